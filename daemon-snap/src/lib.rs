@@ -1,0 +1,15 @@
+//! The engine: process trees to state and back.
+//!
+//! `inspect`/`collect` read a live tree into [`state`]; `rebuild` and `tape` make a live tree from it.
+//! `collect` and `rebuild` never import each other; both know `state`.
+
+pub mod collect;
+pub mod error;
+pub mod inspect;
+pub mod rebuild;
+pub mod restore;
+pub mod state;
+pub mod sys;
+pub mod tape;
+
+pub use error::{Blocker, Error, Kind, Part, Result};

@@ -1,0 +1,145 @@
+//! Open file descriptions and the objects behind them.
+
+use super::{FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1};
+use serde::{Deserialize, Serialize};
+
+/// An open file description; several descriptors of several processes may refer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileV1 {
+    pub id: FileId,
+    /// Access mode and status flags (`F_GETFL`), O_CLOEXEC never included.
+    pub flags: i32,
+    /// `F_SETOWN_EX` and `F_SETSIG`.
+    pub owner: Option<FileOwnerV1>,
+    pub kind: FileKindV1,
+}
+
+/// Receiver of SIGIO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOwnerV1 {
+    /// F_OWNER_TID 0, F_OWNER_PID 1, F_OWNER_PGRP 2.
+    pub kind: i32,
+    pub pid: Pid,
+    /// 0 is SIGIO.
+    pub signal: i32,
+}
+
+/// What an open file description refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKindV1 {
+    /// Regular file, directory, device node, named FIFO, O_PATH, memfd, shared memory.
+    Inode { inode: InodeId, pos: u64 },
+    Pipe { pipe: PipeId, end: PipeEnd },
+    EventFd { count: u64, semaphore: bool },
+    Epoll { watches: Vec<EpollWatchV1> },
+    TimerFd(TimerFdV1),
+    /// Bit n-1 is signal n.
+    SignalFd { mask: u64 },
+    Inotify { watches: Vec<InotifyWatchV1> },
+    Unix(UnixSocketV1),
+    Inet(InetSocketV1),
+    /// Attached to today's object, not to yesterday's.
+    Rebind(RebindV1),
+}
+
+/// Ends that belong to the new boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RebindV1 {
+    /// A stream to journald that systemd made for stdout or stderr: the shim's own descriptor 1 or 2 takes its place.
+    JournalStream { stdio: i32 },
+    /// A socket that systemd holds too and passes as `LISTEN_FDS`; matched by address.
+    Activation { address: Vec<u8>, socket_type: i32, name: Option<String> },
+}
+
+/// Which end of a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PipeEnd {
+    Read,
+    Write,
+    /// One description for both directions (O_RDWR through /proc/self/fd).
+    Both,
+}
+
+/// An anonymous pipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeV1 {
+    /// F_GETPIPE_SZ, bytes.
+    pub capacity_bytes: u32,
+    /// Unread bytes.
+    pub data: Vec<u8>,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// One entry of an epoll set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpollWatchV1 {
+    /// The description that is watched.
+    pub file: FileId,
+    /// The descriptor number it was registered under.
+    pub fd: TargetFd,
+    /// EPOLLIN …, EPOLLET, EPOLLONESHOT, EPOLLEXCLUSIVE.
+    pub events: u32,
+    pub data: u64,
+}
+
+/// `timerfd_create(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerFdV1 {
+    pub clock_id: i32,
+    /// TFD_TIMER_ABSTIME 1, TFD_TIMER_CANCEL_ON_SET 2.
+    pub settime_flags: i32,
+    /// Expirations not yet read.
+    pub ticks: u64,
+    /// 0 is disarmed.
+    pub remaining_ns: u64,
+    pub interval_ns: u64,
+}
+
+/// `inotify_add_watch(2)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InotifyWatchV1 {
+    pub wd: i32,
+    pub path: RawPath,
+    pub mask: u32,
+}
+
+/// A file system object or memory object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InodeV1 {
+    pub id: InodeId,
+    pub kind: InodeKindV1,
+    /// `st_mode`.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub len_bytes: u64,
+    /// For device nodes.
+    pub rdev: u64,
+    /// Content that travels in the image; holes are left out. Empty for [`InodeKindV1::Path`].
+    pub content: Vec<ContentRunV1>,
+}
+
+/// Where an object comes from at the restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InodeKindV1 {
+    /// Opened by path; must be there. Covers files, directories, devices, named FIFOs, sockets opened with O_PATH.
+    Path { path: RawPath },
+    /// On a volatile file system: made again with content if it is not there, overwritten if it is.
+    Volatile { path: RawPath },
+    /// Unlinked while open or mapped: made again as a nameless file in the directory of `path`, or as a memfd.
+    Deleted { path: RawPath },
+    /// `memfd_create(2)`; flags MFD_*, seals F_SEAL_*.
+    Memfd { name: Vec<u8>, flags: u32, seals: u32 },
+    /// MAP_SHARED | MAP_ANONYMOUS.
+    SharedAnon,
+}
+
+/// Consecutive pages of a file and where the image holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRunV1 {
+    /// Multiple of the page size.
+    pub file_offset: u64,
+    pub pages: u32,
+    pub image_offset: u64,
+}

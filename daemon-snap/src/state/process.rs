@@ -1,0 +1,86 @@
+//! A process: what its threads share.
+
+use super::{Addr, FileId, InodeId, MmV1, Pid, SigInfoV1, TargetFd, ThreadV1};
+use serde::{Deserialize, Serialize};
+
+/// One thread group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessV1 {
+    pub pid: Pid,
+    /// `None` when the parent is outside the tree.
+    pub parent: Option<Pid>,
+    pub pgid: Pid,
+    /// Session id; the leader may be dead or outside.
+    pub sid: Pid,
+    /// Signal sent to the parent at exit (SIGCHLD for all that fork(2) made).
+    pub exit_signal: i32,
+    pub exe: InodeId,
+    pub cwd: FileId,
+    /// `None` when the root is that of the mount namespace.
+    pub root: Option<FileId>,
+    pub umask: u32,
+    /// `personality(2)` bits.
+    pub personality: u32,
+    /// `PR_GET_DUMPABLE`: 0, 1 or 2.
+    pub dumpable: i32,
+    pub child_subreaper: bool,
+    /// `PR_GET_THP_DISABLE`.
+    pub thp_disable: bool,
+    /// `PR_GET_MDWE` bits (Linux 6.3).
+    pub mdwe: u32,
+    pub oom_score_adj: i32,
+    /// Soft and hard limit for resources 0..16 in the order of `getrlimit(2)`; `u64::MAX` is infinity.
+    pub rlimits: Vec<(u64, u64)>,
+    pub mm: MmV1,
+    /// Handlers for signals 1..=64; `None` is SIG_DFL with no flags.
+    pub sigactions: Vec<Option<SigActionV1>>,
+    /// Queued for the whole process.
+    pub pending: Vec<SigInfoV1>,
+    /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
+    pub itimers: [IntervalTimerV1; 3],
+    pub posix_timers: Vec<PosixTimerV1>,
+    pub fds: Vec<FdV1>,
+    /// The leader (tid == pid) first.
+    pub threads: Vec<ThreadV1>,
+}
+
+/// `struct kernel_sigaction` of x86-64 (rt_sigaction(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigActionV1 {
+    pub handler: Addr,
+    pub flags: u64,
+    pub restorer: Addr,
+    pub mask: u64,
+}
+
+/// `setitimer(2)`; remaining and interval in microseconds, remaining 0 is disarmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntervalTimerV1 {
+    pub remaining_us: u64,
+    pub interval_us: u64,
+}
+
+/// `timer_create(2)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PosixTimerV1 {
+    pub id: i32,
+    /// As in /proc/PID/timers; negative values are CPU clocks of a process or thread.
+    pub clock_id: i32,
+    /// SIGEV_SIGNAL 0, SIGEV_NONE 1, SIGEV_THREAD_ID 4.
+    pub notify: i32,
+    pub signal: i32,
+    pub sigval: u64,
+    /// For SIGEV_THREAD_ID.
+    pub target: Option<Pid>,
+    pub remaining_ns: u64,
+    pub interval_ns: u64,
+    pub overrun: i32,
+}
+
+/// An entry of the descriptor table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdV1 {
+    pub fd: TargetFd,
+    pub file: FileId,
+    pub cloexec: bool,
+}
