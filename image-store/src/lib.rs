@@ -1,0 +1,35 @@
+//! What fastboot keeps on disk.
+//!
+//! An image is one file: a fixed header, an area of memory pages, and a table of checksummed sections whose content
+//! belongs to the callers. Images are grouped into generations by a catalogue that is published with one rename.
+//! Evidence says what must still be true for an image to be usable; quarantine says which images have failed.
+//!
+//! This crate knows files, sections and pages. Processes, units as running things, D-Bus and restoring may not live
+//! here, and nothing here logs above debug: callers get an [`Error`] with a [`kind`](Error::kind) and decide.
+//!
+//! The byte layout is documented in `docs/image-format.md`.
+
+pub mod catalogue;
+mod digest;
+mod error;
+pub mod evidence;
+pub mod fault;
+pub mod layout;
+mod publish;
+pub mod quarantine;
+pub mod reader;
+pub mod store;
+mod sys;
+pub mod writer;
+
+pub use catalogue::{Catalogue, CatalogueEntry, Generation, ServiceRecord};
+pub use digest::Digest;
+pub use error::{Error, ErrorKind, Part, Result};
+pub use evidence::{
+    CheckDepth, EvidenceV1, FileEvidence, FileKind, MachineEvidence, ReasonCode, StaleReason, UnitEvidence,
+};
+pub use layout::{ImageId, PAGE_SIZE, SectionKind};
+pub use quarantine::QuarantineRecord;
+pub use reader::{Image, UncheckedImage};
+pub use store::{DEFAULT_ROOT, PendingGeneration, Store, StoreLock};
+pub use writer::{Durability, ImageInfo, ImageWriter};

@@ -1,0 +1,270 @@
+//! Reading one image: nothing is believed before its checksum has been compared, nothing allocated before its length
+//! has been bounded.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Part, Result};
+use crate::layout::{
+    CHECKSUM_CHUNK_LEN, HEADER_LEN, Header, ImageId, LayoutError, PAGE_SIZE, SectionEntry, SectionKind,
+    checksum, decode_section_table,
+};
+use crate::sys;
+use crate::writer::PAGE_CHECKSUMS_VERSION;
+
+/// An open file of which nothing is known yet.
+#[derive(Debug)]
+pub struct UncheckedImage {
+    file: File,
+    path: PathBuf,
+}
+
+/// An image whose header and section table are intact. Sections and pages are checked as they are read.
+#[derive(Debug)]
+pub struct Image {
+    file: File,
+    path: PathBuf,
+    header: Header,
+    sections: Vec<SectionEntry>,
+}
+
+impl UncheckedImage {
+    /// Open a regular file for reading.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], [`Error::Io`], [`Error::Unsupported`] when it is not a regular file.
+    pub fn open(path: &Path) -> Result<UncheckedImage> {
+        // Asked before opening: opening a FIFO would wait for a writer.
+        let metadata = fs::metadata(path).map_err(|source| Error::io(path, "examine", source))?;
+        if !metadata.is_file() {
+            return Err(not_regular(path));
+        }
+        let file = File::open(path).map_err(|source| Error::io(path, "open", source))?;
+        Ok(UncheckedImage { file, path: path.to_owned() })
+    }
+
+    /// Take a file that is already open; `path` is only for messages.
+    pub fn from_file(file: File, path: impl Into<PathBuf>) -> UncheckedImage {
+        UncheckedImage { file, path: path.into() }
+    }
+
+    /// Check header and section table against their checksums and against the length of the file.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the part and the offset, [`Error::Unsupported`], [`Error::Io`].
+    pub fn check(self) -> Result<Image> {
+        let UncheckedImage { file, path } = self;
+        let metadata = file.metadata().map_err(|source| Error::io(&path, "examine", source))?;
+        if !metadata.is_file() {
+            return Err(not_regular(&path));
+        }
+        let file_len = metadata.len();
+        if file_len < HEADER_LEN as u64 {
+            let what = format!("file has {file_len} bytes, a header needs {HEADER_LEN}");
+            return Err(Error::corrupt(&path, Part::Length, file_len, what));
+        }
+        let mut bytes = Box::new([0; HEADER_LEN]);
+        read_exact_at(&file, &path, Part::Header, &mut bytes[..], 0)?;
+        let header = Header::decode(&bytes, file_len).map_err(|e| layout_error(&path, Part::Header, 0, e))?;
+        let mut table = vec![0; header.table_len()];
+        read_exact_at(&file, &path, Part::SectionTable, &mut table, header.table_offset)?;
+        let sections = decode_section_table(&table, &header)
+            .map_err(|e| layout_error(&path, Part::SectionTable, header.table_offset, e))?;
+        Ok(Image { file, path, header, sections })
+    }
+}
+
+impl Image {
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Id of the image.
+    pub fn id(&self) -> ImageId {
+        self.header.image_id
+    }
+
+    /// Length of the file in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.header.total_len
+    }
+
+    /// Where the pages lie in the file.
+    pub fn page_area(&self) -> Range<u64> {
+        self.header.page_area()
+    }
+
+    /// The header, for display.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The section table, for display.
+    pub fn sections(&self) -> &[SectionEntry] {
+        &self.sections
+    }
+
+    /// Whether the image has a section of this kind.
+    pub fn has_section(&self, kind: SectionKind) -> bool {
+        self.sections.iter().any(|entry| entry.kind == kind)
+    }
+
+    /// Content of a section of `expected_version`, of at most `max_raw_len` bytes.
+    ///
+    /// # Errors
+    /// [`Error::SectionMissing`], [`Error::SectionVersion`], [`Error::SectionTooLong`] (before anything is
+    /// allocated), [`Error::Corrupt`], [`Error::Io`].
+    pub fn section(&self, kind: SectionKind, expected_version: u16, max_raw_len: u64) -> Result<Vec<u8>> {
+        let path = &self.path;
+        let Some(entry) = self.sections.iter().find(|entry| entry.kind == kind) else {
+            return Err(Error::SectionMissing { path: path.clone(), section: kind });
+        };
+        if entry.version != expected_version {
+            return Err(Error::SectionVersion {
+                path: path.clone(),
+                section: kind,
+                found: entry.version,
+                expected: expected_version,
+            });
+        }
+        if entry.raw_len > max_raw_len {
+            return Err(Error::SectionTooLong {
+                path: path.clone(),
+                section: kind,
+                raw_len: entry.raw_len,
+                max_raw_len,
+            });
+        }
+        let part = Part::Section(kind);
+        // The table guarantees stored_len <= raw_len, so the caller's bound holds for both allocations.
+        let mut stored = vec![0; entry.stored_len as usize];
+        read_exact_at(&self.file, path, part, &mut stored, entry.offset)?;
+        if checksum(&stored) != entry.checksum {
+            return Err(Error::corrupt(path, part, entry.offset, "section checksum differs"));
+        }
+        if !entry.is_compressed() {
+            return Ok(stored);
+        }
+        let raw = zstd::bulk::decompress(&stored, entry.raw_len as usize).map_err(|error| {
+            Error::corrupt(path, part, entry.offset, format!("not decompressed: {error}"))
+        })?;
+        if raw.len() as u64 != entry.raw_len {
+            let what = format!("decompressed to {} bytes, not {}", raw.len(), entry.raw_len);
+            return Err(Error::corrupt(path, part, entry.offset, what));
+        }
+        Ok(raw)
+    }
+
+    /// Read pages at a file offset inside the page area.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] outside the page area, [`Error::Corrupt`] when the file has become shorter, [`Error::Io`].
+    pub fn read_pages(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let area = self.page_area();
+        let inside = offset >= area.start && offset <= area.end && buffer.len() as u64 <= area.end - offset;
+        if !inside {
+            return Err(Error::misuse(&self.path, format!("offset {offset} is outside the page area")));
+        }
+        read_exact_at(&self.file, &self.path, Part::Pages, buffer, offset)
+    }
+
+    /// Compare every page with its checksum, on `threads` threads (at least one).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the file offset of the first bad chunk, [`Error::Io`].
+    pub fn verify_pages(&self, threads: usize) -> Result<()> {
+        let area = self.page_area();
+        let chunk_count = (area.end - area.start).div_ceil(CHECKSUM_CHUNK_LEN as u64);
+        let sums = self.section(SectionKind::PAGE_CHECKSUMS, PAGE_CHECKSUMS_VERSION, chunk_count * 8)?;
+        if sums.len() as u64 != chunk_count * 8 {
+            let what = format!("{} bytes of checksums for {chunk_count} chunks", sums.len());
+            return Err(Error::corrupt(&self.path, Part::Section(SectionKind::PAGE_CHECKSUMS), 0, what));
+        }
+        let (sums, _) = sums.as_chunks::<8>();
+        let next = AtomicU64::new(0);
+        let worker = || -> Result<()> {
+            let mut buffer = vec![0; CHECKSUM_CHUNK_LEN.min((area.end - area.start) as usize)];
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= chunk_count {
+                    return Ok(());
+                }
+                let offset = area.start + index * CHECKSUM_CHUNK_LEN as u64;
+                let len = (area.end - offset).min(CHECKSUM_CHUNK_LEN as u64) as usize;
+                let checked = read_exact_at(&self.file, &self.path, Part::Pages, &mut buffer[..len], offset);
+                let checked = checked.and_then(|()| {
+                    let intact = checksum(&buffer[..len]) == u64::from_le_bytes(sums[index as usize]);
+                    let damage = || Error::corrupt(&self.path, Part::Pages, offset, "page checksum differs");
+                    intact.then_some(()).ok_or_else(damage)
+                });
+                if checked.is_err() {
+                    // The others need not go on; chunks before this one are already taken and will be finished.
+                    next.store(chunk_count, Ordering::Relaxed);
+                    return checked;
+                }
+            }
+        };
+        // No more threads than there is work for: starting one costs as much as checking a chunk.
+        let threads = threads.clamp(1, chunk_count.div_ceil(4).max(1) as usize);
+        if threads == 1 {
+            return worker();
+        }
+        let results: Vec<Result<()>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+            handles
+                .into_iter()
+                .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        let offset_of = |error: &Error| match error {
+            Error::Corrupt { offset, .. } => *offset,
+            _ => u64::MAX,
+        };
+        results.into_iter().filter_map(Result::err).min_by_key(offset_of).map_or(Ok(()), Err)
+    }
+
+    /// Ask the kernel to read the page area into the page cache, and return when all reads have been handed over.
+    ///
+    /// Uses io_uring, and `posix_fadvise(2)` where that is not available.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. The caller may ignore it: later reads are slower, not wrong.
+    pub fn readahead(&self) -> Result<()> {
+        sys::readahead::readahead(&self.file, self.page_area())
+            .map_err(|source| Error::io(&self.path, "read ahead", source))
+    }
+
+    /// Number of pages in the page area.
+    pub fn page_count(&self) -> u64 {
+        self.header.page_area_len / PAGE_SIZE as u64
+    }
+}
+
+fn not_regular(path: &Path) -> Error {
+    Error::Unsupported { path: path.to_owned(), what: "a file that is not a regular file".to_owned() }
+}
+
+fn layout_error(path: &Path, part: Part, base: u64, error: LayoutError) -> Error {
+    match error {
+        LayoutError::Corrupt { offset, what } => Error::corrupt(path, part, base + offset, what),
+        LayoutError::Unsupported { what } => Error::Unsupported { path: path.to_owned(), what },
+    }
+}
+
+/// A short read is damage: the length was checked before, so the file has shrunk.
+fn read_exact_at(file: &File, path: &Path, part: Part, buffer: &mut [u8], offset: u64) -> Result<()> {
+    file.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => Error::corrupt(path, part, offset, "file ends here"),
+        _ => Error::io(path, "read", source),
+    })
+}

@@ -1,0 +1,342 @@
+//! The store on disk: a directory with a catalogue, the images of its generations, and the quarantine.
+//!
+//! ```text
+//! /var/lib/fastboot/            0700
+//!   lock                        flock(2): one snapshot at a time
+//!   catalogue.json              replaced by rename, which is the only commit
+//!   images/<generation>/        0700
+//!     redis-server.service.img  0600
+//!   quarantine/<image id>.json  written at boot, never part of the catalogue
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::catalogue::{Catalogue, CatalogueEntry, Generation, MAX_CATALOGUE_LEN, is_inside_store};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault;
+use crate::publish::{publish, sync_dir};
+use crate::quarantine::read_bounded;
+use crate::reader::UncheckedImage;
+
+/// Where the store is unless told otherwise.
+pub const DEFAULT_ROOT: &str = "/var/lib/fastboot";
+
+/// Longest unit name that is used as a file name; with `.img` it stays below every file system's limit.
+const MAX_UNIT_FILE_NAME: usize = 200;
+
+/// A store directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Held while a snapshot changes the store; released when dropped.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: Flock<File>,
+}
+
+/// A generation that is being filled. Dropped without [`commit`](PendingGeneration::commit), it leaves nothing.
+#[derive(Debug)]
+pub struct PendingGeneration {
+    store: Store,
+    id: u64,
+    committed: bool,
+}
+
+impl Store {
+    /// Name a store. Nothing is created or read; a store that is not there is an empty one.
+    pub fn open(root: impl Into<PathBuf>) -> Store {
+        Store { root: root.into() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Path of `catalogue.json`.
+    pub fn catalogue_path(&self) -> PathBuf {
+        self.root.join("catalogue.json")
+    }
+
+    /// Absolute path of an image of the catalogue.
+    pub fn image_file(&self, entry: &CatalogueEntry) -> PathBuf {
+        self.root.join(&entry.file)
+    }
+
+    /// Open the image of an entry, and compare length and id with it. Header and section table are checked.
+    ///
+    /// # Errors
+    /// As [`UncheckedImage::open`] and [`UncheckedImage::check`]; [`Error::Corrupt`] for another image than the one
+    /// in the catalogue.
+    pub fn open_image(&self, entry: &CatalogueEntry) -> Result<crate::Image> {
+        let path = self.image_file(entry);
+        let image = UncheckedImage::open(&path)?.check()?;
+        if image.id() != entry.image_id {
+            let what = format!("image id is {}, the catalogue says {}", image.id(), entry.image_id);
+            return Err(Error::corrupt(&path, crate::Part::Header, 0, what));
+        }
+        Ok(image)
+    }
+
+    /// Wait for no one: take the lock, or say that it is held. Creates the store when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub fn lock(&self) -> Result<StoreLock> {
+        create_private_dir(&self.root)?;
+        let path = self.root.join("lock");
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(|source| Error::io(&path, "open", source))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(StoreLock { _file: file }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(Error::Locked { path }),
+            Err((_, errno)) => Err(Error::io(&path, "lock", errno.into())),
+        }
+    }
+
+    /// Read the catalogue. A store without one is empty.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Unsupported`], [`Error::Io`].
+    pub fn load(&self) -> Result<Catalogue> {
+        let path = self.catalogue_path();
+        match read_bounded(&path, MAX_CATALOGUE_LEN) {
+            Ok(bytes) => Catalogue::decode(&bytes, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Catalogue::default()),
+            Err(error) => Err(Error::io(&path, "read", error)),
+        }
+    }
+
+    /// Move a damaged catalogue out of the way, so that a new snapshot can be published. Returns where it went, or
+    /// `None` when the catalogue is not damaged. Its images are removed by the next commit. Hold the lock.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn set_aside_damaged_catalogue(&self) -> Result<Option<PathBuf>> {
+        match self.load() {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(None),
+        }
+        let path = self.catalogue_path();
+        let aside = self.root.join("catalogue.json.damaged");
+        fs::rename(&path, &aside).map_err(|source| Error::io(&path, "set aside", source))?;
+        sync_dir(&path).map_err(|source| Error::io(&path, "sync directory of", source))?;
+        Ok(Some(aside))
+    }
+
+    /// Start a generation: allocates its number and makes its directory. Hold the lock until it is committed.
+    ///
+    /// # Errors
+    /// As [`load`](Store::load); [`Error::NoSpace`].
+    pub fn begin_generation(&self) -> Result<PendingGeneration> {
+        let catalogue = self.load()?;
+        let images = self.images_dir();
+        create_private_dir(&self.root)?;
+        create_private_dir(&images)?;
+        let in_catalogue = catalogue.generations.iter().map(|generation| generation.id).max().unwrap_or(0);
+        // A directory without a generation was left by a crash; its number is skipped rather than reused.
+        let on_disk = self.generation_dirs()?.into_iter().max().unwrap_or(0);
+        let id = in_catalogue.max(on_disk) + 1;
+        let pending = PendingGeneration { store: self.clone(), id, committed: false };
+        let dir = pending.dir();
+        fault::point("store.begin").map_err(|source| Error::io(&dir, "create", source))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|source| Error::write(&dir, "create", 0, 0, source))?;
+        Ok(pending)
+    }
+
+    /// Remove all images of a unit. Returns whether there were any. Hold the lock.
+    ///
+    /// # Errors
+    /// As [`load`](Store::load); [`Error::NoSpace`]. Before the commit nothing has changed.
+    pub fn remove(&self, unit: &str) -> Result<bool> {
+        let mut catalogue = self.load()?;
+        if !catalogue.remove(unit) {
+            return Ok(false);
+        }
+        self.publish_catalogue(&catalogue)?;
+        self.remove_unreferenced(&catalogue, None);
+        Ok(true)
+    }
+
+    fn publish_catalogue(&self, catalogue: &Catalogue) -> Result<()> {
+        let path = self.catalogue_path();
+        publish(&path, &catalogue.encode(&path)?, "catalogue")
+    }
+
+    fn images_dir(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    fn generation_dirs(&self) -> Result<Vec<u64>> {
+        let dir = self.images_dir();
+        let fail = |source| Error::io(&dir, "list", source);
+        let entries = fs::read_dir(&dir).map_err(fail)?.collect::<io::Result<Vec<_>>>().map_err(fail)?;
+        Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// Remove image files, generation directories, leftovers of crashes and failure records that `catalogue` does not
+    /// refer to. The commit has happened: what cannot be removed now goes next time.
+    fn remove_unreferenced(&self, catalogue: &Catalogue, keep_dir: Option<u64>) {
+        let images: Vec<&CatalogueEntry> = catalogue.generations.iter().flat_map(|g| &g.images).collect();
+        let files: BTreeSet<PathBuf> = images.iter().map(|image| self.image_file(image)).collect();
+        for dir in list(&self.images_dir()) {
+            for file in list(&dir) {
+                if !files.contains(&file) {
+                    remove_logged(&file, fs::remove_file(&file));
+                }
+            }
+            let is_kept = keep_dir.is_some_and(|id| dir == self.generation_dir(id));
+            if list(&dir).is_empty() && !is_kept {
+                remove_logged(&dir, fs::remove_dir(&dir));
+            }
+        }
+        let ids: BTreeSet<String> = images.iter().map(|image| format!("{}.json", image.image_id)).collect();
+        for record in list(&self.quarantine_dir()) {
+            // Temporary files here may belong to a boot that is writing one right now.
+            let name = record.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.ends_with(".json") && !ids.contains(name) {
+                remove_logged(&record, fs::remove_file(&record));
+            }
+        }
+        for file in list(&self.root) {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with(crate::publish::TEMPORARY_PREFIX) {
+                remove_logged(&file, fs::remove_file(&file));
+            }
+        }
+    }
+
+    fn generation_dir(&self, id: u64) -> PathBuf {
+        self.images_dir().join(id.to_string())
+    }
+}
+
+impl PendingGeneration {
+    /// Number of the generation.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> PathBuf {
+        self.store.generation_dir(self.id)
+    }
+
+    /// Where the image of `unit` belongs: give this to [`ImageWriter::create`](crate::ImageWriter::create).
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for a name that is not a unit name.
+    pub fn image_path(&self, unit: &str) -> Result<PathBuf> {
+        Ok(self.store.root.join(self.relative_path(unit)?))
+    }
+
+    /// The same path relative to the store, as it goes into [`CatalogueEntry::file`].
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for a name that is not a unit name.
+    pub fn relative_path(&self, unit: &str) -> Result<String> {
+        let is_unit_byte = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+        let is_unit_name = !unit.is_empty() && !unit.starts_with('.') && unit.bytes().all(is_unit_byte);
+        if !is_unit_name {
+            return Err(Error::misuse(&self.dir(), format!("{unit:?} is not the name of a unit")));
+        }
+        let name = match unit.len() <= MAX_UNIT_FILE_NAME {
+            true => unit.to_owned(),
+            false => format!("{}-{}", &unit[..100], Digest::of(unit.as_bytes())),
+        };
+        Ok(format!("images/{}/{name}.img", self.id))
+    }
+
+    /// Publish. `entries` are the images that were written for this generation; units without a new image keep the
+    /// one they have. The generation before stays, older ones and files that nobody refers to are removed.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for an entry twice, or one whose file is not what it says; [`Error::NoSpace`],
+    /// [`Error::Io`]. Unless the failure is the very last directory sync, the old catalogue is in force, and the
+    /// new images are removed.
+    pub fn commit(mut self, entries: Vec<CatalogueEntry>) -> Result<Generation> {
+        let mut units = BTreeSet::new();
+        for entry in &entries {
+            self.check_entry(entry)?;
+            if !units.insert(entry.unit.as_str()) {
+                return Err(Error::misuse(&self.dir(), format!("{} has two images", entry.unit)));
+            }
+        }
+        let mut catalogue = self.store.load()?;
+        if catalogue.generations.iter().any(|generation| generation.id >= self.id) {
+            return Err(Error::misuse(&self.dir(), "another snapshot was published meanwhile"));
+        }
+        // The names of images and of their directory must be on disk before the catalogue mentions them.
+        for path in [self.dir().join("."), self.dir(), self.store.images_dir()] {
+            sync_dir(&path).map_err(|source| Error::io(&path, "sync directory of", source))?;
+        }
+        let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        catalogue.add_generation(self.id, created_unix_s, entries);
+        let published = self.store.publish_catalogue(&catalogue);
+        // A failed sync after the rename leaves the new catalogue in place: its images must stay then.
+        self.committed = published.is_ok() || self.store.load().is_ok_and(|on_disk| on_disk == catalogue);
+        published?;
+        self.store.remove_unreferenced(&catalogue, Some(self.id));
+        catalogue.generations.pop().ok_or_else(|| Error::misuse(&self.dir(), "nothing was published"))
+    }
+
+    fn check_entry(&self, entry: &CatalogueEntry) -> Result<()> {
+        let path = self.store.image_file(entry);
+        if !is_inside_store(&entry.file) || entry.file != self.relative_path(&entry.unit)? {
+            return Err(Error::misuse(
+                &path,
+                format!("not the place of {} in generation {}", entry.unit, self.id),
+            ));
+        }
+        let image = self.store.open_image(entry)?;
+        if image.len_bytes() != entry.len_bytes {
+            return Err(Error::misuse(&path, "length differs from the catalogue entry"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PendingGeneration {
+    fn drop(&mut self) {
+        if !self.committed {
+            let dir = self.dir();
+            remove_logged(&dir, fs::remove_dir_all(&dir));
+        }
+    }
+}
+
+/// Make a directory of mode 0700, with its parents, unless it is there.
+pub(crate) fn create_private_dir(dir: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| Error::write(dir, "create", 0, 0, source))
+}
+
+fn list(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
+}
+
+fn remove_logged(path: &Path, removed: io::Result<()>) {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::debug!(path = %path.display(), %error, "not removed");
+        }
+        _ => {}
+    }
+}
