@@ -289,8 +289,11 @@ impl PendingGeneration {
         let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         catalogue.add_generation(self.id, created_unix_s, entries);
         let published = self.store.publish_catalogue(&catalogue);
-        // A failed sync after the rename leaves the new catalogue in place: its images must stay then.
-        self.committed = published.is_ok() || self.store.load().is_ok_and(|on_disk| on_disk == catalogue);
+        // A failed sync after the rename leaves the new catalogue in place: its images must stay then. So they must
+        // when nobody can say.
+        let is_in_force =
+            |on_disk: Catalogue| on_disk.generations.iter().any(|generation| generation.id == self.id);
+        self.committed = published.is_ok() || self.store.load().map_or(true, is_in_force);
         published?;
         self.store.remove_unreferenced(&catalogue, Some(self.id));
         catalogue.generations.pop().ok_or_else(|| Error::misuse(&self.dir(), "nothing was published"))
