@@ -41,7 +41,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
         let at = random.below(bytes.len());
         // Most fields are near the start of the header and in the tail; aim there more often than at pages.
         let at = match random.below(3) {
-            0 => at % 112,
+            0 => at % 112.min(bytes.len()),
             1 => bytes.len() - 1 - at % 800.min(bytes.len()),
             _ => at,
         };
@@ -56,7 +56,10 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
             }
             3 => bytes.truncate(at.max(1)),
             4 => bytes.extend_from_slice(&random.next().to_le_bytes()[..1 + random.below(8)]),
-            _ => bytes.rotate_left(random.below(16)),
+            _ => {
+                let by = random.below(16) % bytes.len();
+                bytes.rotate_left(by);
+            }
         }
     }
 }
