@@ -72,6 +72,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         evict()?;
         read_plain()
     })?;
+    measure("verify alone, 2 threads, evicted", Some(cold), &|| {
+        evict()?;
+        verify(2)
+    })?;
     measure("readahead + verify 2, evicted", Some(cold), &|| {
         evict()?;
         let start = Instant::now();

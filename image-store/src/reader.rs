@@ -235,7 +235,10 @@ impl Image {
 
     /// Ask the kernel to read the page area into the page cache, and return when all reads have been handed over.
     ///
-    /// Uses io_uring, and `posix_fadvise(2)` where that is not available.
+    /// Uses io_uring, and `posix_fadvise(2)` where that is not available. Worth it when there is other work to do
+    /// until the pages are needed: a full pass right after it, such as [`verify_pages`](Image::verify_pages), is
+    /// slower with it than without where the kernel's own window is large (0.7 of the speed on a virtio disk with
+    /// `read_ahead_kb` 8192; `examples/page-speed.rs`).
     ///
     /// # Errors
     /// [`Error::Io`]. The caller may ignore it: later reads are slower, not wrong.

@@ -10,9 +10,9 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -95,6 +95,9 @@ impl Store {
     /// [`Error::Locked`], [`Error::Io`].
     pub fn lock(&self) -> Result<StoreLock> {
         create_private_dir(&self.root)?;
+        // It may have been made by someone with another umask.
+        let private = fs::set_permissions(&self.root, Permissions::from_mode(0o700));
+        private.map_err(|source| Error::io(&self.root, "make private", source))?;
         let path = self.root.join("lock");
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);

@@ -99,6 +99,8 @@ fn removing_a_unit_removes_its_images_and_nothing_else() {
 #[test]
 fn only_root_can_read_what_is_stored() {
     let fixture = Fixture::new();
+    fs::create_dir(fixture.store.root()).unwrap();
+    fs::set_permissions(fixture.store.root(), fs::Permissions::from_mode(0o755)).unwrap();
     fixture.publish(&["a.service"]).unwrap();
     let mode =
         |path: &str| fs::metadata(fixture.store.root().join(path)).unwrap().permissions().mode() & 0o777;

@@ -40,8 +40,8 @@ fn readahead_uring(file: &File, range: Range<u64>) -> io::Result<()> {
                 opcode::Fadvise::new(types::Fd(file.as_raw_fd()), len.into(), libc::POSIX_FADV_WILLNEED)
                     .offset(offset)
                     .build();
-            // SAFETY: the operation refers to no memory of ours. The descriptor stays open: `file` is borrowed until
-            // this function returns, and it returns only when nothing is under way.
+            // SAFETY: the operation refers to no memory of ours. Its descriptor is open when it is submitted, because
+            // `file` is borrowed until this function returns; from then on the kernel holds the file itself.
             let pushed = unsafe { ring.submission().push(&advise) };
             if pushed.is_err() {
                 first_error = Some(io::Error::from_raw_os_error(libc::EBUSY));
