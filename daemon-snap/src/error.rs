@@ -96,7 +96,9 @@ impl Error {
             Self::Gone { .. } => Kind::Gone,
             Self::Stale(_) => Kind::Stale,
             Self::Corrupt(_) => Kind::Corrupt,
-            Self::Kernel { .. } | Self::Tape { .. } | Self::Deadline(_) | Self::Internal { .. } => Kind::Kernel,
+            Self::Kernel { .. } | Self::Tape { .. } | Self::Deadline(_) | Self::Internal { .. } => {
+                Kind::Kernel
+            }
             Self::Store(e) => match e.kind() {
                 image_store::ErrorKind::Corrupt => Kind::Corrupt,
                 image_store::ErrorKind::Stale => Kind::Stale,

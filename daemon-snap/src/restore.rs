@@ -2,11 +2,25 @@
 //!
 //! [`restore`] must be called in a process with one thread: it forks the recorded tree from itself.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::rebuild::desk::Desk;
+use crate::rebuild::process::{Builder, find_vdso};
+use crate::rebuild::{files, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
-use image_store::Image;
-use std::os::fd::OwnedFd;
-use std::time::Instant;
+use crate::sys;
+use crate::tape::{Loader, Record, RecordKind, Step};
+use image_store::{Image, fault};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{getpgid, getsid, pipe2, read, write};
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// What systemd gave to the process that stands in for the daemon (the shim).
 #[derive(Debug)]
@@ -42,11 +56,261 @@ pub struct Restored {
     pub roots: Vec<Pid>,
 }
 
+/// Where workers of different units take turns when ids are given out by counter.
+const ID_LOCK: &str = "/run/fastboot/ids.lock";
+
 /// Restores a tree. When this returns `Ok`, all processes run; when it returns an error, none of them exists any more.
 ///
 /// # Errors
 /// Any; the tree is gone then.
 pub fn restore(request: Request<'_>) -> Result<Restored> {
-    let _ = request;
-    Err(crate::Error::Internal { step: "restore", message: "not built yet".into() })
+    let mask = sys::own::signal_mask();
+    sys::own::block_all_signals();
+    sys::own::become_subreaper();
+    let result = attempt(&request);
+    if result.is_err() {
+        end_all_children();
+    }
+    sys::own::set_signal_mask(mask);
+    result
+}
+
+fn attempt(request: &Request<'_>) -> Result<Restored> {
+    let started = Instant::now();
+    let tree = &request.tree;
+    inode::check_all_used(tree)?;
+    let id_lock = File::options().create(true).truncate(false).write(true).open(ID_LOCK).ok();
+    let mut desk = Desk::new(tree)?;
+    let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
+    let image = desk.raise(image.into())?;
+    let user = match &request.unit {
+        Some(unit) => namespaces::enter(&desk, unit)?,
+        None => namespaces::UserNamespace::default(),
+    };
+    volatile::rebuild_volatile_dirs(tree)?;
+    inode::rebuild_inodes(&mut desk, tree, request.image)?;
+    let realtime =
+        clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
+    let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();
+    files::rebuild_files(&mut desk, tree, request.unit.as_ref(), realtime_ns)?;
+    namespaces::continue_clocks(&desk, &tree.clocks)?;
+
+    let (status_read, status_write) = pipe(&desk)?;
+    let go = tree.processes.iter().map(|_| pipe(&desk)).collect::<Result<Vec<_>>>()?;
+    let own = |id: nix::Result<nix::unistd::Pid>| {
+        id.map(|p| Pid(p.as_raw())).map_err(|e| Error::kernel("getsid", "self", e))
+    };
+    let births = plan::plan(tree, own(getsid(None))?, own(getpgid(None))?)?;
+    let builder = Builder {
+        vdso: find_vdso(&desk, tree)?,
+        helper_tid: free_ids(tree),
+        own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
+        desk: &desk,
+        tree,
+        image,
+        status: status_write,
+        go,
+        user,
+        cgroup: request.unit.as_ref().map(|u| u.cgroup.as_fd()),
+        loader: Loader::IoUring,
+        deadline: request.deadline,
+    };
+    builder.create(&births, builder.cgroup)?;
+    let Builder { go, status, .. } = builder;
+    drop(status);
+    let go: Vec<OwnedFd> = go.into_iter().map(|(_, write_end)| write_end).collect();
+
+    if request.verify_pages {
+        request.image.verify_pages(1)?;
+    }
+    let mut watch =
+        Watch { desk: &desk, tree, go: &go, status: status_read, id_lock, turn: None, request, started };
+    watch.until_ready()?;
+    files::rebuild_owners(&desk, tree)?;
+    fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
+    for pipe in &go {
+        write(pipe, &[1]).map_err(|e| Error::kernel("releasing", "a process", e))?;
+    }
+    watch.until_released()?;
+    drop(watch);
+    check_filters(&desk, tree, request.deadline)?;
+    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect() })
+}
+
+fn pipe(desk: &Desk) -> Result<(OwnedFd, OwnedFd)> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::kernel("pipe2", "worker", e))?;
+    Ok((desk.raise(read_end)?, desk.raise(write_end)?))
+}
+
+/// First of a run of ids that neither the tree nor anybody else uses, one for each process.
+fn free_ids(tree: &TreeV1) -> i32 {
+    let mut taken: HashSet<i32> = HashSet::new();
+    for process in &tree.processes {
+        taken.extend([process.pid.0, process.sid.0, process.pgid.0]);
+        taken.extend(process.threads.iter().map(|t| t.tid.0));
+    }
+    let exists = |id: i32| !matches!(kill(nix::unistd::Pid::from_raw(id), None), Err(Errno::ESRCH));
+    let count = tree.processes.len() as i32;
+    let highest = taken.iter().max().copied().unwrap_or(1);
+    let fits = |first: &i32| (*first..*first + count).all(|id| !taken.contains(&id) && !exists(id));
+    // Upwards from the tree, else (pid_max reached) downwards below it.
+    let below = taken.iter().min().copied().unwrap_or(1000) - count;
+    (highest + 1..highest + 1000).find(fits).or_else(|| (2..below).rev().find(fits)).unwrap_or(0)
+}
+
+/// The worker's side of the conversation with the processes under construction.
+struct Watch<'a> {
+    desk: &'a Desk,
+    tree: &'a TreeV1,
+    go: &'a [OwnedFd],
+    status: OwnedFd,
+    id_lock: Option<File>,
+    turn: Option<Flock<File>>,
+    request: &'a Request<'a>,
+    started: Instant,
+}
+
+impl Watch<'_> {
+    fn until_ready(&mut self) -> Result<()> {
+        let mut ready = HashSet::new();
+        while ready.len() < self.tree.processes.len() {
+            let Some(record) = self.next()? else {
+                return Err(Error::Internal {
+                    step: "restore",
+                    message: "a process ended before it was ready".into(),
+                });
+            };
+            if record.kind == RecordKind::Ready as u32 {
+                ready.insert(record.pid);
+            } else if record.kind == RecordKind::WantTid as u32 {
+                self.give_tid(&record)?;
+            } else {
+                return Err(failure(&record));
+            }
+        }
+        self.turn = None;
+        Ok(())
+    }
+
+    /// Processes close their end when nothing is left to do that can fail.
+    fn until_released(&mut self) -> Result<()> {
+        match self.next()? {
+            None => Ok(()),
+            Some(record) => Err(failure(&record)),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Record>> {
+        loop {
+            let left = self.request.deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.status.as_fd(), PollFlags::POLLIN)];
+            let timeout =
+                PollTimeout::try_from(left.min(Duration::from_secs(3600))).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut fds, timeout) {
+                Ok(0) => return Err(Error::Deadline(self.started.elapsed().as_millis() as u64)),
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(Error::kernel("poll", "status pipe", e)),
+            }
+            let mut bytes = [0; Record::BYTES];
+            return match read(&self.status, &mut bytes) {
+                Ok(0) => Ok(None),
+                Ok(Record::BYTES) => Ok(Some(Record::parse(&bytes))),
+                Ok(n) => {
+                    Err(Error::Internal { step: "restore", message: format!("a status record of {n} bytes") })
+                }
+                Err(e) => Err(Error::kernel("read", "status pipe", e)),
+            };
+        }
+    }
+
+    /// Makes the wanted id the next one to be given out in this PID namespace.
+    fn give_tid(&mut self, record: &Record) -> Result<()> {
+        if let Some(file) = self.id_lock.take() {
+            self.turn = Flock::lock(file, FlockArg::LockExclusive).ok();
+        }
+        let last = record.result - 1;
+        let path = "sys/kernel/ns_last_pid";
+        self.desk.proc.write(path, &last.to_string()).map_err(|e| Error::kernel("writing", path, e))?;
+        let index = self.tree.processes.iter().position(|p| p.pid.0 == record.pid);
+        let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
+        write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
+    }
+}
+
+fn failure(record: &Record) -> Error {
+    if record.kind == RecordKind::RebuildFailed as u32 {
+        let text = record.text();
+        return match record.result {
+            1 => Error::Stale(text.strip_prefix("image is stale: ").unwrap_or(&text).to_owned()),
+            _ => Error::Tape {
+                pid: Pid(record.pid),
+                step: text,
+                result: "an error".into(),
+                wanted: "success".into(),
+            },
+        };
+    }
+    let result = match record.result {
+        e @ -4095..=-1 => Errno::from_raw(-e as i32).to_string(),
+        other => other.to_string(),
+    };
+    let step = Step::text(record.label);
+    if record.label == Step::CloneThread as u64 && record.result == -i64::from(libc::EEXIST) {
+        return Error::Stale(format!("an id of a thread of process {} is taken", record.pid));
+    }
+    Error::Tape { pid: Pid(record.pid), step: step.into(), result, wanted: "its recorded value".into() }
+}
+
+/// Filters are installed after the last descriptor is closed, so their success is read from outside.
+fn check_filters(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
+    let count = |pid: &str| -> Option<usize> {
+        let text = desk.proc.read(&format!("{pid}/status")).ok()?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.lines().find_map(|l| l.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
+    };
+    let own = count("self").unwrap_or(0);
+    for process in &tree.processes {
+        let wanted = own + process.threads.first().map_or(0, |t| t.seccomp.len());
+        if wanted == own {
+            continue;
+        }
+        loop {
+            match count(&process.pid.to_string()) {
+                Some(now) if now >= wanted => break,
+                Some(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(50)),
+                Some(now) => {
+                    let wanted = format!("{wanted} filters");
+                    let result = format!("{now} filters");
+                    return Err(Error::Tape {
+                        pid: process.pid,
+                        step: "installing seccomp filters".into(),
+                        result,
+                        wanted,
+                    });
+                }
+                None => return Err(Error::Gone { pid: process.pid, step: "installing seccomp filters" }),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends every descendant: as their subreaper we inherit the children of those that end.
+fn end_all_children() {
+    let Ok(proc) = sys::procfs_own::OwnProc::mount() else { return };
+    let path = format!("self/task/{}/children", nix::unistd::gettid());
+    for _ in 0..10_000 {
+        let text = proc.read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let children: Vec<i32> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+        if children.is_empty() {
+            return;
+        }
+        for child in children {
+            let pid = nix::unistd::Pid::from_raw(child);
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+        }
+    }
 }

@@ -1,1 +1,17 @@
-//! .
+//! State → live: a file per kernel object kind, with the same name as in `collect` where both have one.
+//!
+//! Order in the worker: shared objects once, on high descriptor numbers; then the process tree, which inherits them and
+//! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
+
+pub mod desk;
+pub mod epoll;
+pub mod events;
+pub mod files;
+pub mod inet;
+pub mod inode;
+pub mod namespaces;
+pub mod pipe;
+pub mod plan;
+pub mod process;
+pub mod unix;
+pub mod volatile;

@@ -28,14 +28,29 @@ pub struct FileOwnerV1 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileKindV1 {
     /// Regular file, directory, device node, named FIFO, O_PATH, memfd, shared memory.
-    Inode { inode: InodeId, pos: u64 },
-    Pipe { pipe: PipeId, end: PipeEnd },
-    EventFd { count: u64, semaphore: bool },
-    Epoll { watches: Vec<EpollWatchV1> },
+    Inode {
+        inode: InodeId,
+        pos: u64,
+    },
+    Pipe {
+        pipe: PipeId,
+        end: PipeEnd,
+    },
+    EventFd {
+        count: u64,
+        semaphore: bool,
+    },
+    Epoll {
+        watches: Vec<EpollWatchV1>,
+    },
     TimerFd(TimerFdV1),
     /// Bit n-1 is signal n.
-    SignalFd { mask: u64 },
-    Inotify { watches: Vec<InotifyWatchV1> },
+    SignalFd {
+        mask: u64,
+    },
+    Inotify {
+        watches: Vec<InotifyWatchV1>,
+    },
     Unix(UnixSocketV1),
     Inet(InetSocketV1),
     /// Attached to today's object, not to yesterday's.

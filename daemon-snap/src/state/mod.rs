@@ -8,6 +8,8 @@ mod ids;
 mod memory;
 mod process;
 mod socket;
+#[cfg(test)]
+pub mod testing;
 mod thread;
 
 pub use file::*;

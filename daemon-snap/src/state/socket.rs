@@ -40,13 +40,19 @@ pub struct SocketNodeV1 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnixStateV1 {
     Unconnected,
-    Listening { backlog: u32 },
+    Listening {
+        backlog: u32,
+    },
     /// The peer is a description of the tree.
-    Pair { peer: FileId },
+    Pair {
+        peer: FileId,
+    },
     /// The peer is gone: reads give end of file.
     PeerGone,
     /// A datagram socket connected to a bound address outside the tree (/dev/log, journal, notify).
-    ConnectedTo { address: Vec<u8> },
+    ConnectedTo {
+        address: Vec<u8>,
+    },
 }
 
 /// AF_INET and AF_INET6: listeners and unconnected sockets.

@@ -1,0 +1,85 @@
+//! eventfd, timerfd, signalfd, inotify.
+
+use crate::error::{Error, Result};
+use crate::state::{FileId, InotifyWatchV1, TimerFdV1};
+use crate::sys;
+use nix::errno::Errno;
+use nix::unistd::{read, write};
+use std::os::fd::{AsFd, OwnedFd};
+
+const TFD_TIMER_CANCEL_ON_SET: i32 = 2;
+
+/// eventfd(2) with its counter.
+///
+/// # Errors
+/// As eventfd(2).
+pub fn rebuild_eventfd(id: FileId, count: u64, semaphore: bool) -> Result<OwnedFd> {
+    let failed = |e| Error::kernel("eventfd", id, e);
+    let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK | if semaphore { libc::EFD_SEMAPHORE } else { 0 };
+    let fd = sys::rebuild::eventfd(0, flags).map_err(failed)?;
+    if count > 0 {
+        write(&fd, &count.to_ne_bytes()).map_err(failed)?;
+    }
+    Ok(fd)
+}
+
+/// timerfd_create(2); keeps the remaining time, whatever the clock says today.
+///
+/// # Errors
+/// As timerfd_settime(2).
+pub fn rebuild_timerfd(id: FileId, timer: &TimerFdV1, realtime_ns: i64) -> Result<OwnedFd> {
+    let failed = |e| Error::kernel("timerfd", id, e);
+    let fd = sys::rebuild::timerfd(timer.clock_id).map_err(failed)?;
+    if timer.remaining_ns != 0 {
+        let cancel = timer.settime_flags & TFD_TIMER_CANCEL_ON_SET != 0;
+        if cancel {
+            // Cancelling is only possible for absolute times of the real-time clock.
+            let at = (realtime_ns as u64).saturating_add(timer.remaining_ns);
+            let flags = libc::TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET;
+            sys::rebuild::timerfd_set(fd.as_fd(), flags, at, timer.interval_ns).map_err(failed)?;
+        } else {
+            sys::rebuild::timerfd_set(fd.as_fd(), 0, timer.remaining_ns, timer.interval_ns)
+                .map_err(failed)?;
+        }
+    }
+    if timer.ticks != 0 {
+        sys::rebuild::timerfd_set_ticks(fd.as_fd(), timer.ticks).map_err(failed)?;
+    }
+    Ok(fd)
+}
+
+/// signalfd(2).
+///
+/// # Errors
+/// As signalfd(2).
+pub fn rebuild_signalfd(id: FileId, mask: u64) -> Result<OwnedFd> {
+    sys::rebuild::signalfd(mask).map_err(|e| Error::kernel("signalfd", id, e))
+}
+
+/// inotify_init(2) with the same watch descriptors.
+///
+/// # Errors
+/// `Stale`: a watched path is gone.
+pub fn rebuild_inotify(id: FileId, watches: &[InotifyWatchV1]) -> Result<OwnedFd> {
+    let failed = |e| Error::kernel("inotify", id, e);
+    let fd = sys::rebuild::inotify().map_err(failed)?;
+    let mut ordered: Vec<&InotifyWatchV1> = watches.iter().collect();
+    ordered.sort_by_key(|w| w.wd);
+    for watch in ordered {
+        sys::rebuild::inotify_set_next(fd.as_fd(), watch.wd).map_err(failed)?;
+        let got = sys::rebuild::inotify_add(fd.as_fd(), &watch.path.0, watch.mask).map_err(|e| match e {
+            Errno::ENOENT => Error::Stale(format!("watched path {} is missing", watch.path)),
+            e => Error::kernel("inotify_add_watch", &watch.path, e),
+        })?;
+        if got != watch.wd {
+            return Err(Error::Stale(format!(
+                "inotify watch {} of {} got number {got}",
+                watch.wd, watch.path
+            )));
+        }
+    }
+    // Nothing happened to the paths between the watches, but be sure that the queue starts empty.
+    let mut buffer = [0; 4096];
+    while matches!(read(fd.as_fd(), &mut buffer), Ok(n) if n > 0) {}
+    Ok(fd)
+}

@@ -1,0 +1,119 @@
+//! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
+
+use super::desk::Desk;
+use super::{epoll, events, inet, inode, pipe, unix};
+use crate::error::{Error, Result};
+use crate::restore::UnitContext;
+use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
+use crate::sys;
+use nix::fcntl::OFlag;
+use nix::unistd::{Whence, lseek};
+use std::os::fd::{AsFd, OwnedFd};
+
+const F_SETSIG: i32 = 10;
+/// What fcntl(F_SETFL) can change, O_ASYNC aside: that comes with the owner.
+const STATUS_FLAGS: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_NOATIME;
+/// Flags that only mean something at the moment of opening, or that are set later.
+const OPENING_FLAGS: i32 =
+    libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_ASYNC;
+
+/// Makes every recorded description. `unit` gives what is taken over from systemd.
+///
+/// # Errors
+/// `Stale` where today's world does not have what the daemon held, kernel errors otherwise.
+pub fn rebuild_files(
+    desk: &mut Desk,
+    tree: &TreeV1,
+    unit: Option<&UnitContext>,
+    realtime_ns: i64,
+) -> Result<()> {
+    pipe::rebuild_pipes(desk, tree)?;
+    unix::rebuild_unix(desk, tree)?;
+    epoll::rebuild_epolls(desk, tree)?;
+    for file in &tree.files {
+        let fd = match &file.kind {
+            FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Epoll { .. } => continue,
+            FileKindV1::Inode { inode, pos } => open_description(desk, tree, file, *inode, *pos)?,
+            FileKindV1::EventFd { count, semaphore } => events::rebuild_eventfd(file.id, *count, *semaphore)?,
+            FileKindV1::TimerFd(timer) => events::rebuild_timerfd(file.id, timer, realtime_ns)?,
+            FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
+            FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
+            FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
+            FileKindV1::Rebind(what) => rebind(what, unit)?,
+        };
+        if !matches!(file.kind, FileKindV1::Inode { .. } | FileKindV1::Rebind(RebindV1::JournalStream { .. }))
+        {
+            set_status_flags(&fd, file)?;
+        }
+        desk.put_file(file.id, fd)?;
+    }
+    inode::rebuild_seals(desk, tree)?;
+    epoll::rebuild_watches(desk, tree)
+}
+
+fn open_description(desk: &Desk, tree: &TreeV1, file: &FileV1, id: InodeId, pos: u64) -> Result<OwnedFd> {
+    let inode = tree.inodes.get(id.0 as usize).ok_or_else(|| Error::Corrupt(format!("no object {id}")))?;
+    let mut flags = file.flags & !OPENING_FLAGS;
+    if flags & libc::O_TMPFILE == libc::O_TMPFILE {
+        flags &= !libc::O_TMPFILE;
+    }
+    let fd = inode::open_inode(desk, inode, OFlag::from_bits_retain(flags))?;
+    if pos != 0 && flags & libc::O_PATH == 0 {
+        lseek(&fd, pos as i64, Whence::SeekSet).map_err(|e| Error::kernel("lseek", file.id, e))?;
+    }
+    Ok(fd)
+}
+
+/// O_NONBLOCK, O_APPEND, O_DIRECT, O_NOATIME as recorded.
+///
+/// # Errors
+/// fcntl(2).
+pub fn set_status_flags(fd: &OwnedFd, file: &FileV1) -> Result<()> {
+    sys::rebuild::fcntl_number(fd.as_fd(), libc::F_SETFL, file.flags & STATUS_FLAGS)
+        .map(drop)
+        .map_err(|e| Error::kernel("F_SETFL", file.id, e))
+}
+
+/// Receivers of SIGIO; the processes must exist.
+///
+/// # Errors
+/// fcntl(2).
+pub fn rebuild_owners(desk: &Desk, tree: &TreeV1) -> Result<()> {
+    for file in &tree.files {
+        let Some(owner) = file.owner else { continue };
+        let fd = desk.file(file.id)?;
+        let failed = |e| Error::kernel("F_SETOWN_EX", file.id, e);
+        sys::rebuild::set_owner(fd, owner.kind, owner.pid.0).map_err(failed)?;
+        sys::rebuild::fcntl_number(fd, F_SETSIG, owner.signal).map_err(failed)?;
+        if file.flags & libc::O_ASYNC != 0 {
+            let flags = file.flags & (STATUS_FLAGS | libc::O_ASYNC);
+            sys::rebuild::fcntl_number(fd, libc::F_SETFL, flags).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
+    let Some(unit) = unit else {
+        return Err(Error::Stale(
+            "the image belongs to a systemd unit and can only be restored by it".into(),
+        ));
+    };
+    match what {
+        RebindV1::JournalStream { stdio } => {
+            let fd = unit.stdio.get(*stdio as usize);
+            let fd = fd.ok_or_else(|| Error::Corrupt(format!("standard descriptor {stdio}")))?;
+            fd.try_clone().map_err(|e| Error::io("dup", "standard output", &e))
+        }
+        RebindV1::Activation { address, name, .. } => {
+            let matches =
+                |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).is_ok_and(|got| got == *address);
+            let by_address = unit.listen_fds.iter().find(|(_, fd)| matches(fd));
+            let found = by_address.or_else(|| unit.listen_fds.iter().find(|(n, _)| Some(n) == name.as_ref()));
+            let (_, fd) = found.ok_or_else(|| {
+                Error::Stale(format!("no activation socket for {}", name.as_deref().unwrap_or("an address")))
+            })?;
+            fd.try_clone().map_err(|e| Error::io("dup", "activation socket", &e))
+        }
+    }
+}

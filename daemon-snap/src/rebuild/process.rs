@@ -1,0 +1,293 @@
+//! One process on its way from a fork of the worker to its tape.
+
+use super::desk::Desk;
+use super::namespaces::UserNamespace;
+use super::plan::{Birth, Group};
+use crate::error::{Error, Result};
+use crate::state::{BackingV1, FdV1, InodeId, Pid, ProcessV1, TreeV1};
+use crate::sys;
+use crate::sys::fork::Side;
+use crate::tape::{self, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPart, VdsoPlace};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{chroot, fchdir, getpgid, setpgid, setsid, write};
+use procfs::FromRead;
+use procfs::process::{MMapPath, MemoryMaps};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// What every process of a restore shares; built once by the worker, copied by fork.
+pub struct Builder<'a> {
+    pub desk: &'a Desk,
+    pub tree: &'a TreeV1,
+    pub image: OwnedFd,
+    pub status: OwnedFd,
+    /// Read and write end per process, in the order of the tree.
+    pub go: Vec<(OwnedFd, OwnedFd)>,
+    pub user: UserNamespace,
+    pub cgroup: Option<BorrowedFd<'a>>,
+    pub loader: Loader,
+    pub vdso: Vec<VdsoPlace>,
+    /// First of as many unused ids as there are processes.
+    pub helper_tid: i32,
+    pub own_affinity: Vec<u64>,
+    pub deadline: Instant,
+}
+
+impl std::fmt::Debug for Builder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("desk", self.desk).finish_non_exhaustive()
+    }
+}
+
+impl Builder<'_> {
+    /// Forks the given processes; each of them forks its own children.
+    ///
+    /// # Errors
+    /// A PID is taken (`Stale`), or the kernel refuses.
+    pub fn create(&self, births: &[Birth], cgroup: Option<BorrowedFd<'_>>) -> Result<()> {
+        for birth in births {
+            match birth {
+                Birth::Process { index, .. } => {
+                    let process = &self.tree.processes[*index];
+                    if self.fork(process.pid, process.exit_signal, cgroup)? == Side::Child {
+                        self.or_report(process.pid, || self.become_process(birth));
+                    }
+                }
+                Birth::Leader { sid, members } => self.lead(*sid, members, cgroup)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn fork(&self, pid: Pid, exit_signal: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+        sys::fork::fork(Some(pid.0), exit_signal, cgroup).map_err(|e| match e {
+            Errno::EEXIST => Error::Stale(format!("PID {pid} is taken")),
+            e => Error::kernel("clone3", format!("PID {pid}"), e),
+        })
+    }
+
+    /// A session leader that lives until its members exist. Its end sends no signal.
+    fn lead(&self, sid: Pid, members: &[Birth], cgroup: Option<BorrowedFd<'_>>) -> Result<()> {
+        match self.fork(sid, 0, cgroup)? {
+            Side::Child => self.or_report(sid, || {
+                setsid().map_err(|e| Error::kernel("setsid", sid, e))?;
+                self.create(members, None)?;
+                sys::fork::exit_now(0)
+            }),
+            Side::Parent { child } => reap(child),
+        }
+    }
+
+    /// Runs the life of a child; an error is sent to the worker and ends the process.
+    fn or_report(&self, pid: Pid, life: impl FnOnce() -> Result<std::convert::Infallible>) -> ! {
+        let Err(error) = life();
+        let kind = if error.kind() == crate::Kind::Stale { 1 } else { 0 };
+        let record = Record::new(RecordKind::RebuildFailed, pid.0, kind).with_text(&error.to_string());
+        // Nobody is left to tell if this fails; the worker's deadline catches it.
+        let _ = write(&self.status, &record.bytes());
+        sys::fork::exit_now(127)
+    }
+
+    fn become_process(&self, birth: &Birth) -> Result<std::convert::Infallible> {
+        let Birth::Process { index, before_setsid, setsid: own_session, after_setsid, group } = birth else {
+            return Err(Error::Internal { step: "rebuild", message: "not a process".into() });
+        };
+        let process = &self.tree.processes[*index];
+        // The worker alone may hold write ends: their closing tells everybody that it is gone.
+        for (_, write_end) in &self.go {
+            let number = write_end.as_raw_fd();
+            sys::rebuild::close_numbers(number, number).map_err(|e| Error::kernel("close", number, e))?;
+        }
+        if process.child_subreaper {
+            sys::own::become_subreaper();
+        }
+        self.create(before_setsid, None)?;
+        if *own_session {
+            setsid().map_err(|e| Error::kernel("setsid", process.pid, e))?;
+        }
+        self.create(after_setsid, None)?;
+        self.join_group(process, *group)?;
+        self.place_descriptors(&process.fds)?;
+        self.enter_root(process)?;
+        umask(Mode::from_bits_truncate(process.umask));
+        self.set_oom_score(process)?;
+        self.set_handlers(process)?;
+        let mapped_now = self.mapped_now()?;
+        sys::own::unregister_rseq().map_err(|e| Error::kernel("unregistering rseq", process.pid, e))?;
+        if let Some(user) = &self.user.fd {
+            nix::sched::setns(user, nix::sched::CloneFlags::CLONE_NEWUSER)
+                .map_err(|e| Error::kernel("setns", "user namespace", e))?;
+        }
+        let tape = self.compile(*index, process, mapped_now)?;
+        tape::run(&tape)
+    }
+
+    fn join_group(&self, process: &ProcessV1, group: Group) -> Result<()> {
+        let pid = |p: Pid| nix::unistd::Pid::from_raw(p.0);
+        let this = nix::unistd::Pid::from_raw(0);
+        let failed = |e| Error::kernel("setpgid", format!("{} into {}", process.pid, process.pgid), e);
+        match group {
+            Group::Inherited => {}
+            Group::Own => setpgid(this, this).map_err(failed)?,
+            Group::Make(leader) => match self.fork(leader, 0, None)? {
+                Side::Child => {
+                    let done = setpgid(this, this);
+                    sys::fork::exit_now(i32::from(done.is_err()))
+                }
+                Side::Parent { child } => {
+                    // A process that has ended but was not waited for still holds its group open.
+                    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+                    waitid(Id::Pid(nix::unistd::Pid::from_raw(child)), flags).map_err(failed)?;
+                    setpgid(this, pid(leader)).map_err(failed)?;
+                    reap(child)?;
+                }
+            },
+            Group::Join(leader) => loop {
+                match setpgid(this, pid(leader)) {
+                    Ok(()) => break,
+                    // The leader, or the member that makes the group, has not come so far yet.
+                    Err(Errno::EPERM | Errno::ESRCH) if Instant::now() < self.deadline => {
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
+                    Err(e) => return Err(failed(e)),
+                }
+            },
+        }
+        let got = getpgid(None).map_err(failed)?;
+        if got == pid(process.pgid) {
+            return Ok(());
+        }
+        Err(Error::Stale(format!("process {} is in group {got} instead of {}", process.pid, process.pgid)))
+    }
+
+    fn place_descriptors(&self, fds: &[FdV1]) -> Result<()> {
+        let mut numbers: Vec<i32> = Vec::with_capacity(fds.len());
+        for fd in fds {
+            let from = self.desk.file(fd.file)?;
+            sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
+            numbers.push(fd.fd.0);
+        }
+        numbers.sort_unstable();
+        let mut next = 0;
+        for number in numbers.into_iter().chain([self.desk.first_own_fd]) {
+            if number > next {
+                sys::rebuild::close_numbers(next, number - 1)
+                    .map_err(|e| Error::kernel("close_range", next, e))?;
+            }
+            next = number + 1;
+        }
+        Ok(())
+    }
+
+    fn enter_root(&self, process: &ProcessV1) -> Result<()> {
+        if let Some(root) = process.root {
+            fchdir(self.desk.file(root)?).map_err(|e| Error::kernel("fchdir", "root directory", e))?;
+            chroot(".").map_err(|e| Error::kernel("chroot", process.pid, e))?;
+        }
+        fchdir(self.desk.file(process.cwd)?).map_err(|e| Error::kernel("fchdir", "working directory", e))
+    }
+
+    fn set_oom_score(&self, process: &ProcessV1) -> Result<()> {
+        let path = "self/oom_score_adj";
+        let now = self.desk.proc.read(path).map_err(|e| Error::kernel("reading", path, e))?;
+        if String::from_utf8_lossy(&now).trim() == process.oom_score_adj.to_string() {
+            return Ok(());
+        }
+        self.desk
+            .proc
+            .write(path, &process.oom_score_adj.to_string())
+            .map_err(|e| Error::kernel("writing", path, e))
+    }
+
+    fn set_handlers(&self, process: &ProcessV1) -> Result<()> {
+        for (index, action) in process.sigactions.iter().enumerate() {
+            let signal = index as i32 + 1;
+            if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+                continue;
+            }
+            sys::own::set_signal_action(signal, action.as_ref())
+                .map_err(|e| Error::kernel("rt_sigaction", format!("signal {signal}"), e))?;
+        }
+        Ok(())
+    }
+
+    fn mapped_now(&self) -> Result<Vec<Range<u64>>> {
+        Ok(own_maps(self.desk)?.into_iter().map(|m| m.address.0..m.address.1).collect())
+    }
+
+    fn compile(
+        &self,
+        index: usize,
+        process: &ProcessV1,
+        mapped_now: Vec<Range<u64>>,
+    ) -> Result<tape::Compiled> {
+        let (own_caps, own_bounding) =
+            sys::own::capabilities().map_err(|e| Error::kernel("capget", process.pid, e))?;
+        let env = TapeEnv {
+            image_fd: self.image.as_raw_fd(),
+            exe_fd: self.desk.mapped(process.exe, false)?,
+            status_fd: self.status.as_raw_fd(),
+            go_fd: self.go[index].0.as_raw_fd(),
+            first_own_fd: self.desk.first_own_fd,
+            loader: self.loader,
+            tid_mode: if self.user.fd.is_some() { TidMode::LastPid } else { TidMode::SetTid },
+            vdso_parts: self.vdso.clone(),
+            mapped_now,
+            mapped_fd: &|id: InodeId, writable| self.desk.mapped(id, writable),
+            filters: &self.tree.seccomp_filters,
+            helper_tid: self.helper_tid + index as i32,
+            map_uid: &|uid| self.user.map_uid(uid),
+            map_gid: &|gid| self.user.map_gid(gid),
+            own_caps,
+            own_bounding,
+            own_affinity: &self.own_affinity,
+        };
+        tape::compile(process, &env)
+    }
+}
+
+fn reap(child: i32) -> Result<()> {
+    waitpid(nix::unistd::Pid::from_raw(child), Some(WaitPidFlag::__WALL))
+        .map(drop)
+        .map_err(|e| Error::kernel("waitpid", child, e))
+}
+
+fn own_maps(desk: &Desk) -> Result<MemoryMaps> {
+    let text = desk.proc.read("self/maps").map_err(|e| Error::kernel("reading", "self/maps", e))?;
+    MemoryMaps::from_read(text.as_slice())
+        .map_err(|e| Error::Internal { step: "parsing self/maps", message: e.to_string() })
+}
+
+/// Where this process has its vDSO, and whether it is the recorded one.
+///
+/// # Errors
+/// `Stale`: another kernel's vDSO.
+pub fn find_vdso(desk: &Desk, tree: &TreeV1) -> Result<Vec<VdsoPlace>> {
+    let mut out = Vec::new();
+    let mut data = 0;
+    for map in own_maps(desk)? {
+        let (start, end) = map.address;
+        let backing = match &map.pathname {
+            MMapPath::Vdso => {
+                let bytes = sys::own::read_mapped(start..end);
+                if *blake3::hash(&bytes).as_bytes() != tree.vdso.digest {
+                    return Err(Error::Stale("the kernel's vDSO is another one".into()));
+                }
+                VdsoPart::Code
+            }
+            MMapPath::Vvar => VdsoPart::Data(data),
+            MMapPath::Other(name) if name.starts_with("vvar") => VdsoPart::Data(data),
+            _ => continue,
+        };
+        data += u8::from(backing != VdsoPart::Code);
+        out.push(VdsoPlace { backing, start, end });
+    }
+    let recorded = tree.processes.iter().flat_map(|p| &p.mm.vmas).any(|v| v.backing == BackingV1::Vdso);
+    if recorded && !out.iter().any(|p| p.backing == VdsoPart::Code) {
+        return Err(Error::Stale("this kernel maps no vDSO".into()));
+    }
+    Ok(out)
+}

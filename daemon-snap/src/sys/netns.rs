@@ -1,0 +1,44 @@
+//! Objects of another namespace, made by a short-lived thread that enters it.
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+
+/// `socket(2)` with SOCK_CLOEXEC; `netns`: the network namespace that it shall belong to, ours when `None`.
+///
+/// # Errors
+/// `EPERM` when the namespace may not be entered; those of `socket(2)`.
+pub fn socket(netns: Option<BorrowedFd<'_>>, family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
+    let make = || {
+        // SAFETY: plain system call without pointers.
+        let fd = Errno::result(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
+        // SAFETY: the kernel just made this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    match netns {
+        None => make(),
+        Some(ns) => in_thread(|| {
+            setns(ns, CloneFlags::CLONE_NEWNET)?;
+            make()
+        }),
+    }
+}
+
+/// The root directory of a mount namespace (O_PATH).
+///
+/// # Errors
+/// `EPERM` when the namespace may not be entered.
+pub fn mount_root(mntns: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    in_thread(|| {
+        // Entering a mount namespace is refused while root and working directory are shared with other threads.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(mntns, CloneFlags::CLONE_NEWNS)?;
+        open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    })
+}
+
+fn in_thread(job: impl FnOnce() -> Result<OwnedFd, Errno> + Send) -> Result<OwnedFd, Errno> {
+    std::thread::scope(|scope| scope.spawn(job).join().unwrap_or(Err(Errno::EIO)))
+}

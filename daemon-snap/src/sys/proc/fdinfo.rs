@@ -1,0 +1,189 @@
+//! `/proc/PID/fdinfo/FD`.
+
+use super::{read, unreadable};
+use crate::error::Result;
+use crate::state::{Pid, TargetFd};
+
+/// What `fdinfo` says about every descriptor, and the rest of it as text for the kind that knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FdInfo {
+    pub pos: u64,
+    /// Status flags with O_CLOEXEC taken out.
+    pub flags: i32,
+    pub cloexec: bool,
+    /// Whether a `lock:` line is there.
+    pub locked: bool,
+    text: String,
+}
+
+/// One `tfd:` line of an epoll descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpollTarget {
+    pub fd: TargetFd,
+    pub events: u32,
+    pub data: u64,
+    pub ino: u64,
+}
+
+/// One `inotify` line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InotifyMark {
+    pub wd: i32,
+    pub ino: u64,
+    /// As the kernel encodes it inside: major << 20 | minor.
+    pub sdev: u32,
+    pub mask: u32,
+    pub handle_type: i32,
+    pub handle: Vec<u8>,
+}
+
+/// The lines of a timerfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerFdInfo {
+    pub clock_id: i32,
+    pub ticks: u64,
+    pub settime_flags: i32,
+    pub remaining_ns: u64,
+    pub interval_ns: u64,
+}
+
+impl FdInfo {
+    /// Reads `/proc/PID/fdinfo/FD`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gone`] when process or descriptor are gone.
+    pub fn of(pid: Pid, fd: TargetFd) -> Result<Self> {
+        let text = read(pid, &format!("fdinfo/{fd}"))?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Self::parse(text).ok_or_else(|| unreadable("fdinfo", format!("/proc/{pid}/fdinfo/{fd}")))
+    }
+
+    fn parse(text: String) -> Option<Self> {
+        let flags = i32::from_str_radix(value(&text, "flags")?, 8).ok()?;
+        Some(Self {
+            pos: value(&text, "pos")?.parse().ok()?,
+            flags: flags & !libc::O_CLOEXEC,
+            cloexec: flags & libc::O_CLOEXEC != 0,
+            locked: text.lines().any(|line| line.starts_with("lock:")),
+            text,
+        })
+    }
+
+    /// `eventfd-count`.
+    pub fn eventfd_count(&self) -> Option<u64> {
+        u64::from_str_radix(value(&self.text, "eventfd-count")?, 16).ok()
+    }
+
+    /// `eventfd-semaphore` (since Linux 6.5).
+    pub fn eventfd_semaphore(&self) -> Option<bool> {
+        Some(value(&self.text, "eventfd-semaphore")? != "0")
+    }
+
+    /// `sigmask` of a signalfd.
+    pub fn signalfd_mask(&self) -> Option<u64> {
+        u64::from_str_radix(value(&self.text, "sigmask")?, 16).ok()
+    }
+
+    /// The lines of a timerfd.
+    pub fn timerfd(&self) -> Option<TimerFdInfo> {
+        let time = |name| {
+            let (s, ns) = value(&self.text, name)?.strip_prefix('(')?.strip_suffix(')')?.split_once(", ")?;
+            Some(s.parse::<u64>().ok()? * 1_000_000_000 + ns.parse::<u64>().ok()?)
+        };
+        Some(TimerFdInfo {
+            clock_id: value(&self.text, "clockid")?.parse().ok()?,
+            ticks: value(&self.text, "ticks")?.parse().ok()?,
+            settime_flags: i32::from_str_radix(value(&self.text, "settime flags")?, 8).ok()?,
+            remaining_ns: time("it_value")?,
+            interval_ns: time("it_interval")?,
+        })
+    }
+
+    /// The `tfd:` lines, in the kernel's order.
+    pub fn epoll_targets(&self) -> Option<Vec<EpollTarget>> {
+        self.text.lines().filter(|line| line.starts_with("tfd:")).map(epoll_target).collect()
+    }
+
+    /// The `inotify` lines.
+    pub fn inotify_marks(&self) -> Option<Vec<InotifyMark>> {
+        self.text.lines().filter(|line| line.starts_with("inotify ")).map(inotify_mark).collect()
+    }
+}
+
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// `tfd: %8d events: %8x data: %16llx  pos:%lli ino:%lx sdev:%x`
+fn epoll_target(line: &str) -> Option<EpollTarget> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let after = |name| words.iter().position(|&word| word == name).and_then(|at| words.get(at + 1)).copied();
+    let ino = words.iter().find_map(|word| word.strip_prefix("ino:"))?;
+    Some(EpollTarget {
+        fd: TargetFd(after("tfd:")?.parse().ok()?),
+        events: u32::from_str_radix(after("events:")?, 16).ok()?,
+        data: u64::from_str_radix(after("data:")?, 16).ok()?,
+        ino: u64::from_str_radix(ino, 16).ok()?,
+    })
+}
+
+/// `inotify wd:%x ino:%lx sdev:%x mask:%x ignored_mask:0 fhandle-bytes:%x fhandle-type:%x f_handle:…`
+fn inotify_mark(line: &str) -> Option<InotifyMark> {
+    let word = |name: &str| line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
+    let hex = |name| u64::from_str_radix(word(name)?, 16).ok();
+    let handle = word("f_handle:").unwrap_or_default().as_bytes();
+    Some(InotifyMark {
+        wd: hex("wd:")? as i32,
+        ino: hex("ino:")?,
+        sdev: hex("sdev:")? as u32,
+        mask: hex("mask:")? as u32,
+        handle_type: hex("fhandle-type:").unwrap_or_default() as i32,
+        handle: handle
+            .chunks_exact(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(rest: &str) -> FdInfo {
+        FdInfo::parse(format!("pos:\t7\nflags:\t02004002\nmnt_id:\t15\nino:\t1\n{rest}")).unwrap()
+    }
+
+    #[test]
+    fn fdinfo_separates_cloexec_from_status_flags() {
+        let info = info("");
+        assert_eq!((info.pos, info.flags, info.cloexec), (7, libc::O_RDWR | libc::O_NONBLOCK, true));
+    }
+
+    #[test]
+    fn fdinfo_of_epoll_lists_targets_in_order() {
+        let info = info(
+            "tfd:        5 events:       19 data:         ffffffff00000005  pos:0 ino:61af sdev:7\n\
+             tfd:      412 events: 40000001 data:                1  pos:0 ino:1f sdev:d\n",
+        );
+        let targets = info.epoll_targets().unwrap();
+        let expected = EpollTarget { fd: TargetFd(5), events: 0x19, data: 0xffff_ffff_0000_0005, ino: 0x61af };
+        assert_eq!(targets[0], expected);
+        assert_eq!((targets[1].fd, targets[1].events), (TargetFd(412), 0x4000_0001));
+    }
+
+    #[test]
+    fn fdinfo_of_timerfd_is_understood() {
+        let info = info("clockid: 1\nticks: 3\nsettime flags: 01\nit_value: (49406, 829198946)\nit_interval: (1, 0)\n");
+        let timer = info.timerfd().unwrap();
+        assert_eq!((timer.clock_id, timer.ticks, timer.settime_flags), (1, 3, 1));
+        assert_eq!((timer.remaining_ns, timer.interval_ns), (49_406_829_198_946, 1_000_000_000));
+    }
+
+    #[test]
+    fn fdinfo_of_inotify_is_understood() {
+        let info = info("inotify wd:1 ino:2b sdev:fd00000 mask:fce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:2b00000087654321\n");
+        let marks = info.inotify_marks().unwrap();
+        assert_eq!((marks[0].wd, marks[0].mask, marks[0].handle_type), (1, 0xfce, 1));
+        assert_eq!(marks[0].handle, [0x2b, 0, 0, 0, 0x87, 0x65, 0x43, 0x21]);
+    }
+}

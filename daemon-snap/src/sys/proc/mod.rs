@@ -1,0 +1,148 @@
+//! /proc of other processes: reading, and pure parsers for what we read.
+
+mod fdinfo;
+mod maps;
+mod stat;
+mod status;
+mod timers;
+
+pub use fdinfo::{EpollTarget, FdInfo, InotifyMark, TimerFdInfo};
+pub use maps::{MapsEntry, parse_smaps};
+pub use stat::Stat;
+pub use status::Status;
+pub use timers::{PosixTimerText, parse_posix_timers};
+
+use crate::error::{Error, Result};
+use crate::state::{Pid, TargetFd};
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::str::FromStr;
+
+/// Reads `/proc/PID/NAME`.
+///
+/// # Errors
+/// [`Error::Gone`] when the process has ended.
+pub fn read(pid: Pid, name: &str) -> Result<Vec<u8>> {
+    let path = format!("/proc/{pid}/{name}");
+    read_path(&path).map_err(|e| failed(pid, path, &e))
+}
+
+/// Reads `/proc/PID/task/TID/NAME`.
+///
+/// # Errors
+/// [`Error::Gone`] when the thread has ended.
+pub fn read_task(pid: Pid, tid: Pid, name: &str) -> Result<Vec<u8>> {
+    let path = format!("/proc/{pid}/task/{tid}/{name}");
+    read_path(&path).map_err(|e| failed(tid, path, &e))
+}
+
+/// Target of the link `/proc/PID/NAME`, as the kernel writes it.
+///
+/// # Errors
+/// [`Error::Gone`] when the process has ended.
+pub fn read_link(pid: Pid, name: &str) -> Result<Vec<u8>> {
+    let path = format!("/proc/{pid}/{name}");
+    match fs::read_link(&path) {
+        Ok(target) => Ok(target.into_os_string().into_vec()),
+        Err(e) => Err(failed(pid, path, &e)),
+    }
+}
+
+/// Threads of a process, in the kernel's order.
+///
+/// # Errors
+/// [`Error::Gone`] when the process has ended.
+pub fn threads(pid: Pid) -> Result<Vec<Pid>> {
+    numbers(pid, "task").map(|tids| tids.into_iter().map(Pid).collect())
+}
+
+/// Descriptor numbers of a process, ascending.
+///
+/// # Errors
+/// [`Error::Gone`] when the process has ended.
+pub fn fds(pid: Pid) -> Result<Vec<TargetFd>> {
+    let mut fds: Vec<_> = numbers(pid, "fd")?.into_iter().map(TargetFd).collect();
+    fds.sort_unstable();
+    Ok(fds)
+}
+
+/// Children that a thread has made and that are still its children, zombies included.
+///
+/// # Errors
+/// [`Error::Gone`] when the thread has ended.
+pub fn children(pid: Pid, tid: Pid) -> Result<Vec<Pid>> {
+    let text = read_task(pid, tid, "children")?;
+    Ok(String::from_utf8_lossy(&text).split_ascii_whitespace().filter_map(|n| n.parse().ok().map(Pid)).collect())
+}
+
+/// Soft and hard limits in the order of `getrlimit(2)`, from `/proc/PID/limits` (prlimit(2) would need CAP_SYS_RESOURCE).
+///
+/// # Errors
+/// [`Error::Gone`] when the process has ended.
+pub fn limits(pid: Pid) -> Result<Vec<(u64, u64)>> {
+    parse_limits(&String::from_utf8_lossy(&read(pid, "limits")?))
+        .ok_or_else(|| unreadable("limits", format!("/proc/{pid}/limits")))
+}
+
+/// An error for text that is not what the kernel documents.
+pub(crate) fn unreadable(step: &'static str, object: impl std::fmt::Display) -> Error {
+    Error::Internal { step, message: format!("{object} is not understood") }
+}
+
+fn parse_limits(text: &str) -> Option<Vec<(u64, u64)>> {
+    // The name has a width of 26 characters and contains blanks.
+    let value = |word: &str| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() };
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let mut words = line.get(26..)?.split_ascii_whitespace();
+            Some((value(words.next()?)?, value(words.next()?)?))
+        })
+        .collect()
+}
+
+fn numbers(pid: Pid, dir: &str) -> Result<Vec<i32>> {
+    let path = format!("/proc/{pid}/{dir}");
+    let list = || -> io::Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&path)? {
+            found.extend(entry?.file_name().to_str().and_then(|name| i32::from_str(name).ok()));
+        }
+        Ok(found)
+    };
+    list().map_err(|e| failed(pid, &path, &e))
+}
+
+/// Files in /proc have no length; most fit one read.
+fn read_path(path: &str) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let mut bytes = Vec::with_capacity(8192);
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn failed(pid: Pid, path: impl std::fmt::Display, e: &io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => Error::Gone { pid, step: "read /proc" },
+        _ => Error::io("read", path, e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_ourselves_are_sixteen_pairs() {
+        let limits = limits(Pid(std::process::id() as i32)).unwrap();
+        assert_eq!(limits.len(), 16);
+        assert!(limits.iter().all(|(soft, hard)| soft <= hard));
+    }
+
+    #[test]
+    fn fds_are_ascending() {
+        let fds = fds(Pid(std::process::id() as i32)).unwrap();
+        assert!(fds.windows(2).all(|w| w[0] < w[1]) && fds.len() >= 3);
+    }
+}

@@ -1,0 +1,88 @@
+//! A proc instance of our own: sees our PID namespace, is writable, and stays reachable in any mount namespace
+//! (fsopen(2), fsmount(2), since Linux 5.2).
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+const FSOPEN_CLOEXEC: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSMOUNT_CLOEXEC: u32 = 1;
+
+/// The root of a detached proc mount.
+#[derive(Debug)]
+pub struct OwnProc(OwnedFd);
+
+impl OwnProc {
+    /// Mounts an instance, attached nowhere.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_SYS_ADMIN.
+    pub fn mount() -> Result<Self, Errno> {
+        // SAFETY: plain system calls on a constant string and on descriptors that they return.
+        unsafe {
+            let context = checked(libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), FSOPEN_CLOEXEC))?;
+            Errno::result(libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                FSCONFIG_CMD_CREATE,
+                std::ptr::null::<u8>(),
+                std::ptr::null::<u8>(),
+                0,
+            ))?;
+            checked(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0)).map(Self)
+        }
+    }
+
+    /// The same mount under another descriptor.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Gives up the descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Opens a path below it.
+    ///
+    /// # Errors
+    /// openat(2).
+    pub fn open(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+        openat(self.0.as_fd(), path, flags | OFlag::O_CLOEXEC, Mode::empty())
+    }
+
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// openat(2), read(2).
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let mut out = Vec::new();
+        let mut file = std::fs::File::from(self.open(path, OFlag::O_RDONLY)?);
+        file.read_to_end(&mut out).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(out)
+    }
+
+    /// Writes a whole file at once.
+    ///
+    /// # Errors
+    /// openat(2), write(2).
+    pub fn write(&self, path: &str, text: &str) -> Result<(), Errno> {
+        let mut file = std::fs::File::from(self.open(path, OFlag::O_WRONLY)?);
+        file.write_all(text.as_bytes()).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+    }
+}
+
+impl AsFd for OwnProc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn checked(result: libc::c_long) -> Result<OwnedFd, Errno> {
+    let fd = Errno::result(result)? as i32;
+    // SAFETY: the system call just returned this new descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

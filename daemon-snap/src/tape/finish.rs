@@ -1,0 +1,232 @@
+//! Ops of a whole process around its threads: limits, barrier, timers, filters, the end of the tape.
+
+use super::area::{Area, Region};
+use super::compile::{TapeEnv, TidMode, Words, jump, ops_bytes, put_context};
+use super::frame;
+use super::op::{Context, Op, Record, RecordKind, Step, Want};
+use super::sequence::Sequence;
+use super::thread::{clone_op, put_siginfo, signal_number};
+use crate::error::{Error, Result};
+use crate::state::{PosixTimerV1, ProcessV1};
+use std::mem::size_of;
+
+const PR_SET_MDWE: u64 = 65;
+const SECCOMP_SET_MODE_FILTER: u64 = 1;
+const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
+
+/// Addresses in the kept region where tapes end.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// For every thread but the leader: wait for the go, return into the daemon.
+    pub wait_go: u64,
+    /// For the leader: unmap, filters, release the others, return into the daemon.
+    pub leader: u64,
+    /// Ends one thread quietly.
+    pub exit: u64,
+    /// Context of the helper thread, when there are filters.
+    pub helper: Option<u64>,
+}
+
+/// Bytes of the kept region at most.
+pub fn keep_bound(process: &ProcessV1, env: &TapeEnv<'_>) -> u64 {
+    let frames: u64 = process.threads.iter().map(frame::len_bound).sum();
+    let contexts = (process.threads.len() as u64 + 2) * (size_of::<Context>() as u64 + 64);
+    let filters: u64 = filters_of(process)
+        .iter()
+        .map(|(id, _)| {
+            env.filters.get(id.0 as usize).map_or(0, |f| f.program.len() as u64) + 32 + ops_bytes(1)
+        })
+        .sum();
+    frames + contexts + filters + ops_bytes(16) + 512
+}
+
+fn filters_of(process: &ProcessV1) -> &[(crate::state::FilterId, u32)] {
+    process.threads.first().map_or(&[], |t| t.seccomp.as_slice())
+}
+
+/// Places what outlives the tape.
+pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words: &Words) -> Result<Ends> {
+    let filters = filters_of(process);
+    if process.threads.iter().any(|t| t.seccomp != filters) {
+        return Err(Error::Stale(format!("process {}: threads with different seccomp filters", process.pid)));
+    }
+    let mut exit = Sequence::default();
+    exit.push(Op::syscall(Step::ExitHelper, libc::SYS_exit, &[0], Want::Success));
+    let exit = exit.place(area, Region::Keep)?;
+
+    let mut others = Sequence::default();
+    others.push(Op::wait_at_least(Step::WaitGo, words.go, 1, words.patience));
+    others.push(Op::sigreturn());
+    let wait_go = others.place(area, Region::Keep)?;
+    let sigreturn = wait_go + ops_bytes(1);
+
+    let drop = area.drop_range();
+    let mut leader = Sequence::default();
+    let unmap = [drop.start, drop.end - drop.start];
+    leader.push(Op::syscall(Step::UnmapTape, libc::SYS_munmap, &unmap, Want::Exactly(0)));
+    if !filters.is_empty() {
+        leader.push_jumping(Op::post(words.filter_start, 0), Some(leader.len() + 1), None);
+        leader.push(Op::wait_at_least(Step::WaitFilters, words.filter_done, 1, words.patience));
+    }
+    leader.push(Op::post(words.go, sigreturn));
+    let leader = leader.place(area, Region::Keep)?;
+
+    let mut helper = None;
+    if !filters.is_empty() {
+        let mut seq = Sequence::default();
+        seq.push(Op::wait_at_least(Step::WaitFilters, words.filter_start, 1, words.patience));
+        for (id, flags) in filters {
+            let filter = env.filters.get(id.0 as usize);
+            let filter = filter.ok_or_else(|| Error::Corrupt(format!("seccomp filter {id} is missing")))?;
+            let program = area.put(Region::Keep, &filter.program, 8)?;
+            let mut fprog = ((filter.program.len() / 8) as u64).to_ne_bytes().to_vec();
+            fprog.extend_from_slice(&program.to_ne_bytes());
+            let fprog = area.put(Region::Keep, &fprog, 8)?;
+            let args = [SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC | u64::from(*flags), fprog];
+            seq.push(Op::syscall(Step::Seccomp, libc::SYS_seccomp, &args, Want::Exactly(0)));
+        }
+        seq.push(Op::post(words.filter_done, exit));
+        let tape = seq.place(area, Region::Keep)?;
+        helper = Some(put_context(env, area, Region::Keep, process.pid.0, tape, 0)?);
+    }
+    Ok(Ends { wait_go, leader, exit, helper })
+}
+
+/// Creates the thread that will install the filters, while the leader still has every privilege.
+pub fn create_helper(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    _process: &ProcessV1,
+    ends: &Ends,
+    leader: &mut Sequence,
+) -> Result<()> {
+    if let Some(context) = ends.helper {
+        let tid = if env.tid_mode == TidMode::SetTid { env.helper_tid } else { 0 };
+        leader.push(clone_op(area, tid, env.tid_mode, context)?);
+    }
+    Ok(())
+}
+
+/// Process-wide state. Waits for the other threads first, which need the old limits.
+pub fn process_ops(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    process: &ProcessV1,
+    words: &Words,
+) -> Result<Sequence> {
+    let mut seq = Sequence::default();
+    let ok = Want::Exactly(0);
+    let others = process.threads.len() as u32 - 1;
+    if others > 0 {
+        seq.push(Op::wait_at_least(Step::WaitThreads, words.arrived, others, words.patience));
+    }
+    for info in &process.pending {
+        let at = put_siginfo(area, info)?;
+        let args = [process.pid.0 as u64, signal_number(info), at];
+        seq.push(Op::syscall(Step::PendingSignal, libc::SYS_rt_sigqueueinfo, &args, ok));
+    }
+    let prctl = |step, args: &[u64]| Op::syscall(step, libc::SYS_prctl, args, ok);
+    if process.child_subreaper {
+        seq.push(prctl(Step::Subreaper, &[libc::PR_SET_CHILD_SUBREAPER as u64, 1]));
+    }
+    if process.thp_disable {
+        seq.push(prctl(Step::ThpDisable, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]));
+    }
+    if process.mdwe != 0 {
+        seq.push(prctl(Step::Mdwe, &[PR_SET_MDWE, u64::from(process.mdwe), 0, 0, 0]));
+    }
+    let personality = [u64::from(process.personality)];
+    seq.push(Op::syscall(Step::Personality, libc::SYS_personality, &personality, Want::Success));
+    for (resource, (soft, hard)) in process.rlimits.iter().enumerate() {
+        if crate::sys::limits::get(resource as u32) == Some((*soft, *hard)) {
+            continue;
+        }
+        let mut bytes = soft.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&hard.to_ne_bytes());
+        let at = area.put(Region::Drop, &bytes, 8)?;
+        seq.push(Op::syscall(Step::Rlimit, libc::SYS_prlimit64, &[0, resource as u64, at, 0], ok));
+    }
+    let _ = env;
+    Ok(seq)
+}
+
+/// From the last change of credentials to the kept region: barrier, timers, descriptors.
+pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &Ends) -> Result<Sequence> {
+    let mut seq = Sequence::default();
+    // 2 (readable by root only) cannot be asked for; it is what a change of credentials leaves behind by itself.
+    if process.dumpable < 2 {
+        let args = [libc::PR_SET_DUMPABLE as u64, process.dumpable as u64, 0, 0, 0];
+        seq.push(Op::syscall(Step::Dumpable, libc::SYS_prctl, &args, Want::Exactly(0)));
+    }
+    let ready = area.put(Region::Drop, &Record::new(RecordKind::Ready, process.pid.0, 0).bytes(), 8)?;
+    let write = [env.status_fd as u64, ready, Record::BYTES as u64];
+    seq.push(Op::syscall(Step::Ready, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
+    let answer = area.reserve(Region::Drop, 8, 8)?;
+    let read = [env.go_fd as u64, answer, 1];
+    seq.push(Op::syscall(Step::Go, libc::SYS_read, &read, Want::Exactly(1)));
+
+    for (which, timer) in process.itimers.iter().enumerate().filter(|(_, t)| t.remaining_us != 0) {
+        let mut bytes = Vec::with_capacity(32);
+        for us in [timer.interval_us, timer.remaining_us] {
+            bytes.extend_from_slice(&(us / 1_000_000).to_ne_bytes());
+            bytes.extend_from_slice(&(us % 1_000_000).to_ne_bytes());
+        }
+        let at = area.put(Region::Drop, &bytes, 8)?;
+        seq.push(Op::syscall(
+            Step::IntervalTimer,
+            libc::SYS_setitimer,
+            &[which as u64, at, 0],
+            Want::Exactly(0),
+        ));
+    }
+    let mut timers: Vec<&PosixTimerV1> = process.posix_timers.iter().collect();
+    timers.sort_by_key(|t| t.id);
+    let mut next_id = 0;
+    for timer in timers {
+        posix_timer(area, timer, &mut next_id, &mut seq)?;
+    }
+    let close = [env.first_own_fd as u64, u64::from(u32::MAX), 0];
+    seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &close, Want::Exactly(0)));
+    seq.push(jump(ends.leader));
+    Ok(seq)
+}
+
+/// A timer with its recorded id: ids are given out in order from zero, so those between are made and deleted.
+fn posix_timer(area: &mut Area, timer: &PosixTimerV1, next_id: &mut i32, seq: &mut Sequence) -> Result<()> {
+    const MAX_ID: i32 = 1 << 16;
+    if timer.id < *next_id || timer.id > MAX_ID {
+        return Err(Error::Stale(format!("POSIX timer id {} cannot be made again", timer.id)));
+    }
+    let mut event = Vec::with_capacity(64);
+    event.extend_from_slice(&timer.sigval.to_ne_bytes());
+    event.extend_from_slice(&timer.signal.to_ne_bytes());
+    event.extend_from_slice(&timer.notify.to_ne_bytes());
+    event.extend_from_slice(&timer.target.map_or(0, |t| t.0).to_ne_bytes());
+    event.resize(64, 0);
+    let event = area.put(Region::Drop, &event, 8)?;
+    let id = area.put(Region::Drop, &[0; 8], 8)?;
+    let create = [timer.clock_id as i64 as u64, event, id];
+    while *next_id <= timer.id {
+        seq.push(Op::syscall(Step::PosixTimer, libc::SYS_timer_create, &create, Want::Exactly(0)));
+        if *next_id < timer.id {
+            seq.push(Op::syscall(
+                Step::PosixTimer,
+                libc::SYS_timer_delete,
+                &[*next_id as u64],
+                Want::Exactly(0),
+            ));
+        }
+        *next_id += 1;
+    }
+    if timer.remaining_ns != 0 {
+        let mut spec = Vec::with_capacity(32);
+        for ns in [timer.interval_ns, timer.remaining_ns] {
+            spec.extend_from_slice(&(ns / 1_000_000_000).to_ne_bytes());
+            spec.extend_from_slice(&(ns % 1_000_000_000).to_ne_bytes());
+        }
+        let at = area.put(Region::Drop, &spec, 8)?;
+        let args = [timer.id as u64, 0, at, 0];
+        seq.push(Op::syscall(Step::PosixTimer, libc::SYS_timer_settime, &args, Want::Exactly(0)));
+    }
+    Ok(())
+}

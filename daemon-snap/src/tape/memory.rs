@@ -1,0 +1,353 @@
+//! Ops that replace the address space: park, unmap, map, load, protect.
+
+use super::area::{Area, Region, TASK_END};
+use super::compile::{Loader, TapeEnv};
+use super::op::{CompletionCheck, Op, Step, Want};
+use super::sequence::Sequence;
+use super::uring;
+use crate::error::{Error, Result};
+use crate::state::{BackingV1, MmV1, PAGE_BYTES, PageRunV1, ProcessV1, VmaV1};
+use io_uring::{opcode, types};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const MREMAP_MOVE_TO: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+const MAP_DROPPABLE: i32 = 0x08;
+const MADV_WIPEONFORK: u64 = 18;
+/// `IOV_MAX`.
+const MAX_VECTORS: usize = 1024;
+const IOVEC_BYTES: u64 = 16;
+
+/// Largest read of one request. Small enough to keep a device queue full, large enough that requests cost nothing.
+const CHUNK_BYTES: u64 = 2 << 20;
+
+/// Consecutive bytes of the image and the places they go to.
+#[derive(Debug)]
+struct Chunk {
+    image_offset: u64,
+    len_bytes: u64,
+    /// Address and length.
+    vectors: Vec<(u64, u64)>,
+}
+
+/// Cuts page runs into reads that are consecutive in the image.
+fn chunks(runs: &[PageRunV1], chunk_bytes: u64) -> Vec<Chunk> {
+    let mut out: Vec<Chunk> = Vec::new();
+    for run in runs {
+        let (mut addr, mut offset) = (run.addr.0, run.image_offset);
+        let mut left = u64::from(run.pages) * PAGE_BYTES;
+        while left > 0 {
+            let fits = out.last().is_some_and(|c| {
+                c.image_offset + c.len_bytes == offset
+                    && c.len_bytes < chunk_bytes
+                    && c.vectors.len() < MAX_VECTORS
+            });
+            if !fits {
+                out.push(Chunk { image_offset: offset, len_bytes: 0, vectors: Vec::new() });
+            }
+            if let Some(chunk) = out.last_mut() {
+                let take = left.min(chunk_bytes - chunk.len_bytes);
+                chunk.vectors.push((addr, take));
+                chunk.len_bytes += take;
+                (addr, offset, left) = (addr + take, offset + take, left - take);
+            }
+        }
+    }
+    out
+}
+
+fn chunk_bytes(mm: &MmV1) -> u64 {
+    let total: u64 = mm.runs.iter().map(|r| u64::from(r.pages) * PAGE_BYTES).sum();
+    CHUNK_BYTES.max((total / 8192).next_multiple_of(PAGE_BYTES))
+}
+
+/// Bytes of the drop region that the memory ops need at most.
+pub fn drop_bound(process: &ProcessV1) -> u64 {
+    let mm = &process.mm;
+    let chunks = chunks(&mm.runs, chunk_bytes(mm));
+    let vectors: usize = chunks.iter().map(|c| c.vectors.len()).sum();
+    let names: usize = mm.vmas.iter().filter_map(|v| v.name.as_ref()).map(|n| n.len() + 16).sum();
+    uring::len_bound(chunks.len().max(1))
+        + vectors as u64 * IOVEC_BYTES
+        + chunks.len() as u64 * (8 + 104)
+        + names as u64
+        + mm.auxv.len() as u64
+        + mm.vmas.len() as u64 * 104 * 8
+        + 64 * 1024
+}
+
+/// Moves vDSO parts out of the way and unmaps all but the area. `parking` is page-aligned room in the drop region.
+pub fn unmap_ops(env: &TapeEnv<'_>, area: &Area, process: &ProcessV1, parking: u64) -> Result<Sequence> {
+    let mut seq = Sequence::default();
+    let mut places = Vec::new();
+    let mut at = parking;
+    for part in &env.vdso_parts {
+        let len = part.end - part.start;
+        seq.push(Op::syscall(
+            Step::ParkVdso,
+            libc::SYS_mremap,
+            &[part.start, len, len, MREMAP_MOVE_TO, at],
+            Want::Exactly(at as i64),
+        ));
+        places.push((part.backing, at, len));
+        at += len;
+    }
+    let whole = area.range();
+    let unmap = |start: u64, end: u64| {
+        Op::syscall(Step::UnmapOld, libc::SYS_munmap, &[start, end - start], Want::Exactly(0))
+    };
+    seq.push(unmap(0, whole.start));
+    seq.push(unmap(whole.end, TASK_END));
+    for vma in &process.mm.vmas {
+        let wanted = match vma.backing {
+            BackingV1::Vdso => super::compile::VdsoPart::Code,
+            BackingV1::Vvar { part } => super::compile::VdsoPart::Data(part),
+            _ => continue,
+        };
+        let found = places.iter().find(|(part, _, len)| *part == wanted && *len == vma.len_bytes());
+        let Some((_, from, len)) = found else {
+            return Err(Error::Stale(format!("vDSO area at {} has another shape on this kernel", vma.start)));
+        };
+        seq.push(Op::syscall(
+            Step::MoveVdso,
+            libc::SYS_mremap,
+            &[*from, *len, *len, MREMAP_MOVE_TO, vma.start.0],
+            Want::Exactly(vma.start.0 as i64),
+        ));
+    }
+    Ok(seq)
+}
+
+/// Which VMAs receive pages from the image.
+fn receives_pages(mm: &MmV1) -> Vec<bool> {
+    let mut out = vec![false; mm.vmas.len()];
+    let mut index = 0;
+    for run in &mm.runs {
+        let (start, end) = (run.addr.0, run.addr.0 + u64::from(run.pages) * PAGE_BYTES);
+        while index < mm.vmas.len() && mm.vmas[index].end.0 <= start {
+            index += 1;
+        }
+        let mut covered = index;
+        while covered < mm.vmas.len() && mm.vmas[covered].start.0 < end {
+            out[covered] = true;
+            covered += 1;
+        }
+    }
+    out
+}
+
+fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, prot: u64) -> Result<Option<Op>> {
+    let mut flags = libc::MAP_FIXED_NOREPLACE;
+    let (fd, offset) = match &vma.backing {
+        BackingV1::Vdso | BackingV1::Vvar { .. } => return Ok(None),
+        BackingV1::Anon => {
+            flags |= libc::MAP_ANONYMOUS;
+            flags |= if vma.flags.droppable { MAP_DROPPABLE } else { libc::MAP_PRIVATE };
+            (-1, 0)
+        }
+        BackingV1::Inode { inode, offset, may_write } => {
+            flags |= if vma.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+            ((env.mapped_fd)(*inode, vma.shared && *may_write)?, *offset)
+        }
+    };
+    if vma.flags.grows_down {
+        flags |= libc::MAP_GROWSDOWN;
+    }
+    if vma.flags.no_reserve && !vma.flags.droppable {
+        flags |= libc::MAP_NORESERVE;
+    }
+    let args = [vma.start.0, vma.len_bytes(), prot, flags as u64, fd as i64 as u64, offset];
+    Ok(Some(Op::syscall(Step::Map, libc::SYS_mmap, &args, Want::Exactly(vma.start.0 as i64))))
+}
+
+/// Maps every VMA, loads pages, sets protection and advice. Returns the ring, which must stay open until the tape runs.
+pub fn map_ops(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    process: &ProcessV1,
+) -> Result<(Sequence, Option<OwnedFd>)> {
+    let mm = &process.mm;
+    let mut seq = Sequence::default();
+    let loaded = receives_pages(mm);
+    let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    for (vma, loads) in mm.vmas.iter().zip(&loaded) {
+        let prot = if *loads { u64::from(vma.prot) | writable } else { u64::from(vma.prot) };
+        if let Some(op) = map_op(env, vma, prot)? {
+            seq.push(op);
+        }
+        // Decides how faults allocate, so it comes before the pages.
+        for (set, advice) in
+            [(vma.flags.huge_page, libc::MADV_HUGEPAGE), (vma.flags.no_huge_page, libc::MADV_NOHUGEPAGE)]
+        {
+            if set {
+                seq.push(advise(vma, advice as u64));
+            }
+        }
+    }
+    let ring = load_ops(env, area, mm, &mut seq)?;
+    for (vma, loads) in mm.vmas.iter().zip(&loaded) {
+        after_load(area, vma, *loads, &mut seq)?;
+    }
+    Ok((seq, ring))
+}
+
+fn advise(vma: &VmaV1, advice: u64) -> Op {
+    Op::syscall(Step::Advise, libc::SYS_madvise, &[vma.start.0, vma.len_bytes(), advice], Want::Exactly(0))
+}
+
+fn after_load(area: &mut Area, vma: &VmaV1, loads: bool, seq: &mut Sequence) -> Result<()> {
+    if matches!(vma.backing, BackingV1::Vdso | BackingV1::Vvar { .. }) {
+        return Ok(());
+    }
+    let (start, len) = (vma.start.0, vma.len_bytes());
+    if loads && vma.prot & 3 != 3 {
+        let args = [start, len, u64::from(vma.prot)];
+        seq.push(Op::syscall(Step::Protect, libc::SYS_mprotect, &args, Want::Exactly(0)));
+    }
+    for (set, advice) in [
+        (vma.flags.sequential, libc::MADV_SEQUENTIAL as u64),
+        (vma.flags.random, libc::MADV_RANDOM as u64),
+        (vma.flags.dont_fork, libc::MADV_DONTFORK as u64),
+        (vma.flags.dont_dump && !vma.flags.droppable, libc::MADV_DONTDUMP as u64),
+        (vma.flags.wipe_on_fork && !vma.flags.droppable, MADV_WIPEONFORK),
+        (vma.flags.mergeable, libc::MADV_MERGEABLE as u64),
+    ] {
+        if set {
+            seq.push(advise(vma, advice));
+        }
+    }
+    if vma.flags.locked {
+        let on_fault = u64::from(vma.flags.lock_on_fault);
+        seq.push(Op::syscall(Step::Lock, libc::SYS_mlock2, &[start, len, on_fault], Want::Exactly(0)));
+    }
+    if let Some(name) = &vma.name {
+        let mut bytes = name.clone();
+        bytes.push(0);
+        let at = area.put(Region::Drop, &bytes, 1)?;
+        let args = [libc::PR_SET_VMA as u64, libc::PR_SET_VMA_ANON_NAME as u64, start, len, at];
+        seq.push(Op::syscall(Step::NameMemory, libc::SYS_prctl, &args, Want::Exactly(0)));
+    }
+    Ok(())
+}
+
+fn load_ops(env: &TapeEnv<'_>, area: &mut Area, mm: &MmV1, seq: &mut Sequence) -> Result<Option<OwnedFd>> {
+    let chunks = chunks(&mm.runs, chunk_bytes(mm));
+    if chunks.is_empty() {
+        return Ok(None);
+    }
+    let mut placed = Vec::with_capacity(chunks.len());
+    for chunk in &chunks {
+        let mut bytes = Vec::with_capacity(chunk.vectors.len() * IOVEC_BYTES as usize);
+        for (addr, len) in &chunk.vectors {
+            bytes.extend_from_slice(&addr.to_ne_bytes());
+            bytes.extend_from_slice(&len.to_ne_bytes());
+        }
+        placed.push(area.put(Region::Drop, &bytes, 8)?);
+    }
+    if env.loader == Loader::IoUring && chunks.len() <= uring::MAX_ENTRIES {
+        match ring_ops(env, area, &chunks, &placed, seq) {
+            Ok(fd) => return Ok(Some(fd)),
+            Err(Error::Kernel { .. }) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    for (chunk, vectors) in chunks.iter().zip(placed) {
+        let args = [env.image_fd as u64, vectors, chunk.vectors.len() as u64, chunk.image_offset, 0];
+        let want = Want::Exactly(chunk.len_bytes as i64);
+        seq.push(Op::syscall(Step::ReadPages, libc::SYS_preadv, &args, want));
+    }
+    Ok(None)
+}
+
+fn ring_ops(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    chunks: &[Chunk],
+    placed: &[u64],
+    seq: &mut Sequence,
+) -> Result<OwnedFd> {
+    let entries: Vec<_> = chunks
+        .iter()
+        .zip(placed)
+        .enumerate()
+        .map(|(index, (chunk, vectors))| {
+            let fd = types::Fd(env.image_fd);
+            opcode::Readv::new(fd, *vectors as *const libc::iovec, chunk.vectors.len() as u32)
+                .offset(chunk.image_offset)
+                .build()
+                .user_data(index as u64)
+        })
+        .collect();
+    let at = area.reserve(Region::Drop, uring::len_bound(entries.len()), PAGE_BYTES)?;
+    let ring = uring::prepare(at, &entries, env.first_own_fd)?;
+    let wanted: Vec<u8> = chunks.iter().flat_map(|c| c.len_bytes.to_ne_bytes()).collect();
+    let check = CompletionCheck {
+        head: ring.cq_head,
+        tail: ring.cq_tail,
+        mask: ring.cq_mask,
+        entries: ring.cq_entries,
+        count: entries.len() as u32,
+        wanted: area.put(Region::Drop, &wanted, 8)?,
+    };
+    let check = area.put(Region::Drop, &check.bytes(), 8)?;
+    let (fd, count) = (ring.fd.as_raw_fd() as u64, entries.len() as u64);
+    // Submitting may return before everything has completed; the second call waits for the rest.
+    let submit = [fd, count, 0, 0, 0, 0];
+    seq.push(Op::syscall(Step::ReadPages, libc::SYS_io_uring_enter, &submit, Want::Exactly(count as i64)));
+    let wait = [fd, 0, count, 1, 0, 0];
+    seq.push(Op::syscall(Step::ReadPages, libc::SYS_io_uring_enter, &wait, Want::Success));
+    seq.push(Op::completions(check));
+    Ok(ring.fd)
+}
+
+/// `PR_SET_MM_MAP`: layout, auxiliary vector and executable link (prctl(2), since Linux 3.18).
+pub fn layout_op(env: &TapeEnv<'_>, area: &mut Area, mm: &MmV1) -> Result<Op> {
+    let auxv = area.put(Region::Drop, &mm.auxv, 8)?;
+    let l = &mm.layout;
+    let mut bytes = Vec::with_capacity(104);
+    for addr in [
+        l.start_code,
+        l.end_code,
+        l.start_data,
+        l.end_data,
+        l.start_brk,
+        l.brk,
+        l.start_stack,
+        l.arg_start,
+        l.arg_end,
+        l.env_start,
+        l.env_end,
+    ] {
+        bytes.extend_from_slice(&addr.0.to_ne_bytes());
+    }
+    bytes.extend_from_slice(&auxv.to_ne_bytes());
+    bytes.extend_from_slice(&(mm.auxv.len() as u32).to_ne_bytes());
+    bytes.extend_from_slice(&env.exe_fd.to_ne_bytes());
+    let at = area.put(Region::Drop, &bytes, 8)?;
+    let args = [libc::PR_SET_MM as u64, libc::PR_SET_MM_MAP as u64, at, bytes.len() as u64, 0];
+    Ok(Op::syscall(Step::SetMm, libc::SYS_prctl, &args, Want::Exactly(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Addr;
+
+    #[test]
+    fn chunks_follow_the_image_not_the_addresses() {
+        let run = |addr, pages, image_offset| PageRunV1 { addr: Addr(addr), pages, image_offset };
+        let runs = [run(0x1000, 2, 0x4000), run(0x9000, 1, 0x6000), run(0x20000, 1, 0x9000)];
+        let cut = chunks(&runs, CHUNK_BYTES);
+        assert_eq!(cut.len(), 2);
+        assert_eq!(cut[0].vectors, vec![(0x1000, 0x2000), (0x9000, 0x1000)]);
+        assert_eq!((cut[0].image_offset, cut[0].len_bytes), (0x4000, 0x3000));
+        assert_eq!((cut[1].image_offset, cut[1].len_bytes), (0x9000, 0x1000));
+    }
+
+    #[test]
+    fn long_runs_are_cut_at_the_chunk_size() {
+        let runs = [PageRunV1 { addr: Addr(0x10_0000), pages: 5, image_offset: 0x1000 }];
+        let cut = chunks(&runs, 2 * PAGE_BYTES);
+        assert_eq!(cut.iter().map(|c| c.len_bytes).collect::<Vec<_>>(), vec![0x2000, 0x2000, 0x1000]);
+        assert_eq!(cut[2].vectors, vec![(0x10_4000, 0x1000)]);
+    }
+}
