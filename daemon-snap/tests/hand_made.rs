@@ -223,3 +223,47 @@ fn hand_made_process_runs_and_is_refused_when_its_world_is_missing() {
     });
     assert_eq!(taken, Err(format!("image is stale: PID {} is taken", std::process::id())));
 }
+
+/// `cargo test --release -p daemon-snap --test hand_made -- --ignored --nocapture`: how fast pages come in.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn loading_speed() {
+    const BIG: u64 = 0x10_0000_0000;
+    let gib = 1u64 << 30;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let mut writer = ImageWriter::create(&path).unwrap();
+    let mut page = vec![0u8; PAGE as usize];
+    page[..EXIT_WITH_RBX.len()].copy_from_slice(EXIT_WITH_RBX);
+    let code = writer.append_pages(&page).unwrap();
+    let block = vec![7u8; 1 << 20];
+    let first = writer.append_pages(&block).unwrap();
+    for _ in 1..gib >> 20 {
+        writer.append_pages(&block).unwrap();
+    }
+    writer.add_section(SectionKind::STATE, 1, b"hand-made").unwrap();
+    writer.finish(Durability::NoSync).unwrap();
+    let image = UncheckedImage::open(&path).unwrap().check().unwrap();
+    for round in 0..6 {
+        let pid = 3_800_000 + round;
+        let verify_pages = round % 2 == 1;
+        let mut tree = tree(pid, code);
+        let mm = &mut tree.processes[0].mm;
+        mm.vmas.push(VmaV1 { end: Addr(BIG + gib), ..anon(BIG, 3) });
+        mm.vmas.sort_by_key(|v| v.start);
+        mm.runs.push(PageRunV1 { addr: Addr(BIG), pages: (gib / PAGE) as u32, image_offset: first });
+        let started = Instant::now();
+        match daemon_snap::sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
+            daemon_snap::sys::fork::Side::Child => {
+                let deadline = Instant::now() + Duration::from_secs(50);
+                restore(Request { image: &image, tree, unit: None, verify_pages, deadline }).unwrap();
+                println!("verify {verify_pages}: {:?}", started.elapsed());
+                nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+                daemon_snap::sys::fork::exit_now(0)
+            }
+            daemon_snap::sys::fork::Side::Parent { child } => {
+                nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
+            }
+        }
+    }
+}

@@ -202,6 +202,7 @@ static void UNUSED subject_begin(int argc, char **argv)
     snprintf(subject_shm_dir, sizeof subject_shm_dir, "%s", argv[2]);
     if (argc > 3)
         subject_variant = argv[3];
+    syscall(SYS_close_range, 3, ~0u, 0); /* nothing from whoever started us */
     SYS(setsid());
 }
 
