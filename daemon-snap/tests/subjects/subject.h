@@ -6,7 +6,6 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -27,6 +26,9 @@
 #include <unistd.h>
 
 #define UNUSED __attribute__((unused))
+/* musl's compiler wrapper finds no kernel headers. */
+#define FUTEX_WAIT_PRIVATE 128
+#define FUTEX_WAKE_PRIVATE 129
 #define NS_PER_S 1000000000LL
 #define NS_PER_MS 1000000LL
 
