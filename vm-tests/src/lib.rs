@@ -1,0 +1,17 @@
+//! Root file systems, containers, scenarios and the demo: fastboot as an administrator meets it.
+//!
+//! Runs the built binaries and reads their JSON; links no other crate of the workspace. A test here boots a real
+//! Debian under systemd-nspawn, in a throw-away copy of a cached root, and asks real servers real questions.
+
+#![forbid(unsafe_code)]
+
+pub mod checks;
+pub mod client;
+pub mod container;
+pub mod demo;
+pub mod fastboot;
+pub mod host;
+pub mod roots;
+pub mod scenarios;
+pub mod stats;
+pub mod verify;

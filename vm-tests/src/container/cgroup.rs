@@ -1,0 +1,110 @@
+//! A cgroup per container: nspawn builds the container's tree below it, and its `cgroup.kill` ends all of it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::wait_until;
+
+/// First part of the name of every such cgroup; the last part is the PID of the runner.
+const PREFIX: &str = "fastboot-tests-";
+
+/// A cgroup in the unified hierarchy. All that runs in it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    dir: PathBuf,
+}
+
+impl Cgroup {
+    pub(super) fn create(name: &str) -> Result<Cgroup> {
+        let dir = unified_root()?.join(format!("{PREFIX}{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        Ok(Cgroup { dir })
+    }
+
+    /// The file that takes the PID of a process that is to move here.
+    pub(super) fn procs_file(&self) -> PathBuf {
+        self.dir.join("cgroup.procs")
+    }
+
+    /// Kill whatever is left, and remove the cgroup with those below it.
+    pub(super) fn end(&self) -> Result<()> {
+        end(&self.dir)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// End the containers of runners that are gone.
+pub(super) fn end_left_over() -> Result<()> {
+    for entry in fs::read_dir(unified_root()?).context("listing cgroups")? {
+        let entry = entry.context("listing cgroups")?;
+        let name = entry.file_name();
+        let runner =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.rsplit('-').next()?.parse::<u32>().ok());
+        if runner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            end(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn end(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    fs::write(dir.join("cgroup.kill"), "1").with_context(|| format!("killing {}", dir.display()))?;
+    // A killed process leaves its cgroup a little later.
+    wait_until(&format!("the end of {}", dir.display()), Duration::from_secs(10), || {
+        Ok(remove_with_children(dir).map(Some)?)
+    })
+}
+
+fn remove_with_children(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_with_children(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Mount point of the unified hierarchy, on its own or beside version 1.
+fn unified_root() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
+    find_unified(&mounts).context("no cgroup2 file system is mounted")
+}
+
+fn find_unified(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(place))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unified_hierarchy_is_found_beside_version_one() {
+        let mounts =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(find_unified(mounts), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(find_unified("proc /proc proc rw 0 0\n"), None);
+    }
+}

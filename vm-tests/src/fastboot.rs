@@ -1,0 +1,225 @@
+//! fastboot as its users have it: built binaries, their places in a root, and the JSON of the commands.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::container::Machine;
+
+/// Binary and its place.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("fastboot", "/usr/bin/fastboot"),
+    ("fastboot-initd", "/usr/lib/fastboot/fastboot-initd"),
+    ("fastboot-exec", "/usr/lib/fastboot/fastboot-exec"),
+    ("fastboot-generator", "/usr/lib/systemd/system-generators/fastboot-generator"),
+];
+/// Place of the unit files.
+const UNIT_DIR: &str = "/usr/lib/systemd/system";
+/// Place of the images and the catalogue.
+pub const STORE_DIR: &str = "/var/lib/fastboot";
+/// Longest for a snapshot of all units of a machine.
+const SNAPSHOT_BOUND: Duration = Duration::from_secs(600);
+
+/// What `fastboot snapshot --json` prints.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SnapshotReport {
+    /// The generation that was published.
+    pub generation: Option<u64>,
+    /// One per unit.
+    pub units: Vec<SnapshotUnit>,
+}
+
+/// A unit in a [`SnapshotReport`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct SnapshotUnit {
+    /// Full name.
+    pub unit: String,
+    /// `stored`, `refused` or `failed`.
+    pub outcome: String,
+    /// Why not, one line each.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// Length of the image.
+    pub image_bytes: Option<u64>,
+}
+
+/// What `fastboot status --json` prints.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StatusReport {
+    /// One per unit with an image.
+    pub units: Vec<StatusUnit>,
+}
+
+/// A unit in a [`StatusReport`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct StatusUnit {
+    /// Full name.
+    pub unit: String,
+    /// `restored` or `cold`.
+    pub outcome: String,
+    /// Stable code of the reason for a cold start.
+    pub reason_code: Option<String>,
+    /// Sentence for it.
+    pub reason: Option<String>,
+    /// Time of the restore.
+    pub restore_ms: Option<f64>,
+    /// Main PID of a restored unit.
+    pub main_pid: Option<u32>,
+}
+
+impl SnapshotReport {
+    /// The unit's part.
+    pub fn unit(&self, name: &str) -> Option<&SnapshotUnit> {
+        self.units.iter().find(|unit| unit.unit == name)
+    }
+}
+
+impl StatusReport {
+    /// The unit's part.
+    pub fn unit(&self, name: &str) -> Option<&StatusUnit> {
+        self.units.iter().find(|unit| unit.unit == name)
+    }
+}
+
+/// Build the release binaries of the workspace that this runner comes from.
+///
+/// # Errors
+/// They do not build; the compiler's words are in the error.
+pub fn build() -> Result<PathBuf> {
+    let workspace = workspace();
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--release", "--bins", "--quiet"])
+        .args(["-p", "daemon-snap", "-p", "initd", "-p", "systemd-units"])
+        .current_dir(&workspace)
+        .stdin(Stdio::null())
+        .output()
+        .context("running cargo build")?;
+    if !output.status.success() {
+        bail!("cargo build: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    Ok(target.join("release"))
+}
+
+/// The work tree.
+pub fn workspace() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// Put the binaries of `release` and the unit files into a root that is not running, and switch the socket on.
+///
+/// # Errors
+/// A binary was not built; a file cannot be written.
+pub fn install(release: &Path, root: &Path) -> Result<()> {
+    let inside = |path: &str| root.join(path.trim_start_matches('/'));
+    for (program, place) in PROGRAMS {
+        copy(&release.join(program), &inside(place), 0o755)?;
+    }
+    let units = workspace().join("systemd-units/units");
+    let mut count = 0;
+    for entry in fs::read_dir(&units).with_context(|| format!("listing {}", units.display()))? {
+        let entry = entry.context("listing unit files")?;
+        copy(&entry.path(), &inside(UNIT_DIR).join(entry.file_name()), 0o644)?;
+        count += 1;
+    }
+    ensure!(count > 0, "no unit files in {}", units.display());
+    let status = Command::new("systemctl")
+        .arg("--quiet")
+        .arg(format!("--root={}", root.display()))
+        .args(["enable", "fastboot-initd.socket"])
+        .status()
+        .context("running systemctl")?;
+    ensure!(status.success(), "enabling fastboot-initd.socket failed");
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let parent = to.parent().context("a file needs a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("setting the mode of {}", to.display()))
+}
+
+/// `fastboot snapshot UNIT… --json` with more arguments, run as a unit of the container's systemd, as a login would.
+///
+/// # Errors
+/// The command does not run or prints something else. Refused units (exit code 3) are in the report.
+pub fn snapshot(machine: &Machine, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
+    let mut arguments =
+        vec!["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "fastboot", "snapshot"];
+    arguments.extend(units);
+    arguments.push("--json");
+    arguments.extend(more);
+    let output = machine.run_for(&arguments, SNAPSHOT_BOUND)?;
+    if let (None, Ok(report)) = (output.code.filter(|code| ![0, 3].contains(code)), parse(&output.stdout)) {
+        return Ok(report);
+    }
+    bail!("fastboot snapshot: exit code {:?}: {}{}", output.code, output.stdout, output.stderr)
+}
+
+/// `fastboot status --json`.
+///
+/// # Errors
+/// The command fails or prints something else.
+pub fn status(machine: &Machine) -> Result<StatusReport> {
+    parse(&machine.run(&["fastboot", "status", "--json"])?.success()?)
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    serde_json::from_str(text).with_context(|| format!("not the JSON that was agreed on: {text:?}"))
+}
+
+/// The image of a unit in the newest generation, in a root that is not running.
+///
+/// # Errors
+/// There is none.
+pub fn image_path(root: &Path, unit: &str) -> Result<PathBuf> {
+    let images = root.join(STORE_DIR.trim_start_matches('/')).join("images");
+    let entries = fs::read_dir(&images).with_context(|| format!("listing {}", images.display()))?;
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u64>().ok();
+    let mut generations: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    generations.sort_by_key(|path| number(path));
+    let image =
+        generations.iter().rev().map(|dir| dir.join(format!("{unit}.img"))).find(|path| path.exists());
+    image.with_context(|| format!("no image of {unit} in {}", images.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_read_with_fields_that_we_do_not_know() {
+        let text = r#"{"generation":3,"units":[
+            {"unit":"a.service","outcome":"stored","reasons":[],"image_bytes":4096,"pages":1,"freeze_ms":0.5},
+            {"unit":"b.service","outcome":"refused","reasons":["pid 812 fd 7 is an io_uring ring"]}]}"#;
+        let report: SnapshotReport = parse(text).unwrap();
+        assert_eq!(report.unit("a.service").unwrap().image_bytes, Some(4096));
+        assert_eq!(report.unit("b.service").unwrap().reasons.len(), 1);
+        assert!(report.unit("c.service").is_none());
+
+        let text = r#"{"boot_id":"x","units":[{"unit":"a.service","outcome":"cold","reason_code":"file-changed",
+            "reason":"/etc/a changed","restore_ms":null,"main_pid":null}]}"#;
+        let report: StatusReport = parse(text).unwrap();
+        assert_eq!(report.unit("a.service").unwrap().reason_code.as_deref(), Some("file-changed"));
+    }
+
+    #[test]
+    fn the_newest_image_is_found_by_number() {
+        let root = tempfile::tempdir().unwrap();
+        for generation in ["9", "10"] {
+            let dir = root.path().join("var/lib/fastboot/images").join(generation);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("a.service.img"), "").unwrap();
+        }
+        assert!(image_path(root.path(), "a.service").unwrap().ends_with("10/a.service.img"));
+        image_path(root.path(), "b.service").unwrap_err();
+    }
+}

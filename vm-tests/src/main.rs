@@ -1,0 +1,64 @@
+//! `vm-tests`: the demo, the one command that checks everything, and the benches.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use vm_tests::{demo, verify};
+
+/// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Boot real services cold and restored, prove that they are restored, and compare.
+    Demo {
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Leave the machine's root file system for a look.
+        #[arg(long)]
+        keep: bool,
+        /// One boot instead of three of each kind.
+        #[arg(long)]
+        quick: bool,
+        /// Stop after the cold boots.
+        #[arg(long)]
+        cold_only: bool,
+    },
+    /// Check everything: format, lints, unit and engine tests, containers.
+    Verify {
+        /// Also the long stages: the whole demo.
+        #[arg(long)]
+        full: bool,
+        /// Only the stages or scenarios whose name contains this.
+        #[arg(long, value_name = "STAGE")]
+        only: Option<String>,
+        /// A skip is a failure, as it always is where the environment has CI=true.
+        #[arg(long)]
+        no_skips: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done: Result<bool> = match Arguments::parse().command {
+        Action::Demo { json, keep, quick, cold_only } => {
+            demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
+        }
+        Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("vm-tests: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

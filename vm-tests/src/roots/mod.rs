@@ -1,0 +1,12 @@
+//! Root file systems: what one is made of ([`Recipe`]), a cache of built ones, and throw-away copies to boot.
+
+mod cache;
+mod recipe;
+mod toolchain;
+
+pub use cache::{Scratch, cached, sweep};
+pub use recipe::{Recipe, RootFile};
+pub use toolchain::{Language, compiled};
+
+/// Where built roots, copies and logs are; outside every work tree.
+pub const CACHE_DIR: &str = "/var/cache/fastboot-tests";
