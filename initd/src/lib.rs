@@ -1,0 +1,27 @@
+//! The boot side: `fastboot-exec` asks, `fastboot-initd` answers from an image or says why not.
+//!
+//! Processes and where they run: the shim in the unit's sandbox; initd with threads, which therefore never forks; the
+//! zygote, forked from initd while it had one thread; one worker per restore, forked from the zygote.
+//!
+//! What may not live here: how a process tree is made again (that is `daemon_snap`), and what is on disk
+//! (`image_store`).
+
+pub mod armed;
+pub mod attempt;
+pub mod boot;
+pub mod first_start;
+pub mod journal;
+pub mod peer;
+pub mod pid_file;
+pub mod pid_max;
+pub mod probation;
+pub mod protocol;
+pub mod server;
+pub mod shim;
+pub mod status;
+pub mod sys;
+pub mod unit_cgroup;
+pub mod validate;
+pub mod wire;
+pub mod worker;
+pub mod zygote;

@@ -1,0 +1,68 @@
+//! For container tests of the boot side: publishes a generation of images that hold evidence and no process.
+//!
+//! `make_test_image UNIT=MAIN_PID…`, to be run on the machine that shall boot with them.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use image_store::{
+    CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence,
+    SectionKind, ServiceRecord, Store, UnitEvidence,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new("/");
+    let store = Store::open(DEFAULT_ROOT);
+    let _lock = store.lock()?;
+    let generation = store.begin_generation()?;
+    let machine = MachineEvidence::collect(root)?;
+    let mut entries = Vec::new();
+    for argument in std::env::args().skip(1) {
+        let (unit, main_pid) = argument.split_once('=').ok_or("UNIT=MAIN_PID")?;
+        let main_pid: i32 = main_pid.parse()?;
+        let shown = |property: &str| -> Result<String, Box<dyn Error>> {
+            let output =
+                Command::new("systemctl").args(["show", "--value", "-p", property, "--", unit]).output()?;
+            Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        };
+        let drop_ins: Vec<PathBuf> = shown("DropInPaths")?.split_whitespace().map(PathBuf::from).collect();
+        let evidence = EvidenceV1 {
+            machine: machine.clone(),
+            unit: UnitEvidence::collect(root, Path::new(&shown("FragmentPath")?), &drop_ins)?,
+            files: FileEvidence::collect_chain(root, Path::new("/etc/hostname"), true)?,
+            environment_files: Vec::new(),
+            users: vec![("root".to_owned(), 0)],
+            groups: vec![("root".to_owned(), 0)],
+        };
+        let mut writer = ImageWriter::create(&generation.image_path(unit)?)?;
+        for page in 0..300u32 {
+            writer.append_pages(&[page as u8; 4096])?;
+        }
+        writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence.encode(Path::new(unit))?)?;
+        let info = writer.finish(Durability::Sync)?;
+        entries.push(CatalogueEntry {
+            unit: unit.to_owned(),
+            file: generation.relative_path(unit)?,
+            len_bytes: info.len_bytes,
+            image_id: info.id,
+            unit_evidence: evidence.unit,
+            machine: evidence.machine,
+            service: ServiceRecord {
+                service_type: shown("Type")?,
+                exec_start_raw: String::new(),
+                pid_file: Some(shown("PIDFile")?).filter(|path| !path.is_empty()),
+                notify_access: shown("NotifyAccess")?,
+                main_pid,
+                pids: vec![main_pid],
+                page_bytes: info.page_bytes,
+                cold_start_ms: None,
+                cold_cpu_ms: None,
+                dump_ms: None,
+                restore_ms: None,
+            },
+        });
+    }
+    generation.commit(entries)?;
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! One restore as initd sees it: a worker, a deadline, and nothing left over when it fails.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use image_store::{ReasonCode, StaleReason};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::sys::process::{pidfd_kill, pidfd_open, wait_ended, wait_readable};
+use crate::sys::socket::receive;
+use crate::unit_cgroup::UnitCgroup;
+use crate::wire::MAX_MESSAGE_LEN;
+use crate::worker::{Order, Report};
+use crate::zygote::{OrderFds, Zygote};
+
+/// How long a worker may take to end after its report, and killed processes to disappear.
+const CLEAN_TIMEOUT: Duration = Duration::from_secs(2);
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The tree runs, its roots are children of PID 1.
+    Restored(RestoredTree),
+    /// Nothing of it is left; the unit has to start cold.
+    Failed(StaleReason),
+    /// The shim has gone, and nothing of the tree is left.
+    Abandoned,
+}
+
+/// A tree that systemd has to be told about.
+#[derive(Debug)]
+pub struct RestoredTree {
+    /// Its main process.
+    pub main_pid: i32,
+    /// The same, for good.
+    pub main_pidfd: OwnedFd,
+}
+
+/// An attempt; removes what is left of it unless it is kept.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    zygote: &'a Zygote,
+    id: u64,
+    cgroup: UnitCgroup,
+    worker: Option<OwnedFd>,
+}
+
+/// What an attempt borrows for its start.
+#[derive(Debug)]
+pub struct Means<'a> {
+    /// The image, open.
+    pub image: BorrowedFd<'a>,
+    /// pidfd of the shim.
+    pub shim: &'a OwnedFd,
+    /// Connection to it.
+    pub connection: &'a OwnedFd,
+    /// Descriptors that it handed over.
+    pub inherited: &'a [OwnedFd],
+}
+
+impl<'a> Attempt<'a> {
+    /// Prepare an attempt in this cgroup.
+    pub fn new(zygote: &'a Zygote, cgroup: UnitCgroup) -> Attempt<'a> {
+        Attempt { zygote, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), cgroup, worker: None }
+    }
+
+    /// Run it until it has succeeded, failed, or `deadline` has passed.
+    pub fn run(&mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> Outcome {
+        let outcome = match self.wait_for_tree(order, means, deadline) {
+            Ok(Wait::Done(roots)) => {
+                self.take_over(order, &roots, deadline).map_err(|error| failed("tree", &error))
+            }
+            Ok(Wait::Failed(reason)) => Err(reason),
+            Ok(Wait::ShimGone) => {
+                self.remove();
+                return Outcome::Abandoned;
+            }
+            Err(error) => Err(failed("worker", &error)),
+        };
+        match outcome {
+            Ok(tree) => Outcome::Restored(tree),
+            Err(reason) => match self.remove() {
+                true => Outcome::Failed(reason),
+                false => {
+                    let sentence = format!("{}; some of its processes could not be ended", reason.sentence);
+                    Outcome::Failed(StaleReason::new(reason.code, sentence))
+                }
+            },
+        }
+    }
+
+    /// End the worker and everything that it has made. Returns whether nothing is left.
+    pub fn remove(&mut self) -> bool {
+        if let Some(worker) = self.worker.take() {
+            // Gone already is what we want.
+            let _ = pidfd_kill(&worker);
+            wait_ended(&worker, CLEAN_TIMEOUT);
+        }
+        self.cgroup.remove_new(CLEAN_TIMEOUT).unwrap_or(false)
+    }
+
+    /// The outcome is settled.
+    pub fn finish(self) {
+        self.zygote.forget(self.id);
+    }
+
+    fn wait_for_tree(&mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> io::Result<Wait> {
+        let (report, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let fds = OrderFds {
+            report: theirs.as_fd(),
+            image: means.image,
+            shim: means.shim.as_fd(),
+            cgroup: self.cgroup.dir(),
+            connection: means.connection.as_fd(),
+            inherited: means.inherited.iter().map(AsFd::as_fd).collect(),
+        };
+        self.zygote.begin(self.id, order, fds)?;
+        drop(theirs);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let sentence = "restore was not done in time".to_owned();
+                return Ok(Wait::Failed(StaleReason::new(ReasonCode::Deadline, sentence)));
+            }
+            let [has_report, is_shim_gone] = wait_readable([report.as_fd(), means.connection.as_fd()], left)?;
+            if is_shim_gone {
+                return Ok(Wait::ShimGone);
+            }
+            if !has_report {
+                continue;
+            }
+            let (packet, fds) = receive(&report, MAX_MESSAGE_LEN)?;
+            if packet.is_empty() {
+                return Err(io::Error::other("it ended without a report"));
+            }
+            match Report::decode(&packet).map_err(io::Error::other)? {
+                Report::Started => self.worker = fds.into_iter().next(),
+                Report::Done(roots) => return Ok(Wait::Done(roots)),
+                Report::Failed(reason) => return Ok(Wait::Failed(reason)),
+            }
+        }
+    }
+
+    /// Wait for the worker's end, which makes the roots children of PID 1, and find the main process.
+    fn take_over(&mut self, order: &Order, roots: &[i32], deadline: Instant) -> io::Result<RestoredTree> {
+        // `Started` and `Done` come from two processes: the pidfd may still be on its way, or the worker be gone
+        // before the zygote could open one. Then its roots tell.
+        let is_over = match self.worker.take() {
+            Some(worker) => wait_ended(&worker, CLEAN_TIMEOUT),
+            None => wait_until(deadline, || roots.iter().all(|root| parent_is_init(*root))),
+        };
+        if !is_over {
+            return Err(io::Error::other("its worker does not end"));
+        }
+        let processes = self.cgroup.processes()?;
+        let is_main_there = processes.contains(&order.main_pid);
+        let main_pid = if is_main_there { Some(order.main_pid) } else { roots.first().copied() };
+        let main_pid = main_pid.ok_or_else(|| io::Error::other("it is empty"))?;
+        let main_pidfd = pidfd_open(main_pid)?;
+        if wait_ended(&main_pidfd, Duration::ZERO) {
+            return Err(io::Error::other(format!("its main process {main_pid} has ended at once")));
+        }
+        Ok(RestoredTree { main_pid, main_pidfd })
+    }
+}
+
+enum Wait {
+    Done(Vec<i32>),
+    Failed(StaleReason),
+    ShimGone,
+}
+
+fn failed(what: &str, error: &io::Error) -> StaleReason {
+    StaleReason::new(ReasonCode::RestoreFailed, format!("restore failed: {what}: {error}"))
+}
+
+fn parent_is_init(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    crate::peer::parent_of(&stat) == Some(1)
+}
+
+fn wait_until(deadline: Instant, mut condition: impl FnMut() -> bool) -> bool {
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}

@@ -1,0 +1,241 @@
+//! What shim and restore daemon say to each other, one packet each, over `SOCK_SEQPACKET`:
+//!
+//! 1. shim: [`Hello`], with descriptors 0, 1, 2 and those of socket activation attached
+//! 2. initd: [`Answer`]
+//! 3. shim, after `Restored`: [`Adopted`]; after `Failed` initd removes the tree and answers `Cold`
+//!
+//! The connection closed at any point means: start cold.
+
+use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
+
+/// Where initd listens.
+pub const SOCKET_PATH: &str = "/run/fastboot/initd.sock";
+/// Most descriptors of socket activation that are handed over; the kernel takes 253 in one message.
+pub const MAX_LISTEN_FDS: usize = 250;
+
+const MAGIC: u32 = 0x3158_4246;
+const VERSION: u16 = 1;
+const HAS_NOTIFY_SOCKET: u16 = 1 << 0;
+const SEND_MAIN_PID: u16 = 1 << 0;
+const SEND_READY: u16 = 1 << 1;
+/// Longest sentence that is sent to a shim.
+const MAX_SENTENCE_LEN: usize = 1024;
+
+/// The shim's question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Unit that it stands in for.
+    pub unit: String,
+    /// Whether it can tell systemd about another main process.
+    pub has_notify_socket: bool,
+    /// `LISTEN_FDNAMES`, one per descriptor after the first three.
+    pub listen_names: Vec<String>,
+}
+
+/// initd's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Start the original command.
+    Cold {
+        /// Stable code, as in `image_store::ReasonCode`.
+        code: String,
+        /// For people.
+        sentence: String,
+    },
+    /// The daemon runs.
+    Restored {
+        /// Its main process.
+        main_pid: i32,
+        /// Tell systemd which one it is.
+        send_main_pid: bool,
+        /// Tell systemd that the service is ready.
+        send_ready: bool,
+    },
+}
+
+/// What became of a restored tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// systemd has taken it over; the shim ends.
+    Done,
+    /// systemd could not be told, with the errno; the shim waits for another answer.
+    Failed(i32),
+}
+
+impl Hello {
+    /// As a packet.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoder = head(1);
+        encoder.u16(if self.has_notify_socket { HAS_NOTIFY_SOCKET } else { 0 });
+        encoder.bytes(self.unit.as_bytes()).u16(self.listen_names.len() as u16);
+        for name in &self.listen_names {
+            encoder.bytes(name.as_bytes());
+        }
+        encoder.finish()
+    }
+
+    /// From a packet.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(packet: &[u8]) -> Result<Hello, Malformed> {
+        let mut decoder = check_head(packet, 1)?;
+        let flags = decoder.u16()?;
+        if flags & !HAS_NOTIFY_SOCKET != 0 {
+            return Err(Malformed("it has unknown flags"));
+        }
+        let unit = decoder.string()?;
+        let count = usize::from(decoder.u16()?);
+        if count > MAX_LISTEN_FDS {
+            return Err(Malformed("it has too many descriptors"));
+        }
+        let listen_names = (0..count).map(|_| decoder.string()).collect::<Result<_, _>>()?;
+        decoder.finish()?;
+        Ok(Hello { unit, has_notify_socket: flags & HAS_NOTIFY_SOCKET != 0, listen_names })
+    }
+}
+
+impl Answer {
+    /// As a packet; a long sentence is cut.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Answer::Cold { code, sentence } => {
+                let mut end = sentence.len().min(MAX_SENTENCE_LEN);
+                while !sentence.is_char_boundary(end) {
+                    end -= 1;
+                }
+                head(2).bytes(code.as_bytes()).bytes(&sentence.as_bytes()[..end]).finish()
+            }
+            Answer::Restored { main_pid, send_main_pid, send_ready } => {
+                let main = if *send_main_pid { SEND_MAIN_PID } else { 0 };
+                let ready = if *send_ready { SEND_READY } else { 0 };
+                head(3).i32(*main_pid).u16(main | ready).finish()
+            }
+        }
+    }
+
+    /// From a packet.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(packet: &[u8]) -> Result<Answer, Malformed> {
+        if let Ok(mut decoder) = check_head(packet, 2) {
+            let answer = Answer::Cold { code: decoder.string()?, sentence: decoder.string()? };
+            decoder.finish()?;
+            return Ok(answer);
+        }
+        let mut decoder = check_head(packet, 3)?;
+        let main_pid = decoder.i32()?;
+        let flags = decoder.u16()?;
+        decoder.finish()?;
+        if main_pid <= 1 || flags & !(SEND_MAIN_PID | SEND_READY) != 0 {
+            return Err(Malformed("it names no process"));
+        }
+        let (send_main_pid, send_ready) = (flags & SEND_MAIN_PID != 0, flags & SEND_READY != 0);
+        Ok(Answer::Restored { main_pid, send_main_pid, send_ready })
+    }
+}
+
+impl Adopted {
+    /// As a packet.
+    pub fn encode(&self) -> Vec<u8> {
+        let errno = match self {
+            Adopted::Done => 0,
+            Adopted::Failed(errno) => (*errno).max(1),
+        };
+        head(4).i32(errno).finish()
+    }
+
+    /// From a packet.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(packet: &[u8]) -> Result<Adopted, Malformed> {
+        let mut decoder = check_head(packet, 4)?;
+        let errno = decoder.i32()?;
+        decoder.finish()?;
+        Ok(if errno == 0 { Adopted::Done } else { Adopted::Failed(errno) })
+    }
+}
+
+fn head(kind: u16) -> Encoder {
+    let mut encoder = Encoder::default();
+    encoder.u32(MAGIC).u16(VERSION).u16(kind);
+    encoder
+}
+
+fn check_head(packet: &[u8], kind: u16) -> Result<Decoder<'_>, Malformed> {
+    if packet.len() > MAX_MESSAGE_LEN {
+        return Err(Malformed("it is too long"));
+    }
+    let mut decoder = Decoder::new(packet);
+    if decoder.u32()? != MAGIC || decoder.u16()? != VERSION {
+        return Err(Malformed("it has another version"));
+    }
+    if decoder.u16()? != kind {
+        return Err(Malformed("it is of another kind"));
+    }
+    Ok(decoder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        let listen_names = vec!["http".to_owned(), String::new(), "a\\x2db".to_owned()];
+        Hello { unit: "redis-server.service".to_owned(), has_notify_socket: true, listen_names }
+    }
+
+    fn answers() -> [Answer; 3] {
+        [
+            Answer::Cold { code: "file-changed".to_owned(), sentence: "/etc/x changed".to_owned() },
+            Answer::Restored { main_pid: 300_001, send_main_pid: true, send_ready: true },
+            Answer::Restored { main_pid: 2, send_main_pid: false, send_ready: false },
+        ]
+    }
+
+    #[test]
+    fn every_message_reads_back_as_it_was_written() {
+        assert_eq!(Hello::decode(&hello().encode()), Ok(hello()));
+        for answer in answers() {
+            assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
+        }
+        for adopted in [Adopted::Done, Adopted::Failed(13)] {
+            assert_eq!(Adopted::decode(&adopted.encode()), Ok(adopted));
+        }
+    }
+
+    #[test]
+    fn every_cut_or_lengthened_message_is_refused() {
+        let packets = answers().map(|answer| answer.encode()).into_iter().chain([hello().encode()]);
+        for packet in packets {
+            for len in 0..packet.len() {
+                assert!(Hello::decode(&packet[..len]).is_err() && Answer::decode(&packet[..len]).is_err());
+            }
+            let longer = [packet, vec![0]].concat();
+            assert!(Hello::decode(&longer).is_err() && Answer::decode(&longer).is_err());
+        }
+    }
+
+    #[test]
+    fn no_single_changed_byte_makes_a_decoder_panic_or_allocate_much() {
+        let packet = hello().encode();
+        for at in 0..packet.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut changed = packet.clone();
+                changed[at] = value;
+                if let Ok(hello) = Hello::decode(&changed) {
+                    assert!(hello.listen_names.len() <= MAX_LISTEN_FDS);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_sentence_is_cut_between_characters() {
+        let answer = Answer::Cold { code: "x".to_owned(), sentence: "ä".repeat(4000) };
+        let Ok(Answer::Cold { sentence, .. }) = Answer::decode(&answer.encode()) else { panic!("not cold") };
+        assert_eq!(sentence, "ä".repeat(512));
+    }
+}

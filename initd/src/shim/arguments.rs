@@ -1,0 +1,85 @@
+//! The shim's command line, as the generator writes it.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt as _;
+
+/// `--unit UNIT [--argv0] [--no-notify] -- PROGRAM [ARGUMENT…]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShimArguments {
+    /// Unit that we stand in for.
+    pub unit: String,
+    /// The unit had no `NOTIFY_SOCKET` before us, and must not find one.
+    pub hides_notify_socket: bool,
+    /// Program as written in the unit file.
+    pub program: CString,
+    /// Its arguments, `argv[0]` included.
+    pub argv: Vec<CString>,
+}
+
+impl ShimArguments {
+    /// Read the command line; the first word is our own name.
+    ///
+    /// # Errors
+    /// A sentence saying what is wrong.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<ShimArguments, String> {
+        let mut words = words.into_iter().skip(1);
+        let mut unit = None;
+        let (mut has_argv0, mut hides_notify_socket) = (false, false);
+        loop {
+            let word = words.next().ok_or("no program is given")?;
+            match word.to_str() {
+                Some("--unit") => unit = words.next().and_then(|name| name.into_string().ok()),
+                Some("--argv0") => has_argv0 = true,
+                Some("--no-notify") => hides_notify_socket = true,
+                Some("--") => break,
+                _ => return Err(format!("unknown option {}", word.to_string_lossy())),
+            }
+        }
+        // Arguments cannot contain NUL, they were C strings; a word that did would end there.
+        let to_c = |word: OsString| CString::new(word.into_vec()).unwrap_or_default();
+        let mut argv: Vec<CString> = words.map(to_c).collect();
+        let program = argv.first().ok_or("no program is given")?.clone();
+        if has_argv0 && argv.len() > 1 {
+            argv.remove(0);
+        }
+        let unit = unit.filter(|unit| !unit.is_empty()).ok_or("no unit is given")?;
+        Ok(ShimArguments { unit, hides_notify_socket, program, argv })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<ShimArguments, String> {
+        ShimArguments::parse(words.iter().map(OsString::from))
+    }
+
+    fn argv(arguments: &ShimArguments) -> Vec<&str> {
+        arguments.argv.iter().map(|word| word.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_program_is_its_own_first_argument_unless_told_otherwise() {
+        let plain = parse(&["shim", "--unit", "a.service", "--", "/bin/d", "--", "-x"]).unwrap();
+        assert_eq!((plain.unit.as_str(), plain.hides_notify_socket), ("a.service", false));
+        assert_eq!(argv(&plain), ["/bin/d", "--", "-x"]);
+        let named =
+            parse(&["shim", "--unit", "a", "--argv0", "--no-notify", "--", "/bin/d", "name", "-x"]).unwrap();
+        assert_eq!((named.program.to_str().unwrap(), named.hides_notify_socket), ("/bin/d", true));
+        assert_eq!(argv(&named), ["name", "-x"]);
+    }
+
+    #[test]
+    fn incomplete_command_lines_are_refused() {
+        for words in [
+            &["shim"][..],
+            &["shim", "--unit", "a", "--"],
+            &["shim", "--", "/bin/d"],
+            &["shim", "--unit", "a", "/bin/d"],
+            &["shim", "--unit"],
+        ] {
+            parse(words).unwrap_err();
+        }
+    }
+}

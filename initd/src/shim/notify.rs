@@ -1,0 +1,60 @@
+//! Telling systemd which process the service is, `sd_notify(3)`, and waiting until it has listened.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, socketpair, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use crate::sys::socket::{receive, send};
+
+/// Environment variable with the address of systemd's socket.
+pub const ENV: &str = "NOTIFY_SOCKET";
+/// systemd takes our messages before it looks at our end, whether we wait or not; waiting is politeness.
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Send `MAINPID=` and, where the type of unit waits for it, `READY=1` in one message: after it systemd no longer
+/// listens to us.
+///
+/// # Errors
+/// When the message could not be sent. That systemd did not confirm in time is not an error.
+pub fn hand_over(main_pid: i32, is_ready: bool) -> io::Result<()> {
+    let missing = || io::Error::from_raw_os_error(libc::ENOTCONN);
+    let address = std::env::var_os(ENV).ok_or_else(missing)?;
+    let address = address_of(&address)?;
+    let datagrams = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&datagrams, sockopt::SendTimeout, &time_val(BARRIER_TIMEOUT))?;
+    connect(datagrams.as_raw_fd(), &address)?;
+    let ready = if is_ready { "\nREADY=1" } else { "" };
+    send(&datagrams, format!("MAINPID={main_pid}{ready}").as_bytes(), &[])?;
+    // Not an error from here on, see above.
+    let _ = wait_for_systemd(&datagrams);
+    Ok(())
+}
+
+/// `sd_notify_barrier(3)`: systemd closes the descriptor when it has handled everything before it.
+fn wait_for_systemd(datagrams: &std::os::fd::OwnedFd) -> io::Result<()> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    setsockopt(&ours, sockopt::ReceiveTimeout, &time_val(BARRIER_TIMEOUT))?;
+    send(datagrams, b"BARRIER=1", &[theirs.as_fd()])?;
+    drop(theirs);
+    receive(&ours, 1).map(drop)
+}
+
+fn address_of(text: &OsStr) -> io::Result<UnixAddr> {
+    let bytes = text.as_bytes();
+    match bytes.split_first() {
+        Some((b'/', _)) => Ok(UnixAddr::new(bytes)?),
+        Some((b'@', name)) => Ok(UnixAddr::new_abstract(name)?),
+        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+    }
+}
+
+pub(super) fn time_val(duration: Duration) -> TimeVal {
+    TimeVal::new(duration.as_secs() as i64, i64::from(duration.subsec_micros()))
+}

@@ -1,0 +1,9 @@
+//! Kernel interfaces: typed in, `io::Result` out, no policy, no logging. The only unsafe code of the library.
+
+pub mod descriptors;
+pub mod exec;
+pub mod mount;
+#[cfg(feature = "test-hooks")]
+pub mod plain_child;
+pub mod process;
+pub mod socket;

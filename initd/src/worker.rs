@@ -1,0 +1,268 @@
+//! One restore: a process of its own that ends with it.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::exit;
+use std::time::{Duration, Instant};
+
+use daemon_snap::restore::{Request, UnitContext, restore};
+use daemon_snap::state::{Pid, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
+use image_store::{Image, ReasonCode, SectionKind, StaleReason, UncheckedImage, fault};
+use nix::errno::Errno;
+use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
+
+use crate::boot::monotonic_us;
+use crate::pid_file;
+use crate::sys::process::{ChildEnd, set_child_end};
+use crate::sys::socket::send;
+use crate::wire::{Decoder, Encoder, Malformed};
+use crate::zygote::OrderFds;
+
+/// What to restore, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The unit, for messages.
+    pub unit: String,
+    /// Path of the image, for messages; its descriptor comes along.
+    pub image_path: String,
+    /// `CLOCK_MONOTONIC` in microseconds at which the attempt has failed.
+    pub deadline_us: u64,
+    /// The shim, in our PID namespace.
+    pub shim_pid: i32,
+    /// User and group that the shim runs as.
+    pub owner: (u32, u32),
+    /// Main process at the snapshot.
+    pub main_pid: i32,
+    /// `PIDFile=`; empty for none.
+    pub pid_file: String,
+    /// One per descriptor of socket activation.
+    pub listen_names: Vec<String>,
+}
+
+/// What a worker (or the zygote in its place) has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It runs; its pidfd is attached.
+    Started,
+    /// All processes run; these are the ones that become children of PID 1 when the worker ends.
+    Done(Vec<i32>),
+    /// Nothing of the tree is left.
+    Failed(StaleReason),
+}
+
+impl Order {
+    pub(crate) fn encode(&self, encoder: &mut Encoder) {
+        encoder.bytes(self.unit.as_bytes()).bytes(self.image_path.as_bytes()).u64(self.deadline_us);
+        encoder.i32(self.shim_pid).u32(self.owner.0).u32(self.owner.1).i32(self.main_pid);
+        encoder.bytes(self.pid_file.as_bytes()).u16(self.listen_names.len() as u16);
+        for name in &self.listen_names {
+            encoder.bytes(name.as_bytes());
+        }
+    }
+
+    pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Order, Malformed> {
+        Ok(Order {
+            unit: decoder.string()?,
+            image_path: decoder.string()?,
+            deadline_us: decoder.u64()?,
+            shim_pid: decoder.i32()?,
+            owner: (decoder.u32()?, decoder.u32()?),
+            main_pid: decoder.i32()?,
+            pid_file: decoder.string()?,
+            listen_names: (0..decoder.u16()?).map(|_| decoder.string()).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn deadline(&self) -> Instant {
+        let left_us = self.deadline_us.saturating_sub(monotonic_us());
+        Instant::now() + Duration::from_micros(left_us)
+    }
+}
+
+impl Report {
+    /// A failure of this kernel or this program.
+    pub fn failed(sentence: String) -> Report {
+        Report::Failed(StaleReason::new(ReasonCode::RestoreFailed, sentence))
+    }
+
+    /// As a packet.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        match self {
+            Report::Started => encoder.u16(1),
+            Report::Done(roots) => {
+                encoder.u16(2).u16(roots.len() as u16);
+                roots.iter().fold(&mut encoder, |encoder, pid| encoder.i32(*pid))
+            }
+            Report::Failed(reason) => {
+                // Some errors list every process; the first lines are enough.
+                let mut end = reason.sentence.len().min(4096);
+                while !reason.sentence.is_char_boundary(end) {
+                    end -= 1;
+                }
+                let sentence = &reason.sentence.as_bytes()[..end];
+                encoder.u16(3).bytes(reason.code.as_str().as_bytes()).bytes(sentence)
+            }
+        };
+        encoder.finish()
+    }
+
+    /// From a packet.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(packet: &[u8]) -> Result<Report, Malformed> {
+        let mut decoder = Decoder::new(packet);
+        let report = match decoder.u16()? {
+            1 => Report::Started,
+            2 => Report::Done((0..decoder.u16()?).map(|_| decoder.i32()).collect::<Result<_, _>>()?),
+            3 => {
+                let code = decoder.string()?.parse().map_err(|_| Malformed("its code is unknown"))?;
+                Report::Failed(StaleReason::new(code, decoder.string()?))
+            }
+            _ => return Err(Malformed("it is of another kind")),
+        };
+        decoder.finish()?;
+        Ok(report)
+    }
+}
+
+/// The whole life of a worker. Exits 0 after `Done`, so that PID 1 inherits the roots.
+pub fn run(order: &Order, fds: OrderFds<OwnedFd>) -> ! {
+    let OrderFds { report, image, shim, cgroup, connection, inherited } = fds;
+    // The zygote keeps the shim's connection for us.
+    drop(connection);
+    let outcome = prepare().and_then(|()| {
+        let for_pid_file = shim.try_clone().map_err(|error| internal("keep the shim's pidfd", &error))?;
+        let roots = rebuild(order, image, shim, cgroup, inherited)?;
+        write_pid_file(order, &roots, &for_pid_file)?;
+        Ok(roots)
+    });
+    let message = match outcome {
+        Ok(roots) => Report::Done(roots),
+        Err(reason) => Report::Failed(reason),
+    };
+    // A report that cannot be sent is as good as none: initd sees its end, and removes what is there.
+    let sent = send(&report, &message.encode(), &[]);
+    exit(if sent.is_ok() { 0 } else { 1 })
+}
+
+fn prepare() -> Result<(), StaleReason> {
+    let parent = getppid();
+    set_pdeathsig(Signal::SIGKILL).map_err(|error| internal("tie the worker to its parent", &error))?;
+    // It may have died before we asked.
+    if getppid() != parent {
+        exit(1);
+    }
+    set_child_end(ChildEnd::Waited).map_err(|error| internal("reset SIGCHLD", &error))?;
+    let _ = set_name(c"fastboot-worker");
+    fault::point("worker.start").map_err(|error| internal("worker.start", &error))
+}
+
+fn rebuild(
+    order: &Order,
+    image: OwnedFd,
+    shim: OwnedFd,
+    cgroup: OwnedFd,
+    inherited: Vec<OwnedFd>,
+) -> Result<Vec<i32>, StaleReason> {
+    let mut inherited = inherited.into_iter();
+    let mut next =
+        || inherited.next().ok_or_else(|| internal("descriptors of the shim", &"some are missing"));
+    let stdio = [next()?, next()?, next()?];
+    let listen_fds = order.listen_names.iter().cloned().zip(inherited).collect();
+    let unit = UnitContext { shim, shim_pid: Pid(order.shim_pid), stdio, listen_fds, cgroup };
+    #[cfg(feature = "test-hooks")]
+    if let Some(roots) = crate::sys::plain_child::instead_of_restore(order, &unit) {
+        fault::point("worker.mid").map_err(|error| internal("worker.mid", &error))?;
+        return roots.map_err(|error| internal("plain process", &error));
+    }
+    let path = PathBuf::from(&order.image_path);
+    let image =
+        UncheckedImage::from_file(image.into(), path).check().map_err(|error| error.to_stale_reason())?;
+    let tree = decode(&image)?;
+    fault::point("worker.before_go").map_err(|error| internal("worker.before_go", &error))?;
+    let request =
+        Request { image: &image, tree, unit: Some(unit), verify_pages: false, deadline: order.deadline() };
+    let restored = restore(request).map_err(|error| reason_of(&error))?;
+    Ok(restored.roots.iter().map(|pid| pid.0).collect())
+}
+
+fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
+    let bytes = image
+        .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
+        .map_err(|error| error.to_stale_reason())?;
+    match postcard::take_from_bytes(&bytes) {
+        Ok((tree, [])) => Ok(tree),
+        Ok(_) => Err(StaleReason::new(ReasonCode::ImageCorrupt, "state section has bytes left over")),
+        Err(error) => Err(StaleReason::new(ReasonCode::ImageCorrupt, format!("state section: {error}"))),
+    }
+}
+
+/// Only for a service whose PID file systemd reads; an error here would make the start fail, so it ends the attempt.
+fn write_pid_file(order: &Order, roots: &[i32], shim: &OwnedFd) -> Result<(), StaleReason> {
+    if order.pid_file.is_empty() {
+        return Ok(());
+    }
+    let main_pid =
+        if order.main_pid > 1 { order.main_pid } else { roots.first().copied().unwrap_or_default() };
+    let path = PathBuf::from(&order.pid_file);
+    pid_file::write(&path, main_pid, shim, order.owner.0, order.owner.1)
+        .map_err(|error| internal(&order.pid_file, &error))
+}
+
+fn internal(step: &str, error: &dyn std::fmt::Display) -> StaleReason {
+    StaleReason::new(ReasonCode::RestoreFailed, format!("{step}: {error}"))
+}
+
+fn reason_of(error: &daemon_snap::Error) -> StaleReason {
+    use daemon_snap::{Error, Kind};
+    let code = match error {
+        Error::Store(error) => return error.to_stale_reason(),
+        Error::Deadline(_) => ReasonCode::Deadline,
+        Error::Kernel { errno: Errno::EADDRINUSE, .. } => ReasonCode::AddressTaken,
+        // Only creating a process with a given number gives this one; files are replaced.
+        Error::Kernel { errno: Errno::EEXIST, .. } => ReasonCode::PidTaken,
+        other => match other.kind() {
+            Kind::Corrupt => ReasonCode::ImageCorrupt,
+            Kind::Unsupported => ReasonCode::HostUnsupported,
+            Kind::Stale => ReasonCode::FileChanged,
+            Kind::Gone | Kind::Kernel => ReasonCode::RestoreFailed,
+        },
+    };
+    StaleReason::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_and_reports_read_back_and_cut_ones_are_refused() {
+        let order = Order {
+            unit: "a.service".to_owned(),
+            image_path: "/var/lib/fastboot/images/1/a.service.img".to_owned(),
+            deadline_us: 1 << 40,
+            shim_pid: 17,
+            owner: (33, 34),
+            main_pid: 300_000,
+            pid_file: "/run/a.pid".to_owned(),
+            listen_names: vec!["x".to_owned(), String::new()],
+        };
+        let mut encoder = Encoder::default();
+        order.encode(&mut encoder);
+        let bytes = encoder.finish();
+        assert_eq!(Order::decode(&mut Decoder::new(&bytes)), Ok(order));
+        for len in 0..bytes.len() {
+            assert!(Order::decode(&mut Decoder::new(&bytes[..len])).is_err());
+        }
+        let failed = Report::Failed(StaleReason::new(ReasonCode::Deadline, "too late"));
+        for report in [Report::Started, Report::Done(vec![300_000, 7]), failed] {
+            let bytes = report.encode();
+            assert_eq!(Report::decode(&bytes), Ok(report));
+            assert!(Report::decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+    }
+}

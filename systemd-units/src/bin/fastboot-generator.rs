@@ -1,0 +1,122 @@
+//! systemd generator: reads files, asks [`systemd_units::decide`], writes drop-ins. Always exits 0, within two seconds.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::exit;
+use std::time::Duration;
+
+use image_store::evidence::OWN_DROP_IN;
+use image_store::{DEFAULT_ROOT, MachineEvidence, Store};
+use systemd_units::decide::{self, Inputs, is_executable};
+use systemd_units::record::{RUN_DIR, Record};
+use systemd_units::search::UnitDirs;
+use systemd_units::{INITD, SHIM, cmdline};
+
+/// A boot does not wait longer for us than this, whatever a disk or a file system does.
+const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+fn main() {
+    std::panic::set_hook(Box::new(|info| log(4, &format!("internal error: {info}; services start cold"))));
+    let watchdog = std::thread::Builder::new().spawn(|| {
+        std::thread::sleep(TIME_LIMIT);
+        log(4, "not done after 2 s; services start cold");
+        exit(0);
+    });
+    // Without a watchdog nothing would bound us.
+    if watchdog.is_ok() {
+        let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+        // The hook has said everything there is to say.
+        let _ = std::panic::catch_unwind(|| run(&arguments));
+    }
+    exit(0);
+}
+
+/// The third directory is the weakest of all: an administrator's file of the same name wins from anywhere. Among
+/// drop-ins of different names only the name decides, so nothing is lost by it.
+fn run(arguments: &[PathBuf]) {
+    let Some(late) = arguments.get(2).or(arguments.first()) else {
+        return log(4, "called without directories; services start cold");
+    };
+    let root = Path::new("/");
+    let in_initrd = std::env::var("SYSTEMD_IN_INITRD").is_ok_and(|value| value == "1");
+    let for_users = std::env::var("SYSTEMD_SCOPE").is_ok_and(|value| value == "user");
+    if in_initrd || for_users || cmdline::is_off(&cmdline::read(root)) {
+        return;
+    }
+    for program in [SHIM, INITD] {
+        if !is_executable(Path::new(program)) {
+            return log(4, &format!("{program} cannot be executed; services start cold"));
+        }
+    }
+    if let Err(error) = generate(root, late) {
+        log(4, &format!("{error}; services start cold"));
+    }
+}
+
+fn generate(root: &Path, late: &Path) -> Result<(), String> {
+    let run_dir = Path::new(RUN_DIR);
+    let read_dirs =
+        || UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"));
+    match Record::load(run_dir).map_err(|error| format!("{RUN_DIR}/generator.json: {error}"))? {
+        Some(record) if record.units.is_empty() => Ok(()),
+        Some(record) => write_all(late, &decide::repeat(root, &read_dirs()?, &record)),
+        None => {
+            let catalogue = Store::open(DEFAULT_ROOT).load().map_err(|error| error.to_string())?;
+            let record = if catalogue.units().is_empty() {
+                Record { version: systemd_units::record::VERSION, units: Vec::new() }
+            } else {
+                let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
+                let dirs = read_dirs()?;
+                decide::decide(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &catalogue)
+            };
+            // Without the record a later run could not say the same, so it comes first.
+            record.store(run_dir).map_err(|error| format!("{RUN_DIR}/generator.json: {error}"))?;
+            log_decisions(&record);
+            if record.units.is_empty() {
+                return Ok(());
+            }
+            let armed = record.units.iter().filter_map(|u| Some((u.unit.as_str(), u.drop_in.as_deref()?)));
+            write_all(late, &armed.collect::<Vec<_>>())
+        }
+    }
+}
+
+/// The drop-ins, and the links that make the restore daemon part of this boot.
+fn write_all(late: &Path, drop_ins: &[(&str, &str)]) -> Result<(), String> {
+    let write = |path: &Path, text: &str| -> io::Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(late))?;
+        fs::write(path, text)
+    };
+    for (unit, text) in drop_ins {
+        let path = late.join(format!("{unit}.d")).join(OWN_DROP_IN);
+        write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let wants = late.join("sysinit.target.wants");
+    for unit in ["fastboot-initd.socket", "fastboot-initd.service"] {
+        let target = Path::new("/usr/lib/systemd/system").join(unit);
+        let linked = fs::create_dir_all(&wants)
+            .and_then(|()| std::os::unix::fs::symlink(&target, wants.join(unit)))
+            .or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) });
+        linked.map_err(|error| format!("{}: {error}", wants.join(unit).display()))?;
+    }
+    Ok(())
+}
+
+fn log_decisions(record: &Record) {
+    for unit in record.units.iter().filter(|unit| !unit.armed) {
+        let reason = unit.reason.as_deref().unwrap_or_default();
+        log(5, &format!("{}: image not used: {reason}; starting it cold", unit.unit));
+    }
+}
+
+/// One line into the kernel log, as there is no journal yet; to stderr where that is not possible (containers).
+fn log(level: u8, text: &str) {
+    let line = format!("<{level}>fastboot-generator[{}]: {}\n", std::process::id(), text.replace('\n', " "));
+    let written =
+        OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut f| f.write_all(line.as_bytes()));
+    if written.is_err() {
+        // Nowhere else to say it.
+        let _ = io::stderr().write_all(line.get(3..).unwrap_or_default().as_bytes());
+    }
+}

@@ -1,0 +1,82 @@
+//! The text of the drop-in that puts the shim in front of a service.
+
+use crate::exec_line::{ExecLine, Refusal};
+use crate::sandbox;
+use crate::service::{ServiceType, Settings};
+
+/// A drop-in, and what initd needs to know about the unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropIn {
+    /// The whole text.
+    pub text: String,
+    /// How systemd learns that the service has started.
+    pub service_type: ServiceType,
+    /// First word of the command.
+    pub program: String,
+}
+
+/// Write the drop-in for a unit with these settings.
+///
+/// # Errors
+/// Why the unit cannot have one.
+pub fn compose(unit: &str, settings: &Settings, shim: &str) -> Result<DropIn, Refusal> {
+    let service_type = settings.service_type()?;
+    let exec_start = settings.exec_start()?;
+    let line = ExecLine::parse(&exec_start)?;
+    sandbox::check(settings, shim)?;
+    if !line.path.starts_with('/') && settings.last("ExecSearchPath").is_some_and(|path| !path.is_empty()) {
+        return Err("ExecSearchPath= is set and the program has no path".to_owned());
+    }
+    // A forking service needs no word from the shim: systemd reads its PID file, or finds the one process that became
+    // its child, exactly as after a cold start. Everyone else must be able to send MAINPID=.
+    let opens_notify = service_type != ServiceType::Forking && !settings.listens_to_service(service_type);
+    let options: &[&str] = if opens_notify { &["--no-notify"] } else { &[] };
+    let exec_start = line.with_shim(shim, unit, options);
+    let mut text = format!(
+        "# Written by fastboot-generator for this boot.\n\
+         [Unit]\n\
+         Wants=fastboot-initd.socket\n\
+         After=fastboot-initd.socket\n\
+         \n\
+         [Service]\n\
+         ExecStart=\n\
+         ExecStart={exec_start}\n"
+    );
+    if opens_notify {
+        text.push_str("NotifyAccess=main\n");
+    }
+    Ok(DropIn { text, service_type, program: line.path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit_text::parse;
+
+    fn compose_text(lines: &str) -> String {
+        let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));
+        compose("a.service", &settings, "/shim").unwrap().text
+    }
+
+    #[test]
+    fn a_simple_service_gets_the_least_notify_access_and_loses_the_socket_again() {
+        let text = compose_text("ExecStart=/bin/d");
+        assert!(text.ends_with(
+            "ExecStart=\nExecStart=/shim --unit a.service --no-notify -- /bin/d\nNotifyAccess=main\n"
+        ));
+    }
+
+    #[test]
+    fn a_service_that_notifies_keeps_its_own_notify_access() {
+        for lines in ["Type=notify", "Type=notify-reload", "NotifyAccess=all", "WatchdogSec=10"] {
+            let text = compose_text(&format!("{lines}\nExecStart=/bin/d"));
+            assert!(text.ends_with("ExecStart=/shim --unit a.service -- /bin/d\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_forking_service_needs_no_notify_access() {
+        let text = compose_text("Type=forking\nPIDFile=/run/d.pid\nExecStart=-@/bin/d d -x");
+        assert!(text.ends_with("ExecStart=-/shim --unit a.service --argv0 -- /bin/d d -x\n"), "{text}");
+    }
+}

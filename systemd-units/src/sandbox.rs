@@ -1,0 +1,221 @@
+//! Whether the shim can do its work inside a unit's sandbox.
+//!
+//! The shim runs as the unit's main process. Where its first system call would kill it, or where it could not even be
+//! executed, the unit would fail because of us: such a unit is left alone. Where it merely could not reach the restore
+//! daemon, every start would be cold, so it is left alone too.
+
+use crate::exec_line::Refusal;
+use crate::service::Settings;
+
+/// System calls of the shim beyond what every program needs to start, with the groups that hold them
+/// (`systemd-analyze syscall-filter`, systemd 252 to 257).
+const NEEDED_CALLS: [(&str, &[&str]); 13] = [
+    ("socket", &["@network-io", "@system-service"]),
+    ("socketpair", &["@network-io", "@system-service"]),
+    ("connect", &["@network-io", "@system-service"]),
+    ("sendmsg", &["@network-io", "@system-service"]),
+    ("sendto", &["@network-io", "@system-service"]),
+    ("recvfrom", &["@network-io", "@system-service"]),
+    ("setsockopt", &["@network-io", "@system-service"]),
+    ("close", &["@basic-io", "@file-system", "@system-service"]),
+    ("read", &["@basic-io", "@system-service"]),
+    ("write", &["@basic-io", "@system-service"]),
+    ("openat", &["@file-system", "@system-service"]),
+    ("fstat", &["@file-system", "@system-service"]),
+    ("statx", &["@file-system", "@system-service"]),
+];
+
+/// Groups that hold none of [`NEEDED_CALLS`]. A group that is in neither list may hold anything.
+const HARMLESS_GROUPS: [&str; 25] = [
+    "@aio",
+    "@chown",
+    "@clock",
+    "@cpu-emulation",
+    "@debug",
+    "@io-event",
+    "@ipc",
+    "@keyring",
+    "@memlock",
+    "@module",
+    "@mount",
+    "@obsolete",
+    "@pkey",
+    "@privileged",
+    "@process",
+    "@raw-io",
+    "@reboot",
+    "@resources",
+    "@sandbox",
+    "@setuid",
+    "@signal",
+    "@swap",
+    "@sync",
+    "@timer",
+    "@default",
+];
+
+/// Check every setting that could keep the shim from being executed, from speaking, or from ending.
+///
+/// # Errors
+/// The first such setting.
+pub fn check(settings: &Settings, shim: &str) -> Result<(), Refusal> {
+    for key in
+        ["RootDirectory", "RootImage", "AppArmorProfile", "SELinuxContext", "SmackProcessLabel", "PAMName"]
+    {
+        if let Some(value) = settings.last(key).filter(|value| !value.is_empty()) {
+            return Err(format!("{key}={value} is set"));
+        }
+    }
+    if let Some(value) = settings.last("PrivatePIDs").filter(|value| is_true(value)) {
+        return Err(format!("PrivatePIDs={value} is set"));
+    }
+    if let Some(path) = settings.words("NoExecPaths").first() {
+        return Err(format!("NoExecPaths={path} is set"));
+    }
+    for key in ["InaccessiblePaths", "TemporaryFileSystem", "BindPaths", "BindReadOnlyPaths", "MountImages"] {
+        if let Some(word) = settings.words(key).into_iter().find(|word| covers(key, word, shim)) {
+            return Err(format!("{key}={word} covers {shim}"));
+        }
+    }
+    check_address_families(&settings.words("RestrictAddressFamilies"))?;
+    check_system_calls(&settings.all("SystemCallFilter"))
+}
+
+pub(crate) fn is_true(value: &str) -> bool {
+    ["1", "yes", "y", "true", "t", "on"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+/// Whether a word of a path list hides `target`: destination after the first `:` for mounts from elsewhere.
+fn covers(key: &str, word: &str, target: &str) -> bool {
+    let word = word.trim_start_matches(['-', '+']);
+    let path = match key {
+        "InaccessiblePaths" => word,
+        "TemporaryFileSystem" => word.split(':').next().unwrap_or_default(),
+        // Without a destination it is mounted over itself, which changes nothing.
+        "BindPaths" | "BindReadOnlyPaths" => match word.split(':').nth(1) {
+            Some(destination) => destination,
+            None => return false,
+        },
+        _ => word.split(':').nth(1).unwrap_or("/"),
+    };
+    let path = path.trim_matches('"').trim_end_matches('/');
+    // A specifier or an escape could be anything.
+    path.contains(['%', '\\', '"', '\''])
+        || target.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
+        || path == target
+}
+
+fn check_address_families(words: &[String]) -> Result<(), Refusal> {
+    let Some(first) = words.first() else { return Ok(()) };
+    let refuse = || Err("RestrictAddressFamilies= does not allow AF_UNIX".to_owned());
+    // The first word decides what the list means; later lines may take away again.
+    let mut allowed = first.starts_with('~');
+    for word in words {
+        match word.strip_prefix('~') {
+            Some("AF_UNIX") => allowed = false,
+            None if word == "none" => return refuse(),
+            None if word == "AF_UNIX" => allowed = true,
+            _ => {}
+        }
+    }
+    if allowed { Ok(()) } else { refuse() }
+}
+
+/// Follows systemd's rule: the first line decides whether the list allows or denies, a later line with the other sign
+/// takes away.
+fn check_system_calls(lines: &[String]) -> Result<(), Refusal> {
+    let mut allow_list = None;
+    let mut named = [false; NEEDED_CALLS.len()];
+    for line in lines {
+        let (is_inverted, text) = match line.strip_prefix('~') {
+            Some(rest) => (true, rest),
+            None => (false, line.as_str()),
+        };
+        let is_allow_list = *allow_list.get_or_insert(!is_inverted);
+        let adds = is_inverted != is_allow_list;
+        for word in text.split_ascii_whitespace() {
+            let name = word.trim_matches('"').split(':').next().unwrap_or_default();
+            let is_unknown_group = name.starts_with('@')
+                && name != "@known"
+                && !HARMLESS_GROUPS.contains(&name)
+                && !NEEDED_CALLS.iter().any(|(_, groups)| groups.contains(&name));
+            // An unknown group that is denied may hold what we need; one that is allowed gives nothing for sure.
+            let denies = adds != is_allow_list;
+            if is_unknown_group && denies {
+                return Err(format!("SystemCallFilter= denies {name}, which is not known here"));
+            }
+            for ((call, groups), named) in NEEDED_CALLS.iter().zip(&mut named) {
+                if *call == name || groups.contains(&name) || name == "@known" {
+                    *named = adds;
+                }
+            }
+        }
+    }
+    let Some(is_allow_list) = allow_list else { return Ok(()) };
+    match NEEDED_CALLS.iter().zip(named).find(|(_, named)| *named != is_allow_list) {
+        Some(((call, _), _)) => Err(format!("SystemCallFilter= does not allow {call}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit_text::parse;
+
+    fn judge(lines: &str) -> Result<(), Refusal> {
+        let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));
+        check(&settings, crate::SHIM)
+    }
+
+    #[test]
+    fn usual_sandboxes_let_the_shim_speak() {
+        for lines in [
+            "",
+            "SystemCallFilter=@system-service",
+            "SystemCallFilter=@system-service\nSystemCallFilter=~@privileged @resources",
+            "SystemCallFilter=~@clock @mount @swap",
+            "SystemCallFilter=@system-service\nSystemCallFilter=",
+            "RestrictAddressFamilies=AF_INET AF_UNIX",
+            "RestrictAddressFamilies=~AF_PACKET",
+            "ProtectSystem=strict\nPrivateUsers=yes\nNoNewPrivileges=yes\nMemoryDenyWriteExecute=yes",
+            "BindReadOnlyPaths=/usr /srv:/data\nInaccessiblePaths=-/home\nTemporaryFileSystem=/var:ro",
+        ] {
+            judge(lines).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_filter_that_would_kill_the_shim_is_found() {
+        for lines in [
+            "SystemCallFilter=@basic-io @file-system",
+            "SystemCallFilter=~@network-io",
+            "SystemCallFilter=~connect:EPERM",
+            "SystemCallFilter=@system-service\nSystemCallFilter=~socket",
+            "SystemCallFilter=~@something-new",
+            "SystemCallFilter=@something-new",
+        ] {
+            judge(lines).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_sandbox_without_unix_sockets_or_without_the_shim_is_found() {
+        for lines in [
+            "RestrictAddressFamilies=AF_INET",
+            "RestrictAddressFamilies=none",
+            "RestrictAddressFamilies=~AF_UNIX",
+            "RootDirectory=/srv/jail",
+            "RootImage=/srv/jail.raw",
+            "NoExecPaths=/\nExecPaths=/usr/bin/d",
+            "InaccessiblePaths=/usr/lib",
+            "TemporaryFileSystem=/usr",
+            "BindReadOnlyPaths=/srv/usr:/usr",
+            "AppArmorProfile=d",
+            "PAMName=login",
+            "PrivatePIDs=yes",
+        ] {
+            judge(lines).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Finding a unit's texts the way systemd does: fragment, then drop-ins of all its names, sorted by file name.
+//!
+//! Generators' own output is not searched: generators run side by side, so what is there at one moment says nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Directories of the system manager, strongest first (systemd.unit(5), and `systemd-analyze unit-paths`).
+pub const UNIT_DIRS: [&str; 9] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+];
+
+/// What lies in the unit directories: read once, used for every unit.
+#[derive(Debug, Default)]
+pub struct UnitDirs {
+    root: PathBuf,
+    /// Per directory of [`UNIT_DIRS`]: names of files, and targets of symbolic links.
+    entries: Vec<BTreeMap<String, Option<PathBuf>>>,
+}
+
+/// Where the text of a unit lies, in the order in which it applies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitFiles {
+    /// The unit file.
+    pub fragment: PathBuf,
+    /// Drop-ins by file name.
+    pub drop_ins: Vec<PathBuf>,
+}
+
+/// Why a unit has no text of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoText {
+    /// There is no unit file.
+    Missing,
+    /// It is masked.
+    Masked(PathBuf),
+    /// The name has become another name of this unit.
+    AliasOf(String),
+}
+
+impl UnitDirs {
+    /// List the directories under `root`.
+    ///
+    /// # Errors
+    /// When a directory exists and cannot be listed.
+    pub fn read(root: &Path) -> io::Result<UnitDirs> {
+        let mut entries = Vec::new();
+        for dir in UNIT_DIRS {
+            let real = under(root, Path::new(dir));
+            let mut names = BTreeMap::new();
+            match fs::read_dir(&real) {
+                Ok(list) => {
+                    for entry in list {
+                        let entry = entry?;
+                        let Ok(name) = entry.file_name().into_string() else { continue };
+                        let is_link = entry.file_type()?.is_symlink();
+                        let target = if is_link { Some(fs::read_link(entry.path())?) } else { None };
+                        names.insert(name, target);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            entries.push(names);
+        }
+        Ok(UnitDirs { root: root.to_owned(), entries })
+    }
+
+    /// Fragment and drop-ins of `unit`.
+    ///
+    /// # Errors
+    /// In the outer result, a directory that cannot be listed; in the inner one, why there is no text.
+    pub fn locate(&self, unit: &str) -> io::Result<Result<UnitFiles, NoText>> {
+        let fragment_name = match self.find(unit) {
+            Some(_) => unit.to_owned(),
+            None => template_of(unit).unwrap_or_else(|| unit.to_owned()),
+        };
+        let Some((dir, target)) = self.find(&fragment_name) else { return Ok(Err(NoText::Missing)) };
+        let fragment = Path::new(dir).join(&fragment_name);
+        if target.is_some_and(|target| target == Path::new("/dev/null")) {
+            return Ok(Err(NoText::Masked(fragment)));
+        }
+        if let Some(other) =
+            target.and_then(|target| self.alias_target(dir, target)).filter(|t| *t != fragment_name)
+        {
+            return Ok(Err(NoText::AliasOf(other)));
+        }
+        match fs::metadata(under(&self.root, &fragment)) {
+            Ok(metadata) if metadata.len() == 0 => return Ok(Err(NoText::Masked(fragment))),
+            Ok(_) => {}
+            Err(_) => return Ok(Err(NoText::Missing)),
+        }
+        let drop_ins = self.drop_ins(&self.names(unit, &fragment_name))?;
+        Ok(Ok(UnitFiles { fragment, drop_ins }))
+    }
+
+    /// The strongest entry of that name.
+    fn find(&self, name: &str) -> Option<(&'static str, Option<&Path>)> {
+        let mut dirs = UNIT_DIRS.iter().zip(&self.entries);
+        dirs.find_map(|(dir, names)| names.get(name).map(|target| (*dir, target.as_deref())))
+    }
+
+    /// Unit name that a link in `dir` stands for: only links into the unit directories are other names.
+    fn alias_target(&self, dir: &str, target: &Path) -> Option<String> {
+        let absolute = Path::new(dir).join(target);
+        let parent = normal(absolute.parent()?);
+        let is_unit_dir = UNIT_DIRS.iter().any(|dir| parent == Path::new(dir))
+            || parent == Path::new("/lib/systemd/system");
+        let name = absolute.file_name()?.to_str()?;
+        is_unit_dir.then(|| name.to_owned())
+    }
+
+    /// The unit's own name first, then all links that lead to it, by name.
+    fn names(&self, unit: &str, fragment_name: &str) -> Vec<String> {
+        let mut names = vec![unit.to_owned()];
+        let mut seen: BTreeSet<String> = [unit.to_owned(), fragment_name.to_owned()].into();
+        loop {
+            let mut found = BTreeSet::new();
+            for entries in &self.entries {
+                for name in entries.keys().filter(|name| !seen.contains(*name)) {
+                    let Some((dir, Some(target))) = self.find(name) else { continue };
+                    if self.alias_target(dir, target).is_some_and(|other| seen.contains(&other)) {
+                        found.insert(name.clone());
+                    }
+                }
+            }
+            if found.is_empty() {
+                return names;
+            }
+            // A link of a template gives another name to each of its instances.
+            let instance = unit.split_once('@').and_then(|(_, rest)| rest.rsplit_once('.')).map(|(i, _)| i);
+            names.extend(found.iter().map(|name| match (instance, name.split_once("@.")) {
+                (Some(instance), Some((prefix, suffix))) => format!("{prefix}@{instance}.{suffix}"),
+                _ => name.clone(),
+            }));
+            seen.extend(found);
+        }
+    }
+
+    fn drop_ins(&self, names: &[String]) -> io::Result<Vec<PathBuf>> {
+        let mut by_file_name: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut take = |dir: &'static str,
+                        entries: &BTreeMap<String, Option<PathBuf>>,
+                        name: String|
+         -> io::Result<()> {
+            if !entries.contains_key(&name) {
+                return Ok(());
+            }
+            let path = Path::new(dir).join(name);
+            let list = match fs::read_dir(under(&self.root, &path)) {
+                Ok(list) => list,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            for entry in list {
+                let entry = entry?;
+                let Ok(file) = entry.file_name().into_string() else { continue };
+                if file.ends_with(".conf") && !file.starts_with('.') && !entry.file_type()?.is_dir() {
+                    by_file_name.entry(file).or_insert_with_key(|file| path.join(file));
+                }
+            }
+            Ok(())
+        };
+        // The first directory that has a file name wins; directories of the type come after all others.
+        for name in names {
+            for (dir, entries) in UNIT_DIRS.iter().zip(&self.entries) {
+                for specific in drop_in_names(name) {
+                    take(dir, entries, format!("{specific}.d"))?;
+                }
+            }
+        }
+        let suffix =
+            names.first().and_then(|name| name.rsplit_once('.')).map_or("service", |(_, suffix)| suffix);
+        for (dir, entries) in UNIT_DIRS.iter().zip(&self.entries) {
+            take(dir, entries, format!("{suffix}.d"))?;
+        }
+        Ok(by_file_name.into_values().collect())
+    }
+}
+
+/// `a@.service` for `a@b.service`.
+fn template_of(unit: &str) -> Option<String> {
+    let (prefix, rest) = unit.split_once('@')?;
+    let (instance, suffix) = rest.rsplit_once('.')?;
+    (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
+}
+
+/// Names that a unit's drop-in directories may have, most specific first: the unit, its template, and each prefix that
+/// ends in a dash.
+fn drop_in_names(unit: &str) -> Vec<String> {
+    let mut names = vec![unit.to_owned()];
+    names.extend(template_of(unit));
+    let (stem, suffix) = unit.rsplit_once('.').unwrap_or((unit, "service"));
+    let (prefix, instance) = match stem.split_once('@') {
+        Some((prefix, instance)) => (prefix, Some(instance)),
+        None => (stem, None),
+    };
+    let mut rest = prefix;
+    while let Some(dash) = rest.trim_end_matches('-').rfind('-') {
+        rest = &rest[..=dash];
+        match instance {
+            Some(instance) => {
+                names.push(format!("{rest}@{instance}.{suffix}"));
+                names.push(format!("{rest}@.{suffix}"));
+            }
+            None => names.push(format!("{rest}.{suffix}")),
+        }
+    }
+    names
+}
+
+/// `.` and `..` resolved by text.
+fn normal(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => drop(result.pop()),
+            std::path::Component::CurDir => {}
+            part => result.push(part),
+        }
+    }
+    result
+}
+
+/// `path` below `root`.
+pub fn under(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
