@@ -262,8 +262,10 @@ impl Stopped {
                 (Part::Process, "a leader thread that has ended before the others".to_owned())
             }
             Ok(b'Z' | b'X') => (Part::Process, "ended and not been waited for by its parent (a zombie)".to_owned()),
-            Ok(_) if status.tracer.0 != 0 => (Part::Process, format!("a tracer (pid {})", status.tracer)),
-            Ok(_) => return Err(Error::kernel("seize", format!("thread {tid} of pid {pid}"), errno)),
+            Ok(_) => match status.tracer {
+                Some(tracer) => (Part::Process, format!("a tracer (pid {tracer})")),
+                None => return Err(Error::kernel("seize", format!("thread {tid} of pid {pid}"), errno)),
+            },
         };
         self.zombies.insert(tid);
         self.blockers.push(Blocker { pid, part, kind });

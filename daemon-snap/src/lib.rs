@@ -4,7 +4,10 @@
 //! `collect` and `rebuild` never import each other; both know `state`.
 
 pub mod collect;
+pub mod dump;
+pub mod encode;
 pub mod error;
+pub mod freeze;
 pub mod inspect;
 pub mod rebuild;
 pub mod restore;

@@ -1,1 +1,42 @@
-fn main() {}
+//! The `fastboot` command: arguments, logging and exit codes; nothing else.
+//!
+//! Exit codes of every command: 0 done · 1 failed · 2 usage · 3 refused (something cannot be carried) or stale.
+
+mod cli;
+
+use clap::Parser as _;
+use daemon_snap::{Error, Kind};
+use image_store::ErrorKind;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+const FAILED: u8 = 1;
+const REFUSED: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("FASTBOOT_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .init();
+    match cli.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => ExitCode::from(report(&e)),
+    }
+}
+
+/// Says what went wrong, once, and chooses the exit code.
+fn report(error: &anyhow::Error) -> u8 {
+    let engine = error.downcast_ref::<Error>();
+    match engine {
+        // One blocker a line and nothing else.
+        Some(Error::Refused(blockers)) => blockers.iter().for_each(|blocker| eprintln!("{blocker}")),
+        _ => eprintln!("fastboot: {error:#}"),
+    }
+    let store = error.downcast_ref::<image_store::Error>().map(image_store::Error::kind);
+    match (engine.map(Error::kind), store) {
+        (Some(Kind::Unsupported | Kind::Stale), _) => REFUSED,
+        (_, Some(ErrorKind::Stale | ErrorKind::Unsupported)) => REFUSED,
+        _ => FAILED,
+    }
+}

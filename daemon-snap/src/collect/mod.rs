@@ -1,8 +1,37 @@
 //! Live → state: a file per kernel object kind. Prefers reading from outside; injects system calls only for what has no
 //! other way. Knows `state` and `sys`, never `rebuild`.
 
-use crate::error::Result;
-use crate::state::TreeV1;
+mod epoll;
+mod eventfd;
+mod file;
+mod inet;
+mod inode;
+mod inotify;
+mod memory;
+mod pages;
+mod pipe;
+mod process;
+mod seccomp;
+mod signalfd;
+mod socket_options;
+mod thread;
+mod timerfd;
+mod timers;
+mod unix;
+mod volatile;
+
+pub(crate) use file::{Descriptors, collect_descriptors};
+pub(crate) use inode::Inodes;
+pub(crate) use memory::{AddressSpace, collect_address_space};
+pub(crate) use pages::{collect_content, collect_pages, count_own_pages};
+pub(crate) use process::{Directories, collect_directories, collect_insides, collect_process};
+pub(crate) use seccomp::Filters;
+pub(crate) use thread::{OutsideThread, collect_thread};
+pub(crate) use volatile::collect_volatile_files;
+
+use crate::error::{Blocker, Error, Part, Result};
+use crate::state::Pid;
+use std::path::PathBuf;
 
 /// Where pages go; implemented by the image writer and by tests.
 pub trait PageSink {
@@ -13,5 +42,101 @@ pub trait PageSink {
     fn append_pages(&mut self, bytes: &[u8]) -> Result<u64>;
 }
 
-#[allow(unused)]
-fn placeholder(_: &TreeV1) {}
+impl PageSink for image_store::ImageWriter {
+    fn append_pages(&mut self, bytes: &[u8]) -> Result<u64> {
+        Ok(image_store::ImageWriter::append_pages(self, bytes)?)
+    }
+}
+
+/// What is special about the tree that is dumped.
+#[derive(Clone, Debug, Default)]
+pub struct CollectOptions {
+    /// A systemd service: it may have mount, network, IPC, UTS, user and cgroup namespaces of its own, and its journal streams
+    /// are attached to today's journal.
+    pub unit: bool,
+    /// Directories whose content does not outlive a reboot although their file system might (RuntimeDirectory=, PrivateTmp=), as the
+    /// unit sees them. Files below travel in the image.
+    pub volatile_roots: Vec<PathBuf>,
+    /// Sockets that systemd holds too.
+    pub activation: Vec<ActivationSocket>,
+}
+
+/// A socket that systemd passes as `LISTEN_FDS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivationSocket {
+    /// As in [`crate::state::UnixSocketV1::address`], or `sockaddr_in`/`sockaddr_in6` bytes as getsockname(2) gives them.
+    pub address: Vec<u8>,
+    /// SOCK_STREAM …
+    pub socket_type: i32,
+    /// From `LISTEN_FDNAMES`.
+    pub name: Option<String>,
+}
+
+/// Reasons not to dump, gathered while everything is looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Blockers(Vec<Blocker>);
+
+impl From<&[Blocker]> for Blockers {
+    fn from(found: &[Blocker]) -> Self {
+        Self(found.to_vec())
+    }
+}
+
+impl Blockers {
+    pub fn add(&mut self, pid: Pid, part: Part, kind: impl Into<String>) {
+        self.0.push(Blocker { pid, part, kind: kind.into() });
+    }
+
+    /// Keeps the value; turns a refusal into a blocker.
+    pub fn note<T>(&mut self, pid: Pid, part: Part, found: Found<T>) -> Result<Option<T>> {
+        match found {
+            Ok(value) => Ok(Some(value)),
+            Err(Trouble::Refused(kind)) => {
+                self.add(pid, part, kind);
+                Ok(None)
+            }
+            Err(Trouble::Failed(e)) => Err(e),
+        }
+    }
+
+    /// Sorted, each once.
+    pub fn into_list(mut self) -> Vec<Blocker> {
+        self.0.sort();
+        self.0.dedup();
+        self.0
+    }
+}
+
+/// Why an object could not be collected.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Cannot be carried; the text completes "fd 7 is …".
+    Refused(String),
+    Failed(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+/// An object, or why not.
+pub(crate) type Found<T> = std::result::Result<T, Trouble>;
+
+/// Shorthand for [`Trouble::Refused`].
+pub(crate) fn refused<T>(kind: impl Into<String>) -> Found<T> {
+    Err(Trouble::Refused(kind.into()))
+}
+
+/// The error of a system call on an object of a recorded process.
+pub(crate) fn failed<T: std::fmt::Display>(
+    step: &'static str,
+    pid: Pid,
+    what: T,
+) -> impl Fn(nix::errno::Errno) -> Error + use<T> {
+    move |errno| match errno {
+        nix::errno::Errno::ESRCH => Error::Gone { pid, step },
+        _ => Error::kernel(step, format_args!("pid {pid} {what}"), errno),
+    }
+}

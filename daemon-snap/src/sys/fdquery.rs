@@ -93,7 +93,10 @@ pub fn pipe_content(fd: BorrowedFd<'_>, capacity: u32) -> Result<Vec<u8>, Errno>
     let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
     // SAFETY: F_SETPIPE_SZ takes an int.
     Errno::result(unsafe { libc::fcntl(write_end.as_raw_fd(), libc::F_SETPIPE_SZ, capacity as i32) })?;
-    let copied = nix::fcntl::tee(fd, &write_end, unread, nix::fcntl::SpliceFFlags::SPLICE_F_NONBLOCK)?;
+    // SAFETY: plain system call without pointers.
+    let copied =
+        unsafe { libc::tee(fd.as_raw_fd(), write_end.as_raw_fd(), unread, libc::SPLICE_F_NONBLOCK) };
+    let copied = Errno::result(copied)? as usize;
     let mut content = vec![0; copied];
     let mut filled = 0;
     while filled < copied {
@@ -129,6 +132,20 @@ pub fn socket_int(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<i32, Errn
     value.first_chunk::<4>().map(|word| i32::from_ne_bytes(*word)).ok_or(Errno::EINVAL)
 }
 
+/// Number of instructions of the attached classic filter.
+///
+/// # Errors
+/// `EACCES` when the filter is not a classic one.
+pub fn socket_filter_len(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // Room for none: the kernel then only tells the number.
+    let mut len: libc::socklen_t = 0;
+    // SAFETY: nothing is written for length 0 but the length itself.
+    let got = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_GET_FILTER, ptr::null_mut(), &raw mut len)
+    };
+    Errno::result(got).map(|_| len)
+}
+
 /// getsockname(2) or, with `peer`, getpeername(2): the bytes of the address.
 ///
 /// # Errors
@@ -149,6 +166,10 @@ pub struct Peeked {
     pub bytes: Vec<u8>,
     /// It carries descriptors.
     pub descriptors: bool,
+    /// It is longer than what was asked for.
+    pub truncated: bool,
+    /// It comes with the address of its sender.
+    pub named: bool,
 }
 
 /// Looks at the next message of at most `max_bytes`; `None` when there is none. Descriptors that the kernel gives us with it are closed.
@@ -158,11 +179,14 @@ pub struct Peeked {
 pub fn peek_message(fd: BorrowedFd<'_>, max_bytes: usize) -> Result<Option<Peeked>, Errno> {
     let mut bytes = vec![0u8; max_bytes];
     let mut control = [0u64; 256];
+    let mut sender = [0u64; 16];
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: msghdr is plain data; zero is a valid value for every field.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = &raw mut iov;
     header.msg_iovlen = 1;
+    header.msg_name = sender.as_mut_ptr().cast();
+    header.msg_namelen = size_of_val(&sender) as libc::socklen_t;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of_val(&control);
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
@@ -190,7 +214,8 @@ pub fn peek_message(fd: BorrowedFd<'_>, max_bytes: usize) -> Result<Option<Peeke
             message = libc::CMSG_NXTHDR(&raw const header, message);
         }
     }
-    Ok(Some(Peeked { bytes, descriptors }))
+    let truncated = header.msg_flags & libc::MSG_TRUNC != 0;
+    Ok(Some(Peeked { bytes, descriptors, truncated, named: header.msg_namelen > 2 }))
 }
 
 /// SO_PEEK_OFF set to 0, so that one peek after the other walks through the queue; the old value comes back at the end.

@@ -62,7 +62,7 @@ impl Injector {
         self.run_to_syscall_stop()?;
         const MAX_ERRNO: i64 = 4095;
         match ptrace::rax(self.tid)? {
-            error @ -MAX_ERRNO..0 => Err(Errno::from_raw(-error as i32)),
+            error if (-MAX_ERRNO..0).contains(&error) => Err(Errno::from_raw(-error as i32)),
             value => Ok(value as u64),
         }
     }

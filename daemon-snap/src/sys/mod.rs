@@ -1,7 +1,18 @@
 //! System calls, typed in and `Result` out: no policy, no logging. The only place beside `tape/` with unsafe code.
 
+pub mod fdquery;
 pub mod fork;
+pub mod inject;
+pub mod kcmp;
 pub mod limits;
+pub mod netns;
 pub mod own;
+pub mod pagemap;
+pub mod pidfd;
+pub mod proc;
 pub mod procfs_own;
+pub mod ptrace;
 pub mod rebuild;
+pub mod sched;
+pub mod sock_diag;
+pub mod vmread;

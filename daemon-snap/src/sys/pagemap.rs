@@ -94,6 +94,11 @@ impl PageMap {
         Ok(map)
     }
 
+    /// Whether unused address space costs nothing.
+    pub fn is_fast(&self) -> bool {
+        self.method != Method::Entries
+    }
+
     /// Appends the anonymous pages of a range that are present or swapped, in ascending order. The shared zero page is left out.
     ///
     /// # Errors

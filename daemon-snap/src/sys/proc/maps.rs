@@ -21,6 +21,8 @@ pub struct MapsEntry {
     /// Two-letter flags of the `VmFlags` line.
     pub flags: Vec<[u8; 2]>,
     pub protection_key: u32,
+    /// Anonymous pages present or swapped, in KiB (`Anonymous` and `Swap` together).
+    pub own_kib: u64,
 }
 
 impl MapsEntry {
@@ -47,6 +49,14 @@ pub fn parse_smaps(text: &[u8]) -> Result<Vec<MapsEntry>> {
                 if let (Some(flags), Some(entry)) = (line.strip_prefix(b"VmFlags:"), entries.last_mut()) {
                     let words = flags.split(|&b| b == b' ').filter_map(|word| word.try_into().ok());
                     entry.flags = words.collect();
+                }
+            }
+            Some(b'A' | b'S') => {
+                let value = line.strip_prefix(b"Anonymous:").or_else(|| line.strip_prefix(b"Swap:"));
+                if let (Some(value), Some(entry)) = (value, entries.last_mut()) {
+                    let kib = std::str::from_utf8(value).ok().and_then(|v| v.trim().strip_suffix(" kB"));
+                    let kib: Option<u64> = kib.and_then(|kib| kib.parse().ok());
+                    entry.own_kib += kib.ok_or_else(|| unreadable("maps", "a size"))?;
                 }
             }
             Some(b'P') => {
@@ -83,6 +93,7 @@ fn header(line: &[u8]) -> Option<MapsEntry> {
         name: unescaped(name),
         flags: Vec::new(),
         protection_key: 0,
+        own_kib: 0,
     })
 }
 
@@ -109,7 +120,7 @@ mod tests {
     #[test]
     fn smaps_headers_and_flags_are_understood() {
         let text = b"7f0000000000-7f0000002000 rw-s 00001000 08:02 1234                   /a b\\012c (deleted)\n\
-                     Size:                  8 kB\nProtectionKey:         3\nVmFlags: rd wr sh mr mw me ms sd \n\
+                     Size:                  8 kB\nAnonymous:             4 kB\nSwap: 8 kB\nProtectionKey:         3\nVmFlags: rd wr sh mr mw me ms sd \n\
                      7ffd000-7ffe000 r-xp 00000000 00:00 0                          [vdso]\nVmFlags: rd ex \n";
         let entries = parse_smaps(text).unwrap();
         assert_eq!(entries.len(), 2);
@@ -117,7 +128,7 @@ mod tests {
         assert_eq!((first.start, first.end), (Addr(0x7f00_0000_0000), Addr(0x7f00_0000_2000)));
         assert_eq!((first.prot, first.shared, first.offset, first.ino), (3, true, 4096, 1234));
         assert_eq!(first.name, b"/a b\nc (deleted)");
-        assert_eq!(first.protection_key, 3);
+        assert_eq!((first.protection_key, first.own_kib), (3, 12));
         assert!(first.has(b"mw") && !first.has(b"gd"));
         assert_eq!(entries[1].name, b"[vdso]");
         assert_eq!((entries[1].prot, entries[1].shared), (5, false));

@@ -9,7 +9,8 @@ use crate::state::Pid;
 pub struct Status {
     pub comm: Vec<u8>,
     pub umask: u32,
-    pub tracer: Pid,
+    /// Who traces it; one outside our PID namespace is not seen.
+    pub tracer: Option<Pid>,
     /// Real, effective, saved, file system.
     pub uids: [u32; 4],
     pub gids: [u32; 4],
@@ -57,7 +58,7 @@ impl Status {
             let hex = || u64::from_str_radix(value, 16).ok();
             match name {
                 b"Umask" => status.umask = u32::from_str_radix(value, 8).ok()?,
-                b"TracerPid" => status.tracer = Pid(value.parse().ok()?),
+                b"TracerPid" => status.tracer = Some(Pid(value.parse().ok()?)).filter(|tracer| tracer.0 != 0),
                 b"Uid" => status.uids = four(value)?,
                 b"Gid" => status.gids = four(value)?,
                 b"Groups" => status.groups = words(value)?,

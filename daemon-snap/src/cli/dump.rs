@@ -1,0 +1,115 @@
+//! `fastboot dump`: any process tree into one image file.
+
+use daemon_snap::dump::{self, CollectOptions, TreeSelector};
+use daemon_snap::state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
+use daemon_snap::{Error, encode};
+use image_store::evidence::TextEvidence;
+use image_store::writer::Durability;
+use image_store::{Digest, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence, SectionKind, UnitEvidence};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Write a process and all its descendants to an image; the tree ends unless it is told to go on
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Root of the tree
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(2..))]
+    pid: i32,
+    /// Image to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Let the tree go on afterwards
+    #[arg(long)]
+    leave_running: bool,
+    /// Print sizes and times
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    processes: usize,
+    threads: usize,
+    pages: u64,
+    image_bytes: u64,
+    state_bytes: usize,
+    freeze_ms: f64,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    // Everything that does not need the tree to stand still comes before.
+    let machine = MachineEvidence::collect(Path::new("/"))?;
+    let mut writer = ImageWriter::create(&args.output)?;
+
+    let mut frozen = dump::freeze(TreeSelector::Root(Pid(args.pid)))?;
+    let tree = frozen.collect(&mut writer, &CollectOptions::default())?;
+    let state = encode::encode(&tree)?;
+    writer.add_section(SectionKind::STATE, TREE_VERSION, &state)?;
+    let evidence = evidence(machine, &tree).encode(&args.output)?;
+    writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence)?;
+    let written = writer.finish(Durability::NoSync)?;
+    let freeze_ms = frozen.since().elapsed().as_secs_f64() * 1e3;
+    let ended = if args.leave_running { frozen.thaw() } else { frozen.kill() };
+    if let Err(e) = ended {
+        remove(&args.output, &e);
+        return Err(e.into());
+    }
+
+    if args.json {
+        let report = Report {
+            processes: tree.processes.len(),
+            threads: tree.processes.iter().map(|process| process.threads.len()).sum(),
+            pages: tree.page_count(),
+            image_bytes: written.len_bytes,
+            state_bytes: state.len(),
+            freeze_ms,
+        };
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(0)
+}
+
+/// A failed dump leaves no image that could be taken for a good one.
+fn remove(image: &Path, because: &Error) {
+    if let Err(e) = std::fs::remove_file(image) {
+        tracing::warn!(image = %image.display(), "image of a dump that failed ({because}) could not be removed: {e}");
+    }
+}
+
+/// The machine, and all programs and libraries that are mapped. A tree that is no unit has no unit text.
+fn evidence(machine: MachineEvidence, tree: &TreeV1) -> EvidenceV1 {
+    let none = TextEvidence { path: PathBuf::new(), digest: Digest::of(b"") };
+    EvidenceV1 {
+        machine,
+        unit: UnitEvidence { fragment: none, drop_ins: Vec::new() },
+        files: mapped_files(tree),
+        environment_files: Vec::new(),
+        users: Vec::new(),
+        groups: Vec::new(),
+    }
+}
+
+fn mapped_files(tree: &TreeV1) -> Vec<FileEvidence> {
+    let mut mapped: Vec<_> = tree
+        .processes
+        .iter()
+        .flat_map(|process| {
+            let areas = process.mm.vmas.iter().filter_map(|vma| match vma.backing {
+                daemon_snap::state::BackingV1::Inode { inode, .. } if !vma.shared => Some(inode),
+                _ => None,
+            });
+            areas.chain([process.exe])
+        })
+        .collect();
+    mapped.sort_unstable();
+    mapped.dedup();
+    let paths = mapped.into_iter().filter_map(|id| match &tree.inodes[id.0 as usize].kind {
+        InodeKindV1::Path { path } => Some(path.as_path().to_owned()),
+        _ => None,
+    });
+    // A path that evidence cannot express (not UTF-8) is checked by the restore itself, by opening it.
+    paths
+        .filter(|path| path.to_str().is_some())
+        .filter_map(|path| FileEvidence::collect(Path::new("/"), &path, false).ok())
+        .collect()
+}

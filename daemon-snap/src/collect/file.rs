@@ -1,0 +1,249 @@
+//! Descriptor tables and the open file descriptions behind them.
+
+use super::epoll::Targets;
+use super::inode::Handle;
+use super::pipe::Pipes;
+use super::unix::UnixSockets;
+use super::{Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, refused, signalfd, timerfd};
+use crate::error::{Error, Part, Result};
+use crate::inspect::{Member, Spaces};
+use crate::state::{FdV1, FileId, FileKindV1, FileV1, Pid, PipeV1, TargetFd};
+use crate::sys::proc::{self, FdInfo};
+use crate::sys::{fdquery, kcmp, pidfd};
+use nix::sys::stat::stat;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// All descriptors of the tree.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    /// In the order of the members.
+    pub tables: Vec<Vec<FdV1>>,
+    pub files: Vec<FileV1>,
+    pub pipes: Vec<PipeV1>,
+}
+
+/// An open file description under one of the numbers it has.
+#[derive(Clone, Debug)]
+pub(super) struct Description {
+    pub id: FileId,
+    pub pid: Pid,
+    pub fd: TargetFd,
+    pub dev: u64,
+    pub ino: u64,
+    pub link: Vec<u8>,
+}
+
+impl Description {
+    /// For blockers.
+    pub fn part(&self) -> Part {
+        Part::Fd(self.fd)
+    }
+}
+
+/// One entry of one table.
+struct Slot {
+    owner: usize,
+    description: Description,
+    info: FdInfo,
+}
+
+/// Reads all tables, finds out which entries share a description, and asks each description what it is.
+pub(crate) fn collect_descriptors(
+    members: &[Member],
+    inodes: &mut Inodes<'_>,
+    blockers: &mut Blockers,
+) -> Result<Descriptors> {
+    let mut slots = read_tables(members, blockers)?;
+    let firsts = number_descriptions(&mut slots)?;
+    let by_number = slots.iter().map(|s| ((s.description.pid, s.description.fd), s.description.id)).collect();
+    let descriptions: Vec<Description> = firsts.iter().map(|&slot| slots[slot].description.clone()).collect();
+
+    let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
+    let duplicate = |file: &Description| -> Result<OwnedFd> {
+        let Some(pidfd) = pidfds.get(&file.pid) else {
+            return Err(Error::Internal { step: "duplicate descriptor", message: "of an unknown process".into() });
+        };
+        pidfd::get_fd(pidfd.as_fd(), file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd))
+    };
+    let mut kinds = Kinds {
+        spaces: inodes.spaces(),
+        targets: Targets { by_number: &by_number, files: &descriptions },
+        pipes: Pipes::default(),
+        unix: UnixSockets::new(&descriptions, inodes.spaces(), inodes.options()),
+        inet: inet::InetSockets::new(inodes.spaces(), inodes.options()),
+    };
+    let mut files = Vec::with_capacity(firsts.len());
+    for &slot in &firsts {
+        let slot = &slots[slot];
+        let file = &slot.description;
+        let fd = duplicate(file)?;
+        let kind = kinds.collect(slot, &fd, inodes);
+        // With a blocker nothing is written, so that the stand-in is never seen.
+        let kind = blockers.note(file.pid, file.part(), kind)?;
+        let kind = kind.unwrap_or(FileKindV1::EventFd { count: 0, semaphore: false });
+        let fail = |step| failed(step, file.pid, file.fd);
+        let opath = slot.info.flags & libc::O_PATH != 0;
+        files.push(FileV1 {
+            id: file.id,
+            flags: fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?,
+            owner: if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? },
+            kind,
+        });
+    }
+    let pipes = kinds.pipes.collect(duplicate, blockers)?;
+
+    let mut tables = vec![Vec::new(); members.len()];
+    slots.sort_by_key(|slot| (slot.owner, slot.description.fd));
+    for slot in &slots {
+        let (fd, file) = (slot.description.fd, slot.description.id);
+        tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
+    }
+    Ok(Descriptors { tables, files, pipes })
+}
+
+fn read_tables(members: &[Member], blockers: &mut Blockers) -> Result<Vec<Slot>> {
+    let mut slots = Vec::new();
+    for (owner, member) in members.iter().enumerate() {
+        let pid = member.pid;
+        for fd in proc::fds(pid)? {
+            let link = proc::read_link(pid, &format!("fd/{fd}"))?;
+            let info = FdInfo::of(pid, fd)?;
+            if info.locked {
+                blockers.add(pid, Part::Fd(fd), format!("a locked file ({})", String::from_utf8_lossy(&link)));
+            }
+            let stat = stat(format!("/proc/{pid}/fd/{fd}").as_str()).map_err(failed("stat", pid, fd))?;
+            let (dev, ino) = (stat.st_dev, stat.st_ino);
+            slots.push(Slot { owner, description: Description { id: FileId(0), pid, fd, dev, ino, link }, info });
+        }
+    }
+    Ok(slots)
+}
+
+/// Gives equal descriptions equal ids, in the order of first appearance. Returns the first slot of each.
+///
+/// Comparing each with each would be quadratic: whatever differs in something cheap is not compared at all, the rest is
+/// sorted by the order that the kernel defines.
+fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
+    let mut order: Vec<usize> = (0..slots.len()).collect();
+    let key = |slot: &Slot| {
+        let d = &slot.description;
+        (d.dev, d.ino, slot.info.pos, slot.info.flags, d.link.clone())
+    };
+    order.sort_by_cached_key(|&at| key(&slots[at]));
+    let mut trouble = None;
+    let mut same = |slots: &[Slot], a: usize, b: usize| -> Ordering {
+        let (x, y) = (&slots[a].description, &slots[b].description);
+        kcmp::compare_files((x.pid, x.fd), (y.pid, y.fd)).unwrap_or_else(|e| {
+            trouble.get_or_insert(failed("kcmp", x.pid, x.fd)(e));
+            Ordering::Equal
+        })
+    };
+    let mut first_of = vec![0; slots.len()];
+    for group in order.chunk_by_mut(|&a, &b| key(&slots[a]) == key(&slots[b])) {
+        group.sort_by(|&a, &b| same(slots, a, b));
+        for equal in group.chunk_by(|&a, &b| same(slots, a, b).is_eq()) {
+            let first = equal.iter().copied().min().unwrap_or_default();
+            for &at in equal {
+                first_of[at] = first;
+            }
+        }
+    }
+    if let Some(e) = trouble {
+        return Err(e);
+    }
+    let mut firsts = Vec::new();
+    for at in 0..slots.len() {
+        slots[at].description.id = if first_of[at] == at {
+            firsts.push(at);
+            FileId(firsts.len() as u32 - 1)
+        } else {
+            slots[first_of[at]].description.id
+        };
+    }
+    Ok(firsts)
+}
+
+/// What the kinds need to know of each other.
+struct Kinds<'a> {
+    spaces: &'a Spaces,
+    targets: Targets<'a>,
+    pipes: Pipes,
+    unix: UnixSockets<'a>,
+    inet: inet::InetSockets<'a>,
+}
+
+impl Kinds<'_> {
+    fn collect(&mut self, slot: &Slot, fd: &OwnedFd, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+        let (file, info) = (&slot.description, &slot.info);
+        match file.link.as_slice() {
+            link if link.starts_with(b"/") => {
+                let magic = format!("/proc/{}/fd/{}", file.pid, file.fd);
+                let handle = Handle {
+                    magic: &magic,
+                    link,
+                    by_name_only: info.flags & libc::O_PATH != 0,
+                    writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
+                };
+                let inode = inodes.intern(file.pid, handle)?;
+                Ok(FileKindV1::Inode { inode, pos: info.pos })
+            }
+            link if link.starts_with(b"pipe:[") => self.pipes.add(file, info.flags),
+            link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
+            b"anon_inode:[eventfd]" => eventfd::collect(info),
+            b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),
+            b"anon_inode:[timerfd]" => timerfd::collect(info),
+            b"anon_inode:[signalfd]" => signalfd::collect(info),
+            b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
+                inotify::collect(file, fd.as_fd(), info, self.spaces)
+            }
+            link => refused(describe(link)),
+        }
+    }
+
+    fn collect_socket(&mut self, file: &Description, fd: &OwnedFd, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+        const SO_DOMAIN: i32 = 39;
+        let domain = fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, SO_DOMAIN)
+            .map_err(|e| Trouble::Failed(failed("SO_DOMAIN", file.pid, file.fd)(e)))?;
+        match domain {
+            libc::AF_UNIX => self.unix.collect(file, fd.as_fd(), inodes),
+            libc::AF_INET | libc::AF_INET6 => self.inet.collect(file, fd.as_fd()),
+            libc::AF_NETLINK => refused("a netlink socket"),
+            libc::AF_PACKET => refused("a packet socket"),
+            libc::AF_VSOCK => refused("a vsock socket"),
+            libc::AF_ALG => refused("a kernel crypto socket (AF_ALG)"),
+            libc::AF_BLUETOOTH => refused("a bluetooth socket"),
+            other => refused(format!("a socket of address family {other}")),
+        }
+    }
+}
+
+/// What we cannot carry, by the name that the kernel has for it.
+fn describe(link: &[u8]) -> String {
+    let known: [(&[u8], &str); 14] = [
+        (b"anon_inode:[io_uring]", "an io_uring ring"),
+        (b"anon_inode:[userfaultfd]", "a userfaultfd"),
+        (b"anon_inode:[fanotify]", "a fanotify group"),
+        (b"anon_inode:[perf_event]", "a perf event"),
+        (b"anon_inode:[pidfd]", "a pidfd"),
+        (b"pidfd:", "a pidfd"),
+        (b"anon_inode:bpf", "an eBPF object"),
+        (b"anon_inode:btf", "an eBPF object"),
+        (b"anon_inode:seccomp", "a seccomp listener"),
+        (b"anon_inode:landlock", "a landlock ruleset"),
+        (b"anon_inode:[landlock", "a landlock ruleset"),
+        (b"anon_inode:kvm", "a KVM object"),
+        (b"anon_inode:dmabuf", "a DMA buffer"),
+        (b"anon_inode:[fscontext]", "a file system context"),
+    ];
+    if let Some((_, name)) = known.iter().find(|(prefix, _)| link.starts_with(prefix)) {
+        return (*name).to_owned();
+    }
+    let shown = String::from_utf8_lossy(link);
+    let namespaces = ["mnt:", "net:", "uts:", "ipc:", "pid:", "user:", "cgroup:", "time:"];
+    match namespaces.iter().any(|prefix| shown.starts_with(prefix)) {
+        true => format!("a namespace descriptor ({shown})"),
+        false => format!("a descriptor of a kind that is not known ({shown})"),
+    }
+}

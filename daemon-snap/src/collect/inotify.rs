@@ -1,0 +1,89 @@
+//! inotify(7): watches, whose paths the kernel has forgotten.
+
+use super::file::Description;
+use super::{Found, failed, refused};
+use crate::inspect::Spaces;
+use crate::state::{FileKindV1, InotifyWatchV1, RawPath};
+use crate::sys::fdquery;
+use crate::sys::proc::{self, FdInfo, InotifyMark};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{fstat, fstatat};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+/// The watches of one inotify descriptor.
+pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo, spaces: &Spaces) -> Found<FileKindV1> {
+    let Some(marks) = info.inotify_marks() else {
+        return refused("an inotify descriptor of which this kernel does not tell enough");
+    };
+    if fdquery::unread_bytes(fd).map_err(failed("read inotify queue", file.pid, file.fd))? > 0 {
+        return refused("an inotify descriptor with unread events");
+    }
+    let mounts = if marks.is_empty() { Vec::new() } else { mounts(spaces)? };
+    let mut watches = Vec::with_capacity(marks.len());
+    for mark in marks {
+        let Some(path) = path_of(&mark, &mounts, spaces) else {
+            return refused(format!("an inotify watch on a file whose path is not known (inode {})", mark.ino));
+        };
+        watches.push(InotifyWatchV1 { wd: mark.wd, path, mask: mark.mask });
+    }
+    watches.sort_by_key(|watch| watch.wd);
+    Ok(FileKindV1::Inotify { watches })
+}
+
+/// Mount points with the device that the kernel names in fdinfo.
+fn mounts(spaces: &Spaces) -> Found<Vec<(u32, RawPath)>> {
+    let text = proc::read(spaces.main, "mountinfo")?;
+    let mounts = text.split(|&b| b == b'\n').filter_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+        let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
+        let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
+        Some((device, RawPath(unescaped(fields.get(4)?))))
+    });
+    Ok(mounts.collect())
+}
+
+/// Blank, tab, newline and backslash are written as three octal digits.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let code = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(code.unwrap_or(field[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    plain
+}
+
+/// Asks each mount of the file system for the file with this handle, and believes a path only if it leads there.
+fn path_of(mark: &InotifyMark, mounts: &[(u32, RawPath)], spaces: &Spaces) -> Option<RawPath> {
+    for (_, point) in mounts.iter().filter(|(device, _)| *device == mark.sdev) {
+        let reachable = spaces.reachable(point);
+        // A mount point may be anything; opening a FIFO must not wait.
+        let mount = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&reachable);
+        let Ok(mount) = mount else { continue };
+        let Ok(file) = fdquery::open_handle(mount.as_fd(), mark.handle_type, &mark.handle) else { continue };
+        let Ok(link) = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) else { continue };
+        let path = RawPath(link.into_os_string().into_vec());
+        let there = fstatat(nix::fcntl::AT_FDCWD, &spaces.reachable(&path), AtFlags::AT_SYMLINK_NOFOLLOW);
+        if let (Ok(there), Ok(here)) = (there, fstat(&file))
+            && (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+        {
+            return Some(path);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        assert_eq!(unescaped(br"/a b\c"), br"/a b\c");
+    }
+}

@@ -1,0 +1,157 @@
+//! Address spaces: areas and layout. Their pages are read later (`pages`).
+
+use super::{Blockers, Found, Inodes, refused};
+use crate::error::{Part, Result};
+use crate::inspect::Member;
+use crate::state::{Addr, BackingV1, MmLayoutV1, Pid, VmaFlagsV1, VmaV1};
+use crate::sys::proc::{self, MapsEntry, Stat, parse_smaps};
+
+/// An address space as seen from outside.
+#[derive(Debug)]
+pub(crate) struct AddressSpace {
+    /// Without `brk`, which only the process itself can tell.
+    pub layout: MmLayoutV1,
+    pub auxv: Vec<u8>,
+    pub areas: Vec<Area>,
+}
+
+/// An area and what only the dump needs to know about it.
+#[derive(Debug)]
+pub(crate) struct Area {
+    pub vma: VmaV1,
+    /// The kernel counts anonymous pages in it.
+    pub has_own_pages: bool,
+}
+
+impl Area {
+    /// Whether pages of this area travel in the image.
+    pub fn carries_pages(&self) -> bool {
+        let flags = &self.vma.flags;
+        let kind = matches!(self.vma.backing, BackingV1::Anon | BackingV1::Inode { .. });
+        kind && !self.vma.shared && !flags.wipe_on_fork && !flags.droppable
+    }
+}
+
+impl AddressSpace {
+    /// Where the vDSO lies.
+    pub fn vdso(&self) -> Option<&VmaV1> {
+        self.areas.iter().map(|area| &area.vma).find(|vma| vma.backing == BackingV1::Vdso)
+    }
+}
+
+/// The address space of a process.
+pub(crate) fn collect_address_space(
+    member: &Member,
+    inodes: &mut Inodes<'_>,
+    blockers: &mut Blockers,
+) -> Result<AddressSpace> {
+    let pid = member.pid;
+    let mut vvar_parts = 0;
+    let mut areas = Vec::new();
+    for entry in parse_smaps(&proc::read(pid, "smaps")?)? {
+        // Ours from an earlier restore, and the one that every process has without asking.
+        if entry.name == b"[anon:fastboot]" || entry.name == b"[vsyscall]" {
+            continue;
+        }
+        let part = Part::Mapping(entry.start);
+        for kind in inspect_flags(&entry) {
+            blockers.add(pid, part, kind);
+        }
+        let backing = backing(pid, &entry, &mut vvar_parts, inodes);
+        let Some(backing) = blockers.note(pid, part, backing)? else { continue };
+        areas.push(Area { vma: area(&entry, backing), has_own_pages: entry.own_kib > 0 });
+    }
+    let space = AddressSpace { layout: layout(&member.stat), auxv: proc::read(pid, "auxv")?, areas };
+    if space.vdso().is_none() {
+        blockers.add(pid, Part::Process, "no vDSO");
+    }
+    Ok(space)
+}
+
+fn layout(stat: &Stat) -> MmLayoutV1 {
+    MmLayoutV1 {
+        start_code: stat.start_code,
+        end_code: stat.end_code,
+        start_data: stat.start_data,
+        end_data: stat.end_data,
+        start_brk: stat.start_brk,
+        brk: Addr(0),
+        start_stack: stat.start_stack,
+        arg_start: stat.arg_start,
+        arg_end: stat.arg_end,
+        env_start: stat.env_start,
+        env_end: stat.env_end,
+    }
+}
+
+fn is_of_kernel(entry: &MapsEntry) -> bool {
+    entry.name == b"[vdso]" || entry.name.starts_with(b"[vvar")
+}
+
+/// Kinds of memory that mmap and madvise cannot make again.
+fn inspect_flags(entry: &MapsEntry) -> Vec<String> {
+    let mut kinds = Vec::new();
+    let mut refuse = |flags: &[&[u8; 2]], kind: &str| {
+        if flags.iter().any(|flag| entry.has(flag)) {
+            kinds.push(kind.to_owned());
+        }
+    };
+    refuse(&[b"ht"], "hugetlb memory");
+    refuse(&[b"um", b"uw", b"ui"], "registered with a userfaultfd");
+    refuse(&[b"ss"], "a shadow stack");
+    if !is_of_kernel(entry) {
+        refuse(&[b"io", b"pf"], "device memory");
+        refuse(&[b"sl"], "sealed (mseal)");
+        refuse(&[b"gu"], "memory with guard pages (MADV_GUARD_INSTALL)");
+    }
+    if entry.protection_key != 0 {
+        kinds.push(format!("memory with protection key {}", entry.protection_key));
+    }
+    kinds
+}
+
+fn backing(pid: Pid, entry: &MapsEntry, vvar_parts: &mut u8, inodes: &mut Inodes<'_>) -> Found<BackingV1> {
+    match entry.name.as_slice() {
+        b"[vdso]" => Ok(BackingV1::Vdso),
+        b"[uprobes]" => refused("a uprobe area"),
+        name if name.starts_with(b"[vvar") => {
+            let part = *vvar_parts;
+            *vvar_parts += 1;
+            Ok(BackingV1::Vvar { part })
+        }
+        _ if entry.ino == 0 => Ok(BackingV1::Anon),
+        _ => {
+            let inode = inodes.of_mapping(pid, entry)?;
+            let may_write = entry.shared && entry.has(b"mw");
+            Ok(BackingV1::Inode { inode, offset: entry.offset, may_write })
+        }
+    }
+}
+
+fn area(entry: &MapsEntry, backing: BackingV1) -> VmaV1 {
+    let named = |prefix: &[u8]| Some(entry.name.strip_prefix(prefix)?.strip_suffix(b"]")?.to_vec());
+    let has = |flag| entry.has(flag);
+    VmaV1 {
+        start: entry.start,
+        end: entry.end,
+        prot: entry.prot,
+        shared: entry.shared,
+        backing,
+        flags: VmaFlagsV1 {
+            grows_down: has(b"gd"),
+            locked: has(b"lo"),
+            lock_on_fault: has(b"lf"),
+            sequential: has(b"sr"),
+            random: has(b"rr"),
+            dont_fork: has(b"dc"),
+            dont_dump: has(b"dd"),
+            wipe_on_fork: has(b"wf"),
+            droppable: has(b"dp"),
+            no_reserve: has(b"nr"),
+            huge_page: has(b"hg"),
+            no_huge_page: has(b"nh"),
+            mergeable: has(b"mg"),
+        },
+        name: named(b"[anon:").or_else(|| named(b"[anon_shmem:")),
+    }
+}

@@ -1,0 +1,260 @@
+//! Unix sockets: sock_diag for what connects them, our duplicates for queue and options.
+
+use super::file::Description;
+use super::socket_options::{Defaults, has_filter};
+use super::{CollectOptions, Found, Inodes, failed, refused};
+use crate::error::{Error, Result};
+use crate::inspect::Spaces;
+use crate::state::{FileId, FileKindV1, RawPath, RebindV1, SocketNodeV1, UnixSocketV1, UnixStateV1};
+use crate::sys::fdquery::{self, PeekOffset};
+use crate::sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
+use crate::sys::netns;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{SFlag, fstatat};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+
+const JOURNAL_STDOUT: &[u8] = b"/run/systemd/journal/stdout";
+/// More than the largest message that default buffer limits let through.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// What all unix sockets of the tree need.
+#[derive(Debug)]
+pub(super) struct UnixSockets<'a> {
+    spaces: &'a Spaces,
+    options: &'a CollectOptions,
+    by_inode: HashMap<u32, FileId>,
+    /// Asked once, when the first unix socket is met.
+    table: Option<HashMap<u32, UnixDiag>>,
+    defaults: Defaults<'a>,
+}
+
+impl<'a> UnixSockets<'a> {
+    pub fn new(files: &[Description], spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
+        let sockets = files.iter().filter(|file| file.link.starts_with(b"socket:["));
+        let by_inode = sockets.map(|file| (file.ino as u32, file.id)).collect();
+        Self { spaces, options, by_inode, table: None, defaults: Defaults::new(spaces) }
+    }
+
+    /// One unix socket.
+    pub fn collect(&mut self, file: &Description, fd: BorrowedFd<'_>, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+        let fail = |step| failed(step, file.pid, file.fd);
+        let socket_type = fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_TYPE).map_err(fail("SO_TYPE"))?;
+        let address = unix_name(&fdquery::socket_address(fd, false).map_err(fail("getsockname"))?);
+        if let Some(rebind) = self.rebind(file, fd, socket_type, &address) {
+            return Ok(FileKindV1::Rebind(rebind));
+        }
+        let Some(diag) = self.diag(file.ino as u32)? else {
+            return refused("a unix socket of another network namespace");
+        };
+        if has_filter(fd) {
+            return refused("a unix socket with a packet filter");
+        }
+        let state = self.state(file, fd, socket_type, &diag)?;
+        let queue = match state {
+            UnixStateV1::Listening { .. } => Vec::new(),
+            _ => queue(file, fd, socket_type)?,
+        };
+        let node = self.node(file, &address, &diag, inodes)?;
+        let options = self.defaults.changed((file.pid, file.fd), fd, (libc::AF_UNIX, socket_type, 0))?;
+        Ok(FileKindV1::Unix(UnixSocketV1 {
+            socket_type,
+            address,
+            node,
+            state,
+            shutdown: diag.shutdown,
+            queue,
+            options,
+        }))
+    }
+
+    /// Sockets that the new boot provides.
+    fn rebind(&self, file: &Description, fd: BorrowedFd<'_>, socket_type: i32, address: &[u8]) -> Option<RebindV1> {
+        let peer = fdquery::socket_address(fd, true).ok().map(|peer| unix_name(&peer));
+        if let Some(peer) = peer {
+            let journal = self.options.unit && socket_type == libc::SOCK_STREAM && peer == JOURNAL_STDOUT;
+            return journal.then_some(RebindV1::JournalStream { stdio: if file.fd.0 == 2 { 2 } else { 1 } });
+        }
+        let given = |socket: &&super::ActivationSocket| socket.address == address && socket.socket_type == socket_type;
+        let socket = self.options.activation.iter().find(given).filter(|_| !address.is_empty())?;
+        Some(RebindV1::Activation {
+            address: socket.address.clone(),
+            socket_type,
+            name: socket.name.clone(),
+        })
+    }
+
+    fn diag(&mut self, ino: u32) -> Result<Option<UnixDiag>> {
+        let table = match self.table.take() {
+            Some(table) => table,
+            None => {
+                let fail = |e| Error::kernel("ask for unix sockets", "sock_diag", e);
+                let (kind, protocol) = (libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG);
+                let netlink = netns::socket(self.spaces.net(), libc::AF_NETLINK, kind, protocol).map_err(fail)?;
+                sock_diag::unix_sockets(netlink.as_fd()).map_err(fail)?
+            }
+        };
+        Ok(self.table.insert(table).get(&ino).copied())
+    }
+
+    fn state(&mut self, file: &Description, fd: BorrowedFd<'_>, socket_type: i32, diag: &UnixDiag) -> Found<UnixStateV1> {
+        if diag.state == STATE_LISTENING {
+            if diag.receive_queue > 0 {
+                return refused("a listener with a pending connection");
+            }
+            return Ok(UnixStateV1::Listening { backlog: diag.send_queue });
+        }
+        let inside = diag.peer.and_then(|peer| self.by_inode.get(&peer).copied());
+        let peer_name = match fdquery::socket_address(fd, true) {
+            Ok(address) => Some(unix_name(&address)),
+            Err(Errno::ENOTCONN) => None,
+            Err(e) => return Err(failed("getpeername", file.pid, file.fd)(e).into()),
+        };
+        if socket_type == libc::SOCK_DGRAM {
+            return self.datagram_state(file, fd, diag, inside, peer_name);
+        }
+        match (diag.peer, inside) {
+            (_, Some(peer)) => Ok(UnixStateV1::Pair { peer }),
+            (Some(0), _) => Ok(UnixStateV1::PeerGone),
+            (None, _) if diag.state == STATE_CONNECTED => Ok(UnixStateV1::PeerGone),
+            (None, _) => Ok(UnixStateV1::Unconnected),
+            (Some(_), None) => refused(outside(fd, &peer_name.unwrap_or_default())),
+        }
+    }
+
+    fn datagram_state(
+        &mut self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        diag: &UnixDiag,
+        inside: Option<FileId>,
+        peer_name: Option<Vec<u8>>,
+    ) -> Found<UnixStateV1> {
+        let Some(address) = peer_name else { return Ok(UnixStateV1::Unconnected) };
+        if let (Some(peer), Some(peer_ino)) = (inside, diag.peer) {
+            let back = self.diag(peer_ino)?.and_then(|peer| peer.peer);
+            if back == Some(file.ino as u32) {
+                return Ok(UnixStateV1::Pair { peer });
+            }
+        }
+        match (address.is_empty(), diag.peer) {
+            (false, _) => Ok(UnixStateV1::ConnectedTo { address }),
+            (true, None | Some(0)) => Ok(UnixStateV1::PeerGone),
+            (true, Some(_)) if inside.is_some() => refused("a datagram socket connected one way to an unnamed socket"),
+            (true, Some(_)) => refused(outside(fd, &address)),
+        }
+    }
+
+    /// Owner and mode of the path, if it still leads here.
+    fn node(
+        &self,
+        file: &Description,
+        address: &[u8],
+        diag: &UnixDiag,
+        inodes: &mut Inodes<'_>,
+    ) -> Found<Option<SocketNodeV1>> {
+        if address.first().is_none_or(|&first| first == 0) {
+            return Ok(None);
+        }
+        let path = RawPath(address.to_vec());
+        if address[0] != b'/' {
+            return refused(format!("a unix socket bound to a relative path ({path})"));
+        }
+        // A connection that was accepted has the listener's address, and its path leads to the listener.
+        let of_listener = |(ino, other): (&u32, &UnixDiag)| {
+            *ino != file.ino as u32 && other.state == STATE_LISTENING && other.path_ino == diag.path_ino
+        };
+        if diag.state == STATE_CONNECTED && self.table.iter().flatten().any(of_listener) {
+            return Ok(None);
+        }
+        let reachable = self.spaces.reachable(&path);
+        let stat = match fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(e) => return Err(Error::kernel("stat", path, e).into()),
+        };
+        let is_socket = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
+        if !is_socket || diag.path_ino != Some(stat.st_ino as u32) {
+            return Ok(None);
+        }
+        inodes.note_node(&path, &stat)?;
+        Ok(Some(SocketNodeV1 { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
+    }
+}
+
+/// `sun_path`: abstract names as they are, paths without the NUL at the end.
+fn unix_name(address: &[u8]) -> Vec<u8> {
+    let name = address.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
+    match name.first() {
+        None | Some(0) => name.to_vec(),
+        Some(_) => name.split(|&b| b == 0).next().unwrap_or_default().to_vec(),
+    }
+}
+
+/// Names the other end for people.
+fn outside(fd: BorrowedFd<'_>, peer_name: &[u8]) -> String {
+    let pid = fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PEERCRED).unwrap_or_default();
+    let name = match peer_name {
+        [] => "an unnamed socket".to_owned(),
+        [0, name @ ..] => format!("@{}", String::from_utf8_lossy(name)),
+        name => String::from_utf8_lossy(name).into_owned(),
+    };
+    match pid {
+        0 => format!("a unix socket connected to {name} outside the tree"),
+        _ => format!("a unix socket connected to {name} outside the tree (pid {pid})"),
+    }
+}
+
+/// Unread messages, which stay unread.
+fn queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Found<Vec<Vec<u8>>> {
+    let fail = |step| failed(step, file.pid, file.fd);
+    let readable = fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))? & libc::POLLIN != 0;
+    let stream = socket_type == libc::SOCK_STREAM;
+    let unread = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
+    if !readable || (stream && unread == 0) {
+        return Ok(Vec::new());
+    }
+    let mut messages = Vec::new();
+    let offset = PeekOffset::begin(fd).map_err(fail("SO_PEEK_OFF"))?;
+    let buffer_bytes = if stream { unread } else { MAX_MESSAGE_BYTES };
+    let mut left = unread;
+    while let Some(message) = fdquery::peek_message(fd, buffer_bytes).map_err(fail("look at the queue"))? {
+        if message.descriptors {
+            return refused("a unix socket with unread descriptors (SCM_RIGHTS)");
+        }
+        if message.truncated {
+            return refused("a unix socket with an unread message that is too long");
+        }
+        if message.named {
+            return refused("a unix socket with unread datagrams that name their sender");
+        }
+        // The end of a connection reads as an empty message.
+        if message.bytes.is_empty() && socket_type != libc::SOCK_DGRAM {
+            break;
+        }
+        left = left.saturating_sub(message.bytes.len());
+        messages.push(message.bytes);
+        if stream && left == 0 {
+            break;
+        }
+    }
+    offset.finish().map_err(fail("SO_PEEK_OFF"))?;
+    let credentials = fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED).map_err(fail("SO_PASSCRED"))?;
+    if credentials != 0 && !messages.is_empty() {
+        return refused("a unix socket with unread messages and their credentials (SO_PASSCRED)");
+    }
+    Ok(if stream { vec![messages.concat()] } else { messages })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unix_names_keep_abstract_bytes_and_cut_paths() {
+        assert_eq!(unix_name(b"\x01\x00/run/x\0"), b"/run/x");
+        assert_eq!(unix_name(b"\x01\x00\0name\0"), b"\0name\0");
+        assert_eq!(unix_name(b"\x01\x00"), b"");
+    }
+}

@@ -1,0 +1,97 @@
+//! Directories and files that a reboot takes away although the unit counts on them.
+
+use super::inode::Handle;
+use super::{Blockers, Inodes};
+use crate::error::{Error, Part, Result};
+use crate::inspect::Spaces;
+use crate::state::{InodeId, RawPath, VolatileDirV1};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, SFlag, fstatat};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Directories to be made before the files in them, by path, which puts parents first.
+#[derive(Debug, Default)]
+pub(crate) struct VolatileDirs(BTreeMap<RawPath, VolatileDirV1>);
+
+impl VolatileDirs {
+    /// Keeps all directories above `path`, as far up as the mount point or the volatile root, which somebody else makes.
+    pub fn note_parents(&mut self, spaces: &Spaces, roots: &[PathBuf], path: &RawPath) -> Result<()> {
+        let mut dir = path.as_path();
+        while let Some(parent) = dir.parent() {
+            dir = parent;
+            let raw = RawPath::from_path(dir);
+            if self.0.contains_key(&raw) || roots.iter().any(|root| root == dir) {
+                break;
+            }
+            let Some(above) = dir.parent() else { break };
+            let here = stat_of(spaces, dir)?;
+            if here.st_dev != stat_of(spaces, above)?.st_dev {
+                break;
+            }
+            self.note(raw, &here);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, path: RawPath, stat: &FileStat) {
+        let dir = VolatileDirV1 {
+            path: path.clone(),
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        };
+        self.0.insert(path, dir);
+    }
+
+    pub fn into_list(self) -> Vec<VolatileDirV1> {
+        self.0.into_values().collect()
+    }
+}
+
+fn stat_of(spaces: &Spaces, path: &Path) -> Result<FileStat> {
+    let reachable = spaces.reachable(&RawPath::from_path(path));
+    fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(|e| Error::kernel("stat", path.display(), e))
+}
+
+/// Everything below the volatile roots, whether somebody has it open or not. Returns the files that nobody has.
+pub(crate) fn collect_volatile_files(inodes: &mut Inodes<'_>, blockers: &mut Blockers) -> Result<Vec<InodeId>> {
+    let mut files = Vec::new();
+    let roots = inodes.options().volatile_roots.clone();
+    for root in &roots {
+        // A root that is not there has nothing to carry.
+        if stat_of(inodes.spaces(), root).is_ok() {
+            walk(root, inodes, &mut files, blockers)?;
+        }
+    }
+    Ok(files)
+}
+
+fn walk(dir: &Path, inodes: &mut Inodes<'_>, files: &mut Vec<InodeId>, blockers: &mut Blockers) -> Result<()> {
+    let spaces = inodes.spaces();
+    let reachable = spaces.reachable(&RawPath::from_path(dir));
+    let fail = |e: std::io::Error| Error::io("list", dir.display(), &e);
+    for entry in std::fs::read_dir(&reachable).map_err(fail)? {
+        let path = dir.join(entry.map_err(fail)?.file_name());
+        let raw = RawPath::from_path(&path);
+        let stat = stat_of(spaces, &path)?;
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR => {
+                inodes.dirs.note(raw, &stat);
+                walk(&path, inodes, files, blockers)?;
+            }
+            SFlag::S_IFREG if !inodes.knows(&stat) => {
+                let magic = spaces.reachable(&raw).to_string_lossy().into_owned();
+                let handle = Handle { magic: &magic, link: &raw.0, by_name_only: false, writable: false };
+                let found = inodes.intern(spaces.main, handle);
+                files.extend(blockers.note(spaces.main, Part::Process, found)?);
+            }
+            // Open files have their entry; sockets are made again by who has them.
+            SFlag::S_IFREG | SFlag::S_IFSOCK => {}
+            SFlag::S_IFLNK => blockers.add(spaces.main, Part::Process, format!("a symbolic link in a volatile directory ({raw})")),
+            _ => blockers.add(spaces.main, Part::Process, format!("a special file in a volatile directory ({raw})")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! The dump path: `freeze → inspect → collect → write`, with the way back beside it.
+//!
+//! Until all blockers are known nothing of the tree is touched. Whatever fails afterwards, the tree runs on: registers and
+//! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
+
+use crate::collect::{
+    AddressSpace, Blockers, Descriptors, Directories, Filters, Inodes, OutsideThread, collect_address_space, collect_content,
+    collect_descriptors, collect_directories, collect_insides, collect_pages, collect_process, collect_thread,
+    collect_volatile_files, count_own_pages,
+};
+pub use crate::collect::{ActivationSocket, CollectOptions, PageSink};
+use crate::error::{Blocker, Error, Result};
+pub use crate::freeze::TreeSelector;
+use crate::freeze::{Running, Stopped};
+use crate::inspect::{Member, inspect_members, inspect_tree};
+use crate::state::{Addr, ClocksV1, Pid, ProcessV1, TreeV1, VdsoV1};
+use crate::sys::{proc, vmread};
+use nix::time::{ClockId, clock_gettime};
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// A tree of which every thread is stopped. Dropped, it runs on.
+#[derive(Debug)]
+pub struct Frozen {
+    stopped: Stopped,
+}
+
+/// What [`inspect`] found.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// Why the tree cannot be dumped; empty when it can.
+    pub blockers: Vec<Blocker>,
+    /// Private pages that an image would have to carry at most.
+    pub dirty_pages: u64,
+    pub processes: usize,
+    pub threads: usize,
+    /// How long the tree stood still.
+    pub frozen_for: Duration,
+}
+
+/// Stops every thread of a tree.
+///
+/// # Errors
+/// [`Error::Gone`], [`Error::Refused`] when a thread does not stop, [`Error::Kernel`]. The tree runs on then.
+pub fn freeze(selector: TreeSelector) -> Result<Frozen> {
+    Ok(Frozen { stopped: Running::new(selector).stop()? })
+}
+
+/// Stops a tree for a moment, lists all reasons why it cannot be dumped, and lets it run on.
+///
+/// # Errors
+/// As [`freeze`], and when something cannot be read. Blockers are not errors here.
+pub fn inspect(selector: TreeSelector, options: &CollectOptions) -> Result<Inspection> {
+    let frozen = match freeze(selector) {
+        Ok(frozen) => frozen,
+        Err(Error::Refused(blockers)) => {
+            let frozen_for = Duration::ZERO;
+            return Ok(Inspection { blockers, dirty_pages: 0, processes: 0, threads: 0, frozen_for });
+        }
+        Err(e) => return Err(e),
+    };
+    let since = frozen.since();
+    let members = inspect_members(&frozen.stopped)?;
+    let (mut dirty_pages, mut blockers) = (0, frozen.stopped.blockers().to_vec());
+    match frozen.look(&members, options) {
+        Ok(seen) => {
+            for one in &seen.processes {
+                dirty_pages += count_own_pages(one.process.pid, &one.space)?;
+            }
+        }
+        Err(Error::Refused(found)) => blockers = found,
+        Err(e) => return Err(e),
+    }
+    let threads = members.iter().map(|member| member.threads.len()).sum();
+    frozen.thaw()?;
+    Ok(Inspection { blockers, dirty_pages, processes: members.len(), threads, frozen_for: since.elapsed() })
+}
+
+/// Everything that can be seen from outside.
+struct Seen {
+    processes: Vec<SeenProcess>,
+    tree: TreeV1,
+    /// Where the content of `tree.inodes` is read from.
+    sources: Vec<Option<File>>,
+    /// Where in the vDSO a `syscall` instruction is.
+    gate_offset: u64,
+}
+
+struct SeenProcess {
+    process: ProcessV1,
+    space: AddressSpace,
+    threads: Vec<OutsideThread>,
+}
+
+impl Frozen {
+    /// When the first thread was stopped.
+    pub fn since(&self) -> Instant {
+        self.stopped.since()
+    }
+
+    /// Processes of the tree, parents before children.
+    pub fn pids(&self) -> Vec<Pid> {
+        self.stopped.processes().into_iter().map(|(pid, _)| pid).collect()
+    }
+
+    /// Reads the whole tree; pages go to `sink`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with all blockers, before anything has been written; others when reading or writing fails. The
+    /// tree is as before and still frozen.
+    pub fn collect(&mut self, sink: &mut dyn PageSink, options: &CollectOptions) -> Result<TreeV1> {
+        let members = inspect_members(&self.stopped)?;
+        let Seen { processes, mut tree, sources, gate_offset } = self.look(&members, options)?;
+        for SeenProcess { mut process, space, threads } in processes {
+            let vdso = space.vdso().map_or(Addr(0), |vma| vma.start);
+            collect_insides(&mut process, &threads, Addr(vdso.0 + gate_offset))?;
+            process.mm.runs = collect_pages(process.pid, &space, sink)?;
+            tree.processes.push(process);
+        }
+        for (inode, source) in tree.inodes.iter_mut().zip(&sources) {
+            if let Some(file) = source {
+                inode.content = collect_content(file, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
+            }
+        }
+        Ok(tree)
+    }
+
+    /// Lets the tree run on as if nothing had happened.
+    ///
+    /// # Errors
+    /// When a thread cannot be let go.
+    pub fn thaw(self) -> Result<()> {
+        self.stopped.thaw()
+    }
+
+    /// Ends the tree.
+    ///
+    /// # Errors
+    /// When a process cannot be killed.
+    pub fn kill(self) -> Result<()> {
+        self.stopped.kill()
+    }
+
+    /// Looks at everything from outside and gathers all blockers.
+    fn look(&self, members: &[Member], options: &CollectOptions) -> Result<Seen> {
+        let mut blockers = Blockers::from(self.stopped.blockers());
+        if members.is_empty() {
+            return Err(Error::Refused(blockers.into_list()));
+        }
+        let spaces = inspect_tree(members, options, &mut blockers)?;
+        let mut inodes = Inodes::new(&spaces, options);
+        let mut filters = Filters::new()?;
+
+        let Descriptors { tables, mut files, pipes } = collect_descriptors(members, &mut inodes, &mut blockers)?;
+        let mut halves = Vec::with_capacity(members.len());
+        for member in members {
+            let space = collect_address_space(member, &mut inodes, &mut blockers)?;
+            let directories = collect_directories(member, &mut inodes, &mut files, &mut blockers)?;
+            let mut threads = Vec::with_capacity(member.threads.len());
+            for (tid, status) in &member.threads {
+                threads.extend(collect_thread(member, *tid, status, &mut filters, &mut blockers)?);
+            }
+            halves.push((space, directories, threads));
+        }
+        let volatile_files = collect_volatile_files(&mut inodes, &mut blockers)?;
+        let blockers = blockers.into_list();
+        if !blockers.is_empty() {
+            return Err(Error::Refused(blockers));
+        }
+
+        let mut processes = Vec::with_capacity(members.len());
+        for ((member, (space, directories, threads)), fds) in members.iter().zip(halves).zip(tables) {
+            let mut process = whole(member, members, &space, directories, &threads)?;
+            process.fds = fds;
+            processes.push(SeenProcess { process, space, threads });
+        }
+        let (vdso, gate_offset) = find_vdso(&processes)?;
+        let clocks = read_clocks(spaces.main)?;
+        let (inodes, sources, dirs) = inodes.into_parts();
+        let tree = TreeV1 {
+            clocks,
+            vdso,
+            processes: Vec::new(),
+            files,
+            inodes,
+            pipes,
+            seccomp_filters: filters.into_list(),
+            volatile_dirs: dirs.into_list(),
+            volatile_files,
+        };
+        Ok(Seen { processes, tree, sources, gate_offset })
+    }
+}
+
+fn whole(
+    member: &Member,
+    members: &[Member],
+    space: &AddressSpace,
+    directories: Option<Directories>,
+    threads: &[OutsideThread],
+) -> Result<ProcessV1> {
+    let parent = Some(member.stat.ppid).filter(|ppid| members.iter().any(|other| other.pid == *ppid));
+    let Some(directories) = directories else {
+        return Err(Error::Internal { step: "collect", message: "a blocker that is not listed".into() });
+    };
+    let threads = threads.iter().map(|outside| outside.thread.clone()).collect();
+    collect_process(member, parent, space, directories, threads)
+}
+
+/// The vDSO of the tree, and where in it a `syscall` instruction is. The kernel gives all processes the same one, though
+/// at different addresses.
+fn find_vdso(processes: &[SeenProcess]) -> Result<(VdsoV1, u64)> {
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    let absent = || Error::Internal { step: "collect", message: "no usable vDSO".into() };
+    let first = processes.first().ok_or_else(absent)?;
+    let pid = first.process.pid;
+    let area = first.space.vdso().ok_or_else(absent)?;
+    let bytes = vmread::read(pid, area.start, area.len_bytes() as usize)
+        .map_err(|e| Error::kernel("read vDSO", format!("pid {pid}"), e))?;
+    let gate = bytes.windows(2).position(|pair| pair == SYSCALL).ok_or_else(absent)?;
+    Ok((VdsoV1 { digest: *blake3::hash(&bytes).as_bytes(), len_bytes: area.len_bytes() }, gate as u64))
+}
+
+/// Clocks as the tree sees them: ours, moved by the difference of the time namespaces.
+fn read_clocks(main: Pid) -> Result<ClocksV1> {
+    let own = Pid(std::process::id() as i32);
+    let now = |clock| -> Result<i64> {
+        let time = clock_gettime(clock).map_err(|e| Error::kernel("clock_gettime", clock, e))?;
+        Ok(time.tv_sec() * SECOND_NS + time.tv_nsec())
+    };
+    let (theirs, ours) = (clock_offsets(main)?, clock_offsets(own)?);
+    Ok(ClocksV1 {
+        monotonic_ns: now(ClockId::CLOCK_MONOTONIC)? + theirs.0 - ours.0,
+        boottime_ns: now(ClockId::CLOCK_BOOTTIME)? + theirs.1 - ours.1,
+        realtime_ns: now(ClockId::CLOCK_REALTIME)?,
+    })
+}
+
+/// Offsets of the monotonic and boottime clocks in the time namespace of a process.
+fn clock_offsets(pid: Pid) -> Result<(i64, i64)> {
+    // Without time namespaces in the kernel there are no offsets.
+    let Ok(text) = proc::read(pid, "timens_offsets") else { return Ok((0, 0)) };
+    let text = String::from_utf8_lossy(&text);
+    let offset = |name: &str| -> Option<i64> {
+        let mut words = text.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace();
+        Some(words.next()?.parse::<i64>().ok()? * SECOND_NS + words.next()?.parse::<i64>().ok()?)
+    };
+    Ok((offset("monotonic").unwrap_or_default(), offset("boottime").unwrap_or_default()))
+}

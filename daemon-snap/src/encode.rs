@@ -1,0 +1,238 @@
+//! [`TreeV1`] as the bytes of the state section, and back.
+//!
+//! An image is untrusted until everything in it has been checked: a decoded tree has no id out of range, no overlapping areas,
+//! and no page outside its area or outside the image.
+
+use crate::error::{Error, Result};
+use crate::state::{
+    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, PipeEnd, ProcessV1, TREE_MAX_BYTES, TreeV1,
+    UnixStateV1, VmaV1,
+};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// User space ends here (47 bits).
+const USER_END: u64 = 1 << 47;
+/// Number of resource limits on x86-64.
+const RLIMITS: usize = 16;
+const SIGNALS: usize = 64;
+const SIGINFO_BYTES: usize = 128;
+const MAX_COMM_BYTES: usize = 15;
+const FILTER_INSTRUCTION_BYTES: usize = 8;
+
+/// The bytes of the state section.
+///
+/// # Errors
+/// When the tree is larger than [`TREE_MAX_BYTES`].
+pub fn encode(tree: &TreeV1) -> Result<Vec<u8>> {
+    let failed = |message| Error::Internal { step: "encode", message };
+    let bytes = postcard::to_stdvec(tree).map_err(|e| failed(e.to_string()))?;
+    if bytes.len() > TREE_MAX_BYTES {
+        return Err(failed(format!("a state of {} bytes is too large", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// The tree in a state section; `page_area` is where the image holds pages.
+///
+/// # Errors
+/// [`Error::Corrupt`] when the bytes are not a consistent tree.
+pub fn decode(bytes: &[u8], page_area: Range<u64>) -> Result<TreeV1> {
+    if bytes.len() > TREE_MAX_BYTES {
+        return Err(corrupt(format!("a state of {} bytes is too large", bytes.len())));
+    }
+    let (tree, rest) = postcard::take_from_bytes::<TreeV1>(bytes).map_err(|e| corrupt(format!("state: {e}")))?;
+    check(rest.is_empty(), "bytes behind the state")?;
+    check_tree(&tree, &page_area)?;
+    Ok(tree)
+}
+
+fn corrupt(what: impl Into<String>) -> Error {
+    Error::Corrupt(what.into())
+}
+
+fn check(holds: bool, what: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(corrupt(what)) }
+}
+
+fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
+    check(!tree.processes.is_empty(), "a tree without processes")?;
+    let in_order = |ids: &mut dyn Iterator<Item = u32>| ids.enumerate().all(|(at, id)| at == id as usize);
+    check(in_order(&mut tree.files.iter().map(|file| file.id.0)), "files out of order")?;
+    check(in_order(&mut tree.inodes.iter().map(|inode| inode.id.0)), "inodes out of order")?;
+    check_files(tree)?;
+    check_inodes(tree, page_area)?;
+    for filter in &tree.seccomp_filters {
+        let len = filter.program.len();
+        check(len > 0 && len.is_multiple_of(FILTER_INSTRUCTION_BYTES), "a seccomp filter of odd length")?;
+    }
+    check(tree.volatile_dirs.iter().all(|dir| is_path(&dir.path.0)), "a directory that is not a path")?;
+    check(tree.volatile_files.iter().all(|id| has_inode(tree, *id)), "a volatile file out of range")?;
+    let (mut pids, mut tids) = (BTreeSet::new(), BTreeSet::new());
+    for process in &tree.processes {
+        check(process.parent.is_none_or(|parent| pids.contains(&parent)), "a child before its parent")?;
+        check(pids.insert(process.pid) && process.pid.0 > 1, "a process number twice or out of range")?;
+        check_process(tree, process)?;
+        for thread in &process.threads {
+            check(tids.insert(thread.tid) && thread.tid.0 > 1, "a thread number twice or out of range")?;
+        }
+        check_memory(tree, process, page_area)?;
+    }
+    Ok(())
+}
+
+fn has_file(tree: &TreeV1, id: FileId) -> bool {
+    (id.0 as usize) < tree.files.len()
+}
+
+fn has_inode(tree: &TreeV1, id: InodeId) -> bool {
+    (id.0 as usize) < tree.inodes.len()
+}
+
+/// Absolute, and one that a system call takes.
+fn is_path(path: &[u8]) -> bool {
+    path.first() == Some(&b'/') && path.len() < libc::PATH_MAX as usize && !path.contains(&0)
+}
+
+fn check_files(tree: &TreeV1) -> Result<()> {
+    for file in &tree.files {
+        match &file.kind {
+            FileKindV1::Inode { inode, .. } => check(has_inode(tree, *inode), "a file without inode")?,
+            FileKindV1::Pipe { pipe, end } => {
+                check((pipe.0 as usize) < tree.pipes.len(), "a pipe end without pipe")?;
+                let fits = match file.flags & libc::O_ACCMODE {
+                    libc::O_RDONLY => *end == PipeEnd::Read,
+                    libc::O_WRONLY => *end == PipeEnd::Write,
+                    _ => *end == PipeEnd::Both,
+                };
+                check(fits, "a pipe end with flags of another")?;
+            }
+            FileKindV1::Epoll { watches } => {
+                check(watches.iter().all(|watch| has_file(tree, watch.file)), "an epoll watch out of range")?;
+            }
+            FileKindV1::Inotify { watches } => {
+                check(watches.iter().all(|watch| is_path(&watch.path.0)), "a watch on what is not a path")?;
+            }
+            FileKindV1::Unix(socket) => {
+                if let UnixStateV1::Pair { peer } = socket.state {
+                    let peer = tree.files.get(peer.0 as usize).map(|peer| &peer.kind);
+                    let mutual = |kind: &FileKindV1| match kind {
+                        FileKindV1::Unix(other) => other.state == UnixStateV1::Pair { peer: file.id },
+                        _ => false,
+                    };
+                    check(peer.is_some_and(mutual), "a socket pair of one")?;
+                }
+            }
+            FileKindV1::EventFd { .. }
+            | FileKindV1::TimerFd(_)
+            | FileKindV1::SignalFd { .. }
+            | FileKindV1::Inet(_)
+            | FileKindV1::Rebind(_) => {}
+        }
+    }
+    let fits = |pipe: &crate::state::PipeV1| pipe.data.len() <= pipe.capacity_bytes as usize;
+    check(tree.pipes.iter().all(fits), "a pipe with more than it holds")
+}
+
+fn check_inodes(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
+    for inode in &tree.inodes {
+        match &inode.kind {
+            InodeKindV1::Path { path } => {
+                check(is_path(&path.0), "an inode that is not a path")?;
+                check(inode.content.is_empty(), "content of a file that does not travel")?;
+            }
+            InodeKindV1::Volatile { path } | InodeKindV1::Deleted { path } => {
+                check(is_path(&path.0), "an inode that is not a path")?;
+            }
+            InodeKindV1::Memfd { name, .. } => check(!name.contains(&0), "a memfd name with NUL")?,
+            InodeKindV1::SharedAnon => {}
+        }
+        check(inode.len_bytes <= i64::MAX as u64, "a file too long")?;
+        let end = inode.len_bytes.next_multiple_of(PAGE_BYTES);
+        let mut at = 0;
+        for run in &inode.content {
+            let within = run.file_offset >= at && run.file_offset.is_multiple_of(PAGE_BYTES);
+            check(within && run.pages > 0, "content out of order")?;
+            at = run.file_offset.checked_add(u64::from(run.pages) * PAGE_BYTES).unwrap_or(u64::MAX);
+            check(at <= end, "content behind the end of its file")?;
+            check_content(run, page_area)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_content(run: &ContentRunV1, page_area: &Range<u64>) -> Result<()> {
+    check(in_image(run.image_offset, run.pages, page_area), "content outside the image")
+}
+
+fn in_image(offset: u64, pages: u32, page_area: &Range<u64>) -> bool {
+    let len = u64::from(pages) * PAGE_BYTES;
+    let aligned = offset.is_multiple_of(PAGE_BYTES) && offset >= page_area.start;
+    aligned && offset.checked_add(len).is_some_and(|end| end <= page_area.end)
+}
+
+fn check_process(tree: &TreeV1, process: &ProcessV1) -> Result<()> {
+    check(process.pgid.0 >= 0 && process.sid.0 >= 0, "a group or session out of range")?;
+    check(has_inode(tree, process.exe), "an executable out of range")?;
+    let directories = [Some(process.cwd), process.root];
+    let is_inode = |id: &FileId| {
+        let kind = tree.files.get(id.0 as usize).map(|file| &file.kind);
+        matches!(kind, Some(FileKindV1::Inode { .. }))
+    };
+    check(directories.iter().flatten().all(is_inode), "a working or root directory that is none")?;
+    check(process.rlimits.len() == RLIMITS, "a wrong number of limits")?;
+    check(process.sigactions.len() == SIGNALS, "a wrong number of signal handlers")?;
+    let mut last = -1;
+    for entry in &process.fds {
+        check(has_file(tree, entry.file), "a descriptor out of range")?;
+        check(entry.fd.0 > last, "descriptors out of order")?;
+        last = entry.fd.0;
+    }
+    check(process.threads.first().is_some_and(|leader| leader.tid == process.pid), "a process without leader")?;
+    let queues = process.threads.iter().map(|thread| &thread.pending).chain([&process.pending]);
+    check(queues.flatten().all(|signal| signal.0.len() == SIGINFO_BYTES), "a signal of wrong length")?;
+    for thread in &process.threads {
+        let known = thread.seccomp.iter().all(|(id, _)| (id.0 as usize) < tree.seccomp_filters.len());
+        check(known, "a seccomp filter out of range")?;
+        check(thread.comm.len() <= MAX_COMM_BYTES, "a thread name too long")?;
+        // Nothing of the kernel's half may come out of an image.
+        check(thread.regs.rip < USER_END && thread.regs.fs_base < USER_END, "registers outside user space")?;
+    }
+    Ok(())
+}
+
+fn check_memory(tree: &TreeV1, process: &ProcessV1, page_area: &Range<u64>) -> Result<()> {
+    let mut end = 0;
+    for vma in &process.mm.vmas {
+        let aligned = vma.start.0.is_multiple_of(PAGE_BYTES) && vma.end.0.is_multiple_of(PAGE_BYTES);
+        check(aligned && vma.start.0 >= end && vma.start < vma.end, "areas out of order")?;
+        end = vma.end.0;
+        check(end <= USER_END && vma.prot <= 7, "an area outside user space")?;
+        if let BackingV1::Inode { inode, offset, .. } = vma.backing {
+            check(has_inode(tree, inode), "an area without inode")?;
+            check(offset.is_multiple_of(PAGE_BYTES), "an area with an odd offset")?;
+        }
+    }
+    let mut areas = process.mm.vmas.iter().peekable();
+    let mut at = 0;
+    for run in &process.mm.runs {
+        let len = u64::from(run.pages) * PAGE_BYTES;
+        let run_end = run.addr.0.checked_add(len).ok_or_else(|| corrupt("pages outside user space"))?;
+        check(run.addr.0 >= at && run.addr.0.is_multiple_of(PAGE_BYTES) && len > 0, "pages out of order")?;
+        check(in_image(run.image_offset, run.pages, page_area), "pages outside the image")?;
+        // A run may go on from one area to the next one behind it.
+        let mut covered = run.addr.0;
+        while covered < run_end {
+            while areas.next_if(|vma| vma.end.0 <= covered).is_some() {}
+            let area = areas.peek().filter(|vma| vma.start.0 <= covered && carries_pages(vma));
+            covered = area.ok_or_else(|| corrupt("pages outside their area"))?.end.0;
+        }
+        at = run_end;
+    }
+    Ok(())
+}
+
+fn carries_pages(vma: &VmaV1) -> bool {
+    let own = matches!(vma.backing, BackingV1::Anon | BackingV1::Inode { .. });
+    own && !vma.shared && !vma.flags.wipe_on_fork && !vma.flags.droppable
+}
