@@ -12,6 +12,7 @@ struct spinner {
 static void *spin(void *argument)
 {
     struct spinner *spinner = argument;
+    atomic_fetch_add(&subject_arrived, 1);
     __asm__ volatile("pushfq\n pop %%rax\n and %[clear], %%rax\n or %[set], %%rax\n push %%rax\n popfq\n"
                      "1: mov (%[running]), %%rcx\n jrcxz 2f\n jmp 1b\n"
                      "2: pushfq\n pop %%rax\n cld\n mov %%rax, %[seen]\n"
@@ -26,6 +27,7 @@ int main(int argc, char **argv)
     subject_begin(argc, argv);
     static struct spinner all = {.running = 1, .set = ALL_FLAGS}, none = {.running = 1, .set = 0};
     pthread_t a = start_thread(spin, &all), b = start_thread(spin, &none);
+    await_threads(2);
     nap_ms(5);
     subject_hold();
     nap_ms(5);

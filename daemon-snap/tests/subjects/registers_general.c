@@ -8,6 +8,7 @@ static uint64_t wanted[13];
 
 static void *spin(void *unused)
 {
+    atomic_fetch_add(&subject_arrived, 1);
     /* rsi points to the values until it gets its own. rcx belongs to the loop; rax counts rounds and must have grown. */
     __asm__ volatile(
         "push %%rbp\n"
@@ -37,6 +38,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 13; i++)
         wanted[i] = pattern(7, i);
     pthread_t thread = start_thread(spin, NULL);
+    await_threads(1);
     nap_ms(5);
     subject_hold();
     nap_ms(5);

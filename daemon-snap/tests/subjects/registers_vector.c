@@ -29,6 +29,7 @@ static void *spin_sse(void *unused)
     uint32_t mxcsr = 0x1f80 | 0x6000 | 0x8000, mxcsr_after = 0; /* round to zero, flush to zero */
     uint16_t control = 0x0f7f, control_after = 0;               /* 64 bits of mantissa, round to zero */
     double deep = 0, top = 0;
+    atomic_fetch_add(&subject_arrived, 1);
     __asm__ volatile("ldmxcsr %4\n fldcw %5\n fldpi\n fldl2e\n" LOW_16(LOAD_XMM) SPIN LOW_16(STORE_XMM)
                      "fstpl %0\n fstpl %1\n stmxcsr %2\n fnstcw %3\n"
                      : "=m"(top), "=m"(deep), "=m"(mxcsr_after), "=m"(control_after)
@@ -46,6 +47,7 @@ static void *spin_sse(void *unused)
 
 static void *spin_avx(void *unused)
 {
+    atomic_fetch_add(&subject_arrived, 1);
     __asm__ volatile(LOW_16(LOAD_YMM) SPIN LOW_16(STORE_YMM) "vzeroupper\n"
                      :
                      : "S"(wanted), "D"(held)
@@ -56,6 +58,7 @@ static void *spin_avx(void *unused)
 
 static void __attribute__((target("avx512f"))) * spin_avx512(void *unused)
 {
+    atomic_fetch_add(&subject_arrived, 1);
     __asm__ volatile("push %%rsi\n push %%rdi\n mov %2, %%rsi\n" EACH_8(LOAD_MASK, ) "pop %%rdi\n pop %%rsi\n"
                      LOW_16(LOAD_ZMM) HIGH_16(LOAD_ZMM) SPIN LOW_16(STORE_ZMM) HIGH_16(STORE_ZMM)
                      "mov %3, %%rdi\n" EACH_8(STORE_MASK, ) "vzeroupper\n"
@@ -86,6 +89,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 8; i++)
         wanted_masks[i] = pattern(12, i) & 0xffff;
     pthread_t thread = start_thread(spin, NULL);
+    await_threads(1);
     nap_ms(5);
     subject_hold();
     nap_ms(5);

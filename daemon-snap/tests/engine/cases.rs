@@ -1,0 +1,217 @@
+//! What comes back as it was: one subject, one test. The control test runs all of them without dump and restore.
+
+use crate::compile::Toolchain;
+use crate::process::missing_need;
+use crate::running::{Running, Subject, all_pass_without_dump, dump_and_restore};
+use std::fs;
+
+/// `name: program, variant;` with an optional `, what happens between dump and restore`.
+macro_rules! subjects {
+    ($($name:ident: $program:literal, $variant:literal $(, between $between:expr)? $(, with $toolchain:ident)?;)*) => {
+        const ALL: &[Subject] = &[$(subject!($program, $variant $(, $toolchain)?)),*];
+        $(#[test]
+        fn $name() {
+            if missing_need().is_none() {
+                dump_and_restore(subject!($program, $variant $(, $toolchain)?), between!($($between)?));
+            }
+        })*
+    };
+}
+
+macro_rules! subject {
+    ($program:literal, $variant:literal) => {
+        Subject::new($program, $variant)
+    };
+    ($program:literal, $variant:literal, $toolchain:ident) => {
+        Subject { program: $program, variant: $variant, toolchain: Toolchain::$toolchain }
+    };
+}
+
+macro_rules! between {
+    () => {
+        |_| {}
+    };
+    ($between:expr) => {
+        $between
+    };
+}
+
+subjects! {
+    // registers and threads
+    restore_keeps_general_registers: "registers_general", "";
+    restore_keeps_sse_and_x87_registers: "registers_vector", "sse";
+    restore_keeps_avx_registers: "registers_vector", "avx";
+    restore_keeps_avx512_registers: "registers_vector", "avx512";
+    restore_keeps_flags_register: "eflags", "";
+    restore_keeps_thread_local_storage: "thread_local", "";
+    restore_keeps_64_threads: "threads_64", "";
+    restore_keeps_signal_mask_of_each_thread: "thread_signal_masks", "";
+    restore_keeps_alternate_signal_stacks: "sigaltstack", "";
+    restore_keeps_pending_signals_in_order: "pending_signals", "";
+    restore_keeps_signal_handlers: "signal_handlers", "";
+    restore_inside_a_signal_handler_returns_from_it: "in_signal_handler", "";
+    restore_keeps_rseq_registered: "rseq_registered", "";
+    restore_keeps_robust_mutexes: "robust_mutex", "";
+    restore_keeps_threads_joinable: "thread_join", "";
+    restore_keeps_thread_names: "thread_names", "";
+
+    // memory
+    restore_keeps_private_memory_of_every_protection: "anon_memory", "";
+    restore_keeps_reservation_of_1_tib: "reservation_1tib", "";
+    restore_keeps_own_pages_of_private_file: "private_file", "";
+    restore_keeps_shared_memory_shared_across_fork: "shared_anon_fork", "";
+    restore_keeps_memfd: "memfd", "";
+    restore_keeps_shared_file_mapping: "shared_file", "disk";
+    restore_keeps_shared_file_mapping_on_tmpfs: "shared_file", "tmpfs";
+    restore_makes_file_on_tmpfs_again_after_reboot: "shared_file", "tmpfs", between empty_tmpfs;
+    restore_keeps_read_only_shared_mapping_read_only: "read_only_shared_file", "";
+    restore_keeps_deleted_file: "deleted_file", "disk";
+    restore_keeps_deleted_file_on_tmpfs: "deleted_file", "tmpfs";
+    restore_empties_wipe_on_fork_memory: "wiped_areas", "wipeonfork";
+    restore_empties_droppable_memory: "wiped_areas", "droppable";
+    restore_keeps_vdso_working_and_clocks_going: "vdso_clock", "";
+    restore_keeps_heap_growing: "heap_growth", "";
+    restore_keeps_stack_growing: "stack_growth", "";
+    restore_keeps_arguments_and_environment: "cmdline_environ", "";
+    restore_keeps_executable_link: "exe_link", "";
+    restore_keeps_auxiliary_vector: "auxv", "";
+    restore_keeps_memory_advice_and_locks: "madvise_flags", "";
+    restore_keeps_2000_mappings: "vmas_2000", "";
+    restore_keeps_256_mib: "memory_256mib", "";
+
+    // timers
+    restore_keeps_interval_timers: "itimers", "";
+    restore_keeps_interval_timer_firing: "itimer_fires", "";
+    restore_keeps_posix_timers: "posix_timers", "";
+    restore_keeps_timers_that_call_a_thread: "timer_thread", "";
+    restore_keeps_timer_with_blocked_signal: "timer_overrun", "";
+    restore_keeps_relative_timerfd: "timerfd", "relative";
+    restore_keeps_absolute_timerfd: "timerfd", "absolute";
+    restore_keeps_realtime_timerfd: "timerfd", "realtime";
+    restore_keeps_unread_expirations_of_timerfd: "timerfd", "pending";
+    restore_keeps_disarmed_timerfd_disarmed: "timerfd", "disarmed";
+
+    // files
+    restore_keeps_file_offsets_and_modes: "file_offset", "";
+    restore_keeps_path_only_descriptors: "o_path", "";
+    restore_keeps_position_in_directory: "directory_offset", "";
+    restore_keeps_duplicates_sharing_one_offset: "dup_shares_offset", "";
+    restore_keeps_offset_shared_across_fork: "fork_shares_offset", "";
+    restore_keeps_sparse_descriptor_numbers: "sparse_fds", "";
+    restore_keeps_owner_of_sigio: "fd_owner", "";
+    restore_keeps_device_nodes: "device_nodes", "";
+    restore_keeps_files_of_proc_and_sys: "proc_files", "";
+    restore_keeps_named_fifo: "named_fifo", "";
+
+    // pipes and events
+    restore_keeps_pipe_content_and_size: "pipe_content", "";
+    restore_keeps_packets_of_pipe: "pipe_packets", "";
+    restore_keeps_pipes_between_processes: "pipe_between", "";
+    restore_keeps_eventfd_counter: "eventfd", "counter";
+    restore_keeps_eventfd_semaphore: "eventfd", "semaphore";
+    restore_keeps_empty_eventfd: "eventfd", "zero";
+    restore_keeps_full_eventfd: "eventfd", "full";
+    restore_keeps_epoll_entries_and_data: "epoll_plain", "";
+    restore_keeps_epoll_edge_triggered: "epoll_edge", "";
+    restore_keeps_epoll_exclusive: "epoll_exclusive", "";
+    restore_keeps_epoll_shared_over_fork: "epoll_shared", "";
+    restore_keeps_signalfd: "signalfd", "";
+    restore_keeps_inotify_watches: "inotify", "";
+
+    // sockets
+    restore_keeps_stream_pair_with_data: "unix_pair", "stream";
+    restore_keeps_datagram_pair_with_data: "unix_pair", "dgram";
+    restore_keeps_seqpacket_pair_with_data: "unix_pair", "seqpacket";
+    restore_keeps_socket_pair_between_processes: "unix_pair_fork", "";
+    restore_keeps_identity_of_socket_peer: "unix_peer_identity", "";
+    restore_keeps_unix_listener: "unix_listener", "path";
+    restore_makes_path_of_unix_listener_again: "unix_listener", "path", between empty_tmpfs;
+    restore_keeps_abstract_unix_listener: "unix_listener", "abstract";
+    restore_keeps_seqpacket_listener: "unix_listener", "seqpacket";
+    restore_keeps_removed_path_of_listener_removed: "unix_listener", "removed";
+    restore_keeps_bound_datagram_sockets: "unix_dgram_bound", "";
+    restore_keeps_bound_datagram_sockets_after_reboot: "unix_dgram_bound", "", between empty_tmpfs;
+    restore_keeps_queue_of_bound_datagram_socket: "unix_dgram_bound", "queued";
+    restore_connects_datagram_socket_to_outside_again: "unix_dgram_outside", "";
+    restore_keeps_tcp_listener_v4: "tcp_listener", "v4";
+    restore_keeps_tcp_listener_v6: "tcp_listener", "v6";
+    restore_keeps_tcp_listener_for_both: "tcp_listener", "dual";
+    restore_keeps_listeners_that_share_a_port: "tcp_reuseport", "";
+    restore_keeps_udp_v4: "udp", "v4";
+    restore_keeps_udp_v6: "udp", "v6";
+
+    // attributes of processes and threads
+    restore_keeps_umask_and_working_directory: "umask_cwd", "";
+    restore_keeps_changed_root: "changed_root", "";
+    restore_keeps_resource_limits: "resource_limits", "";
+    restore_keeps_scheduling_of_each_thread: "scheduling", "";
+    restore_keeps_oom_score: "oom_score", "";
+    restore_keeps_dropped_user: "user_ids", "all";
+    restore_keeps_user_ids_of_each_thread: "user_ids", "mixed";
+    restore_keeps_capabilities_of_root: "capabilities", "root";
+    restore_keeps_capabilities_of_user: "capabilities", "user";
+    restore_keeps_locked_securebits: "securebits", "locked";
+    restore_keeps_keepcaps: "securebits", "keepcaps";
+    restore_keeps_undumpable: "process_flags", "dumpable";
+    restore_keeps_no_new_privs: "process_flags", "no_new_privs";
+    restore_keeps_write_or_execute: "process_flags", "mdwe";
+    restore_keeps_parent_death_signal: "process_flags", "pdeathsig";
+    restore_keeps_parent_death_signal_of_child: "pdeathsig_child", "";
+    restore_keeps_child_subreaper: "process_flags", "subreaper";
+    restore_keeps_timer_slack: "process_flags", "timer_slack";
+    restore_keeps_personality: "process_flags", "personality";
+    restore_keeps_huge_pages_disabled: "process_flags", "thp_disable";
+    restore_keeps_one_seccomp_filter: "seccomp_filters", "one";
+    restore_keeps_30_seccomp_filters: "seccomp_filters", "stack";
+    restore_keeps_30_seccomp_filters_without_no_new_privs: "seccomp_filters", "privileged";
+    restore_keeps_seccomp_filters_of_each_thread: "seccomp_filters", "threads";
+    restore_gets_past_seccomp_filter_of_a_service: "seccomp_daemon", "";
+
+    // trees
+    restore_keeps_process_tree: "process_tree", "";
+    restore_keeps_process_groups: "process_groups", "groups";
+    restore_keeps_session_of_child: "process_groups", "session";
+    restore_keeps_group_without_leader: "process_groups", "dead_group";
+    restore_keeps_session_without_leader: "process_groups", "dead_session";
+    restore_keeps_sessions_and_groups_across_parents: "sessions_crossed", "";
+    restore_keeps_children_waited_for: "child_ends", "";
+
+    // interrupted system calls
+    restore_goes_on_sleeping: "interrupted", "nanosleep";
+    restore_goes_on_sleeping_until: "interrupted", "nanosleep_until";
+    restore_goes_on_waiting_on_futex: "interrupted", "futex";
+    restore_goes_on_waiting_on_futex_with_timeout: "interrupted", "futex_timed";
+    restore_goes_on_reading_pipe: "interrupted", "read_pipe";
+    restore_goes_on_reading_eventfd: "interrupted", "read_eventfd";
+    restore_goes_on_receiving: "interrupted", "recv";
+    restore_goes_on_polling: "interrupted", "poll";
+    restore_goes_on_polling_with_mask: "interrupted", "ppoll_mask";
+    restore_goes_on_selecting: "interrupted", "select";
+    restore_goes_on_waiting_on_epoll: "interrupted", "epoll_wait";
+    restore_goes_on_suspended_for_signal: "interrupted", "sigsuspend";
+    restore_goes_on_waiting_for_signal: "interrupted", "sigtimedwait";
+    restore_goes_on_accepting: "interrupted", "accept";
+    restore_goes_on_writing_full_pipe: "interrupted", "write_pipe";
+    restore_goes_on_pausing: "interrupted", "pause";
+    restore_goes_on_waiting_for_child: "interrupted", "waitpid";
+
+    // executables
+    restore_keeps_static_program: "static_c", "", with Static;
+    restore_keeps_static_musl_program: "static_c", "", with Musl;
+    restore_keeps_go_program: "go_runtime", "", with Go;
+}
+
+/// As after a reboot: what was on the tmpfs is gone.
+fn empty_tmpfs(running: &Running) {
+    for entry in fs::read_dir(running.shm()).expect("tmpfs directory").flatten() {
+        fs::remove_file(entry.path()).expect("remove from the tmpfs");
+    }
+}
+
+/// The subjects themselves are right: each passes when nobody dumps it.
+#[test]
+fn every_subject_passes_without_dump() {
+    if missing_need().is_none() {
+        all_pass_without_dump(ALL);
+    }
+}

@@ -1,0 +1,79 @@
+//! Subjects from source to executable, once per content.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How a subject is linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Toolchain {
+    /// C against the system's shared libraries.
+    Shared,
+    /// C, `-static`.
+    Static,
+    /// C, musl, `-static` (Debian: musl-tools).
+    Musl,
+    /// Go without cgo, static (Debian: golang-go).
+    Go,
+}
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/subjects");
+
+/// The executable of a subject; compiled when this source was not compiled before.
+///
+/// # Panics
+/// When the compiler is missing or not content.
+pub fn executable(program: &str, toolchain: Toolchain) -> PathBuf {
+    let extension = if toolchain == Toolchain::Go { "go" } else { "c" };
+    let source = Path::new(SOURCES).join(format!("{program}.{extension}"));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("subjects");
+    fs::create_dir_all(&directory).expect("directory for subjects");
+    let output = directory.join(format!("{program}-{:016x}", digest(&source, toolchain)));
+    if output.exists() {
+        return output;
+    }
+    let temporary =
+        output.with_extension(format!("{}.{:?}", std::process::id(), std::thread::current().id()));
+    let mut command = compiler(toolchain, &directory);
+    command.arg("-o").arg(&temporary).arg(&source);
+    let result = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}; subjects need gcc, musl-tools and golang-go"));
+    assert!(result.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&result.stderr));
+    // never over one that another test has meanwhile started
+    let linked = fs::hard_link(&temporary, &output);
+    fs::remove_file(&temporary).expect("remove the temporary executable");
+    assert!(linked.is_ok() || output.exists(), "{linked:?}");
+    output
+}
+
+fn compiler(toolchain: Toolchain, directory: &Path) -> Command {
+    let c = |name: &str, more: &[&str]| {
+        let mut command = Command::new(name);
+        command.args(["-O1", "-Wall", "-pthread"]).args(more);
+        command
+    };
+    match toolchain {
+        Toolchain::Shared => c("cc", &[]),
+        Toolchain::Static => c("cc", &["-static"]),
+        Toolchain::Musl => c("musl-gcc", &["-static"]),
+        Toolchain::Go => {
+            let mut command = Command::new("go");
+            command.arg("build").env("CGO_ENABLED", "0").env("GO111MODULE", "off");
+            command.env("GOCACHE", directory.join("go-cache")).env("GOFLAGS", "");
+            command
+        }
+    }
+}
+
+/// Of everything the executable depends on; headers are shared by all.
+fn digest(source: &Path, toolchain: Toolchain) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    toolchain.hash(&mut hasher);
+    for path in [source, &Path::new(SOURCES).join("subject.h"), &Path::new(SOURCES).join("common.h")] {
+        fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).hash(&mut hasher);
+    }
+    hasher.finish()
+}

@@ -1,0 +1,12 @@
+//! Tests of the engine through the command line of `fastboot`, with subjects that judge themselves.
+//!
+//! See `../README.md` for the protocol and for how to add a subject.
+
+mod cases;
+mod compile;
+mod dump_failures;
+mod fastboot;
+mod process;
+mod refusals;
+mod restore_failures;
+mod running;

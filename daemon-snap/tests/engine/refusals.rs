@@ -1,0 +1,177 @@
+//! What is refused is refused by name, and left as it is.
+
+use crate::fastboot::{Answer, Fastboot};
+use crate::process::missing_need;
+use crate::running::{Running, Subject, all_pass_without_dump, judge};
+
+/// Words of which one has to stand in the line that names the object; without case. The engine's wording leads.
+#[rustfmt::skip]
+const KINDS: &[(&str, &[&str])] = &[
+    ("io_uring",           &["io_uring"]),
+    ("tcp_established",    &["established tcp", "tcp connection"]),
+    ("netlink",            &["netlink"]),
+    ("userfaultfd",        &["userfaultfd"]),
+    ("sysv_shm",           &["sysv", "system v"]),
+    ("pidfd",              &["pidfd"]),
+    ("packet_socket",      &["packet"]),
+    ("raw_socket",         &["raw"]),
+    ("perf_event",         &["perf"]),
+    ("flock",              &["lock"]),
+    ("posix_lock",         &["lock"]),
+    ("ofd_lock",           &["lock"]),
+    ("terminal",           &["terminal", "tty"]),
+    ("aio",                &["aio"]),
+    ("traced",             &["traced", "ptrace"]),
+    ("unlinked_fifo",      &["fifo"]),
+    ("pipe_outside",       &["pipe"]),
+    ("unix_outside",       &["unix"]),
+    ("rights_in_flight",   &["scm_rights", "descriptor"]),
+    ("pending_client",     &["accept", "pending", "queued"]),
+    ("fanotify",           &["fanotify"]),
+    ("mqueue",             &["message queue", "mqueue"]),
+    ("namespace_fd",       &["namespace"]),
+    ("seccomp_listener",   &["seccomp"]),
+    ("shared_files",       &["shar"]),
+    ("shared_memory",      &["shar"]),
+    ("thread_cwd",         &["thread"]),
+    ("thread_files",       &["thread"]),
+    ("own_network",        &["namespace"]),
+];
+
+/// The same for what may be carried instead (`carried_or_refused.c`).
+#[rustfmt::skip]
+const EITHER: &[(&str, &[&str])] = &[
+    ("zombie",             &["zombie", "exited", "ended"]),
+    ("fifo_content",       &["fifo"]),
+    ("udp_queued",         &["queued", "unread"]),
+    ("epoll_orphan",       &["epoll"]),
+    ("epoll_reused",       &["epoll"]),
+    ("deleted_cwd",        &["deleted", "unlinked", "removed"]),
+    ("inotify_queued",     &["inotify"]),
+    ("credentials_queued", &["credentials", "unix"]),
+    ("replaced_file",      &["deleted", "unlinked", "removed", "replaced"]),
+    ("socket_filter",      &["filter"]),
+    ("main_thread_gone",   &["thread", "leader", "zombie"]),
+];
+
+/// The subjects themselves are right: each passes when nobody dumps it.
+#[test]
+fn every_refused_subject_passes_without_dump() {
+    if missing_need().is_none() {
+        let refused = KINDS.iter().map(|(variant, _)| Subject::new("refused", variant));
+        let either = EITHER.iter().map(|(variant, _)| Subject::new("carried_or_refused", variant));
+        all_pass_without_dump(&refused.chain(either).collect::<Vec<_>>());
+    }
+}
+
+macro_rules! variants {
+    ($check:ident; $($name:ident: $variant:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            $check($variant);
+        })*
+    };
+}
+
+variants! {
+    refuses;
+    dump_refuses_io_uring: "io_uring";
+    dump_refuses_established_tcp: "tcp_established";
+    dump_refuses_netlink: "netlink";
+    dump_refuses_userfaultfd: "userfaultfd";
+    dump_refuses_sysv_shared_memory: "sysv_shm";
+    dump_refuses_pidfd: "pidfd";
+    dump_refuses_packet_socket: "packet_socket";
+    dump_refuses_raw_socket: "raw_socket";
+    dump_refuses_perf_event: "perf_event";
+    dump_refuses_flock: "flock";
+    dump_refuses_posix_lock: "posix_lock";
+    dump_refuses_lock_of_open_file_description: "ofd_lock";
+    dump_refuses_controlling_terminal: "terminal";
+    dump_refuses_aio_ring: "aio";
+    dump_refuses_traced_child: "traced";
+    dump_refuses_unlinked_fifo: "unlinked_fifo";
+    dump_refuses_pipe_to_outside: "pipe_outside";
+    dump_refuses_socket_to_outside: "unix_outside";
+    dump_refuses_descriptor_in_flight: "rights_in_flight";
+    dump_refuses_client_that_waits_for_accept: "pending_client";
+    dump_refuses_fanotify: "fanotify";
+    dump_refuses_message_queue: "mqueue";
+    dump_refuses_namespace_descriptor: "namespace_fd";
+    dump_refuses_seccomp_listener: "seccomp_listener";
+    dump_refuses_shared_descriptor_table: "shared_files";
+    dump_refuses_shared_address_space: "shared_memory";
+    dump_refuses_thread_with_own_directory: "thread_cwd";
+    dump_refuses_thread_with_own_descriptors: "thread_files";
+    dump_refuses_thread_in_other_network: "own_network";
+}
+
+variants! {
+    carries_or_refuses;
+    dump_does_not_lose_zombie: "zombie";
+    dump_does_not_lose_content_of_fifo: "fifo_content";
+    dump_does_not_lose_queued_datagram: "udp_queued";
+    dump_does_not_lose_epoll_entry_of_closed_descriptor: "epoll_orphan";
+    dump_does_not_mix_up_epoll_entries_of_one_number: "epoll_reused";
+    dump_does_not_lose_deleted_working_directory: "deleted_cwd";
+    dump_does_not_lose_queued_inotify_event: "inotify_queued";
+    dump_does_not_lose_queued_credentials: "credentials_queued";
+    dump_does_not_take_a_replaced_file_for_the_open_one: "replaced_file";
+    dump_does_not_lose_socket_filter: "socket_filter";
+    dump_does_not_lose_threads_without_main: "main_thread_gone";
+}
+
+fn refuses(variant: &'static str) {
+    if missing_need().is_some() {
+        return;
+    }
+    let subject = Subject::new("refused", variant);
+    let mut running = match Running::start(subject) {
+        Ok(running) => running,
+        Err(verdict) => return judge(subject, &verdict),
+    };
+    let image = running.file("image");
+    let answer = running.run(Fastboot::dump(running.pid, &image));
+    assert_eq!(answer.code, Some(3), "{answer:?}");
+    assert!(!image.exists(), "an image was left: {answer:?}");
+    assert_named(&running, &answer, variant, KINDS);
+    judge(subject, &running.finish("untouched"));
+}
+
+fn carries_or_refuses(variant: &'static str) {
+    if missing_need().is_some() {
+        return;
+    }
+    let subject = Subject::new("carried_or_refused", variant);
+    let mut running = match Running::start(subject) {
+        Ok(running) => running,
+        Err(verdict) => return judge(subject, &verdict),
+    };
+    let image = running.file("image");
+    let answer = running.run(Fastboot::dump(running.pid, &image));
+    if answer.code == Some(3) {
+        assert_named(&running, &answer, variant, EITHER);
+        return judge(subject, &running.finish("untouched"));
+    }
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    running.assert_gone("after the dump");
+    running.restore(&image);
+    judge(subject, &running.finish("restored"));
+}
+
+/// One line of stderr names the process, the kind, and each thing that the subject listed.
+fn assert_named(running: &Running, answer: &Answer, variant: &str, kinds: &[(&str, &[&str])]) {
+    let (_, words) = kinds.iter().find(|(name, _)| *name == variant).expect("a row in the table");
+    let stderr = answer.stderr.to_lowercase();
+    let names = running.names();
+    assert!(!names.is_empty(), "{variant} lists no names");
+    for name in names {
+        let named =
+            |line: &str| format!("{line} ").contains(&name) && words.iter().any(|word| line.contains(word));
+        assert!(
+            stderr.lines().any(|line| line.contains("pid ") && named(line)),
+            "no line has `{name}` and one of {words:?}:\n{}",
+            answer.stderr
+        );
+    }
+}

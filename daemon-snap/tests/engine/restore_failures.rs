@@ -1,0 +1,234 @@
+//! Restores that fail: nothing of the tree is left, and who was there before is not harmed.
+
+use crate::fastboot::{Answer, Fastboot};
+use crate::process::{self, missing_need};
+use crate::running::{Running, Subject};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const TREE: Subject = Subject::new("process_tree", "");
+
+/// A subject that was dumped and is gone, and its image.
+fn dumped(subject: Subject) -> (Running, PathBuf) {
+    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let image = running.file("image");
+    running.dump(&image);
+    (running, image)
+}
+
+/// The restore fails with one of these codes, says why, and leaves nobody.
+fn fails(running: &mut Running, image: &Path, codes: &[i32]) -> Answer {
+    let answer = running.run(Fastboot::restore(image));
+    assert!(answer.code.is_some_and(|code| codes.contains(&code)), "wanted one of {codes:?}: {answer:?}");
+    assert!(!answer.stderr.trim().is_empty(), "no word of explanation");
+    assert!(answer.stdout.is_empty(), "printed a root: {answer:?}");
+    running.assert_gone("after a restore that failed");
+    answer
+}
+
+#[test]
+fn restore_of_damaged_image_is_refused() {
+    if missing_need().is_some() {
+        return;
+    }
+    let (mut running, image) = dumped(TREE);
+    let content = fs::read(&image).expect("image");
+    let damaged = running.file("damaged");
+    let len = content.len();
+    // header, state, tables, pages, end
+    for at in [0, 9, 70, 200, len / 8, len / 4, len / 2, len * 3 / 4, len - 100, len - 1] {
+        let mut bytes = content.clone();
+        bytes[at] ^= 0x41;
+        fs::write(&damaged, &bytes).expect("damaged image");
+        let answer = running.run(Fastboot::restore(&damaged));
+        if answer.code == Some(0) {
+            // padding between sections may be anything; then what came back must be whole
+            panic!("byte {at} of {len} was flipped and nobody noticed: {answer:?}");
+        }
+        assert!(matches!(answer.code, Some(1 | 3)), "byte {at}: {answer:?}");
+        running.assert_gone("after the restore of a damaged image");
+    }
+    running.restore(&image); // the sound one still works
+    assert_eq!(running.finish("restored"), "pass");
+}
+
+#[test]
+fn restore_of_truncated_image_is_refused() {
+    if missing_need().is_some() {
+        return;
+    }
+    let (mut running, image) = dumped(TREE);
+    let len = fs::metadata(&image).expect("image").len();
+    for keep in [0, 1, 63, 4095, 4096, len / 2, len - 4096, len - 1] {
+        let cut = running.file("cut");
+        fs::copy(&image, &cut).expect("copy");
+        fs::OpenOptions::new().write(true).open(&cut).and_then(|f| f.set_len(keep)).expect("truncate");
+        fails(&mut running, &cut, &[1, 3]);
+    }
+}
+
+#[test]
+fn restore_of_missing_image_fails() {
+    if missing_need().is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let answer = Fastboot::restore(&directory.path().join("none")).run(&directory.path().join("step"), || {});
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+}
+
+#[test]
+fn restore_of_something_else_is_refused() {
+    if missing_need().is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let other = directory.path().join("other");
+    for content in [&b"#!/bin/sh\n"[..], &[0u8; 8192], &[0xff; 70000]] {
+        fs::write(&other, content).expect("a file");
+        let answer = Fastboot::restore(&other).run(&directory.path().join("step"), || {});
+        assert!(matches!(answer.code, Some(1 | 3)), "{answer:?}");
+    }
+}
+
+/// Starts a process that has this number.
+fn take_pid(pid: i32) -> std::process::Child {
+    for _ in 0..100 {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).expect("write ns_last_pid");
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().expect("sleep");
+        if child.id() == pid.unsigned_abs() {
+            return child;
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    panic!("could not take pid {pid}");
+}
+
+#[test]
+fn restore_to_taken_pid_fails_and_harms_nobody() {
+    if missing_need().is_some() {
+        return;
+    }
+    let (mut running, image) = dumped(TREE);
+    let members: Vec<i32> = running.members.iter().copied().collect();
+    for pid in [running.pid, members[members.len() - 1]] {
+        let mut squatter = take_pid(pid);
+        let answer = running.run(Fastboot::restore(&image));
+        assert!(matches!(answer.code, Some(1 | 3)), "{answer:?}");
+        assert!(answer.stderr.contains(&pid.to_string()), "the taken number is not named: {answer:?}");
+        assert!(squatter.try_wait().expect("look at the squatter").is_none(), "the squatter was ended");
+        let others = members.iter().copied().filter(|&member| member != pid).collect();
+        let left = process::left_of(&others, Duration::from_secs(2));
+        squatter.kill().expect("end the squatter");
+        squatter.wait().expect("wait for the squatter");
+        assert!(left.is_empty(), "{left:?} are left");
+    }
+    running.restore(&image);
+    assert_eq!(running.finish("restored"), "pass");
+}
+
+#[test]
+fn restore_without_a_recorded_file_fails() {
+    if missing_need().is_some() {
+        return;
+    }
+    for (program, file) in [("file_offset", "log"), ("private_file", "data"), ("directory_offset", "many")] {
+        let (mut running, image) = dumped(Subject::new(program, ""));
+        fs::rename(running.file(file), running.file("moved-away")).expect("move the file away");
+        let answer = fails(&mut running, &image, &[1, 3]);
+        assert!(answer.stderr.contains(file), "the missing file is not named: {answer:?}");
+        fs::rename(running.file("moved-away"), running.file(file)).expect("move the file back");
+        running.restore(&image);
+        assert_eq!(running.finish("restored"), "pass", "{program}");
+    }
+}
+
+#[test]
+fn restore_to_taken_port_fails() {
+    if missing_need().is_some() {
+        return;
+    }
+    let mut running =
+        Running::start(Subject::new("epoll_exclusive", "")).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let ports = listening_ports();
+    let image = running.file("image");
+    running.dump(&image);
+    let free: Vec<u16> = ports.into_iter().filter(|port| !listening_ports().contains(port)).collect();
+    let taken: Vec<_> =
+        free.iter().filter_map(|&port| std::net::TcpListener::bind(("127.0.0.1", port)).ok()).collect();
+    assert!(!taken.is_empty(), "found no port of the subject");
+    fails(&mut running, &image, &[1, 3]);
+    drop(taken);
+    running.restore(&image);
+    assert_eq!(running.finish("restored"), "pass");
+}
+
+/// Ports of 127.0.0.1 that somebody listens on (/proc/net/tcp, state 0A).
+fn listening_ports() -> Vec<u16> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let port = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let local = words.get(1)?.strip_prefix("0100007F:")?;
+        (words.get(3) == Some(&"0A")).then(|| u16::from_str_radix(local, 16).ok()).flatten()
+    };
+    table.lines().filter_map(port).collect()
+}
+
+#[test]
+fn restore_over_changed_mapped_file_is_refused() {
+    if missing_need().is_some() {
+        return;
+    }
+    let (mut running, image) = dumped(Subject::new("private_file", ""));
+    // the mapped file changed behind the image's back; its clean pages are not in the image
+    let data = fs::OpenOptions::new().write(true).open(running.file("data")).expect("data");
+    data.write_at(b"changed", 4096 * 6).expect("change the file");
+    drop(data);
+    let answer = fails(&mut running, &image, &[3]);
+    assert!(answer.stderr.contains("data"), "the changed file is not named: {answer:?}");
+}
+
+#[test]
+fn restore_that_is_killed_leaves_nothing() {
+    if missing_need().is_some() {
+        return;
+    }
+    let (mut running, image) = dumped(TREE);
+    for round in 0..4 {
+        let prefix = running.file(&format!("killed{round}"));
+        let mut started = Fastboot::restore(&image).fault("worker.mid:sleep").start(&prefix);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // rounds differ in how far the worker has come
+        while round > 0
+            && !running.members.iter().any(|&pid| process::exists(pid))
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_millis(round * 5));
+        started.child.kill().expect("kill fastboot");
+        started.child.wait().expect("wait for fastboot");
+        running.assert_gone("after fastboot was killed");
+    }
+    running.restore(&image);
+    assert_eq!(running.finish("restored"), "pass");
+}
+
+#[test]
+fn image_can_be_restored_more_than_once() {
+    if missing_need().is_some() {
+        return;
+    }
+    let (mut running, image) = dumped(TREE);
+    for round in 0..3 {
+        running.restore(&image);
+        let again = running.file(&format!("again{round}"));
+        running.dump(&again);
+    }
+    running.restore(&image);
+    assert_eq!(running.finish("restored"), "pass");
+}

@@ -1,0 +1,290 @@
+/* One thing that cannot be carried, per variant. The dump must name it and leave the subject as it is. */
+#include "subject.h"
+#include <arpa/inet.h>
+#include <linux/aio_abi.h>
+#include <linux/filter.h>
+#include <linux/io_uring.h>
+#include <linux/netlink.h>
+#include <linux/perf_event.h>
+#include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
+#include <mqueue.h>
+#include <net/ethernet.h>
+#include <sched.h>
+#include <stddef.h>
+#include <sys/fanotify.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <termios.h>
+
+/* Names a descriptor that the refusal must mention. */
+static int named(int fd)
+{
+    SYS(fd);
+    refusal_names("fd %d ", fd);
+    return fd;
+}
+
+static void make_io_uring(void)
+{
+    struct io_uring_params params = {0};
+    int fd = syscall(SYS_io_uring_setup, 4, &params);
+    if (fd < 0)
+        subject_skip("io_uring is switched off");
+    named(fd);
+}
+
+static int tcp[2];
+
+static void make_tcp_established(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int listener = SYS(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    SYS(bind(listener, (void *)&address, len));
+    SYS(listen(listener, 1));
+    SYS(getsockname(listener, (void *)&address, &len));
+    tcp[0] = named(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    SYS(connect(tcp[0], (void *)&address, len));
+    tcp[1] = named(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+}
+
+static void make_sysv_shm(void)
+{
+    int id = SYS(shmget(IPC_PRIVATE, 65536, IPC_CREAT | 0600));
+    char *area = SYS(shmat(id, NULL, 0));
+    SYS(shmctl(id, IPC_RMID, NULL));
+    area[0] = 1;
+    refusal_names("%lx", (long)area);
+}
+
+static void make_userfaultfd(void)
+{
+    int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        subject_skip("no userfaultfd");
+    struct uffdio_api api = {.api = UFFD_API};
+    SYS(ioctl(named(fd), UFFDIO_API, &api));
+}
+
+static void make_perf_event(void)
+{
+    struct perf_event_attr attributes = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attributes,
+                                         .config = PERF_COUNT_SW_TASK_CLOCK};
+    int fd = syscall(SYS_perf_event_open, &attributes, 0, -1, -1, 0);
+    if (fd < 0)
+        subject_skip("no perf events");
+    named(fd);
+}
+
+static void make_lock(void)
+{
+    int fd = SYS(open(in_dir("locked"), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 3, .l_len = 5};
+    if (variant("flock"))
+        SYS(flock(fd, LOCK_EX));
+    else
+        SYS(fcntl(fd, variant("ofd_lock") ? F_OFD_SETLK : F_SETLK, &lock));
+    refusal_names("pid %d ", getpid());
+}
+
+static void make_terminal(void)
+{
+    int master = SYS(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    SYS(grantpt(master));
+    SYS(unlockpt(master));
+    int slave = SYS(open(ptsname(master), O_RDWR | O_CLOEXEC)); /* becomes the session's terminal */
+    CHECK_EQ(SYS(tcgetsid(slave)), getpid());
+    refusal_names("pid %d ", getpid());
+}
+
+static void make_aio(void)
+{
+    aio_context_t context = 0;
+    if (syscall(SYS_io_setup, 8, &context) < 0)
+        subject_skip("no AIO");
+    refusal_names("%lx", (long)context);
+}
+
+static void *unshared(void *flags)
+{
+    SYS(unshare((int)(long)flags));
+    if ((long)flags == CLONE_FS)
+        SYS(chdir("/"));
+    else if ((long)flags == CLONE_FILES)
+        SYS(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    refusal_names("pid %d ", getpid());
+    thread_hold();
+    return NULL;
+}
+
+static pid_t kid;
+
+static void traced(void *unused)
+{
+    char text[4096];
+    (void)unused;
+    await_that(read_file("/proc/self/status", text, sizeof text) > 0 && !strstr(text, "TracerPid:\t0\n"));
+    member_hold("traced");
+}
+
+static int shares(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&subject_released) && access(in_dir("go"), F_OK) != 0)
+        nap_ms(5);
+    _exit(0);
+}
+
+/* clone(2) without a thread: what is shared is more than fork(2) shares. */
+static void make_sharing_child(int flags)
+{
+    static char stack[65536];
+    kid = SYS(clone(shares, stack + sizeof stack, flags | SIGCHLD, NULL));
+    refusal_names("pid %d ", getpid());
+}
+
+/* A process that is no descendant holds the other end, until `go` or 20 s. */
+static void give_to_outsider(int keep, int give)
+{
+    pid_t pid = SYS(fork());
+    if (pid == 0) {
+        setsid();
+        if (fork() > 0)
+            _exit(0);
+        close(keep);
+        for (int i = 0; i < 4000 && access(in_dir("go"), F_OK) != 0; i++)
+            nap_ms(5);
+        _exit(0);
+    }
+    reap(pid);
+    close(give);
+    named(keep);
+}
+
+static void make_rights_in_flight(void)
+{
+    int ends[2];
+    char control[CMSG_SPACE(sizeof(int))];
+    SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+    struct iovec iov = {"x", 1};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    *header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    int passed = SYS(open("/dev/null", O_RDWR | O_CLOEXEC));
+    memcpy(CMSG_DATA(header), &passed, sizeof passed);
+    SYS(sendmsg(ends[0], &message, 0));
+    close(passed);
+    named(ends[1]);
+}
+
+static void make_pending_client(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(address.sun_path, in_shm("socket"));
+    int listener = named(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    SYS(bind(listener, (void *)&address, sizeof address));
+    SYS(listen(listener, 5));
+    int client = SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    SYS(connect(client, (void *)&address, sizeof address));
+}
+
+static void make_seccomp_listener(void)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {1, code};
+    named(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
+}
+
+int main(int argc, char **argv)
+{
+    subject_begin(argc, argv);
+    int ends[2];
+    pthread_t thread = 0;
+    if (variant("io_uring"))
+        make_io_uring();
+    else if (variant("tcp_established"))
+        make_tcp_established();
+    else if (variant("netlink"))
+        named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    else if (variant("userfaultfd"))
+        make_userfaultfd();
+    else if (variant("sysv_shm"))
+        make_sysv_shm();
+    else if (variant("pidfd"))
+        named(syscall(SYS_pidfd_open, getppid(), 0));
+    else if (variant("packet_socket"))
+        named(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_LOOP)));
+    else if (variant("raw_socket"))
+        named(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP));
+    else if (variant("perf_event"))
+        make_perf_event();
+    else if (variant("flock") || variant("posix_lock") || variant("ofd_lock"))
+        make_lock();
+    else if (variant("terminal"))
+        make_terminal();
+    else if (variant("aio"))
+        make_aio();
+    else if (variant("traced")) {
+        kid = fork_member(traced, NULL);
+        SYS(ptrace(PTRACE_SEIZE, kid, 0, 0));
+        await_member("traced");
+        refusal_names("pid %d ", kid);
+    } else if (variant("unlinked_fifo")) {
+        SYS(mkfifo(in_dir("fifo"), 0600));
+        named(open(in_dir("fifo"), O_RDWR | O_CLOEXEC));
+        SYS(unlink(in_dir("fifo")));
+    } else if (variant("pipe_outside")) {
+        SYS(pipe2(ends, O_CLOEXEC));
+        give_to_outsider(ends[0], ends[1]);
+    } else if (variant("unix_outside")) {
+        SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+        give_to_outsider(ends[0], ends[1]);
+    } else if (variant("rights_in_flight"))
+        make_rights_in_flight();
+    else if (variant("pending_client"))
+        make_pending_client();
+    else if (variant("fanotify")) {
+        int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY);
+        if (fd < 0)
+            subject_skip("no fanotify");
+        named(fd);
+    } else if (variant("mqueue")) {
+        mqd_t queue = mq_open("/subject-queue", O_RDWR | O_CREAT | O_CLOEXEC, 0600, NULL);
+        mq_unlink("/subject-queue");
+        named(queue);
+    } else if (variant("namespace_fd"))
+        named(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+    else if (variant("seccomp_listener"))
+        make_seccomp_listener();
+    else if (variant("shared_files"))
+        make_sharing_child(CLONE_FILES);
+    else if (variant("shared_memory"))
+        make_sharing_child(CLONE_VM);
+    else if (variant("thread_cwd"))
+        thread = start_thread(unshared, (void *)(long)CLONE_FS);
+    else if (variant("thread_files"))
+        thread = start_thread(unshared, (void *)(long)CLONE_FILES);
+    else if (variant("own_network"))
+        thread = start_thread(unshared, (void *)(long)CLONE_NEWNET);
+    else
+        CHECK(false, "no variant %s", subject_variant);
+    if (thread)
+        await_threads(1);
+    subject_hold();
+    if (variant("tcp_established")) {
+        char bytes[8];
+        SYS(send(tcp[0], "alive", 5, 0));
+        CHECK_EQ(recv(tcp[1], bytes, sizeof bytes, 0), 5);
+    }
+    release_threads();
+    if (thread)
+        PTHREAD(pthread_join(thread, NULL));
+    if (kid)
+        reap(kid);
+    subject_pass();
+}
