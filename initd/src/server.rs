@@ -132,6 +132,7 @@ impl Server {
         let began = Instant::now();
         let mut attempt = Attempt::new(&self.zygote, cgroup);
         let outcome = attempt.run(&order, &means, deadline);
+        let restore_ms = began.elapsed().as_secs_f64() * 1e3;
         // The shim keeps its own; a copy here would keep a unit's sockets open after the unit.
         drop(inherited);
         match outcome {
@@ -144,7 +145,6 @@ impl Server {
                     return self.answer_cold(connection, &unit, requested_us, id, &reason);
                 }
                 attempt.finish();
-                let restore_ms = began.elapsed().as_secs_f64() * 1e3;
                 self.enter_restored(entry, &tree, requested_us, restore_ms);
                 self.watch(entry, &tree);
             }

@@ -48,7 +48,7 @@ pub struct UnitStatus {
     pub reason_code: Option<ReasonCode>,
     /// The same for people.
     pub reason: Option<String>,
-    /// From the worker's start to the last word about it, in milliseconds.
+    /// From the order to the worker until the tree runs as children of PID 1, in milliseconds.
     pub restore_ms: Option<f64>,
     /// Main process after a restore.
     pub main_pid: Option<i32>,

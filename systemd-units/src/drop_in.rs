@@ -45,6 +45,11 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str) -> Result<DropIn, Re
     if opens_notify {
         text.push_str("NotifyAccess=main\n");
     }
+    // Otherwise the journal would name the service after the shim.
+    if settings.last("SyslogIdentifier").is_none_or(str::is_empty) {
+        let name = line.path.rsplit('/').next().unwrap_or(line.path);
+        text.push_str(&format!("SyslogIdentifier={name}\n"));
+    }
     Ok(DropIn { text, service_type, program: line.path.to_owned() })
 }
 
@@ -62,7 +67,7 @@ mod tests {
     fn a_simple_service_gets_the_least_notify_access_and_loses_the_socket_again() {
         let text = compose_text("ExecStart=/bin/d");
         assert!(text.ends_with(
-            "ExecStart=\nExecStart=/shim --unit a.service --no-notify -- /bin/d\nNotifyAccess=main\n"
+            "ExecStart=\nExecStart=/shim --unit a.service --no-notify -- /bin/d\nNotifyAccess=main\nSyslogIdentifier=d\n"
         ));
     }
 
@@ -70,13 +75,19 @@ mod tests {
     fn a_service_that_notifies_keeps_its_own_notify_access() {
         for lines in ["Type=notify", "Type=notify-reload", "NotifyAccess=all", "WatchdogSec=10"] {
             let text = compose_text(&format!("{lines}\nExecStart=/bin/d"));
-            assert!(text.ends_with("ExecStart=/shim --unit a.service -- /bin/d\n"), "{text}");
+            assert!(
+                text.ends_with("ExecStart=/shim --unit a.service -- /bin/d\nSyslogIdentifier=d\n"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_forking_service_needs_no_notify_access() {
         let text = compose_text("Type=forking\nPIDFile=/run/d.pid\nExecStart=-@/bin/d d -x");
-        assert!(text.ends_with("ExecStart=-/shim --unit a.service --argv0 -- /bin/d d -x\n"), "{text}");
+        assert!(
+            text.ends_with("ExecStart=-/shim --unit a.service --argv0 -- /bin/d d -x\nSyslogIdentifier=d\n"),
+            "{text}"
+        );
     }
 }
