@@ -28,6 +28,9 @@ const SNAPSHOT_BOUND: Duration = Duration::from_secs(600);
 /// What `fastboot snapshot --json` prints.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SnapshotReport {
+    /// How the command ended: 0 all stored, 3 something refused, 1 something failed.
+    #[serde(skip)]
+    pub exit_code: Option<i32>,
     /// The generation that was published.
     pub generation: Option<u64>,
     /// One per unit.
@@ -150,7 +153,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
 /// `fastboot snapshot UNIT… --json` with more arguments, run as a unit of the container's systemd, as a login would.
 ///
 /// # Errors
-/// The command does not run or prints something else. Refused units (exit code 3) are in the report.
+/// The command does not run or prints something else. What was refused or failed is in the report.
 pub fn snapshot(machine: &Machine, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
     let mut arguments =
         vec!["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "fastboot", "snapshot"];
@@ -158,10 +161,10 @@ pub fn snapshot(machine: &Machine, units: &[&str], more: &[&str]) -> Result<Snap
     arguments.push("--json");
     arguments.extend(more);
     let output = machine.run_for(&arguments, SNAPSHOT_BOUND)?;
-    if let (None, Ok(report)) = (output.code.filter(|code| ![0, 3].contains(code)), parse(&output.stdout)) {
-        return Ok(report);
+    match parse::<SnapshotReport>(&output.stdout) {
+        Ok(report) => Ok(SnapshotReport { exit_code: output.code, ..report }),
+        Err(_) => bail!("fastboot snapshot: exit code {:?}: {}{}", output.code, output.stdout, output.stderr),
     }
-    bail!("fastboot snapshot: exit code {:?}: {}{}", output.code, output.stdout, output.stderr)
 }
 
 /// `fastboot status --json`.

@@ -13,5 +13,6 @@ pub mod fastboot;
 pub mod host;
 pub mod roots;
 pub mod scenarios;
+pub mod service;
 pub mod stats;
 pub mod verify;

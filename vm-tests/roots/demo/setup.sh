@@ -20,4 +20,3 @@ runuser -u www-data -- env PYTHONDONTWRITEBYTECODE=1 DJANGO_SETTINGS_MODULE=demo
 python3 -m compileall -q /srv/django
 
 systemctl enable nginx.service redis-server.service tomcat10.service django-demo.service go-demo.service
-install -d /var/lib/demo

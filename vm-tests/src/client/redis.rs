@@ -1,6 +1,6 @@
 //! One redis command per connection.
 
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -27,7 +27,7 @@ fn encode(words: &[&str]) -> String {
     text
 }
 
-fn decode(from: &mut (impl BufRead + Read)) -> Result<String> {
+fn decode(from: &mut impl BufRead) -> Result<String> {
     let mut line = String::new();
     from.read_line(&mut line)?;
     let line = line.trim_end_matches(['\r', '\n']);

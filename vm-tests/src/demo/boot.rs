@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::service::{SERVICES, Service};
+use super::root::SERVICES;
 use crate::client::{Answer, first_answer};
 use crate::container::{BootOptions, Machine};
 use crate::host;
 use crate::roots::Scratch;
+use crate::service::Service;
 
 /// Longest for a service to answer after the boot began.
 const ANSWER_BOUND: Duration = Duration::from_secs(90);

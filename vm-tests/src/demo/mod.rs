@@ -8,9 +8,7 @@ mod boot;
 mod report;
 mod restored;
 mod root;
-mod service;
 mod stale;
-mod state;
 
 use std::path::PathBuf;
 
@@ -21,7 +19,7 @@ use crate::roots::{CACHE_DIR, Scratch, cached, sweep};
 use crate::{container, fastboot, host};
 use boot::{BootTimes, Provisioned};
 use report::Report;
-use service::SERVICES;
+use root::SERVICES;
 
 /// What the demo is asked to do.
 #[derive(Debug, Clone)]

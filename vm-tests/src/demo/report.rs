@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
 
 use super::boot::BootTimes;
-use super::service::SERVICES;
+use super::root::SERVICES;
 use crate::checks::Checks;
 use crate::fastboot::{SnapshotReport, StatusReport};
 use crate::stats::{Spread, short};

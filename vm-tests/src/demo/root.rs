@@ -12,6 +12,19 @@
 use anyhow::{Context as _, Result};
 
 use crate::roots::{Language, Recipe, RootFile, compiled};
+use crate::service::{Kind, Service};
+
+/// All services, in the order of the tables.
+pub const SERVICES: [Service; 5] = [
+    Service { unit: "nginx.service", comes_back: false, kind: Kind::Nginx },
+    Service { unit: "redis-server.service", comes_back: true, kind: Kind::Redis },
+    Service { unit: "tomcat10.service", comes_back: true, kind: TOMCAT },
+    Service { unit: "django-demo.service", comes_back: true, kind: Kind::Django },
+    Service { unit: "go-demo.service", comes_back: true, kind: GO },
+];
+
+const TOMCAT: Kind = Kind::Counter { port: 8080, show: "/counter.jsp", bump: "/counter.jsp?", to: 4711 };
+const GO: Kind = Kind::Counter { port: 8081, show: "/state", bump: "/bump?", to: 815 };
 
 /// Directory of the Django project.
 const DJANGO: &str = "/srv/django/demo";
@@ -60,19 +73,12 @@ pub fn recipe() -> Result<Recipe> {
             RootFile::program("/usr/local/bin/go-demo", go),
             RootFile::text("/etc/systemd/system/go-demo.service", source!("go/go-demo.service")),
             RootFile::text("/var/lib/tomcat10/webapps/ROOT/counter.jsp", source!("counter.jsp")),
-            RootFile::text("/etc/nginx/conf.d/status.conf", source!("nginx-status.conf")),
-            RootFile::text("/var/www/html/index.html", source!("index.html")),
-            RootFile::program("/usr/local/bin/demo-warm-up", source!("warm-up").as_bytes()),
+            RootFile::text(
+                "/etc/nginx/conf.d/status.conf",
+                include_str!("../../roots/common/nginx-status.conf"),
+            ),
+            RootFile::text("/var/www/html/index.html", include_str!("../../roots/common/index.html")),
         ],
         setup: source!("setup.sh"),
     })
 }
-
-/// Drop-in that tells fastboot of the file that nginx read and closed; installed together with fastboot.
-pub const NGINX_EVIDENCE: (&str, &str) =
-    ("/etc/systemd/system/nginx.service.d/fastboot.conf", source!("nginx-evidence.conf"));
-
-/// What `fastboot snapshot` is told to run when the services are ready.
-pub const WARM_UP: &str = "/usr/local/bin/demo-warm-up";
-/// The file by which [`WARM_UP`] asks for it; removed when done.
-pub const WARM_UP_WANTED: &str = "/var/lib/demo/warm-up.wanted";

@@ -1,17 +1,18 @@
 //! Images whose evidence no longer holds: each service starts cold, for the right reason, and the others do not care.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::boot::Provisioned;
 use super::note_answers;
-use super::restored::{Taken, require_cold, require_restored};
 use crate::checks::Checks;
 use crate::container::Machine;
 use crate::fastboot::{self, StatusReport};
+use crate::roots::flip_middle_byte;
+use crate::service::{Taken, require_cold, require_restored};
 
 /// What is done to a service's image or files, and what `fastboot status` must say of it.
 struct Change {
@@ -101,30 +102,9 @@ fn replace_with_longer(path: &Path) -> Result<()> {
     fs::rename(&new, path).with_context(|| format!("renaming to {}", path.display()))
 }
 
-pub(crate) fn flip_middle_byte(path: &Path) -> Result<()> {
-    let flip = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-        let middle = SeekFrom::Start(file.metadata()?.len() / 2);
-        let mut byte = [0];
-        file.seek(middle)?;
-        file.read_exact(&mut byte)?;
-        file.seek(middle)?;
-        file.write_all(&[byte[0] ^ 0x10])
-    };
-    flip().with_context(|| format!("changing one byte of {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_bit_in_the_middle_is_flipped_and_the_length_kept() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), [0; 9]).unwrap();
-        flip_middle_byte(file.path()).unwrap();
-        assert_eq!(fs::read(file.path()).unwrap(), [0, 0, 0, 0, 0x10, 0, 0, 0, 0]);
-    }
 
     #[test]
     fn a_replaced_binary_is_another_inode() {

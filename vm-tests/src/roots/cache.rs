@@ -64,12 +64,7 @@ fn build(recipe: &Recipe, into: &Path) -> Result<()> {
         bail!("mmdebstrap: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     for file in &recipe.files {
-        let path = into.join(file.path.trim_start_matches('/'));
-        let parent = path.parent().context("a file needs a directory")?;
-        fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-        fs::write(&path, &file.content).with_context(|| format!("writing {}", path.display()))?;
-        fs::set_permissions(&path, Permissions::from_mode(file.mode))
-            .with_context(|| format!("setting the mode of {}", path.display()))?;
+        write_file(&into.join(file.path.trim_start_matches('/')), &file.content, file.mode)?;
     }
     run_in_root(into, &[], recipe.setup, SETUP_BOUND).context("setup script")?;
     Ok(())
@@ -139,6 +134,14 @@ impl Scratch {
         self.dir.join(inside.trim_start_matches('/'))
     }
 
+    /// Write a file, with the directories that it needs.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn write(&self, inside: &str, content: &str, mode: u32) -> Result<()> {
+        write_file(&self.path(inside), content.as_bytes(), mode)
+    }
+
     /// Leave the copy, under a name that [`sweep`] does not touch; returns where it is.
     ///
     /// # Errors
@@ -159,6 +162,14 @@ impl Drop for Scratch {
             eprintln!("{error:#}");
         }
     }
+}
+
+fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let parent = path.parent().context("a file needs a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .with_context(|| format!("setting the mode of {}", path.display()))
 }
 
 fn remove_tree(dir: &Path) -> Result<()> {

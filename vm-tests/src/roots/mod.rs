@@ -1,10 +1,12 @@
 //! Root file systems: what one is made of ([`Recipe`]), a cache of built ones, and throw-away copies to boot.
 
 mod cache;
+mod damage;
 mod recipe;
 mod toolchain;
 
 pub use cache::{Scratch, cached, sweep};
+pub use damage::flip_middle_byte;
 pub use recipe::{Recipe, RootFile};
 pub use toolchain::{Language, compiled};
 

@@ -1,1 +1,122 @@
-//! scenarios
+//! What goes wrong on real machines, each on a machine of its own. Whatever it is, the boot ends with every service
+//! active and answering, and `fastboot status` names the reason.
+//!
+//! A new scenario is a function here or beside, and a line in [`SCENARIOS`].
+
+mod images;
+mod lives;
+mod service_failures;
+mod site;
+mod storing;
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::container::end_left_over_machines;
+use crate::roots::sweep;
+use site::Lab;
+
+/// One scenario.
+struct Scenario {
+    /// A sentence that holds when it passes; `--only` looks for words in it.
+    name: &'static str,
+    run: fn(&Lab) -> Result<()>,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "intact images are restored, twice", run: images::intact },
+    Scenario { name: "a damaged image ends in a cold start", run: images::damaged },
+    Scenario { name: "a truncated image ends in a cold start", run: images::truncated },
+    Scenario { name: "a missing image ends in a cold start", run: images::missing },
+    Scenario { name: "a damaged catalogue ends in cold starts", run: images::damaged_catalogue },
+    Scenario { name: "images of another machine end in cold starts", run: images::another_machine },
+    Scenario { name: "a unit edited after the snapshot starts cold as edited", run: images::edited_unit },
+    Scenario { name: "a unit whose text cannot be read starts cold", run: images::unreadable_unit },
+    Scenario { name: "fastboot=0 starts everything cold", run: images::switched_off },
+    Scenario { name: "a full disk while storing leaves the units running", run: storing::full_disk },
+    Scenario {
+        name: "a container's seccomp filter is met with refusals by name",
+        run: storing::container_filter,
+    },
+    Scenario { name: "an initd that is masked ends in cold starts", run: service_failures::initd_masked },
+    Scenario {
+        name: "an initd whose binary is gone ends in cold starts",
+        run: service_failures::initd_removed,
+    },
+    Scenario {
+        name: "an initd killed in mid-restore ends in cold starts",
+        run: service_failures::initd_killed,
+    },
+    Scenario {
+        name: "a worker that dies in mid-restore ends in a cold start",
+        run: service_failures::worker_dies,
+    },
+    Scenario {
+        name: "a restore past its deadline ends in a cold start",
+        run: service_failures::deadline_passes,
+    },
+    Scenario { name: "a daemon-reload changes nothing for running units", run: lives::daemon_reload },
+    Scenario { name: "a restart of a restored unit is a cold start", run: lives::restart },
+    Scenario { name: "a crash of a restored unit is followed by a cold start", run: lives::crash },
+];
+
+/// How the scenarios came out.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    /// Scenarios that passed.
+    pub passed: usize,
+    /// Scenarios that failed.
+    pub failed: usize,
+}
+
+/// Run the scenarios whose name has `only` in it (all without). Each result is printed when it is there.
+///
+/// # Errors
+/// The root cannot be built, or fastboot cannot.
+pub fn run(only: Option<&str>) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let chosen = SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| scenario.name.contains(only)));
+    let chosen: Vec<&Scenario> = chosen.collect();
+    if chosen.is_empty() {
+        return Ok(tally);
+    }
+    end_left_over_machines()?;
+    sweep()?;
+    let lab = Lab::prepare()?;
+    for scenario in chosen {
+        let started = Instant::now();
+        let result = (scenario.run)(&lab);
+        let seconds = started.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                tally.passed += 1;
+                println!("  ok    {} ({seconds:.1} s)", scenario.name);
+            }
+            Err(error) => {
+                tally.failed += 1;
+                println!("  FAIL  {} ({seconds:.1} s): {error:#}", scenario.name);
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// Whether some scenario's name has `text` in it.
+pub fn any_named(text: &str) -> bool {
+    SCENARIOS.iter().any(|scenario| scenario.name.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenario_names_are_sentences_of_their_own() {
+        for (index, scenario) in SCENARIOS.iter().enumerate() {
+            assert!(scenario.name.contains(' '));
+            assert!(SCENARIOS[..index].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
+        }
+        assert!(any_named("damaged image") && !any_named("no such scenario"));
+    }
+}

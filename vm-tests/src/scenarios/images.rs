@@ -1,0 +1,123 @@
+//! Images and evidence that do not hold at the next boot.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::site::{COUNTER, Expected, Lab, NGINX, REDIS, Site, require};
+use crate::container::BootOptions;
+use crate::fastboot;
+use crate::roots::flip_middle_byte;
+use crate::service::{Service, Taken};
+
+pub(super) fn intact(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("intact")?;
+    for _ in 0..2 {
+        let running = site.boot()?;
+        require(&running, &taken, |_| Expected::Restored)?;
+        running.poweroff()?;
+    }
+    Ok(())
+}
+
+pub(super) fn damaged(lab: &Lab) -> Result<()> {
+    only_one_is_cold(lab, "damaged", REDIS, &["image-corrupt"], |site| {
+        flip_middle_byte(&fastboot::image_path(site.scratch.root(), REDIS.unit)?)
+    })
+}
+
+pub(super) fn truncated(lab: &Lab) -> Result<()> {
+    only_one_is_cold(lab, "truncated", NGINX, &["image-corrupt"], |site| {
+        let path = fastboot::image_path(site.scratch.root(), NGINX.unit)?;
+        halve(&path).with_context(|| format!("cutting {}", path.display()))
+    })
+}
+
+fn halve(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(file.metadata()?.len() / 2)
+}
+
+pub(super) fn missing(lab: &Lab) -> Result<()> {
+    only_one_is_cold(lab, "missing", COUNTER, &["image-missing"], |site| {
+        let path = fastboot::image_path(site.scratch.root(), COUNTER.unit)?;
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
+    })
+}
+
+pub(super) fn damaged_catalogue(lab: &Lab) -> Result<()> {
+    all_are_cold(lab, "catalogue", &BootOptions::default(), &[], |site| {
+        site.scratch.write(&format!("{}/catalogue.json", fastboot::STORE_DIR), "{\"format\": 1, \"gen", 0o600)
+    })
+}
+
+pub(super) fn another_machine(lab: &Lab) -> Result<()> {
+    all_are_cold(lab, "another-machine", &BootOptions::default(), &["machine-changed"], |site| {
+        site.scratch.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444)
+    })
+}
+
+pub(super) fn switched_off(lab: &Lab) -> Result<()> {
+    let options = BootOptions { arguments: vec!["fastboot=0".to_owned()], ..BootOptions::default() };
+    all_are_cold(lab, "switched-off", &options, &[], |_| Ok(()))
+}
+
+pub(super) fn edited_unit(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("edited")?;
+    // The administrator's own command line must win over whatever the generator says.
+    site.drop_in(
+        COUNTER.unit,
+        "[Service]\nEnvironment=EDITED=1\nExecStart=\nExecStart=/usr/local/bin/counter 8082\n",
+    )?;
+    let running = site.boot()?;
+    require(&running, &taken, |service| cold_if(*service == COUNTER, &["unit-changed"]))?;
+    let shown = running.run(&["systemctl", "show", "--property=Environment", COUNTER.unit])?.success()?;
+    ensure!(shown.contains("EDITED=1"), "the edit has no effect: {shown}");
+    running.poweroff()
+}
+
+pub(super) fn unreadable_unit(lab: &Lab) -> Result<()> {
+    only_one_is_cold(lab, "unreadable", COUNTER, &["unit-changed"], |site| {
+        let dir = site.scratch.path(&format!("/etc/systemd/system/{}.d", COUNTER.unit));
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        // A comment that is no UTF-8, and a drop-in that leads nowhere: systemd starts the unit all the same.
+        fs::write(dir.join("60-bytes.conf"), b"[Service]\n# \xff\xfe\x80\n")
+            .context("writing the drop-in")?;
+        std::os::unix::fs::symlink("/nonexistent", dir.join("61-nowhere.conf")).context("making the link")
+    })
+}
+
+fn cold_if(cold: bool, codes: &'static [&'static str]) -> Expected {
+    if cold { Expected::Cold(codes) } else { Expected::Restored }
+}
+
+/// After `meddle`, `victim` is cold for one of `codes`; the others are restored.
+fn only_one_is_cold(
+    lab: &Lab,
+    name: &str,
+    victim: Service,
+    codes: &'static [&'static str],
+    meddle: impl Fn(&Site) -> Result<()>,
+) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images(name)?;
+    meddle(&site)?;
+    let running = site.boot()?;
+    require(&running, &taken, |service| cold_if(*service == victim, codes))?;
+    running.poweroff()
+}
+
+/// After `meddle`, every service is cold for one of `codes`.
+fn all_are_cold(
+    lab: &Lab,
+    name: &str,
+    options: &BootOptions,
+    codes: &'static [&'static str],
+    meddle: impl Fn(&Site) -> Result<()>,
+) -> Result<()> {
+    let (mut site, taken): (Site, Vec<Taken>) = lab.site_with_images(name)?;
+    meddle(&site)?;
+    let running = site.boot_with(options)?;
+    require(&running, &taken, |_| Expected::Cold(codes))?;
+    running.poweroff()
+}

@@ -1,0 +1,94 @@
+//! An initd that is not there, dies or hangs: the shim starts the daemon in the ordinary way.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::site::{COUNTER, Expected, Lab, SERVICES, Site, require};
+use crate::client::first_answer;
+use crate::container::BootOptions;
+use crate::service::Taken;
+
+/// Point in the middle of a restore, as fastboot names it.
+const MID_RESTORE: &str = "worker.mid";
+const INITD: &str = "fastboot-initd.service";
+/// Longest for a boot whose restores hang. fastboot's own deadline per unit is far shorter.
+const HANGING_BOUND: Duration = Duration::from_secs(60);
+
+pub(super) fn initd_masked(lab: &Lab) -> Result<()> {
+    boot_without_initd(lab, "initd-masked", |site| {
+        for unit in ["fastboot-initd.socket", INITD] {
+            let path = site.scratch.path(&format!("/etc/systemd/system/{unit}"));
+            std::os::unix::fs::symlink("/dev/null", &path).with_context(|| format!("masking {unit}"))?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn initd_removed(lab: &Lab) -> Result<()> {
+    boot_without_initd(lab, "initd-removed", |site| {
+        std::fs::remove_file(site.scratch.path("/usr/lib/fastboot/fastboot-initd"))
+            .context("removing fastboot-initd")
+    })
+}
+
+fn boot_without_initd(lab: &Lab, name: &str, remove: impl Fn(&Site) -> Result<()>) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images(name)?;
+    remove(&site)?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Cold(&[]))?;
+    running.poweroff()
+}
+
+pub(super) fn initd_killed(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("initd-killed")?;
+    set_fault(&site, &format!("{MID_RESTORE}:sleep=30000"))?;
+    let running = site.start(&BootOptions::default())?;
+    running.wait_unit(INITD, "active", HANGING_BOUND, |unit| unit.main_pid != 0)?;
+    // Every restore hangs by now or soon: whenever initd dies, it is before one is done.
+    std::thread::sleep(Duration::from_millis(300));
+    running.run(&["systemctl", "kill", "--signal=KILL", INITD])?.success()?;
+    for service in SERVICES {
+        running
+            .in_network(|| first_answer(HANGING_BOUND, || service.ask()))
+            .with_context(|| running.journal(service.unit, 20))?;
+    }
+    running.wait_booted(HANGING_BOUND)?;
+    require(&running, &taken, |_| Expected::Cold(&[]))?;
+    require_single_lives(&running, &taken)?;
+    running.poweroff()
+}
+
+/// Nothing of a half-made restore may be left beside the cold start.
+fn require_single_lives(running: &crate::container::Machine, taken: &[Taken]) -> Result<()> {
+    let all = running.run(&["ps", "-e", "-o", "pid="])?.success()?;
+    let all: Vec<u32> = all.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    for taken in taken {
+        let left: Vec<_> = taken.state.processes.iter().filter(|pid| all.contains(pid)).collect();
+        ensure!(left.is_empty(), "{}: recorded processes {left:?} are there", taken.service.unit);
+    }
+    Ok(())
+}
+
+pub(super) fn worker_dies(lab: &Lab) -> Result<()> {
+    with_fault(lab, "worker-dies", &format!("{MID_RESTORE}:abort"), &["restore-failed"])
+}
+
+pub(super) fn deadline_passes(lab: &Lab) -> Result<()> {
+    with_fault(lab, "deadline", &format!("{MID_RESTORE}:sleep=50000"), &["deadline"])
+}
+
+fn with_fault(lab: &Lab, name: &str, fault: &str, codes: &'static [&'static str]) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images(name)?;
+    set_fault(&site, fault)?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Cold(codes))?;
+    require_single_lives(&running, &taken)?;
+    let counter = running.unit(COUNTER.unit)?;
+    ensure!(counter.restarts == 0, "the counter was restarted {} times", counter.restarts);
+    running.poweroff()
+}
+
+fn set_fault(site: &Site, fault: &str) -> Result<()> {
+    site.drop_in(INITD, &format!("[Service]\nEnvironment=FASTBOOT_FAULT={fault}\n"))
+}

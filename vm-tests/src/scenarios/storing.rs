@@ -1,0 +1,49 @@
+//! Snapshots that cannot be stored, and units that cannot be carried.
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::site::{COUNTER, Lab, REDIS, SERVICES};
+use crate::container::BootOptions;
+use crate::fastboot::{self, STORE_DIR};
+use crate::service::{Taken, snapshot_while_driving};
+
+/// The store gets a file system that holds less than the smallest image.
+pub(super) fn full_disk(lab: &Lab) -> Result<()> {
+    let mut site = lab.site("full-disk")?;
+    let small = format!("--tmpfs={STORE_DIR}:size=128k,mode=0700");
+    let running = site.boot_with(&BootOptions { nspawn_options: vec![small], ..BootOptions::default() })?;
+    let report = snapshot_while_driving(&site.scratch, &running, &SERVICES)?;
+    ensure!(report.exit_code == Some(1), "the exit code is {:?} and not 1", report.exit_code);
+    for unit in &report.units {
+        ensure!(unit.outcome == "failed", "{}: {}", unit.unit, unit.outcome);
+        let says_why = unit.reasons.iter().any(|reason| reason.contains("No space left"));
+        ensure!(says_why, "{}: no reason names the full disk: {:?}", unit.unit, unit.reasons);
+    }
+    // They run on with what they knew when they were frozen.
+    for service in SERVICES {
+        let now = Taken::observe(&running, service)?;
+        ensure!(running.unit(service.unit)?.is_active(), "{} is not active", service.unit);
+        service.drive(&running).with_context(|| service.unit.to_owned())?;
+        now.state.require_kept(&service.observe(&running)?).with_context(|| service.unit.to_owned())?;
+    }
+    let left = running.run(&["find", STORE_DIR, "-name", "*.img"])?.success()?;
+    ensure!(left.is_empty(), "parts of images are left: {left}");
+    running.poweroff()
+}
+
+/// In a container with a filter of its own, a unit that has filters too is refused; one that has none may be taken.
+pub(super) fn container_filter(lab: &Lab) -> Result<()> {
+    let mut site = lab.site("filter")?;
+    let running = site.boot_with(&BootOptions { container_filter: true, ..BootOptions::default() })?;
+    let before = Taken::observe(&running, REDIS)?;
+    let report = fastboot::snapshot(&running, &[REDIS.unit, COUNTER.unit], &["--no-restart"])?;
+    let redis = report.unit(REDIS.unit).context("no report of redis")?;
+    ensure!(redis.outcome == "refused", "redis was {}: {:?}", redis.outcome, redis.reasons);
+    let named = redis.reasons.iter().any(|reason| reason.to_lowercase().contains("seccomp"));
+    ensure!(named, "no reason names the seccomp filter: {:?}", redis.reasons);
+    before.state.require_kept(&REDIS.observe(&running)?).context("redis after the refusal")?;
+    running.poweroff()?;
+
+    let running = site.boot_with(&BootOptions { container_filter: true, ..BootOptions::default() })?;
+    running.poweroff()
+}
