@@ -111,19 +111,25 @@ impl Frozen {
     /// [`Error::Refused`] with all blockers, before anything has been written; others when reading or writing fails. The
     /// tree is as before and still frozen.
     pub fn collect(&mut self, sink: &mut dyn PageSink, options: &CollectOptions) -> Result<TreeV1> {
+        let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
+        mark("frozen");
         let members = inspect_members(&self.stopped)?;
         let Seen { processes, mut tree, sources, gate_offset } = self.look(&members, options)?;
+        mark("seen");
         for SeenProcess { mut process, space, threads } in processes {
             let vdso = space.vdso().map_or(Addr(0), |vma| vma.start);
             collect_insides(&mut process, &threads, Addr(vdso.0 + gate_offset))?;
+            mark("insides");
             process.mm.runs = collect_pages(process.pid, &space, sink)?;
             tree.processes.push(process);
         }
+        mark("pages");
         for (inode, source) in tree.inodes.iter_mut().zip(&sources) {
             if let Some(file) = source {
                 inode.content = collect_content(file, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
             }
         }
+        mark("content");
         Ok(tree)
     }
 
@@ -150,10 +156,13 @@ impl Frozen {
             return Err(Error::Refused(blockers.into_list()));
         }
         let spaces = inspect_tree(members, options, &mut blockers)?;
+        let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
+        mark("tree");
         let mut inodes = Inodes::new(&spaces, options);
         let mut filters = Filters::new()?;
 
         let Descriptors { tables, mut files, pipes } = collect_descriptors(members, &mut inodes, &mut blockers)?;
+        mark("descriptors");
         let mut halves = Vec::with_capacity(members.len());
         for member in members {
             let space = collect_address_space(member, &mut inodes, &mut blockers)?;
@@ -164,6 +173,7 @@ impl Frozen {
             }
             halves.push((space, directories, threads));
         }
+        mark("outsides");
         let volatile_files = collect_volatile_files(&mut inodes, &mut blockers)?;
         let blockers = blockers.into_list();
         if !blockers.is_empty() {

@@ -240,6 +240,10 @@ fn queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Found<Vec<
         }
     }
     offset.finish().map_err(fail("SO_PEEK_OFF"))?;
+    if messages.is_empty() && socket_type == libc::SOCK_DGRAM {
+        // The kernel shows an empty message to one peek only, and somebody has peeked before.
+        return refused("a unix socket with an unread empty message");
+    }
     let credentials = fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED).map_err(fail("SO_PASSCRED"))?;
     if credentials != 0 && !messages.is_empty() {
         return refused("a unix socket with unread messages and their credentials (SO_PASSCRED)");
