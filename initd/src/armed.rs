@@ -18,6 +18,9 @@ const MAX_LEN: u64 = 64 << 20;
 #[derive(Clone, Debug, Deserialize)]
 pub struct Decisions {
     version: u32,
+    /// Whether the reasons of units that are not armed are in the kernel log.
+    #[serde(default)]
+    pub is_logged: bool,
     /// One per unit with an image.
     pub units: Vec<UnitDecision>,
 }

@@ -176,7 +176,7 @@ enum Wait {
 }
 
 fn failed(what: &str, error: &io::Error) -> StaleReason {
-    StaleReason::new(ReasonCode::RestoreFailed, format!("restore failed: {what}: {error}"))
+    StaleReason::new(ReasonCode::RestoreFailed, format!("{what}: {error}"))
 }
 
 fn parent_is_init(pid: i32) -> bool {

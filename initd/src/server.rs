@@ -115,14 +115,16 @@ impl Server {
         let unit = peer.unit.clone();
         let (entry, image) = match self.find_image(&hello, &unit, deadline) {
             Ok(found) => found,
-            Err(reason) => return self.answer_cold(connection, &unit, requested_us, None, &reason),
+            Err(reason) => {
+                let id = self.units.get(&unit).map(|(_, entry)| entry.image_id.to_string());
+                return self.answer_cold(connection, &unit, requested_us, id, &reason);
+            }
         };
         let id = Some(entry.image_id.to_string());
         let cgroup = match UnitCgroup::open(&peer.cgroup, peer.pid) {
             Ok(cgroup) => cgroup,
             Err(error) => {
-                let reason =
-                    StaleReason::new(ReasonCode::HostUnsupported, format!("restore failed: {error}"));
+                let reason = StaleReason::new(ReasonCode::HostUnsupported, format!("cgroup: {error}"));
                 return self.answer_cold(connection, &unit, requested_us, id, &reason);
             }
         };
@@ -155,8 +157,7 @@ impl Server {
             }
             Outcome::Abandoned => {
                 attempt.finish();
-                let reason =
-                    StaleReason::new(ReasonCode::RestoreFailed, "restore failed: the start was cancelled");
+                let reason = StaleReason::new(ReasonCode::RestoreFailed, "the start was cancelled");
                 self.answer_cold(connection, &unit, requested_us, id, &reason);
             }
         }
@@ -355,6 +356,7 @@ fn about(code: ReasonCode) -> &'static str {
         | ReasonCode::KernelChanged
         | ReasonCode::MachineChanged
         | ReasonCode::CpuChanged => "image stale: ",
+        ReasonCode::RestoreFailed => "restore failed: ",
         _ => "",
     }
 }

@@ -11,7 +11,7 @@ use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
 use image_store::{Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, UnitEvidence};
 
 use crate::drop_in::{self, DropIn};
-use crate::record::{Record, UnitRecord, VERSION};
+use crate::record::{Record, UnitRecord};
 use crate::search::{NoText, UnitDirs, UnitFiles, under};
 use crate::service::Settings;
 use crate::unit_text::{self, Assignment};
@@ -45,7 +45,7 @@ pub fn decide(inputs: &Inputs<'_>, catalogue: &Catalogue) -> Record {
             UnitRecord { reason_code: Some(reason.code), reason: Some(reason.sentence), ..record_of(entry) }
         }
     });
-    Record { version: VERSION, units: units.collect() }
+    Record::new(units.collect())
 }
 
 /// Later in the same boot: the units of `record` whose drop-in must be written again. A unit whose text has changed

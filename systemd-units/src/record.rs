@@ -24,6 +24,12 @@ const MAX_LEN: u64 = 64 << 20;
 pub struct Record {
     /// [`VERSION`].
     pub version: u32,
+    /// Why there are no decisions at all: the catalogue could not be read.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Whether the reasons are in the kernel log. In containers they cannot be; then initd logs them.
+    #[serde(default)]
+    pub is_logged: bool,
     /// One per unit that had an image, by name.
     pub units: Vec<UnitRecord>,
 }
@@ -50,6 +56,11 @@ pub struct UnitRecord {
 }
 
 impl Record {
+    /// A record of these decisions.
+    pub fn new(units: Vec<UnitRecord>) -> Record {
+        Record { version: VERSION, error: None, is_logged: false, units }
+    }
+
     /// Read the record of this boot; `None` when there is none yet.
     ///
     /// # Errors

@@ -69,10 +69,15 @@ pub fn check(settings: &Settings, shim: &str) -> Result<(), Refusal> {
     if let Some(value) = settings.last("PrivatePIDs").filter(|value| is_true(value)) {
         return Err(format!("PrivatePIDs={value} is set"));
     }
-    if let Some(path) = settings.words("NoExecPaths").first() {
-        return Err(format!("NoExecPaths={path} is set"));
-    }
-    for key in ["InaccessiblePaths", "TemporaryFileSystem", "BindPaths", "BindReadOnlyPaths", "MountImages"] {
+    check_exec_paths(settings, shim)?;
+    for key in [
+        "InaccessiblePaths",
+        "InaccessibleDirectories",
+        "TemporaryFileSystem",
+        "BindPaths",
+        "BindReadOnlyPaths",
+        "MountImages",
+    ] {
         if let Some(word) = settings.words(key).into_iter().find(|word| covers(key, word, shim)) {
             return Err(format!("{key}={word} covers {shim}"));
         }
@@ -89,7 +94,7 @@ pub(crate) fn is_true(value: &str) -> bool {
 fn covers(key: &str, word: &str, target: &str) -> bool {
     let word = word.trim_start_matches(['-', '+']);
     let path = match key {
-        "InaccessiblePaths" => word,
+        "InaccessiblePaths" | "InaccessibleDirectories" => word,
         "TemporaryFileSystem" => word.split(':').next().unwrap_or_default(),
         // Without a destination it is mounted over itself, which changes nothing.
         "BindPaths" | "BindReadOnlyPaths" => match word.split(':').nth(1) {
@@ -103,6 +108,30 @@ fn covers(key: &str, word: &str, target: &str) -> bool {
     path.contains(['%', '\\', '"', '\''])
         || target.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
         || path == target
+}
+
+/// The longest path that holds a file decides whether it may be executed. What the shim needs is itself and the C
+/// library beside the service's own.
+fn check_exec_paths(settings: &Settings, shim: &str) -> Result<(), Refusal> {
+    let (denied, allowed) = (settings.words("NoExecPaths"), settings.words("ExecPaths"));
+    for file in [shim, "/usr/lib/x86_64-linux-gnu/libc.so.6"] {
+        if longest_holding(&denied, file) > longest_holding(&allowed, file) {
+            return Err(format!("NoExecPaths= does not let {file} be executed"));
+        }
+    }
+    Ok(())
+}
+
+/// Length of the longest of these paths that holds `file`, plus one; 0 for none.
+fn longest_holding(words: &[String], file: &str) -> usize {
+    let lens = words.iter().filter_map(|word| {
+        let path = word.trim_start_matches(['-', '+']).trim_matches('"').trim_end_matches('/');
+        // /lib and /lib64 have been links to /usr for long.
+        let path = if path.starts_with("/lib") { format!("/usr{path}") } else { path.to_owned() };
+        let holds = path == file || file.strip_prefix(&path).is_some_and(|rest| rest.starts_with('/'));
+        holds.then_some(path.len() + 1)
+    });
+    lens.max().unwrap_or(0)
 }
 
 fn check_address_families(words: &[String]) -> Result<(), Refusal> {
@@ -179,6 +208,9 @@ mod tests {
             "RestrictAddressFamilies=AF_INET AF_UNIX",
             "RestrictAddressFamilies=~AF_PACKET",
             "ProtectSystem=strict\nPrivateUsers=yes\nNoNewPrivileges=yes\nMemoryDenyWriteExecute=yes",
+            "NoExecPaths=/\nExecPaths=/usr/bin/redis-server /usr/lib /lib",
+            "NoExecPaths=/home /tmp",
+            "SystemCallFilter=@system-service\nSystemCallFilter=~ @privileged @resources",
             "BindReadOnlyPaths=/usr /srv:/data\nInaccessiblePaths=-/home\nTemporaryFileSystem=/var:ro",
         ] {
             judge(lines).unwrap();
@@ -208,6 +240,7 @@ mod tests {
             "RootDirectory=/srv/jail",
             "RootImage=/srv/jail.raw",
             "NoExecPaths=/\nExecPaths=/usr/bin/d",
+            "NoExecPaths=/ /usr/lib/fastboot\nExecPaths=/usr/lib",
             "InaccessiblePaths=/usr/lib",
             "TemporaryFileSystem=/usr",
             "BindReadOnlyPaths=/srv/usr:/usr",

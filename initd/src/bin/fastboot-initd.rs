@@ -83,6 +83,12 @@ fn prepare(zygote: Zygote) -> io::Result<Server> {
 
 /// Units that the generator has left alone are part of the picture too.
 fn enter_cold(status: &StatusFile, decisions: &Decisions, first_starts: &FirstStarts) {
+    // Known from an earlier start of ours in this boot, then they have been logged as well.
+    let is_new = |decision: &&UnitDecision| !decision.armed && !status.has(&decision.unit);
+    for decision in decisions.units.iter().filter(is_new).filter(|_| !decisions.is_logged) {
+        let reason = decision.reason.as_deref().unwrap_or_default();
+        journal::notice(format_args!("{}: image not used: {reason}; starting it cold", decision.unit));
+    }
     let cold = decisions.units.iter().filter(|decision| !decision.armed).map(|decision| UnitStatus {
         image_id: Some(decision.image_id.to_string()),
         ..UnitStatus::cold(

@@ -56,30 +56,35 @@ fn run(arguments: &[PathBuf]) {
 
 fn generate(root: &Path, late: &Path) -> Result<(), String> {
     let run_dir = Path::new(RUN_DIR);
+    let describe = |error: io::Error| format!("{RUN_DIR}/generator.json: {error}");
     let read_dirs =
         || UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"));
-    match Record::load(run_dir).map_err(|error| format!("{RUN_DIR}/generator.json: {error}"))? {
-        Some(record) if record.units.is_empty() => Ok(()),
-        Some(record) => write_all(late, &decide::repeat(root, &read_dirs()?, &record)),
-        None => {
-            let catalogue = Store::open(DEFAULT_ROOT).load().map_err(|error| error.to_string())?;
-            let record = if catalogue.units().is_empty() {
-                Record { version: systemd_units::record::VERSION, units: Vec::new() }
-            } else {
-                let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
-                let dirs = read_dirs()?;
-                decide::decide(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &catalogue)
-            };
-            // Without the record a later run could not say the same, so it comes first.
-            record.store(run_dir).map_err(|error| format!("{RUN_DIR}/generator.json: {error}"))?;
-            log_decisions(&record);
-            if record.units.is_empty() {
-                return Ok(());
-            }
-            let armed = record.units.iter().filter_map(|u| Some((u.unit.as_str(), u.drop_in.as_deref()?)));
-            write_all(late, &armed.collect::<Vec<_>>())
-        }
+    if let Some(record) = Record::load(run_dir).map_err(describe)? {
+        return match record.units.is_empty() {
+            true => Ok(()),
+            false => write_all(late, &decide::repeat(root, &read_dirs()?, &record)),
+        };
     }
+    let decided = Store::open(DEFAULT_ROOT).load().map_err(|error| error.to_string()).and_then(|catalogue| {
+        if catalogue.units().is_empty() {
+            return Ok(Record::new(Vec::new()));
+        }
+        let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
+        let dirs = read_dirs()?;
+        Ok(decide::decide(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &catalogue))
+    });
+    // What could not be decided at boot stays undecided until the next one, so it is recorded too.
+    let mut record = decided
+        .as_ref()
+        .map_or_else(|error| Record { error: Some(error.clone()), ..Record::new(Vec::new()) }, Record::clone);
+    record.is_logged = log_decisions(&record);
+    // Without the record a later run could not say the same, so it comes before the drop-ins.
+    record.store(run_dir).map_err(describe)?;
+    if decided?.units.is_empty() {
+        return Ok(());
+    }
+    let armed = record.units.iter().filter_map(|unit| Some((unit.unit.as_str(), unit.drop_in.as_deref()?)));
+    write_all(late, &armed.collect::<Vec<_>>())
 }
 
 /// The drop-ins, and the links that make the restore daemon part of this boot.
@@ -103,20 +108,25 @@ fn write_all(late: &Path, drop_ins: &[(&str, &str)]) -> Result<(), String> {
     Ok(())
 }
 
-fn log_decisions(record: &Record) {
-    for unit in record.units.iter().filter(|unit| !unit.armed) {
+/// Returns whether the kernel log took every line.
+fn log_decisions(record: &Record) -> bool {
+    let cold = record.units.iter().filter(|unit| !unit.armed);
+    let failures = cold.filter(|unit| {
         let reason = unit.reason.as_deref().unwrap_or_default();
-        log(5, &format!("{}: image not used: {reason}; starting it cold", unit.unit));
-    }
+        log_to_kernel(5, &format!("{}: image not used: {reason}; starting it cold", unit.unit)).is_err()
+    });
+    failures.count() == 0
 }
 
 /// One line into the kernel log, as there is no journal yet; to stderr where that is not possible (containers).
 fn log(level: u8, text: &str) {
-    let line = format!("<{level}>fastboot-generator[{}]: {}\n", std::process::id(), text.replace('\n', " "));
-    let written =
-        OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut f| f.write_all(line.as_bytes()));
-    if written.is_err() {
+    if log_to_kernel(level, text).is_err() {
         // Nowhere else to say it.
-        let _ = io::stderr().write_all(line.get(3..).unwrap_or_default().as_bytes());
+        let _ = io::stderr().write_all(format!("fastboot-generator: {text}\n").as_bytes());
     }
+}
+
+fn log_to_kernel(level: u8, text: &str) -> io::Result<()> {
+    let line = format!("<{level}>fastboot-generator[{}]: {}\n", std::process::id(), text.replace('\n', " "));
+    OpenOptions::new().write(true).open("/dev/kmsg")?.write_all(line.as_bytes())
 }
