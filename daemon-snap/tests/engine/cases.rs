@@ -78,6 +78,8 @@ subjects! {
     restore_keeps_memory_advice_and_locks: "madvise_flags", "";
     restore_keeps_2000_mappings: "vmas_2000", "";
     restore_keeps_256_mib: "memory_256mib", "";
+    restore_leaves_at_most_one_page: "left_behind", "one";
+    restore_leaves_at_most_one_page_for_all_threads: "left_behind", "many";
 
     // timers
     restore_keeps_interval_timers: "itimers", "";
@@ -100,12 +102,9 @@ subjects! {
     restore_keeps_sparse_descriptor_numbers: "sparse_fds", "";
     restore_keeps_owner_of_sigio: "fd_owner", "";
     restore_keeps_device_nodes: "device_nodes", "";
-    restore_keeps_files_of_proc_and_sys: "proc_files", "";
-    restore_keeps_named_fifo: "named_fifo", "";
 
     // pipes and events
     restore_keeps_pipe_content_and_size: "pipe_content", "";
-    restore_keeps_packets_of_pipe: "pipe_packets", "";
     restore_keeps_pipes_between_processes: "pipe_between", "";
     restore_keeps_eventfd_counter: "eventfd", "counter";
     restore_keeps_eventfd_semaphore: "eventfd", "semaphore";
@@ -131,7 +130,6 @@ subjects! {
     restore_keeps_removed_path_of_listener_removed: "unix_listener", "removed";
     restore_keeps_bound_datagram_sockets: "unix_dgram_bound", "";
     restore_keeps_bound_datagram_sockets_after_reboot: "unix_dgram_bound", "", between empty_tmpfs;
-    restore_keeps_queue_of_bound_datagram_socket: "unix_dgram_bound", "queued";
     restore_connects_datagram_socket_to_outside_again: "unix_dgram_outside", "";
     restore_keeps_tcp_listener_v4: "tcp_listener", "v4";
     restore_keeps_tcp_listener_v6: "tcp_listener", "v6";

@@ -5,7 +5,7 @@
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
+#include <sys/un.h>
 
 static void ends_at_once(void *unused)
 {
@@ -135,6 +135,45 @@ static void check_credentials_queued(void)
     CHECK_EQ(from.pid, getpid());
 }
 
+/* Datagrams that name who sent them. */
+static void check_sender_queued(void)
+{
+    struct sockaddr_un inbox_at = {.sun_family = AF_UNIX}, sender_at = inbox_at, from;
+    socklen_t len = sizeof from;
+    char bytes[8];
+    strcpy(inbox_at.sun_path, in_shm("inbox"));
+    strcpy(sender_at.sun_path, in_shm("sender"));
+    int inbox = SYS(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    int sender = SYS(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    SYS(bind(inbox, (void *)&inbox_at, sizeof inbox_at));
+    SYS(bind(sender, (void *)&sender_at, sizeof sender_at));
+    SYS(sendto(sender, "queued", 6, 0, (void *)&inbox_at, sizeof inbox_at));
+    refusal_names("fd %d ", inbox);
+    subject_hold();
+    CHECK_EQ(recvfrom(inbox, bytes, sizeof bytes, MSG_DONTWAIT, (void *)&from, &len), 6);
+    CHECK(strcmp(from.sun_path, sender_at.sun_path) == 0, "sent by %s", from.sun_path);
+}
+
+/* They belong to today's kernel, and one of them to this process. */
+static void check_proc_files(void)
+{
+    int status = SYS(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
+    int setting = SYS(open("/proc/sys/kernel/ostype", O_RDONLY));
+    int directory = SYS(open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    int cpus = SYS(open("/sys/devices/system/cpu/online", O_RDONLY | O_CLOEXEC));
+    refusal_names("fd %d ", status);
+    subject_hold();
+    char text[4096] = "", wanted[64];
+    SYS(pread(status, text, sizeof text - 1, 0));
+    snprintf(wanted, sizeof wanted, "\nPid:\t%d\n", getpid());
+    CHECK(strstr(text, wanted) != NULL, "/proc/self/status is of another process");
+    SYS(pread(setting, text, 6, 0));
+    CHECK(memcmp(text, "Linux\n", 6) == 0, "ostype reads %.6s", text);
+    struct stat own;
+    CHECK(fstatat(directory, "0", &own, 0) == 0, "the descriptor directory lacks 0");
+    CHECK(pread(cpus, text, 16, 0) > 0 && text[0] == '0', "online CPUs read %.8s", text);
+}
+
 static void *after_main(void *unused)
 {
     nap_ms(20); /* until the main thread has gone */
@@ -193,7 +232,8 @@ int main(int argc, char **argv)
     } variants[] = {{"zombie", check_zombie}, {"fifo_content", check_fifo_content}, {"udp_queued", check_udp_queued},
                     {"epoll_orphan", check_epoll_orphan}, {"epoll_reused", check_epoll_reused},
                     {"deleted_cwd", check_deleted_cwd}, {"inotify_queued", check_inotify_queued},
-                    {"credentials_queued", check_credentials_queued}, {"replaced_file", check_replaced_file},
+                    {"credentials_queued", check_credentials_queued}, {"sender_queued", check_sender_queued},
+                    {"replaced_file", check_replaced_file}, {"proc_files", check_proc_files},
                     {"socket_filter", check_socket_filter}};
     subject_begin(argc, argv);
     if (variant("main_thread_gone")) {

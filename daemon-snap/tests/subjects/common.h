@@ -262,7 +262,13 @@ static void common_missing(const char *what, struct common_text *from, const str
     }
 }
 
-/* All mappings as before; one more page may stay behind from the restore. */
+/* What a restore may leave behind; how much exactly is what left_behind.c is about. */
+#define COMMON_LEFT_BEHIND (1ul << 20)
+
+/* Bytes that are mapped now and were not before. */
+static size_t common_extra;
+
+/* All mappings as before; a little more may stay behind from the restore. */
 static void common_check_maps(char *report, size_t size)
 {
     size_t extra = 0, b = 0;
@@ -279,7 +285,8 @@ static void common_check_maps(char *report, size_t size)
             snprintf(report + strlen(report), 300, "\n  mapping %lx-%lx %s %s is now %lx-%lx %s %s", old->start,
                      old->end, old->perms, old->name, new->start, new->end, new->perms, new->name);
     }
-    if (extra > 4096 && strlen(report) + 300 < size)
+    common_extra = extra;
+    if (extra > COMMON_LEFT_BEHIND && strlen(report) + 300 < size)
         snprintf(report + strlen(report), 300, "\n  mappings of %zu bytes more than before", extra);
 }
 

@@ -1,8 +1,8 @@
-/* Arithmetic, direction and identification flags of a spinning thread come back as they were. */
+/* Arithmetic and direction flags of a spinning thread come back as they were. */
 #include "subject.h"
 
-/* CF PF AF ZF SF DF OF ID; jrcxz and mov change none of them. */
-#define ALL_FLAGS 0x200cd5ul
+/* CF PF AF ZF SF DF OF: those a signal frame carries. jrcxz and mov change none of them. */
+#define ALL_FLAGS 0xcd5ul
 
 struct spinner {
     volatile uint64_t running;

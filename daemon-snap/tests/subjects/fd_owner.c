@@ -8,9 +8,9 @@ static volatile pid_t signal_tid;
 static void on_io(int signal, siginfo_t *info, void *context)
 {
     (void)signal, (void)context;
-    signal_tid = thread_id();
     signal_band = info->si_band;
     signal_fd = info->si_fd;
+    signal_tid = thread_id();
 }
 
 static pid_t other;
@@ -47,7 +47,8 @@ int main(int argc, char **argv)
     CHECK_EQ(seen.type, F_OWNER_PGRP);
     CHECK_EQ(seen.pid, getpgrp());
     SYS(write(ends[1], "x", 1));
-    await_that(signal_fd == ends[0]);
+    await_that(signal_tid != 0);
+    CHECK_EQ(signal_fd, ends[0]);
     CHECK_EQ(signal_tid, other);
     release_threads();
     PTHREAD(pthread_join(thread, NULL));

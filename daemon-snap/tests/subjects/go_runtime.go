@@ -63,6 +63,11 @@ func ask(address string) string {
 
 func main() {
 	directory = os.Args[1]
+	if os.Getenv("SUBJECT_CLEAN") == "" {
+		// nothing from whoever started us: close_range(2) with CLOSE_RANGE_CLOEXEC, and once more
+		syscall.Syscall(436, 3, 1<<31, 4)
+		syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), "SUBJECT_CLEAN=1"))
+	}
 	syscall.Setsid()
 	runtime.GOMAXPROCS(4)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

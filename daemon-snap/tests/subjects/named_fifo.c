@@ -17,6 +17,8 @@ int main(int argc, char **argv)
     SYS(mkfifo(in_dir("fifo"), 0600));
     reader = SYS(open(in_dir("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     writer = SYS(open(in_dir("fifo"), O_WRONLY | O_CLOEXEC));
+    refusal_names("fd %d ", reader);
+    refusal_names("fd %d ", writer);
     pid_t pid = fork_member(child, NULL);
     close(writer);
     await_member("child");

@@ -9,6 +9,7 @@ int main(int argc, char **argv)
     SYS(write(ends[1], "one", 3));
     SYS(write(ends[1], "second", 6));
     SYS(write(ends[1], "3", 1));
+    refusal_names("fd %d ", ends[1]);
     subject_hold();
     char bytes[64];
     CHECK_EQ(read(ends[0], bytes, sizeof bytes), 3);

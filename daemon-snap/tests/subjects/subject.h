@@ -224,13 +224,13 @@ static void UNUSED await_go(void)
     subject_was_restored = strncmp(how, "restored", 8) == 0;
 }
 
-/* Waits until the thread of this process sleeps in system call `number`. */
+/* Waits until the thread of this process sleeps in system call `number`, or in its continuation after a stop. */
 static void UNUSED await_blocked(pid_t tid, long number)
 {
     char path[64], text[128];
     snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
     for (int i = 0; i < 4000; i++) {
-        if (read_file(path, text, sizeof text) > 0 && text[0] != 'r' && atol(text) == number) {
+        if (read_file(path, text, sizeof text) > 0 && text[0] != 'r' && (atol(text) == number || atol(text) == SYS_restart_syscall)) {
             nap_ms(2);
             return;
         }

@@ -17,11 +17,12 @@ int main(int argc, char **argv)
     subject_begin(argc, argv);
     signal(SIGPIPE, SIG_IGN);
     type = variant("dgram") ? SOCK_DGRAM : variant("seqpacket") ? SOCK_SEQPACKET : SOCK_STREAM;
-    int ends[2], widow[2], half[2], idle[2];
+    int ends[2], widow[2], half[2], idle[2], bare[2];
     SYS(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends));
     SYS(socketpair(AF_UNIX, type | SOCK_NONBLOCK, 0, widow));
     SYS(socketpair(AF_UNIX, type, 0, half));
     SYS(socketpair(AF_UNIX, type, 0, idle));
+    SYS(socketpair(AF_UNIX, type, 0, bare));
     SYS(send(ends[0], "first", 5, 0));
     SYS(send(ends[0], "2nd", 3, 0));
     SYS(send(ends[1], "answer", 6, 0));
@@ -33,7 +34,7 @@ int main(int argc, char **argv)
     SYS(send(half[0], "before", 6, 0));
     SYS(shutdown(half[0], SHUT_WR));
     SYS(setsockopt(ends[0], SOL_SOCKET, SO_RCVLOWAT, &(int){1}, sizeof(int)));
-    SYS(setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &(int){1}, sizeof(int)));
+    SYS(setsockopt(bare[0], SOL_SOCKET, SO_PASSCRED, &(int){1}, sizeof(int)));
     SYS(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &(int){70000}, sizeof(int)));
     int sndbuf, passcred = 0, now;
     socklen_t len = sizeof(int);
@@ -59,7 +60,7 @@ int main(int argc, char **argv)
     CHECK(send(half[0], "x", 1, 0) < 0 && errno == EPIPE, "shutdown was undone");
     SYS(send(half[1], "other way", 9, 0));
     expect(half[0], "other way");
-    SYS(getsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &passcred, &len));
+    SYS(getsockopt(bare[0], SOL_SOCKET, SO_PASSCRED, &passcred, &len));
     CHECK_EQ(passcred, 1);
     SYS(getsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &now, &len));
     CHECK_EQ(now, sndbuf);
