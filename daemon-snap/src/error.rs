@@ -56,6 +56,9 @@ impl fmt::Display for Blocker {
 pub enum Error {
     #[error("{}", lines(.0))]
     Refused(Vec<Blocker>),
+    /// Reasons that lie in the unit, not in its processes.
+    #[error("{}", .0.join("\n"))]
+    NotEligible(Vec<String>),
     #[error("process {pid} is gone ({step})")]
     Gone { pid: Pid, step: &'static str },
     #[error("{step}: {object}: {errno}")]
@@ -92,7 +95,7 @@ impl Error {
     /// What the caller does about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Refused(_) => Kind::Unsupported,
+            Self::Refused(_) | Self::NotEligible(_) => Kind::Unsupported,
             Self::Gone { .. } => Kind::Gone,
             Self::Stale(_) => Kind::Stale,
             Self::Corrupt(_) => Kind::Corrupt,

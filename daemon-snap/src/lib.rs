@@ -11,8 +11,10 @@ pub mod freeze;
 pub mod inspect;
 pub mod rebuild;
 pub mod restore;
+pub mod snapshot;
 pub mod state;
 pub mod sys;
 pub mod tape;
+pub mod unit;
 
 pub use error::{Blocker, Error, Kind, Part, Result};

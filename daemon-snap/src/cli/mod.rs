@@ -1,7 +1,15 @@
-//! Arguments: each command is one file with its arguments and a `run` that returns the exit code of success.
+//! Arguments: each command is one file with its arguments and a `run` that returns the exit code.
 
+mod common;
 mod dump;
+mod list;
+mod plan;
+mod remove;
 mod restore;
+mod show;
+mod snapshot;
+mod status;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -15,6 +23,13 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Snapshot(snapshot::Args),
+    Plan(plan::Args),
+    Status(status::Args),
+    List(list::Args),
+    Show(show::Args),
+    Verify(verify::Args),
+    Remove(remove::Args),
     Dump(dump::Args),
     Restore(restore::Args),
 }
@@ -23,6 +38,13 @@ impl Cli {
     /// Runs the chosen command.
     pub fn run(self) -> anyhow::Result<u8> {
         match self.command {
+            Command::Snapshot(args) => snapshot::run(&args),
+            Command::Plan(args) => plan::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::List(args) => list::run(&args),
+            Command::Show(args) => show::run(&args),
+            Command::Verify(args) => verify::run(&args),
+            Command::Remove(args) => remove::run(&args),
             Command::Dump(args) => dump::run(&args),
             Command::Restore(args) => restore::run(&args),
         }

@@ -87,26 +87,16 @@ pub fn set_signal_mask(mask: u64) {
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, 8usize) };
 }
 
-/// Effective and bounding capability sets of this thread.
+/// Effective and bounding capability sets of this thread, bit n is capability n.
 ///
 /// # Errors
-/// capget(2) fails.
+/// capget(2) or prctl(2) fails.
 pub fn capabilities() -> Result<(u64, u64), Errno> {
-    let header = [0x2008_0522u32, 0];
-    let mut data = [0u32; 6];
-    // SAFETY: header and data have the layout of version 3 and are live.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) })?;
-    let effective = u64::from(data[0]) | u64::from(data[3]) << 32;
-    let mut bounding = 0;
-    for cap in 0..64u64 {
-        // SAFETY: reads one bit; EINVAL ends the list of known capabilities.
-        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, cap, 0, 0, 0) } {
-            1 => bounding |= 1 << cap,
-            0 => {}
-            _ => break,
-        }
-    }
-    Ok((effective, bounding))
+    let set = |set| -> Result<u64, Errno> {
+        let caps = caps::read(None, set).map_err(|_| Errno::last())?;
+        Ok(caps.iter().fold(0, |mask, cap| mask | cap.bitmask()))
+    };
+    Ok((set(caps::CapSet::Effective)?, set(caps::CapSet::Bounding)?))
 }
 
 /// CPU mask of a thread (0: this one), 64 CPUs a word.

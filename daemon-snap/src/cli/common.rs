@@ -1,0 +1,45 @@
+//! What several commands share: the store's place, unit names, tables.
+
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use image_store::{DEFAULT_ROOT, Store};
+use std::path::PathBuf;
+
+/// Arguments that every command about the store takes.
+#[derive(Debug, clap::Args)]
+pub struct StoreArgs {
+    /// Where images are kept
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]
+    store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl StoreArgs {
+    pub fn open(&self) -> Store {
+        Store::open(self.store.clone())
+    }
+}
+
+/// `nginx` means `nginx.service`, as in systemctl.
+pub fn unit_names(names: &[String]) -> Vec<String> {
+    let full = |name: &String| if name.contains('.') { name.clone() } else { format!("{name}.service") };
+    names.iter().map(full).collect()
+}
+
+/// A table with a heading row.
+pub fn table(heading: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(heading);
+    table
+}
+
+/// Bytes as MB with one decimal.
+pub fn mb(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
+}
+
+/// Milliseconds, or a dash.
+pub fn ms(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0}"))
+}

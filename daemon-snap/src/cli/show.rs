@@ -1,0 +1,114 @@
+//! `fastboot show`.
+
+use super::common::{StoreArgs, unit_names};
+use anyhow::Context as _;
+use daemon_snap::encode;
+use daemon_snap::state::{FileKindV1, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
+use image_store::{EvidenceV1, SectionKind};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Show what an image holds and what it depends on
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    unit: String,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    generation: u64,
+    entry: image_store::CatalogueEntry,
+    processes: Vec<Process>,
+    descriptors: BTreeMap<&'static str, usize>,
+    evidence: EvidenceV1,
+}
+
+#[derive(Serialize)]
+struct Process {
+    pid: i32,
+    command: String,
+    threads: usize,
+    mappings: usize,
+    pages: u64,
+    descriptors: usize,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let store = args.store.open();
+    let unit = unit_names(std::slice::from_ref(&args.unit)).remove(0);
+    let catalogue = store.load()?;
+    let (generation, entry) = catalogue.newest(&unit).with_context(|| format!("there is no image of {unit}"))?;
+    let image = store.open_image(entry)?;
+    let evidence = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN)?;
+    let evidence = EvidenceV1::decode(&evidence, image.path())?;
+    let state = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)?;
+    let tree = encode::decode(&state, image.page_area())?;
+    let shown = Shown {
+        generation: generation.id,
+        entry: entry.clone(),
+        processes: processes(&tree),
+        descriptors: descriptors(&tree),
+        evidence,
+    };
+    if args.store.json {
+        println!("{}", serde_json::to_string(&shown)?);
+    } else {
+        print(&shown);
+    }
+    Ok(0)
+}
+
+fn processes(tree: &TreeV1) -> Vec<Process> {
+    tree.processes
+        .iter()
+        .map(|process| Process {
+            pid: process.pid.0,
+            command: process.threads.first().map_or_else(String::new, |t| String::from_utf8_lossy(&t.comm).into_owned()),
+            threads: process.threads.len(),
+            mappings: process.mm.vmas.len(),
+            pages: process.mm.runs.iter().map(|run| u64::from(run.pages)).sum(),
+            descriptors: process.fds.len(),
+        })
+        .collect()
+}
+
+fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for file in &tree.files {
+        let kind = match &file.kind {
+            FileKindV1::Inode { .. } => "file",
+            FileKindV1::Pipe { .. } => "pipe",
+            FileKindV1::EventFd { .. } => "eventfd",
+            FileKindV1::Epoll { .. } => "epoll",
+            FileKindV1::TimerFd(_) => "timerfd",
+            FileKindV1::SignalFd { .. } => "signalfd",
+            FileKindV1::Inotify { .. } => "inotify",
+            FileKindV1::Unix(_) => "unix socket",
+            FileKindV1::Inet(_) => "internet socket",
+            FileKindV1::Rebind(_) => "taken over from systemd",
+        };
+        *counts.entry(kind).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn print(shown: &Shown) {
+    let entry = &shown.entry;
+    println!("{} · generation {} · {} · {} bytes", entry.unit, shown.generation, entry.file, entry.len_bytes);
+    println!("Type={} · main PID {}", entry.service.service_type, entry.service.main_pid);
+    for p in &shown.processes {
+        println!(
+            "  pid {} {}: {} threads, {} mappings, {} pages, {} descriptors",
+            p.pid, p.command, p.threads, p.mappings, p.pages, p.descriptors
+        );
+    }
+    let kinds: Vec<String> = shown.descriptors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    println!("open: {}", kinds.join(", "));
+    println!("depends on kernel {}, and on", shown.evidence.machine.kernel_release);
+    println!("  {}", shown.evidence.unit.fragment.path.display());
+    for file in shown.evidence.files.iter().chain(&shown.evidence.environment_files) {
+        println!("  {}", file.path.display());
+    }
+}
