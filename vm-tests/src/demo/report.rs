@@ -42,6 +42,11 @@ impl Observed {
             _ => "cold",
         }
     }
+
+    fn why(&self) -> Option<String> {
+        let never = || (self.looks == 0).then(|| "no boot with images was made".to_owned());
+        self.reason.clone().or_else(never)
+    }
 }
 
 impl Report {
@@ -157,7 +162,7 @@ impl Report {
                 let mut entry = Map::new();
                 entry.insert("name".to_owned(), json!(service.unit));
                 entry.insert("outcome".to_owned(), json!(observed.outcome()));
-                entry.insert("reason".to_owned(), json!(observed.reason));
+                entry.insert("reason".to_owned(), json!(observed.why()));
                 insert_spread(&mut entry, "cold_ms", self.cold_ms(index));
                 insert_spread(&mut entry, "restored_ms", Spread::of(&observed.restored_ms));
                 entry.insert("image_bytes".to_owned(), json!(observed.image_bytes));

@@ -7,11 +7,30 @@ use crate::container::BootOptions;
 use crate::fastboot::{self, STORE_DIR};
 use crate::service::{Taken, snapshot_while_driving};
 
-/// The store gets a file system that holds less than the smallest image.
+/// Installed, and nothing more: the machine boots as without fastboot, with and without a filter around it.
+pub(super) fn no_images(lab: &Lab) -> Result<()> {
+    let mut site = lab.site("no-images")?;
+    for container_filter in [false, true] {
+        let arguments = vec![format!("fastboot={}", u8::from(!container_filter))];
+        let options = BootOptions { container_filter, arguments, nspawn_options: vec![small_store()] };
+        let running = site.boot_with(&options)?;
+        let failed =
+            running.run(&["systemctl", "list-units", "--failed", "--no-legend", "--plain"])?.success()?;
+        ensure!(failed.is_empty(), "failed units: {failed}");
+        running.poweroff()?;
+    }
+    Ok(())
+}
+
+/// A file system for the store that holds less than the smallest image.
+fn small_store() -> String {
+    format!("--tmpfs={STORE_DIR}:size=128k,mode=0700")
+}
+
 pub(super) fn full_disk(lab: &Lab) -> Result<()> {
     let mut site = lab.site("full-disk")?;
-    let small = format!("--tmpfs={STORE_DIR}:size=128k,mode=0700");
-    let running = site.boot_with(&BootOptions { nspawn_options: vec![small], ..BootOptions::default() })?;
+    let running =
+        site.boot_with(&BootOptions { nspawn_options: vec![small_store()], ..BootOptions::default() })?;
     let report = snapshot_while_driving(&site.scratch, &running, &SERVICES)?;
     ensure!(report.exit_code == Some(1), "the exit code is {:?} and not 1", report.exit_code);
     for unit in &report.units {
