@@ -115,7 +115,8 @@ pub fn workspace() -> PathBuf {
     own.parent().unwrap_or(own).to_owned()
 }
 
-/// Put the binaries of `release` and the unit files into a root that is not running, and switch the socket on.
+/// Put the binaries of `release` and the unit files into a root that is not running. There is nothing to enable: the
+/// generator pulls the daemon in where there are images.
 ///
 /// # Errors
 /// A binary was not built; a file cannot be written.
@@ -132,13 +133,6 @@ pub fn install(release: &Path, root: &Path) -> Result<()> {
         count += 1;
     }
     ensure!(count > 0, "no unit files in {}", units.display());
-    let status = Command::new("systemctl")
-        .arg("--quiet")
-        .arg(format!("--root={}", root.display()))
-        .args(["enable", "fastboot-initd.socket"])
-        .status()
-        .context("running systemctl")?;
-    ensure!(status.success(), "enabling fastboot-initd.socket failed");
     Ok(())
 }
 

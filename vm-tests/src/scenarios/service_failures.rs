@@ -47,7 +47,7 @@ pub(super) fn initd_killed(lab: &Lab) -> Result<()> {
     running.wait_unit(INITD, "active", HANGING_BOUND, |unit| unit.main_pid != 0)?;
     // Every restore hangs by now or soon: whenever initd dies, it is before one is done.
     std::thread::sleep(Duration::from_millis(300));
-    running.run(&["systemctl", "kill", "--signal=KILL", INITD])?.success()?;
+    running.run(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", INITD])?.success()?;
     for service in SERVICES {
         running
             .in_network(|| first_answer(HANGING_BOUND, || service.ask()))
