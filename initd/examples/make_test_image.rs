@@ -1,11 +1,15 @@
-//! For container tests of the boot side: publishes a generation of images that hold evidence and no process.
+//! For container tests of the boot side: publishes a generation of images.
 //!
-//! `make_test_image UNIT=MAIN_PID…`, to be run on the machine that shall boot with them.
+//! `make_test_image UNIT=MAIN_PID… UNIT=dump…`, to be run on the machine that shall boot with them. With a number, the
+//! image holds evidence and no process; with `dump` it is taken from the running unit.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use daemon_snap::dump::{self, CollectOptions, TreeSelector};
+use daemon_snap::encode;
+use daemon_snap::state::TREE_VERSION;
 use image_store::{
     CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence,
     SectionKind, ServiceRecord, Store, UnitEvidence,
@@ -20,12 +24,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut entries = Vec::new();
     for argument in std::env::args().skip(1) {
         let (unit, main_pid) = argument.split_once('=').ok_or("UNIT=MAIN_PID")?;
-        let main_pid: i32 = main_pid.parse()?;
         let shown = |property: &str| -> Result<String, Box<dyn Error>> {
             let output =
                 Command::new("systemctl").args(["show", "--value", "-p", property, "--", unit]).output()?;
             Ok(String::from_utf8(output.stdout)?.trim().to_owned())
         };
+        let is_dump = main_pid == "dump";
+        let main_pid: i32 = if is_dump { shown("MainPID")?.parse()? } else { main_pid.parse()? };
         let drop_ins: Vec<PathBuf> = shown("DropInPaths")?.split_whitespace().map(PathBuf::from).collect();
         let evidence = EvidenceV1 {
             machine: machine.clone(),
@@ -36,8 +41,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             groups: vec![("root".to_owned(), 0)],
         };
         let mut writer = ImageWriter::create(&generation.image_path(unit)?)?;
-        for page in 0..300u32 {
-            writer.append_pages(&[page as u8; 4096])?;
+        let mut pids = vec![main_pid];
+        if is_dump {
+            let cgroup = format!("/sys/fs/cgroup{}", shown("ControlGroup")?);
+            let mut frozen = dump::freeze(TreeSelector::Cgroup(cgroup.into()))?;
+            let options = CollectOptions { unit: true, ..CollectOptions::default() };
+            let tree = frozen.collect(&mut writer, &options)?;
+            frozen.thaw()?;
+            pids = tree.processes.iter().flat_map(|p| p.threads.iter().map(|thread| thread.tid.0)).collect();
+            writer.add_section(SectionKind::STATE, TREE_VERSION, &encode::encode(&tree)?)?;
+        } else {
+            for page in 0..300u32 {
+                writer.append_pages(&[page as u8; 4096])?;
+            }
         }
         writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence.encode(Path::new(unit))?)?;
         let info = writer.finish(Durability::Sync)?;
@@ -54,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 pid_file: Some(shown("PIDFile")?).filter(|path| !path.is_empty()),
                 notify_access: shown("NotifyAccess")?,
                 main_pid,
-                pids: vec![main_pid],
+                pids,
                 page_bytes: info.page_bytes,
                 cold_start_ms: None,
                 cold_cpu_ms: None,

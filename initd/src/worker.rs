@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
+use daemon_snap::encode;
 use daemon_snap::restore::{Request, UnitContext, restore};
 use daemon_snap::state::{Pid, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use image_store::{Image, ReasonCode, SectionKind, StaleReason, UncheckedImage, fault};
@@ -194,11 +195,7 @@ fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
     let bytes = image
         .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
         .map_err(|error| error.to_stale_reason())?;
-    match postcard::take_from_bytes(&bytes) {
-        Ok((tree, [])) => Ok(tree),
-        Ok(_) => Err(StaleReason::new(ReasonCode::ImageCorrupt, "state section has bytes left over")),
-        Err(error) => Err(StaleReason::new(ReasonCode::ImageCorrupt, format!("state section: {error}"))),
-    }
+    encode::decode(&bytes, image.page_area()).map_err(|error| reason_of(&error))
 }
 
 /// Only for a service whose PID file systemd reads; an error here would make the start fail, so it ends the attempt.
@@ -221,18 +218,28 @@ fn reason_of(error: &daemon_snap::Error) -> StaleReason {
     use daemon_snap::{Error, Kind};
     let code = match error {
         Error::Store(error) => return error.to_stale_reason(),
+        // The engine says this of many things, in words only.
+        Error::Stale(fact) => return StaleReason::new(code_of_fact(fact), fact.clone()),
         Error::Deadline(_) => ReasonCode::Deadline,
         Error::Kernel { errno: Errno::EADDRINUSE, .. } => ReasonCode::AddressTaken,
         // Only creating a process with a given number gives this one; files are replaced.
         Error::Kernel { errno: Errno::EEXIST, .. } => ReasonCode::PidTaken,
         other => match other.kind() {
             Kind::Corrupt => ReasonCode::ImageCorrupt,
-            Kind::Unsupported => ReasonCode::HostUnsupported,
-            Kind::Stale => ReasonCode::FileChanged,
+            Kind::Unsupported | Kind::Stale => ReasonCode::HostUnsupported,
             Kind::Gone | Kind::Kernel => ReasonCode::RestoreFailed,
         },
     };
     StaleReason::new(code, error.to_string())
+}
+
+fn code_of_fact(fact: &str) -> ReasonCode {
+    match () {
+        () if fact.contains("in use") => ReasonCode::AddressTaken,
+        () if fact.contains("is taken") => ReasonCode::PidTaken,
+        () if fact.ends_with("is missing") => ReasonCode::FileMissing,
+        () => ReasonCode::HostUnsupported,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
@@ -18,12 +18,18 @@ pub const ENV: &str = "NOTIFY_SOCKET";
 /// systemd takes our messages before it looks at our end, whether we wait or not; waiting is politeness.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// systemd's socket, after it has been told.
+#[derive(Debug)]
+pub struct Told {
+    datagrams: OwnedFd,
+}
+
 /// Send `MAINPID=` and, where the type of unit waits for it, `READY=1` in one message: after it systemd no longer
 /// listens to us.
 ///
 /// # Errors
-/// When the message could not be sent. That systemd did not confirm in time is not an error.
-pub fn hand_over(main_pid: i32, is_ready: bool) -> io::Result<()> {
+/// When the message could not be sent.
+pub fn tell(main_pid: i32, is_ready: bool) -> io::Result<Told> {
     let missing = || io::Error::from_raw_os_error(libc::ENOTCONN);
     let address = std::env::var_os(ENV).ok_or_else(missing)?;
     let address = address_of(&address)?;
@@ -32,18 +38,21 @@ pub fn hand_over(main_pid: i32, is_ready: bool) -> io::Result<()> {
     connect(datagrams.as_raw_fd(), &address)?;
     let ready = if is_ready { "\nREADY=1" } else { "" };
     send(&datagrams, format!("MAINPID={main_pid}{ready}").as_bytes(), &[])?;
-    // Not an error from here on, see above.
-    let _ = wait_for_systemd(&datagrams);
-    Ok(())
+    Ok(Told { datagrams })
 }
 
-/// `sd_notify_barrier(3)`: systemd closes the descriptor when it has handled everything before it.
-fn wait_for_systemd(datagrams: &std::os::fd::OwnedFd) -> io::Result<()> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-    setsockopt(&ours, sockopt::ReceiveTimeout, &time_val(BARRIER_TIMEOUT))?;
-    send(datagrams, b"BARRIER=1", &[theirs.as_fd()])?;
-    drop(theirs);
-    receive(&ours, 1).map(drop)
+impl Told {
+    /// `sd_notify_barrier(3)`: systemd closes the descriptor when it has handled everything before it.
+    ///
+    /// # Errors
+    /// When it did not in time, or could not be asked. What it was told is told all the same.
+    pub fn wait_for_systemd(&self) -> io::Result<()> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        setsockopt(&ours, sockopt::ReceiveTimeout, &time_val(BARRIER_TIMEOUT))?;
+        send(&self.datagrams, b"BARRIER=1", &[theirs.as_fd()])?;
+        drop(theirs);
+        receive(&ours, 1).map(drop)
+    }
 }
 
 fn address_of(text: &OsStr) -> io::Result<UnixAddr> {

@@ -48,13 +48,19 @@ pub fn ask(arguments: &ShimArguments) -> Result<(), Cold> {
             Ok(Answer::Cold { .. }) => return Err(Cold::Told),
             Ok(Answer::Restored { main_pid, send_main_pid, send_ready }) => {
                 let told = match send_main_pid || send_ready {
-                    true => notify::hand_over(main_pid, send_ready),
-                    false => Ok(()),
+                    true => notify::tell(main_pid, send_ready).map(Some),
+                    false => Ok(None),
                 };
-                let Err(error) = told else {
-                    // initd only wants to know; the service runs without it.
-                    let _ = send(&connection, &Adopted::Done.encode(), &[]);
-                    return Ok(());
+                let error = match told {
+                    Ok(told) => {
+                        // At once: until initd knows, it removes the tree if anything happens. It only wants to know;
+                        // the service runs without it.
+                        let _ = send(&connection, &Adopted::Done.encode(), &[]);
+                        // Not waiting long enough changes nothing either, see BARRIER_TIMEOUT.
+                        let _ = told.map(|told| told.wait_for_systemd());
+                        return Ok(());
+                    }
+                    Err(error) => error,
                 };
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 let sent = send(&connection, &Adopted::Failed(errno).encode(), &[]);
