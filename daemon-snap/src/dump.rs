@@ -171,6 +171,10 @@ impl Frozen {
             for (tid, status) in &member.threads {
                 threads.extend(collect_thread(member, *tid, status, &mut filters, &mut blockers)?);
             }
+            if let Some(other) = threads.iter().find(|t| Some(&t.thread.seccomp) != threads.first().map(|t| &t.thread.seccomp)) {
+                let kind = "seccomp filters that other threads of its process do not have";
+                blockers.add(member.pid, crate::error::Part::Thread(other.thread.tid), kind);
+            }
             halves.push((space, directories, threads));
         }
         mark("outsides");

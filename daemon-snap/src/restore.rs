@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use std::collections::HashSet;
@@ -56,6 +56,9 @@ pub struct Restored {
     pub roots: Vec<Pid>,
 }
 
+/// How often the worker looks whether a process died without a word (a signal, the OOM killer).
+const LOOK_AROUND: Duration = Duration::from_millis(50);
+
 /// Where workers of different units take turns when ids are given out by counter.
 const ID_LOCK: &str = "/run/fastboot/ids.lock";
 
@@ -66,16 +69,23 @@ const ID_LOCK: &str = "/run/fastboot/ids.lock";
 pub fn restore(request: Request<'_>) -> Result<Restored> {
     let mask = sys::own::signal_mask();
     sys::own::block_all_signals();
-    sys::own::become_subreaper();
-    let result = attempt(&request);
+    sys::own::become_subreaper(true);
+    let mut released = false;
+    let result = attempt(&request, &mut released);
     if result.is_err() {
         end_all_children();
+        if released {
+            // They are children of PID 1 by now, but were made by us a moment ago.
+            for process in &request.tree.processes {
+                let _ = kill(nix::unistd::Pid::from_raw(process.pid.0), Signal::SIGKILL);
+            }
+        }
     }
     sys::own::set_signal_mask(mask);
     result
 }
 
-fn attempt(request: &Request<'_>) -> Result<Restored> {
+fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let started = Instant::now();
     let tree = &request.tree;
     inode::check_all_used(tree)?;
@@ -115,7 +125,13 @@ fn attempt(request: &Request<'_>) -> Result<Restored> {
         loader: Loader::IoUring,
         deadline: request.deadline,
     };
-    builder.create(&births, builder.cgroup)?;
+    let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
+        true => Some(Nursery::open(&builder, &births)?),
+        false => {
+            builder.create(&births, builder.cgroup)?;
+            None
+        }
+    };
     let Builder { go, status, .. } = builder;
     drop(status);
     let go: Vec<OwnedFd> = go.into_iter().map(|(_, write_end)| write_end).collect();
@@ -128,6 +144,10 @@ fn attempt(request: &Request<'_>) -> Result<Restored> {
     watch.until_ready()?;
     files::rebuild_owners(&desk, tree)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
+    if let Some(nursery) = nursery {
+        nursery.close()?;
+        *released = true;
+    }
     for pipe in &go {
         write(pipe, &[1]).map_err(|e| Error::kernel("releasing", "a process", e))?;
     }
@@ -140,6 +160,40 @@ fn attempt(request: &Request<'_>) -> Result<Restored> {
 fn pipe(desk: &Desk) -> Result<(OwnedFd, OwnedFd)> {
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::kernel("pipe2", "worker", e))?;
     Ok((desk.raise(read_end)?, desk.raise(write_end)?))
+}
+
+/// A process between the worker and roots that want a signal when their parent dies. It ends before the go and leaves the
+/// roots to PID 1, so that the end of the worker is no death of theirs.
+struct Nursery {
+    pid: i32,
+    hold: OwnedFd,
+}
+
+impl Nursery {
+    fn open(builder: &Builder<'_>, births: &[plan::Birth]) -> Result<Self> {
+        let (wait, hold) = pipe(builder.desk)?;
+        match sys::fork::fork(None, 0, None).map_err(|e| Error::kernel("clone3", "nursery", e))? {
+            sys::fork::Side::Child => {
+                drop(hold);
+                builder.or_report(Pid(0), || {
+                    builder.create(births, builder.cgroup)?;
+                    builder.forget_go();
+                    let mut end = [0];
+                    let _ = read(&wait, &mut end);
+                    sys::fork::exit_now(0)
+                })
+            }
+            sys::fork::Side::Parent { child } => Ok(Self { pid: child, hold }),
+        }
+    }
+
+    fn close(self) -> Result<()> {
+        sys::own::become_subreaper(false);
+        drop(self.hold);
+        waitpid(nix::unistd::Pid::from_raw(self.pid), Some(WaitPidFlag::__WALL))
+            .map(drop)
+            .map_err(|e| Error::kernel("waitpid", "nursery", e))
+    }
 }
 
 /// First of a run of ids that neither the tree nor anybody else uses, one for each process.
@@ -238,6 +292,20 @@ impl Watch<'_> {
     }
 }
 
+/// Fails when a child has ended that should not have.
+fn check_alive() -> Result<()> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    match waitid(Id::All, flags) {
+        Ok(WaitStatus::Exited(pid, status)) => Err(died(pid, format!("ended with status {status}"))),
+        Ok(WaitStatus::Signaled(pid, signal, _)) => Err(died(pid, format!("was killed by {signal}"))),
+        _ => Ok(()),
+    }
+}
+
+fn died(pid: nix::unistd::Pid, how: String) -> Error {
+    Error::Tape { pid: Pid(pid.as_raw()), step: "being restored".into(), result: how, wanted: "a running process".into() }
+}
+
 fn failure(record: &Record) -> Error {
     if record.kind == RecordKind::RebuildFailed as u32 {
         let text = record.text();
@@ -267,6 +335,9 @@ fn check_filters(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
     let count = |pid: &str| -> Option<usize> {
         let text = desk.proc.read(&format!("{pid}/status")).ok()?;
         let text = String::from_utf8_lossy(&text).into_owned();
+        if text.lines().any(|l| l.starts_with("State:") && l.contains('Z')) {
+            return None;
+        }
         text.lines().find_map(|l| l.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
     };
     let own = count("self").unwrap_or(0);

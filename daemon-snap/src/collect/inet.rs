@@ -92,7 +92,9 @@ fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Optio
         && !ulp.is_empty()
     {
         let name = String::from_utf8_lossy(&ulp).trim_end_matches('\0').to_owned();
-        return refused(format!("a TCP socket with an upper layer protocol ({name})"));
+        if name != "mptcp" {
+            return refused(format!("a TCP socket with an upper layer protocol ({name})"));
+        }
     }
     match info.first().copied().unwrap_or_default() {
         TCP_CLOSE => Ok(None),

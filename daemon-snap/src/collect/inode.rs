@@ -248,6 +248,9 @@ impl<'a> Inodes<'a> {
         let there = fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW);
         match there {
             Ok(there) if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino) => {}
+            // A device is its number: /dev may be another file system in the unit's own mounts (PrivateDevices=).
+            Ok(there) if is_device(file_type) && (there.st_mode & SFlag::S_IFMT.bits(), there.st_rdev)
+                == (found.st_mode & SFlag::S_IFMT.bits(), found.st_rdev) => {}
             Ok(_) => return refused(format!("a file that its path does not lead to ({path})")),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {
                 return refused(format!("a file that cannot be reached by its path ({path})"));
@@ -260,6 +263,10 @@ impl<'a> Inodes<'a> {
         }
         Ok(InodeKindV1::Path { path })
     }
+}
+
+fn is_device(file_type: SFlag) -> bool {
+    matches!(file_type, SFlag::S_IFCHR | SFlag::S_IFBLK)
 }
 
 /// Types that cannot be opened again by name.

@@ -39,6 +39,14 @@ impl AddressSpace {
     }
 }
 
+/// Whether a mapping is what an earlier restore left behind: read-only, executable, anonymous, and it says so itself.
+fn is_left_behind(pid: Pid, entry: &MapsEntry) -> bool {
+    let candidate = entry.name.is_empty() || entry.name == b"[anon:fastboot]";
+    candidate
+        && entry.prot == 5
+        && crate::sys::vmread::read(pid, entry.start, crate::tape::MAGIC.len()).is_ok_and(|bytes| bytes == crate::tape::MAGIC)
+}
+
 /// The address space of a process.
 pub(crate) fn collect_address_space(
     member: &Member,
@@ -50,7 +58,7 @@ pub(crate) fn collect_address_space(
     let mut areas = Vec::new();
     for entry in parse_smaps(&proc::read(pid, "smaps")?)? {
         // Ours from an earlier restore, and the one that every process has without asking.
-        if entry.name == b"[anon:fastboot]" || entry.name == b"[vsyscall]" {
+        if entry.name == b"[vsyscall]" || is_left_behind(pid, &entry) {
             continue;
         }
         let part = Part::Mapping(entry.start);

@@ -114,6 +114,7 @@ pub(crate) fn collect_process(
         thp_disable: false,
         mdwe: 0,
         oom_score_adj: number("oom_score_adj", 10)? as i32,
+        coredump_filter: number("coredump_filter", 16).unwrap_or(0) as u32,
         rlimits: proc::limits(pid)?,
         mm: MmV1 {
             layout: space.layout,

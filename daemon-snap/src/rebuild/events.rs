@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::state::{FileId, InotifyWatchV1, TimerFdV1};
 use crate::sys;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{read, write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -30,7 +31,13 @@ pub fn rebuild_eventfd(id: FileId, count: u64, semaphore: bool) -> Result<OwnedF
 pub fn rebuild_timerfd(id: FileId, timer: &TimerFdV1, realtime_ns: i64) -> Result<OwnedFd> {
     let failed = |e| Error::kernel("timerfd", id, e);
     let fd = sys::rebuild::timerfd(timer.clock_id).map_err(failed)?;
-    if timer.remaining_ns != 0 {
+    // One that has expired and not been read stands still, but still has its interval.
+    let expired = timer.remaining_ns == 0 && timer.interval_ns != 0;
+    if expired {
+        sys::rebuild::timerfd_set(fd.as_fd(), 0, 1, timer.interval_ns).map_err(failed)?;
+        let mut wait = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wait, 1000u16).map_err(failed)?;
+    } else if timer.remaining_ns != 0 {
         let cancel = timer.settime_flags & TFD_TIMER_CANCEL_ON_SET != 0;
         if cancel {
             // Cancelling is only possible for absolute times of the real-time clock.

@@ -8,7 +8,7 @@ use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
 use crate::sys;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const F_SETSIG: i32 = 10;
 /// What fcntl(F_SETFL) can change, O_ASYNC aside: that comes with the owner.
@@ -16,6 +16,8 @@ const STATUS_FLAGS: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | l
 /// Flags that only mean something at the moment of opening, or that are set later.
 const OPENING_FLAGS: i32 =
     libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_ASYNC;
+/// Also refused by our own link in /proc, through which objects are opened once more.
+const NOT_BY_LINK: i32 = libc::O_NOFOLLOW;
 
 /// Makes every recorded description. `unit` gives what is taken over from systemd.
 ///
@@ -57,6 +59,9 @@ fn open_description(desk: &Desk, tree: &TreeV1, file: &FileV1, id: InodeId, pos:
     if flags & libc::O_TMPFILE == libc::O_TMPFILE {
         flags &= !libc::O_TMPFILE;
     }
+    if desk.object(id).is_some() {
+        flags &= !NOT_BY_LINK;
+    }
     let fd = inode::open_inode(desk, inode, OFlag::from_bits_retain(flags))?;
     if pos != 0 && flags & libc::O_PATH == 0 {
         lseek(&fd, pos as i64, Whence::SeekSet).map_err(|e| Error::kernel("lseek", file.id, e))?;
@@ -85,12 +90,21 @@ pub fn rebuild_owners(desk: &Desk, tree: &TreeV1) -> Result<()> {
         let failed = |e| Error::kernel("F_SETOWN_EX", file.id, e);
         sys::rebuild::set_owner(fd, owner.kind, owner.pid.0).map_err(failed)?;
         sys::rebuild::fcntl_number(fd, F_SETSIG, owner.signal).map_err(failed)?;
-        if file.flags & libc::O_ASYNC != 0 {
-            let flags = file.flags & (STATUS_FLAGS | libc::O_ASYNC);
-            sys::rebuild::fcntl_number(fd, libc::F_SETFL, flags).map_err(failed)?;
-        }
     }
     Ok(())
+}
+
+/// O_ASYNC under the daemon's own number, which the signal will name (`si_fd`). The receiver comes later, so nothing is sent.
+///
+/// # Errors
+/// fcntl(2).
+pub fn set_async(fd: BorrowedFd<'_>, file: &FileV1) -> Result<()> {
+    if file.flags & libc::O_ASYNC == 0 {
+        return Ok(());
+    }
+    sys::rebuild::fcntl_number(fd, libc::F_SETFL, file.flags & (STATUS_FLAGS | libc::O_ASYNC))
+        .map(drop)
+        .map_err(|e| Error::kernel("O_ASYNC", file.id, e))
 }
 
 fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {

@@ -14,7 +14,7 @@ pub fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(socket.family, socket.socket_type, socket.protocol)
         .map_err(|e| Error::kernel("socket", id, e))?;
     for option in &socket.options {
-        sys::rebuild::set_socket_option(fd.as_fd(), option.level, option.name, &option.value).map_err(
+        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value).map_err(
             |e| {
                 Error::kernel(
                     "setsockopt",

@@ -25,6 +25,9 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
     for inode in &tree.inodes {
         match &inode.kind {
             InodeKindV1::Path { .. } => {}
+            InodeKindV1::Volatile { path } if is_dir(inode) => {
+                super::volatile::make_dir(path, inode.mode, inode.uid, inode.gid)?;
+            }
             InodeKindV1::Volatile { path } => {
                 let file = create_volatile(inode, path)?;
                 fill(&file, inode, image)?;
@@ -73,6 +76,10 @@ pub fn rebuild_seals(desk: &Desk, tree: &TreeV1) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_dir(inode: &InodeV1) -> bool {
+    SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
 fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
@@ -153,8 +160,10 @@ pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd>
             .reopen(object, flags)
             .map_err(|e| Error::kernel("opening", format!("{:?}", inode.kind), e));
     }
-    let InodeKindV1::Path { path } = &inode.kind else {
-        return Err(Error::Corrupt(format!("object {} was recorded but not made", inode.id)));
+    let path = match &inode.kind {
+        InodeKindV1::Path { path } => path,
+        InodeKindV1::Volatile { path } if is_dir(inode) => path,
+        _ => return Err(Error::Corrupt(format!("object {} was recorded but not made", inode.id))),
     };
     let fd = open(path.as_path(), flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).map_err(
         |e| match e {

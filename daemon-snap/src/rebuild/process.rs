@@ -82,7 +82,7 @@ impl Builder<'_> {
     }
 
     /// Runs the life of a child; an error is sent to the worker and ends the process.
-    fn or_report(&self, pid: Pid, life: impl FnOnce() -> Result<std::convert::Infallible>) -> ! {
+    pub fn or_report(&self, pid: Pid, life: impl FnOnce() -> Result<std::convert::Infallible>) -> ! {
         let Err(error) = life();
         let kind = if error.kind() == crate::Kind::Stale { 1 } else { 0 };
         let record = Record::new(RecordKind::RebuildFailed, pid.0, kind).with_text(&error.to_string());
@@ -96,13 +96,9 @@ impl Builder<'_> {
             return Err(Error::Internal { step: "rebuild", message: "not a process".into() });
         };
         let process = &self.tree.processes[*index];
-        // The worker alone may hold write ends: their closing tells everybody that it is gone.
-        for (_, write_end) in &self.go {
-            let number = write_end.as_raw_fd();
-            sys::rebuild::close_numbers(number, number).map_err(|e| Error::kernel("close", number, e))?;
-        }
+        self.forget_go();
         if process.child_subreaper {
-            sys::own::become_subreaper();
+            sys::own::become_subreaper(true);
         }
         self.create(before_setsid, None)?;
         if *own_session {
@@ -114,6 +110,7 @@ impl Builder<'_> {
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));
         self.set_oom_score(process)?;
+        self.set_coredump_filter(process)?;
         self.set_handlers(process)?;
         let mapped_now = self.mapped_now()?;
         sys::own::unregister_rseq().map_err(|e| Error::kernel("unregistering rseq", process.pid, e))?;
@@ -123,6 +120,15 @@ impl Builder<'_> {
         }
         let tape = self.compile(*index, process, mapped_now)?;
         tape::run(&tape)
+    }
+
+    /// The worker alone may hold write ends: their closing tells everybody that it is gone.
+    pub fn forget_go(&self) {
+        for (_, write_end) in &self.go {
+            let number = write_end.as_raw_fd();
+            // The number is open; close_range cannot fail for it.
+            let _ = sys::rebuild::close_numbers(number, number);
+        }
     }
 
     fn join_group(&self, process: &ProcessV1, group: Group) -> Result<()> {
@@ -168,6 +174,9 @@ impl Builder<'_> {
         for fd in fds {
             let from = self.desk.file(fd.file)?;
             sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
+            if let Some(file) = self.tree.files.get(fd.file.0 as usize) {
+                super::files::set_async(sys::rebuild::placed(fd.fd.0), file)?;
+            }
             numbers.push(fd.fd.0);
         }
         numbers.sort_unstable();
@@ -200,6 +209,16 @@ impl Builder<'_> {
             .proc
             .write(path, &process.oom_score_adj.to_string())
             .map_err(|e| Error::kernel("writing", path, e))
+    }
+
+    /// Which mappings a core dump holds (core(5)); inherited over exec, so the unit's own setting.
+    fn set_coredump_filter(&self, process: &ProcessV1) -> Result<()> {
+        let path = "self/coredump_filter";
+        match self.desk.proc.write(path, &format!("{:#x}", process.coredump_filter)) {
+            // A kernel without core dumps has no such file, and recorded zero.
+            Err(Errno::ENOENT) if process.coredump_filter == 0 => Ok(()),
+            done => done.map_err(|e| Error::kernel("writing", path, e)),
+        }
     }
 
     fn set_handlers(&self, process: &ProcessV1) -> Result<()> {

@@ -50,6 +50,10 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             _ => {}
         }
     }
+    // Messages before anything is shut down: the sender may be shut down itself.
+    for (file, socket) in sockets() {
+        refill_queue(desk, file, socket)?;
+    }
     for (file, socket) in sockets() {
         finish(desk, file, socket)?;
     }
@@ -73,7 +77,7 @@ fn alone(id: FileId, socket: &UnixSocketV1) -> Result<OwnedFd> {
 
 fn set_options(id: FileId, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
     for option in &socket.options {
-        sys::rebuild::set_socket_option(fd.as_fd(), option.level, option.name, &option.value)
+        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value)
             .map_err(|e| Error::kernel("setsockopt", format!("open file {id} name {}", option.name), e))?;
     }
     Ok(())
@@ -190,26 +194,26 @@ fn through_listener(desk: &Desk, listener: FileId, client: &UnixSocketV1) -> Res
     Ok((fd, accepted))
 }
 
-/// Messages, shutdown, flags: last, because each would stop the one before.
-fn finish(desk: &Desk, file: &FileV1, socket: &UnixSocketV1) -> Result<()> {
+fn refill_queue(desk: &Desk, file: &FileV1, socket: &UnixSocketV1) -> Result<()> {
     let fd = desk.file(file.id)?;
     match socket.state {
-        UnixStateV1::Pair { peer } => refill(file.id, socket, &desk.file(peer)?)?,
-        UnixStateV1::PeerGone => {}
-        _ if !socket.queue.is_empty() && !socket.address.is_empty() => {
+        _ if socket.queue.is_empty() => Ok(()),
+        UnixStateV1::Pair { peer } => refill(file.id, socket, &desk.file(peer)?),
+        UnixStateV1::PeerGone => Ok(()),
+        _ if !socket.address.is_empty() => {
             let sender = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type, 0)
                 .map_err(|e| Error::kernel("socket", file.id, e))?;
-            let address =
-                sys::rebuild::own_address(fd).map_err(|e| Error::kernel("getsockname", file.id, e))?;
-            sys::rebuild::connect(sender.as_fd(), &address)
-                .map_err(|e| Error::kernel("connect", file.id, e))?;
-            refill(file.id, socket, &sender)?;
+            let address = sys::rebuild::own_address(fd).map_err(|e| Error::kernel("getsockname", file.id, e))?;
+            sys::rebuild::connect(sender.as_fd(), &address).map_err(|e| Error::kernel("connect", file.id, e))?;
+            refill(file.id, socket, &sender)
         }
-        _ if !socket.queue.is_empty() => {
-            return Err(Error::Corrupt(format!("open file {} has messages but no sender", file.id)));
-        }
-        _ => {}
+        _ => Err(Error::Corrupt(format!("open file {} has messages but no sender", file.id))),
     }
+}
+
+/// Shutdown and flags: last, because each would stop what came before.
+fn finish(desk: &Desk, file: &FileV1, socket: &UnixSocketV1) -> Result<()> {
+    let fd = desk.file(file.id)?;
     for (bit, how) in [(1, libc::SHUT_RD), (2, libc::SHUT_WR)] {
         if socket.shutdown & bit != 0 && !matches!(socket.state, UnixStateV1::PeerGone) {
             sys::rebuild::shutdown(fd, how).map_err(|e| Error::kernel("shutdown", file.id, e))?;

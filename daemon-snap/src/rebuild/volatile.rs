@@ -1,7 +1,7 @@
 //! Directories on volatile file systems that recorded files and sockets live in.
 
 use crate::error::{Error, Result};
-use crate::state::TreeV1;
+use crate::state::{RawPath, TreeV1};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, lstat};
 use nix::unistd::{Gid, Uid, chown, mkdir};
@@ -12,21 +12,23 @@ use std::os::unix::fs::PermissionsExt;
 /// # Errors
 /// mkdir(2), chown(2), chmod(2).
 pub fn rebuild_volatile_dirs(tree: &TreeV1) -> Result<()> {
-    for dir in &tree.volatile_dirs {
-        let path = dir.path.as_path();
-        match mkdir(path, Mode::S_IRWXU) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => continue,
-            // A read-only parent cannot hold anything of ours either, unless the directory is there.
-            Err(e) => match lstat(path) {
-                Ok(_) => continue,
-                Err(_) => return Err(Error::kernel("mkdir", &dir.path, e)),
-            },
-        }
-        chown(path, Some(Uid::from_raw(dir.uid)), Some(Gid::from_raw(dir.gid)))
-            .map_err(|e| Error::kernel("chown", &dir.path, e))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(dir.mode & 0o7777))
-            .map_err(|e| Error::io("chmod", &dir.path, &e))?;
+    tree.volatile_dirs.iter().try_for_each(|dir| make_dir(&dir.path, dir.mode, dir.uid, dir.gid))
+}
+
+/// Makes one directory unless it is there.
+///
+/// # Errors
+/// mkdir(2), chown(2), chmod(2).
+pub fn make_dir(path: &RawPath, mode: u32, uid: u32, gid: u32) -> Result<()> {
+    let place = path.as_path();
+    match mkdir(place, Mode::S_IRWXU) {
+        Ok(()) => {}
+        // A read-only parent gives EROFS for a directory that is there.
+        Err(Errno::EEXIST) => return Ok(()),
+        Err(_) if lstat(place).is_ok() => return Ok(()),
+        Err(e) => return Err(Error::kernel("mkdir", path, e)),
     }
-    Ok(())
+    chown(place, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(|e| Error::kernel("chown", path, e))?;
+    std::fs::set_permissions(place, std::fs::Permissions::from_mode(mode & 0o7777))
+        .map_err(|e| Error::io("chmod", path, &e))
 }

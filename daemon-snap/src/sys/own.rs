@@ -112,10 +112,10 @@ pub fn affinity(tid: i32) -> Result<Vec<u64>, Errno> {
     Ok(mask)
 }
 
-/// Marks this process as the one that orphans of its tree come to (prctl(2), since Linux 3.4).
-pub fn become_subreaper() {
+/// Whether orphans of this process's descendants come to it (prctl(2), since Linux 3.4).
+pub fn become_subreaper(on: bool) {
     // SAFETY: sets a flag of this process.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0) };
 }
 
 /// Bytes of a mapping of this process that is known to be readable and never to change (the vDSO).

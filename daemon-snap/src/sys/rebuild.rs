@@ -163,6 +163,29 @@ pub fn set_socket_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]
     .map(drop)
 }
 
+/// Sets a socket's buffer size to what getsockopt(2) gave: the kernel doubles what it is given, and bounds it unless forced.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_buffer_size(fd: BorrowedFd<'_>, name: i32, value: &[u8]) -> Result<(), Errno> {
+    let wanted = value.first_chunk::<4>().map_or(0, |b| i32::from_ne_bytes(*b)) / 2;
+    let forced = if name == libc::SO_SNDBUF { libc::SO_SNDBUFFORCE } else { libc::SO_RCVBUFFORCE };
+    let bytes = wanted.to_ne_bytes();
+    set_socket_option(fd, libc::SOL_SOCKET, forced, &bytes)
+        .or_else(|_| set_socket_option(fd, libc::SOL_SOCKET, name, &bytes))
+}
+
+/// Sets a recorded option.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn restore_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+    if level == libc::SOL_SOCKET && (name == libc::SO_SNDBUF || name == libc::SO_RCVBUF) {
+        return set_buffer_size(fd, name, value);
+    }
+    set_socket_option(fd, level, name, value)
+}
+
 /// `socket(2)`, close-on-exec.
 ///
 /// # Errors
@@ -254,6 +277,12 @@ pub fn map_shared_anonymous(len_bytes: u64) -> Result<std::ops::Range<u64>, Errn
 pub fn unmap(range: std::ops::Range<u64>) {
     // SAFETY: the range came from `map_shared_anonymous`; no reference into it was ever made.
     unsafe { libc::munmap(range.start as *mut _, (range.end - range.start) as usize) };
+}
+
+/// A number that [`place`] has just filled in this process.
+pub fn placed(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: the number is open (just placed) and stays so: the process only goes on to its tape.
+    unsafe { BorrowedFd::borrow_raw(number) }
 }
 
 /// A duplicate at or above `min` of whatever a number refers to; `None` when it is not open.

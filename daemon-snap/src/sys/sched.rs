@@ -33,7 +33,8 @@ pub fn attributes(tid: Pid) -> Result<SchedV1, Errno> {
     Ok(SchedV1 {
         policy: attr.policy,
         flags: attr.flags,
-        nice: attr.nice,
+        // Policies without nice report 0 here, yet keep the value (setpriority(2)).
+        nice: nice(tid),
         priority: attr.priority,
         runtime_ns: attr.runtime,
         deadline_ns: attr.deadline,
@@ -64,4 +65,11 @@ pub fn robust_list(tid: Pid) -> Result<(Addr, u64), Errno> {
     let got = unsafe { libc::syscall(libc::SYS_get_robust_list, tid.0, &raw mut head, &raw mut len) };
     Errno::result(got)?;
     Ok((Addr(head), if head == 0 { 0 } else { len }))
+}
+
+/// Nice value of a thread; 0 when it is gone.
+fn nice(tid: Pid) -> i32 {
+    // SAFETY: reads a number. The system call gives 20 - nice, so that errors stay negative.
+    let raw = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, tid.0) };
+    if raw < 0 { 0 } else { 20 - raw as i32 }
 }

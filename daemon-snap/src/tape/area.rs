@@ -13,7 +13,11 @@ pub enum Region {
     Drop,
 }
 
-/// An arena at a fixed address: one page of code, then what is kept, then what is dropped.
+/// First bytes of an area that an earlier restore left behind: the next snapshot knows it by them and skips it, also
+/// where the kernel has no names for anonymous memory (CONFIG_ANON_VMA_NAME, since Linux 5.17).
+pub const MAGIC: [u8; 16] = *b"fastboot tape v1";
+
+/// An arena at a fixed address: the interpreter and what is kept, then what is dropped.
 #[derive(Debug)]
 pub struct Area {
     base: u64,
@@ -54,14 +58,16 @@ pub fn find_gap(taken: &mut Vec<Range<u64>>, len: u64) -> Option<u64> {
 }
 
 impl Area {
-    /// Maps an area of the wanted sizes at a place that `taken` leaves free.
+    /// Maps an area of the wanted sizes at a place that `taken` leaves free, with the interpreter in it.
     ///
     /// # Errors
     /// No such place, or no memory.
     pub fn map(taken: &mut Vec<Range<u64>>, keep_bytes: u64, drop_bytes: u64) -> Result<Self> {
-        let keep_len = keep_bytes.next_multiple_of(PAGE_BYTES);
+        let code = x86_64::code();
+        let head = MAGIC.len() as u64 + code.len() as u64;
+        let keep_len = (head + keep_bytes).next_multiple_of(PAGE_BYTES);
         let drop_len = drop_bytes.next_multiple_of(PAGE_BYTES);
-        let len = PAGE_BYTES + keep_len + drop_len;
+        let len = keep_len + drop_len;
         let base = find_gap(taken, len).ok_or_else(|| Error::Internal {
             step: "placing the tape",
             message: format!("no free range of {len} bytes"),
@@ -74,28 +80,28 @@ impl Area {
         if got as u64 != base {
             return Err(Error::kernel("mapping the tape", format!("{base:#x}"), Errno::last()));
         }
-        let keep = base + PAGE_BYTES..base + PAGE_BYTES + keep_len;
-        let area = Self { base, drop: keep.end..base + len, keep_used: 0, drop_used: 0, keep };
-        let code = x86_64::code();
-        area.write(base, code);
-        // SAFETY: the page was mapped above and is ours; nothing writes to it after this.
-        let protected =
-            unsafe { libc::mprotect(base as *mut _, PAGE_BYTES as usize, libc::PROT_READ | libc::PROT_EXEC) };
-        if protected != 0 {
-            return Err(Error::kernel("mapping the tape", "code page", Errno::last()));
-        }
-        // SAFETY: names and inheritance advice of our own mapping; failure is harmless (kernel without anonymous names).
-        unsafe {
-            libc::prctl(
-                libc::PR_SET_VMA,
-                libc::PR_SET_VMA_ANON_NAME,
-                base,
-                keep_len + PAGE_BYTES,
-                c"fastboot".as_ptr(),
-            );
-            libc::madvise(base as *mut _, (keep_len + PAGE_BYTES) as usize, libc::MADV_DONTFORK);
-        }
+        let keep = base..base + keep_len;
+        let mut area = Self { base, drop: keep.end..base + len, keep_used: 0, drop_used: 0, keep };
+        area.put(Region::Keep, &MAGIC, 1)?;
+        area.put(Region::Keep, code, 1)?;
         Ok(area)
+    }
+
+    /// Makes the kept part readable and executable, and nothing else. Called when everything has been written.
+    ///
+    /// # Errors
+    /// mprotect(2).
+    pub fn seal(&self) -> Result<()> {
+        let (start, len) = (self.keep.start, (self.keep.end - self.keep.start) as usize);
+        // SAFETY: our own mapping; nothing writes to it after this. Name and advice are harmless when they fail.
+        unsafe {
+            if libc::mprotect(start as *mut _, len, libc::PROT_READ | libc::PROT_EXEC) != 0 {
+                return Err(Error::kernel("mapping the tape", "code", Errno::last()));
+            }
+            libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, start, len, c"fastboot".as_ptr());
+            libc::madvise(start as *mut _, len, libc::MADV_DONTFORK);
+        }
+        Ok(())
     }
 
     /// The whole area.
@@ -110,7 +116,7 @@ impl Area {
 
     /// Address of the interpreter.
     pub fn code(&self) -> u64 {
-        self.base
+        self.base + MAGIC.len() as u64
     }
 
     /// Reserves room and returns its address.

@@ -92,7 +92,7 @@ pub struct Compiled {
     pub ring: Option<OwnedFd>,
 }
 
-/// Words in the kept region that the threads of the process wait for.
+/// Words that the threads of the process wait for. They lie in the dropped region: the kept one is read-only by then.
 #[derive(Clone, Copy, Debug)]
 pub struct Words {
     /// 1 when the memory is in place.
@@ -101,6 +101,8 @@ pub struct Words {
     pub arrived: u64,
     /// 1 when all may return into the daemon.
     pub go: u64,
+    /// Number of threads that will not look at the dropped region again.
+    pub departed: u64,
     /// 1 when the helper may install filters.
     pub filter_start: u64,
     /// 1 when it has.
@@ -114,32 +116,26 @@ const PATIENCE_S: u64 = 60;
 
 impl Words {
     fn place(area: &mut Area) -> Result<Self> {
-        let words = area.put(Region::Keep, &[0; 64], 64)?;
+        let words = area.put(Region::Drop, &[0; 64], 64)?;
         let mut timespec = PATIENCE_S.to_ne_bytes().to_vec();
         timespec.extend_from_slice(&0u64.to_ne_bytes());
-        let patience = area.put(Region::Keep, &timespec, 8)?;
+        let patience = area.put(Region::Drop, &timespec, 8)?;
         Ok(Self {
             mapped: words,
             arrived: words + 4,
             go: words + 8,
-            filter_start: words + 12,
-            filter_done: words + 16,
+            departed: words + 12,
+            filter_start: words + 16,
+            filter_done: words + 20,
             patience,
         })
     }
 }
 
 /// Places a context and returns its address.
-pub(super) fn put_context(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    region: Region,
-    pid: i32,
-    tape: u64,
-    frame: u64,
-) -> Result<u64> {
+pub(super) fn put_context(env: &TapeEnv<'_>, area: &mut Area, pid: i32, tape: u64, frame: u64) -> Result<u64> {
     let record = Record::new(RecordKind::TapeFailed, pid, 0);
-    area.put(region, &Context { tape, frame, status_fd: env.status_fd as u64, record }.bytes(), 64)
+    area.put(Region::Drop, &Context { tape, frame, status_fd: env.status_fd as u64, record }.bytes(), 64)
 }
 
 /// Compiles the rest of a restore. The caller has placed descriptors, forked children, set signal handlers.
@@ -162,7 +158,7 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
     for (thread, frame) in process.threads.iter().zip(&frames).skip(1) {
         thread::create(env, &mut area, process, thread, *frame, &words, &ends, &mut leader)?;
     }
-    finish::create_helper(env, &mut area, process, &ends, &mut leader)?;
+    finish::create_helper(env, &mut area, &ends, &mut leader)?;
 
     let parking = area.reserve(Region::Drop, vdso_len, PAGE_BYTES)?;
     leader.append(memory::unmap_ops(env, &area, process, parking)?);
@@ -174,11 +170,12 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
 
     let first = &process.threads[0];
     leader.append(thread::own_state(env, &mut area, process, first)?);
-    leader.append(finish::process_ops(env, &mut area, process, &words)?);
-    leader.append(thread::give_up_privilege(env, &mut area, first)?);
+    leader.append(finish::process_ops(&mut area, process, &words)?);
+    leader.append(thread::give_up_privilege(env, &mut area, process, first)?);
     leader.append(finish::last_ops(env, &mut area, process, &ends)?);
     let tape = leader.place(&mut area, Region::Drop)?;
-    let context = put_context(env, &mut area, Region::Keep, process.pid.0, tape, frames[0])?;
+    let context = put_context(env, &mut area, process.pid.0, tape, frames[0])?;
+    area.seal()?;
     Ok(Compiled { code: area.code(), context, ring })
 }
 

@@ -3,12 +3,12 @@
 use super::area::{Area, Region};
 use super::compile::{TapeEnv, TidMode, Words, jump, ops_bytes, put_context};
 use super::frame;
-use super::op::{Context, Op, Record, RecordKind, Step, Want};
+use super::bpf;
+use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
-use super::thread::{clone_op, put_siginfo, signal_number};
+use super::thread::{clone_op, parent_death, put_siginfo, signal_number};
 use crate::error::{Error, Result};
 use crate::state::{PosixTimerV1, ProcessV1};
-use std::mem::size_of;
 
 const PR_SET_MDWE: u64 = 65;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
@@ -19,7 +19,7 @@ const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
 pub struct Ends {
     /// For every thread but the leader: wait for the go, return into the daemon.
     pub wait_go: u64,
-    /// For the leader: unmap, filters, release the others, return into the daemon.
+    /// For the leader: filters, release the others, unmap, return into the daemon.
     pub leader: u64,
     /// Ends one thread quietly.
     pub exit: u64,
@@ -27,79 +27,105 @@ pub struct Ends {
     pub helper: Option<u64>,
 }
 
-/// Bytes of the kept region at most.
+/// Bytes of the kept region at most, the interpreter aside.
 pub fn keep_bound(process: &ProcessV1, env: &TapeEnv<'_>) -> u64 {
     let frames: u64 = process.threads.iter().map(frame::len_bound).sum();
-    let contexts = (process.threads.len() as u64 + 2) * (size_of::<Context>() as u64 + 64);
-    let filters: u64 = filters_of(process)
+    let filters = filters_of(process);
+    let programs: u64 = filters
         .iter()
-        .map(|(id, _)| {
-            env.filters.get(id.0 as usize).map_or(0, |f| f.program.len() as u64) + 32 + ops_bytes(1)
-        })
+        .map(|(id, _)| env.filters.get(id.0 as usize).map_or(0, |f| f.program.len() as u64) + 32 + ops_bytes(1))
         .sum();
-    frames + contexts + filters + ops_bytes(16) + 512
+    let helper = if filters.is_empty() { 0 } else { ops_bytes(6) };
+    let threads = if process.threads.len() > 1 || !filters.is_empty() { ops_bytes(6) } else { 0 };
+    // Alignment of the first frame and of the ops.
+    frames + programs + helper + threads + ops_bytes(2) + 64 + 8
 }
 
 fn filters_of(process: &ProcessV1) -> &[(crate::state::FilterId, u32)] {
     process.threads.first().map_or(&[], |t| t.seccomp.as_slice())
 }
 
-/// Places what outlives the tape.
+/// Places what outlives the tape. Nobody reads the dropped region after `departed` has counted every thread but the
+/// leader, so the leader may unmap it then.
 pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words: &Words) -> Result<Ends> {
     let filters = filters_of(process);
     if process.threads.iter().any(|t| t.seccomp != filters) {
         return Err(Error::Stale(format!("process {}: threads with different seccomp filters", process.pid)));
     }
-    let mut exit = Sequence::default();
-    exit.push(Op::syscall(Step::ExitHelper, libc::SYS_exit, &[0], Want::Success));
-    let exit = exit.place(area, Region::Keep)?;
-
-    let mut others = Sequence::default();
-    others.push(Op::wait_at_least(Step::WaitGo, words.go, 1, words.patience));
-    others.push(Op::sigreturn());
-    let wait_go = others.place(area, Region::Keep)?;
-    let sigreturn = wait_go + ops_bytes(1);
-
+    let others = process.threads.len() as u32 - 1;
     let drop = area.drop_range();
-    let mut leader = Sequence::default();
     let unmap = [drop.start, drop.end - drop.start];
-    leader.push(Op::syscall(Step::UnmapTape, libc::SYS_munmap, &unmap, Want::Exactly(0)));
+    let programs = programs(env, filters)?;
+    for (number, args, what) in [
+        (libc::SYS_rt_sigreturn, &[0u64, 0][..], "rt_sigreturn"),
+        (libc::SYS_futex, &[words.go, 128][..], "futex"),
+        (libc::SYS_exit, &[0, 0][..], "exit"),
+    ] {
+        if !bpf::allows(&programs, number as u32, args) {
+            return Err(Error::Stale(format!("the seccomp filter of process {} forbids {what}", process.pid)));
+        }
+    }
+
+    let mut leader = Sequence::default();
     if !filters.is_empty() {
         leader.push_jumping(Op::post(words.filter_start, 0), Some(leader.len() + 1), None);
         leader.push(Op::wait_at_least(Step::WaitFilters, words.filter_done, 1, words.patience));
     }
-    leader.push(Op::post(words.go, sigreturn));
+    if others > 0 {
+        leader.push_jumping(Op::post(words.go, 0), Some(leader.len() + 1), None);
+        leader.push(Op::wait_at_least(Step::WaitThreads, words.departed, others, words.patience));
+    }
+    // A filter that forbids munmap leaves the tape's memory behind rather than the daemon dead.
+    if bpf::allows(&programs, libc::SYS_munmap as u32, &unmap) {
+        leader.push(Op::syscall(Step::UnmapTape, libc::SYS_munmap, &unmap, Want::Exactly(0)));
+    }
+    leader.push(Op::sigreturn());
+    let sigreturn_offset = ops_bytes(leader.len() as u64 - 1);
     let leader = leader.place(area, Region::Keep)?;
+    let sigreturn = leader + sigreturn_offset;
 
-    let mut helper = None;
+    let (mut wait_go, mut exit, mut helper) = (0, 0, None);
+    if others > 0 {
+        let mut seq = Sequence::default();
+        seq.push(Op::wait_at_least(Step::WaitGo, words.go, 1, words.patience));
+        seq.push(Op::post(words.departed, sigreturn));
+        wait_go = seq.place(area, Region::Keep)?;
+    }
+    if others > 0 || !filters.is_empty() {
+        let mut seq = Sequence::default();
+        seq.push(Op::syscall(Step::ExitHelper, libc::SYS_exit, &[0], Want::Success));
+        exit = seq.place(area, Region::Keep)?;
+    }
     if !filters.is_empty() {
         let mut seq = Sequence::default();
+        // It counts as arrived, so that nobody unmaps the op that it was created by before it has read it.
+        seq.push_jumping(Op::post(words.arrived, 0), Some(1), None);
         seq.push(Op::wait_at_least(Step::WaitFilters, words.filter_start, 1, words.patience));
-        for (id, flags) in filters {
-            let filter = env.filters.get(id.0 as usize);
-            let filter = filter.ok_or_else(|| Error::Corrupt(format!("seccomp filter {id} is missing")))?;
-            let program = area.put(Region::Keep, &filter.program, 8)?;
-            let mut fprog = ((filter.program.len() / 8) as u64).to_ne_bytes().to_vec();
-            fprog.extend_from_slice(&program.to_ne_bytes());
+        for ((_, flags), program) in filters.iter().zip(&programs) {
+            let at = area.put(Region::Keep, program, 8)?;
+            let mut fprog = ((program.len() / 8) as u64).to_ne_bytes().to_vec();
+            fprog.extend_from_slice(&at.to_ne_bytes());
             let fprog = area.put(Region::Keep, &fprog, 8)?;
             let args = [SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC | u64::from(*flags), fprog];
             seq.push(Op::syscall(Step::Seccomp, libc::SYS_seccomp, &args, Want::Exactly(0)));
         }
         seq.push(Op::post(words.filter_done, exit));
         let tape = seq.place(area, Region::Keep)?;
-        helper = Some(put_context(env, area, Region::Keep, process.pid.0, tape, 0)?);
+        helper = Some(put_context(env, area, process.pid.0, tape, 0)?);
     }
     Ok(Ends { wait_go, leader, exit, helper })
 }
 
+fn programs<'a>(env: &TapeEnv<'a>, filters: &[(crate::state::FilterId, u32)]) -> Result<Vec<&'a [u8]>> {
+    let program = |id: crate::state::FilterId| {
+        let filter = env.filters.get(id.0 as usize);
+        filter.map(|f| f.program.as_slice()).ok_or_else(|| Error::Corrupt(format!("seccomp filter {id} is missing")))
+    };
+    filters.iter().map(|(id, _)| program(*id)).collect()
+}
+
 /// Creates the thread that will install the filters, while the leader still has every privilege.
-pub fn create_helper(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    _process: &ProcessV1,
-    ends: &Ends,
-    leader: &mut Sequence,
-) -> Result<()> {
+pub fn create_helper(env: &TapeEnv<'_>, area: &mut Area, ends: &Ends, leader: &mut Sequence) -> Result<()> {
     if let Some(context) = ends.helper {
         let tid = if env.tid_mode == TidMode::SetTid { env.helper_tid } else { 0 };
         leader.push(clone_op(area, tid, env.tid_mode, context)?);
@@ -109,14 +135,13 @@ pub fn create_helper(
 
 /// Process-wide state. Waits for the other threads first, which need the old limits.
 pub fn process_ops(
-    env: &TapeEnv<'_>,
     area: &mut Area,
     process: &ProcessV1,
     words: &Words,
 ) -> Result<Sequence> {
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
-    let others = process.threads.len() as u32 - 1;
+    let others = process.threads.len() as u32 - 1 + u32::from(!filters_of(process).is_empty());
     if others > 0 {
         seq.push(Op::wait_at_least(Step::WaitThreads, words.arrived, others, words.patience));
     }
@@ -146,7 +171,6 @@ pub fn process_ops(
         let at = area.put(Region::Drop, &bytes, 8)?;
         seq.push(Op::syscall(Step::Rlimit, libc::SYS_prlimit64, &[0, resource as u64, at, 0], ok));
     }
-    let _ = env;
     Ok(seq)
 }
 
@@ -164,6 +188,9 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
     let answer = area.reserve(Region::Drop, 8, 8)?;
     let read = [env.go_fd as u64, answer, 1];
     seq.push(Op::syscall(Step::Go, libc::SYS_read, &read, Want::Exactly(1)));
+    if process.parent.is_none() {
+        seq.extend(process.threads.first().map(parent_death));
+    }
 
     for (which, timer) in process.itimers.iter().enumerate().filter(|(_, t)| t.remaining_us != 0) {
         let mut bytes = Vec::with_capacity(32);

@@ -12,13 +12,15 @@
 //!     themselves, and nothing after them does)
 //!  6. limits, dumpable, MDWE (after the last mprotect and the last change of credentials, which resets dumpable)
 //!  7. report ready; wait for the go of the whole unit
-//!  8. timers; close our descriptors; unmap the tape; seccomp filters by a helper thread that kept its privilege
-//!     (TSYNC reaches the threads that gave theirs up); `rt_sigreturn`
+//!  8. timers; close our descriptors; seccomp filters by a helper thread that kept its privilege (TSYNC reaches the threads
+//!     that gave theirs up); let the other threads go; unmap the tape; `rt_sigreturn`
 //!
-//! What stays behind is named `fastboot`: the page of code, a signal frame per thread, filter programs if there are any.
+//! What stays behind is read-only, begins with [`MAGIC`] and is named `fastboot`: interpreter, a signal frame per thread, filter
+//! programs if there are any. One page for a process with one thread.
 //! What may not live here: decisions that need the outside world. Those belong to `rebuild`.
 
 mod area;
+mod bpf;
 mod compile;
 mod creds;
 mod finish;
@@ -32,6 +34,7 @@ mod uring;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use area::MAGIC;
 pub use compile::{Compiled, Loader, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
 pub use op::{Record, RecordKind, Step};
 pub use x86_64::run;

@@ -32,6 +32,11 @@ impl Sequence {
         self.ops.push((op, Jumps { ok, bad }));
     }
 
+    /// Appends ops.
+    pub fn extend(&mut self, ops: impl IntoIterator<Item = Op>) {
+        self.ops.extend(ops.into_iter().map(|op| (op, Jumps::default())));
+    }
+
     /// Appends all ops of another sequence; its indices shift.
     pub fn append(&mut self, other: Sequence) {
         let base = self.len();

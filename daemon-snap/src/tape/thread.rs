@@ -6,7 +6,7 @@ use super::creds;
 use super::finish::Ends;
 use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::state::{ProcessV1, SigInfoV1, ThreadV1};
 use std::mem::size_of;
 
@@ -44,7 +44,7 @@ const _: () = assert!(size_of::<CloneArgs>() == 80);
 
 /// Bytes of the drop region for all threads of a process at most.
 pub fn drop_bound(process: &ProcessV1) -> u64 {
-    let per_thread = ops_bytes(140 + 4 * LAST_PID_ATTEMPTS as u64) + 2048;
+    let per_thread = ops_bytes(140 + 4 * LAST_PID_ATTEMPTS as u64) + 2560;
     let variable: u64 = process
         .threads
         .iter()
@@ -107,10 +107,10 @@ pub fn create(
     }
     own.push(Op::wait_at_least(Step::WaitMapped, words.mapped, 1, words.patience));
     own.append(own_state(env, area, process, thread)?);
-    own.append(give_up_privilege(env, area, thread)?);
+    own.append(give_up_privilege(env, area, process, thread)?);
     own.push(Op::post(words.arrived, ends.wait_go));
     let tape = own.place(area, Region::Drop)?;
-    let context = put_context(env, area, Region::Keep, process.pid.0, tape, frame)?;
+    let context = put_context(env, area, process.pid.0, tape, frame)?;
 
     match env.tid_mode {
         TidMode::SetTid => leader.push(clone_op(area, thread.tid.0, env.tid_mode, context)?),
@@ -189,6 +189,9 @@ fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<S
         attr.extend_from_slice(&word.to_ne_bytes());
     }
     let attr = area.put(Region::Drop, &attr, 8)?;
+    // Policies that do not use the nice value keep it nevertheless, but only setpriority sets it for them.
+    let nice = [0, 0, i64::from(sched.nice) as u64];
+    seq.push(Op::syscall(Step::Scheduler, libc::SYS_setpriority, &nice, Want::Exactly(0)));
     seq.push(Op::syscall(Step::Scheduler, libc::SYS_sched_setattr, &[0, attr, 0], Want::Exactly(0)));
     // A thread that may run everywhere keeps doing so on a machine with other CPUs.
     let trimmed = |mask: &[u64]| mask.iter().rposition(|w| *w != 0).map_or(0, |i| i + 1);
@@ -207,11 +210,27 @@ fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<S
 }
 
 /// Credentials, and what a change of credentials would reset. Nothing after this needs privilege.
-pub fn give_up_privilege(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<Sequence> {
+///
+/// The parent death signal of a root waits until its parent is the one that stays ([`parent_death`], after the go).
+pub fn give_up_privilege(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    process: &ProcessV1,
+    thread: &ThreadV1,
+) -> Result<Sequence> {
     let mut seq = creds::ops(env, area, thread)?;
-    let args = [libc::PR_SET_PDEATHSIG as u64, thread.pdeath_signal as u64];
-    seq.push(Op::syscall(Step::ParentDeath, libc::SYS_prctl, &args, Want::Exactly(0)));
+    if process.parent.is_some() {
+        seq.push(parent_death(thread));
+    } else if thread.pdeath_signal != 0 && thread.tid != process.pid {
+        return Err(Error::Stale(format!("thread {} of a root has a parent death signal", thread.tid)));
+    }
     Ok(seq)
+}
+
+/// `PR_SET_PDEATHSIG`.
+pub fn parent_death(thread: &ThreadV1) -> Op {
+    let args = [libc::PR_SET_PDEATHSIG as u64, thread.pdeath_signal as u64];
+    Op::syscall(Step::ParentDeath, libc::SYS_prctl, &args, Want::Exactly(0))
 }
 
 /// Copies a siginfo into the area.
