@@ -93,7 +93,7 @@ impl Running {
                 break;
             }
         }
-        stopped.read_processes()?;
+        stopped.read_processes(&self.0)?;
         Ok(stopped)
     }
 }
@@ -327,17 +327,27 @@ impl Stopped {
         Error::Refused(blockers)
     }
 
-    fn read_processes(&mut self) -> Result<()> {
+    fn read_processes(&mut self, selector: &TreeSelector) -> Result<()> {
         let pids: BTreeSet<Pid> = self.tracees.values().map(|t| t.pid).collect();
         for pid in pids {
-            self.processes.insert(pid, Stat::of(pid)?);
+            let stat = Stat::of(pid)?;
+            // Threads may outlive the main one; the rest of the process cannot be read through it then.
+            if stat.state == b'Z' {
+                let kind = "threads that outlived its main thread".to_owned();
+                return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
+            }
+            self.processes.insert(pid, stat);
         }
         for tracee in self.tracees.values().filter(|t| t.stop == StopKind::GroupStop && t.pid == t.tid) {
             let kind = "been stopped by a signal".to_owned();
             self.blockers.push(Blocker { pid: tracee.pid, part: Part::Process, kind });
         }
         if self.processes.is_empty() && self.blockers.is_empty() {
-            return Err(Error::Gone { pid: Pid(0), step: "freeze: no process left" });
+            let pid = match selector {
+                TreeSelector::Root(pid) => *pid,
+                TreeSelector::Cgroup(_) => Pid(0),
+            };
+            return Err(Error::Gone { pid, step: "freeze: no process left" });
         }
         Ok(())
     }

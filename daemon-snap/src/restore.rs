@@ -258,10 +258,15 @@ impl Watch<'_> {
         loop {
             let left = self.request.deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(self.status.as_fd(), PollFlags::POLLIN)];
-            let timeout =
-                PollTimeout::try_from(left.min(Duration::from_secs(3600))).unwrap_or(PollTimeout::ZERO);
+            let timeout = PollTimeout::try_from(left.min(LOOK_AROUND)).unwrap_or(PollTimeout::ZERO);
             match poll(&mut fds, timeout) {
-                Ok(0) => return Err(Error::Deadline(self.started.elapsed().as_millis() as u64)),
+                Ok(0) if left.is_zero() => {
+                    return Err(Error::Deadline(self.started.elapsed().as_millis() as u64));
+                }
+                Ok(0) => {
+                    check_alive()?;
+                    continue;
+                }
                 Ok(_) => {}
                 Err(Errno::EINTR) => continue,
                 Err(e) => return Err(Error::kernel("poll", "status pipe", e)),

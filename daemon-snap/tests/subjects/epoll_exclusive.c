@@ -34,6 +34,8 @@ static void worker(void *argument)
     for (;;) {
         struct epoll_event event;
         int got = epoll_wait(epoll, &event, 1, 5000);
+        if (got < 0 && errno == EINTR)
+            continue; /* a wait with a timeout is interrupted by a stop, as signal(7) says */
         CHECK(got == 1 && event.data.u64 == 42, "epoll_wait gave %d", got);
         int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
         if (client < 0)
