@@ -93,7 +93,7 @@ impl Running {
                 break;
             }
         }
-        stopped.read_processes()?;
+        stopped.read_processes(&self.0)?;
         Ok(stopped)
     }
 }
@@ -327,8 +327,10 @@ impl Stopped {
         Error::Refused(blockers)
     }
 
-    fn read_processes(&mut self) -> Result<()> {
-        let pids: BTreeSet<Pid> = self.tracees.values().map(|t| t.pid).collect();
+    fn read_processes(&mut self, selector: &TreeSelector) -> Result<()> {
+        // Nothing can be asked of a process whose leader has ended; it is refused already.
+        let pids = self.tracees.values().map(|t| t.pid).filter(|pid| !self.zombies.contains(pid));
+        let pids: BTreeSet<Pid> = pids.collect();
         for pid in pids {
             self.processes.insert(pid, Stat::of(pid)?);
         }
@@ -337,7 +339,10 @@ impl Stopped {
             self.blockers.push(Blocker { pid: tracee.pid, part: Part::Process, kind });
         }
         if self.processes.is_empty() && self.blockers.is_empty() {
-            return Err(Error::Gone { pid: Pid(0), step: "freeze: no process left" });
+            return Err(match selector {
+                TreeSelector::Root(pid) => Error::Gone { pid: *pid, step: "freeze" },
+                TreeSelector::Cgroup(dir) => Error::kernel("freeze: no process in", dir.display(), Errno::ESRCH),
+            });
         }
         Ok(())
     }

@@ -46,8 +46,6 @@ impl Filters {
             let flags = ptrace::seccomp_flags(tid, index).map_err(failed("read seccomp filter flags", tid, index))?;
             stack.push((self.intern(program), flags));
         }
-        // The kernel counts from the most recently installed one.
-        stack.reverse();
         Ok(stack)
     }
 
