@@ -328,26 +328,21 @@ impl Stopped {
     }
 
     fn read_processes(&mut self, selector: &TreeSelector) -> Result<()> {
-        let pids: BTreeSet<Pid> = self.tracees.values().map(|t| t.pid).collect();
+        // Nothing can be asked of a process whose leader has ended; it is refused already.
+        let pids = self.tracees.values().map(|t| t.pid).filter(|pid| !self.zombies.contains(pid));
+        let pids: BTreeSet<Pid> = pids.collect();
         for pid in pids {
-            let stat = Stat::of(pid)?;
-            // Threads may outlive the main one; the rest of the process cannot be read through it then.
-            if stat.state == b'Z' {
-                let kind = "threads that outlived its main thread".to_owned();
-                return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
-            }
-            self.processes.insert(pid, stat);
+            self.processes.insert(pid, Stat::of(pid)?);
         }
         for tracee in self.tracees.values().filter(|t| t.stop == StopKind::GroupStop && t.pid == t.tid) {
             let kind = "been stopped by a signal".to_owned();
             self.blockers.push(Blocker { pid: tracee.pid, part: Part::Process, kind });
         }
         if self.processes.is_empty() && self.blockers.is_empty() {
-            let pid = match selector {
-                TreeSelector::Root(pid) => *pid,
-                TreeSelector::Cgroup(_) => Pid(0),
-            };
-            return Err(Error::Gone { pid, step: "freeze: no process left" });
+            return Err(match selector {
+                TreeSelector::Root(pid) => Error::Gone { pid: *pid, step: "freeze" },
+                TreeSelector::Cgroup(dir) => Error::kernel("freeze: no process in", dir.display(), Errno::ESRCH),
+            });
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Server {
                 continue;
             }
             let server = Arc::clone(self);
-            let spawned = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+            let spawned = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
                 server.answer(&connection);
                 server.connections.fetch_sub(1, Ordering::Relaxed);
             });

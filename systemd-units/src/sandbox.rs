@@ -14,14 +14,14 @@ const NEEDED_CALLS: [(&str, &[&str]); 13] = [
     ("socketpair", &["@network-io", "@system-service"]),
     ("connect", &["@network-io", "@system-service"]),
     ("sendmsg", &["@network-io", "@system-service"]),
-    ("sendto", &["@network-io", "@system-service"]),
-    ("recvfrom", &["@network-io", "@system-service"]),
+    ("recvmsg", &["@network-io", "@system-service"]),
+    ("shutdown", &["@network-io", "@system-service"]),
     ("setsockopt", &["@network-io", "@system-service"]),
     ("close", &["@basic-io", "@file-system", "@system-service"]),
     ("read", &["@basic-io", "@system-service"]),
     ("write", &["@basic-io", "@system-service"]),
     ("openat", &["@file-system", "@system-service"]),
-    ("fstat", &["@file-system", "@system-service"]),
+    ("fcntl", &["@file-system", "@system-service"]),
     ("statx", &["@file-system", "@system-service"]),
 ];
 

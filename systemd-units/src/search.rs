@@ -199,26 +199,18 @@ fn template_of(unit: &str) -> Option<String> {
     (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
 }
 
-/// Names that a unit's drop-in directories may have, most specific first: the unit, its template, and each prefix that
-/// ends in a dash.
+/// Names that a unit's drop-in directories may have, strongest first: the unit, what its template has, and what the same
+/// name cut after an earlier dash has. In this order on systemd 257; a template is cut to a name without `@`.
 fn drop_in_names(unit: &str) -> Vec<String> {
     let mut names = vec![unit.to_owned()];
-    names.extend(template_of(unit));
+    if let Some(template) = template_of(unit) {
+        names.extend(drop_in_names(&template));
+    }
     let (stem, suffix) = unit.rsplit_once('.').unwrap_or((unit, "service"));
-    let (prefix, instance) = match stem.split_once('@') {
-        Some((prefix, instance)) => (prefix, Some(instance)),
-        None => (stem, None),
-    };
-    let mut rest = prefix;
-    while let Some(dash) = rest.trim_end_matches('-').rfind('-') {
-        rest = &rest[..=dash];
-        match instance {
-            Some(instance) => {
-                names.push(format!("{rest}@{instance}.{suffix}"));
-                names.push(format!("{rest}@.{suffix}"));
-            }
-            None => names.push(format!("{rest}.{suffix}")),
-        }
+    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    if let Some(dash) = prefix.trim_end_matches('-').rfind('-') {
+        let at = if instance.is_empty() { "" } else { "@" };
+        names.extend(drop_in_names(&format!("{}{at}{instance}.{suffix}", &prefix[..=dash])));
     }
     names
 }
@@ -239,4 +231,23 @@ fn normal(path: &Path) -> PathBuf {
 /// `path` below `root`.
 pub fn under(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_in_directories_are_named_as_systemd_names_them() {
+        assert_eq!(drop_in_names("a.service"), ["a.service"]);
+        assert_eq!(drop_in_names("a-b-c.service"), ["a-b-c.service", "a-b-.service", "a-.service"]);
+        let expected = ["t-x@i.service", "t-x@.service", "t-.service", "t-@i.service", "t-@.service"];
+        assert_eq!(drop_in_names("t-x@i.service"), expected);
+        assert_eq!(drop_in_names("-a--b.service"), ["-a--b.service", "-a--.service", "-.service"]);
+    }
+
+    #[test]
+    fn dots_in_link_targets_are_resolved() {
+        assert_eq!(normal(Path::new("/etc/systemd/system/../../../lib/./x")), Path::new("/lib/x"));
+    }
 }

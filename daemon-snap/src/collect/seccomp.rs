@@ -46,7 +46,6 @@ impl Filters {
             let flags = ptrace::seccomp_flags(tid, index).map_err(failed("read seccomp filter flags", tid, index))?;
             stack.push((self.intern(program), flags));
         }
-        // The kernel counts from the one that was installed first (get_nth_filter in kernel/seccomp.c).
         Ok(stack)
     }
 

@@ -1,14 +1,22 @@
 //! timerfd_create(2).
 
-use super::{Found, refused};
+use super::file::Description;
+use super::{Found, failed, refused};
 use crate::state::{FileKindV1, TimerFdV1};
+use crate::sys::fdquery;
 use crate::sys::proc::FdInfo;
+use std::os::fd::BorrowedFd;
 
 /// Clock, setting and remaining time, from fdinfo.
-pub(super) fn collect(info: &FdInfo) -> Found<FileKindV1> {
-    let Some(timer) = info.timerfd() else {
-        return refused("a timerfd of which this kernel does not tell enough");
-    };
+pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> Found<FileKindV1> {
+    let unknown = "a timerfd of which this kernel does not tell enough";
+    let Some(mut timer) = info.timerfd() else { return refused(unknown) };
+    if timer.remaining_ns == 0 && timer.interval_ns > 0 {
+        // It has expired and stands still until somebody looks.
+        fdquery::update_timerfd(fd).map_err(failed("timerfd_gettime", file.pid, file.fd))?;
+        let Some(updated) = FdInfo::of(file.pid, file.fd)?.timerfd() else { return refused(unknown) };
+        timer = updated;
+    }
     Ok(FileKindV1::TimerFd(TimerFdV1 {
         clock_id: timer.clock_id,
         settime_flags: timer.settime_flags,

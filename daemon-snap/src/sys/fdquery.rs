@@ -59,6 +59,18 @@ pub fn owner(fd: BorrowedFd<'_>) -> Result<Option<FileOwnerV1>, Errno> {
     Ok((owner.pid != 0 || signal != 0).then_some(FileOwnerV1 { kind: owner.kind, pid: Pid(owner.pid), signal }))
 }
 
+/// Lets the kernel bring a periodic timerfd up to date whose expirations nobody has read: it counts them and says when the
+/// next one is due, which fdinfo alone does not.
+///
+/// # Errors
+/// `EINVAL` when it is not a timerfd.
+pub fn update_timerfd(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: itimerspec is plain data that the call fills.
+    let mut now: libc::itimerspec = unsafe { mem::zeroed() };
+    // SAFETY: now is writable.
+    Errno::result(unsafe { libc::timerfd_gettime(fd.as_raw_fd(), &raw mut now) }).map(drop)
+}
+
 /// FIONREAD: unread bytes.
 ///
 /// # Errors

@@ -280,7 +280,7 @@ pub fn has_syscall_user_dispatch(tid: Pid) -> Result<bool, Errno> {
     }
 }
 
-/// Classic BPF program of the `index`-th filter, 0 being the most recently installed one.
+/// Classic BPF program of the `index`-th filter, 0 being the one that was installed first (the manual page has it the other way round).
 ///
 /// # Errors
 /// `ENOENT` past the last one; `EACCES` without CAP_SYS_ADMIN or when we are filtered ourselves.

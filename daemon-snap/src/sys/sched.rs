@@ -28,19 +28,27 @@ pub fn attributes(tid: Pid) -> Result<SchedV1, Errno> {
     // SAFETY: attr is writable and its size is passed.
     let got = unsafe { libc::syscall(libc::SYS_sched_getattr, tid.0, &raw mut attr, size_of::<SchedAttr>(), 0) };
     Errno::result(got)?;
+    // The kernel tells the nice value here only for policies that use it, but keeps it for the others.
+    let nice = nice_value(tid)?;
     // SAFETY: plain system call without pointers.
     let ioprio = Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid.0) })?;
     Ok(SchedV1 {
         policy: attr.policy,
         flags: attr.flags,
-        // Policies without nice report 0 here, yet keep the value (setpriority(2)).
-        nice: nice(tid),
+        nice,
         priority: attr.priority,
         runtime_ns: attr.runtime,
         deadline_ns: attr.deadline,
         period_ns: attr.period,
         ioprio: ioprio as u32,
     })
+}
+
+fn nice_value(tid: Pid) -> Result<i32, Errno> {
+    const PRIO_PROCESS: i32 = 0;
+    // SAFETY: plain system call without pointers. The bare call returns 20 minus the value, so that it is never negative.
+    let raw = Errno::result(unsafe { libc::syscall(libc::SYS_getpriority, PRIO_PROCESS, tid.0) })?;
+    Ok(20 - raw as i32)
 }
 
 /// CPU mask of a thread, little-endian words.
@@ -65,11 +73,4 @@ pub fn robust_list(tid: Pid) -> Result<(Addr, u64), Errno> {
     let got = unsafe { libc::syscall(libc::SYS_get_robust_list, tid.0, &raw mut head, &raw mut len) };
     Errno::result(got)?;
     Ok((Addr(head), if head == 0 { 0 } else { len }))
-}
-
-/// Nice value of a thread; 0 when it is gone.
-fn nice(tid: Pid) -> i32 {
-    // SAFETY: reads a number. The system call gives 20 - nice, so that errors stay negative.
-    let raw = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, tid.0) };
-    if raw < 0 { 0 } else { 20 - raw as i32 }
 }

@@ -1,8 +1,9 @@
 //! A cgroup per container: nspawn builds the container's tree below it, and its `cgroup.kill` ends all of it.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,17 +13,38 @@ use super::wait_until;
 /// First part of the name of every such cgroup; the last part is the PID of the runner.
 const PREFIX: &str = "fastboot-tests-";
 
-/// A cgroup in the unified hierarchy. All that runs in it ends when this is dropped.
+/// Waits for a word from the runner; an end of file in its place means that the runner died, however that happened.
+/// A container does not end by itself when nspawn is killed.
+const GUARD: &str = r#"
+    trap '' HUP INT TERM
+    read word && exit 0
+    echo 1 > "$0/cgroup.kill"
+    for attempt in 1 2 3 4 5 6 7 8 9 10; do
+        find "$0" -depth -type d -exec rmdir {} + && exit 0
+        sleep 0.2
+    done
+"#;
+
+/// A cgroup in the unified hierarchy. All that runs in it ends when this is dropped, and when the runner dies.
 #[derive(Debug)]
 pub(super) struct Cgroup {
     dir: PathBuf,
+    guard: Child,
 }
 
 impl Cgroup {
     pub(super) fn create(name: &str) -> Result<Cgroup> {
         let dir = unified_root()?.join(format!("{PREFIX}{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        Ok(Cgroup { dir })
+        let guard = Command::new("/bin/sh")
+            .args(["-c", GUARD])
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting the guard of the container")?;
+        Ok(Cgroup { dir, guard })
     }
 
     /// The file that takes the PID of a process that is to move here.
@@ -41,6 +63,11 @@ impl Drop for Cgroup {
         if let Err(error) = self.end() {
             eprintln!("{error:#}");
         }
+        // The guard is told that its work is done: the name may be used again at once.
+        if let Some(mut word) = self.guard.stdin.take() {
+            let _ = word.write_all(b"done\n");
+        }
+        let _ = self.guard.wait();
     }
 }
 

@@ -29,7 +29,7 @@ pub struct BootOptions {
     pub nspawn_options: Vec<String>,
 }
 
-/// A running container. Killed when dropped, and when the thread that booted it ends.
+/// A running container. Killed when dropped, and when the runner dies.
 #[derive(Debug)]
 pub struct Machine {
     nspawn: Child,

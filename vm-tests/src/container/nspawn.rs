@@ -12,14 +12,13 @@ use super::cgroup::Cgroup;
 /// systemd-nspawn on `root` in `cgroup`; the caller adds options and what to run.
 ///
 /// - `--register=no --keep-unit`: works on hosts without systemd as PID 1 too; the cgroup is ours.
-/// - `setpriv --pdeathsig`: nspawn ends with the *thread* that starts it, and its container ends with nspawn.
 /// - no seccomp filter of nspawn's own unless asked for: it forbids what a restore needs (set_tid and others).
 pub(super) fn command(root: &Path, cgroup: &Cgroup, own_filter: bool) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
         .arg(cgroup.procs_file())
-        .args(["setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit"])
+        .args(["systemd-nspawn", "--quiet", "--register=no", "--keep-unit"])
         .args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"])
         .arg("--directory")
         .arg(root)
