@@ -308,7 +308,12 @@ fn check_alive() -> Result<()> {
 }
 
 fn died(pid: nix::unistd::Pid, how: String) -> Error {
-    Error::Tape { pid: Pid(pid.as_raw()), step: "being restored".into(), result: how, wanted: "a running process".into() }
+    Error::Tape {
+        pid: Pid(pid.as_raw()),
+        step: "being restored".into(),
+        result: how,
+        wanted: "a running process".into(),
+    }
 }
 
 fn failure(record: &Record) -> Error {

@@ -186,7 +186,8 @@ impl One<'_> {
         row.cold_start_ms = cold.start_ms;
         row.cold_cpu_ms = cold.cpu_ms;
         row.notes = notes;
-        let service = ServiceRecord { cold_start_ms: cold.start_ms, cold_cpu_ms: cold.cpu_ms, ..entry.service };
+        let service =
+            ServiceRecord { cold_start_ms: cold.start_ms, cold_cpu_ms: cold.cpu_ms, ..entry.service };
         Ok((row, CatalogueEntry { service, ..entry }))
     }
 
@@ -196,7 +197,8 @@ impl One<'_> {
         let mut quiet = settle::settle(&cgroup, self.options.settle)?;
         if let Some(command) = &self.options.warm_up {
             (self.phase)(unit, "warm up");
-            let status = std::process::Command::new("/bin/sh").args(["-c", command]).env("UNIT", unit).status();
+            let status =
+                std::process::Command::new("/bin/sh").args(["-c", command]).env("UNIT", unit).status();
             let status = status.map_err(|e| Error::io("running the warm-up command", command, &e))?;
             if !status.success() {
                 let message = format!("{command:?} ended with {status}");
@@ -240,15 +242,20 @@ impl One<'_> {
         let state_files = evidence::writable_state(&tree);
         if !state_files.is_empty() && !extras.allow_state {
             let reason = |path: &String| {
-                format!("it writes to {path}: old memory would meet newer data ([X-Fastboot] AllowState=yes to insist)")
+                format!(
+                    "it writes to {path}: old memory would meet newer data ([X-Fastboot] AllowState=yes to insist)"
+                )
             };
             return Err(Error::NotEligible(state_files.iter().map(reason).collect()));
         }
-        let pids: Vec<i32> =
-            tree.processes.iter().flat_map(|p| p.threads.iter().map(|t| t.tid.0)).collect();
+        let pids: Vec<i32> = tree.processes.iter().flat_map(|p| p.threads.iter().map(|t| t.tid.0)).collect();
         let strays = Band::strays(&pids);
         if !strays.is_empty() {
-            notes.push(format!("{} of {} ids are outside the band: they may be taken at boot", strays.len(), pids.len()));
+            notes.push(format!(
+                "{} of {} ids are outside the band: they may be taken at boot",
+                strays.len(),
+                pids.len()
+            ));
         }
 
         (self.phase)(unit, "store");
@@ -386,9 +393,35 @@ fn plan_one(systemd: &Systemd, unit: &str) -> Result<PlanRow> {
 /// Services that are never taken unless they are named: everyone's connections end at the first ones, the others own
 /// state of the kernel or data on disk that a golden image would contradict, or cost less to start than to restore.
 const NOT_BY_DEFAULT: &[&str] = &[
-    "dbus", "dbus-broker", "systemd-", "getty@", "serial-getty@", "console-getty", "user@", "polkit", "fastboot",
-    "NetworkManager", "firewalld", "docker", "containerd", "frr", "keepalived", "libvirtd", "mariadb", "mysql",
-    "postgresql", "etcd", "rabbitmq-server", "slapd", "smbd", "nmbd", "sssd", "cron", "ssh", "sshd", "rsyslog",
+    "dbus",
+    "dbus-broker",
+    "systemd-",
+    "getty@",
+    "serial-getty@",
+    "console-getty",
+    "user@",
+    "polkit",
+    "fastboot",
+    "NetworkManager",
+    "firewalld",
+    "docker",
+    "containerd",
+    "frr",
+    "keepalived",
+    "libvirtd",
+    "mariadb",
+    "mysql",
+    "postgresql",
+    "etcd",
+    "rabbitmq-server",
+    "slapd",
+    "smbd",
+    "nmbd",
+    "sssd",
+    "cron",
+    "ssh",
+    "sshd",
+    "rsyslog",
 ];
 
 /// The services that `snapshot` takes when none is named.
@@ -401,5 +434,3 @@ pub fn default_units() -> Result<Vec<String>> {
     units.sort();
     Ok(units)
 }
-
-

@@ -30,7 +30,10 @@ pub fn unit_names(names: &[String]) -> Vec<String> {
 /// A table with a heading row.
 pub fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(heading);
+    table
+        .load_preset(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(heading);
     table
 }
 

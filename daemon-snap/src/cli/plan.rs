@@ -20,7 +20,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         println!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
         return Ok(0);
     }
-    let mut table = table(&["unit", "eligible", "procs/threads", "dirty MB", "start ms", "CPU ms", "why not"]);
+    let mut table =
+        table(&["unit", "eligible", "procs/threads", "dirty MB", "start ms", "CPU ms", "why not"]);
     for row in rows {
         table.add_row([
             row.unit,

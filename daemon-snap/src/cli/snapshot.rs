@@ -70,7 +70,8 @@ fn eligible() -> anyhow::Result<Vec<String>> {
 }
 
 fn print(report: &Report) {
-    let heading = ["unit", "outcome", "procs/threads", "cold start ms", "CPU ms", "frozen ms", "image MB", "why"];
+    let heading =
+        ["unit", "outcome", "procs/threads", "cold start ms", "CPU ms", "frozen ms", "image MB", "why"];
     let mut table = table(&heading);
     for row in &report.units {
         let outcome = format!("{:?}", row.outcome).to_lowercase();

@@ -47,7 +47,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     } else {
         let mut table = table(&["unit", "usable", "why not"]);
         for row in &rows {
-            let why = row.reason.as_ref().map_or_else(String::new, |r| format!("{} ({})", r.sentence, r.code.as_str()));
+            let why = row
+                .reason
+                .as_ref()
+                .map_or_else(String::new, |r| format!("{} ({})", r.sentence, r.code.as_str()));
             table.add_row([row.unit.clone(), if row.usable { "yes".into() } else { "no".into() }, why]);
         }
         println!("{table}");
@@ -62,7 +65,8 @@ fn check(store: &Store, entry: &CatalogueEntry, machine: &MachineEvidence) -> Re
         return Err(record.to_stale_reason());
     }
     let image = store.open_image(entry).map_err(stored)?;
-    let evidence = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN).map_err(stored)?;
+    let evidence =
+        image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN).map_err(stored)?;
     let evidence = EvidenceV1::decode(&evidence, image.path()).map_err(stored)?;
     // Without a bus the unit's text is compared at the paths of the snapshot; added drop-ins then go unnoticed until boot.
     let now = Systemd::connect().and_then(|systemd| systemd.unit(&entry.unit));

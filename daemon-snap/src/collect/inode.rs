@@ -181,7 +181,8 @@ impl<'a> Inodes<'a> {
     }
 
     fn is_volatile(&self, fs: i64, stat: &FileStat, path: &Path) -> bool {
-        let in_memory = matches!(fs, TMPFS_MAGIC | RAMFS_MAGIC) && !self.steady_devices.contains(&stat.st_dev);
+        let in_memory =
+            matches!(fs, TMPFS_MAGIC | RAMFS_MAGIC) && !self.steady_devices.contains(&stat.st_dev);
         in_memory || self.options.volatile_roots.iter().any(|root| path != root && path.starts_with(root))
     }
 
@@ -190,7 +191,13 @@ impl<'a> Inodes<'a> {
         self.known.contains_key(&(stat.st_dev, stat.st_ino))
     }
 
-    fn classify(&self, pid: Pid, found: &FileStat, file_type: SFlag, handle: Handle<'_>) -> Found<InodeKindV1> {
+    fn classify(
+        &self,
+        pid: Pid,
+        found: &FileStat,
+        file_type: SFlag,
+        handle: Handle<'_>,
+    ) -> Found<InodeKindV1> {
         let magic_path = CString::new(handle.magic)
             .map_err(|_| Error::Internal { step: "stat", message: "a path with NUL".into() })?;
         let fs = fdquery::file_system_magic(&magic_path).map_err(failed("statfs", pid, handle.magic))?;
@@ -249,8 +256,10 @@ impl<'a> Inodes<'a> {
         match there {
             Ok(there) if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino) => {}
             // A device is its number: /dev may be another file system in the unit's own mounts (PrivateDevices=).
-            Ok(there) if is_device(file_type) && (there.st_mode & SFlag::S_IFMT.bits(), there.st_rdev)
-                == (found.st_mode & SFlag::S_IFMT.bits(), found.st_rdev) => {}
+            Ok(there)
+                if is_device(file_type)
+                    && (there.st_mode & SFlag::S_IFMT.bits(), there.st_rdev)
+                        == (found.st_mode & SFlag::S_IFMT.bits(), found.st_rdev) => {}
             Ok(_) => return refused(format!("a file that its path does not lead to ({path})")),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {
                 return refused(format!("a file that cannot be reached by its path ({path})"));

@@ -44,7 +44,8 @@ fn is_left_behind(pid: Pid, entry: &MapsEntry) -> bool {
     let candidate = entry.name.is_empty() || entry.name == b"[anon:fastboot]";
     candidate
         && entry.prot == 5
-        && crate::sys::vmread::read(pid, entry.start, crate::tape::MAGIC.len()).is_ok_and(|bytes| bytes == crate::tape::MAGIC)
+        && crate::sys::vmread::read(pid, entry.start, crate::tape::MAGIC.len())
+            .is_ok_and(|bytes| bytes == crate::tape::MAGIC)
 }
 
 /// The address space of a process.

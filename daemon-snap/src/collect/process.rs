@@ -5,7 +5,9 @@ use super::thread::{OutsideThread, call, collect_inside, pending};
 use super::{AddressSpace, Blockers, Inodes, Trouble, failed, timers};
 use crate::error::{Blocker, Error, Part, Result};
 use crate::inspect::Member;
-use crate::state::{Addr, FileId, FileKindV1, FileV1, InodeId, MmV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, ThreadV1};
+use crate::state::{
+    Addr, FileId, FileKindV1, FileV1, InodeId, MmV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, ThreadV1,
+};
 use crate::sys::inject::Injector;
 use crate::sys::{proc, vmread};
 
@@ -73,10 +75,14 @@ pub(crate) fn collect_directories(
         _ => directory("root", "root directory", inodes)?.map(|(_, id)| Some(id)),
     };
     let exe = inodes.of_executable(pid, &proc::read_link(pid, "exe")?);
-    let exe = blockers.note(pid, Part::Process, exe.map_err(|trouble| match trouble {
-        Trouble::Refused(kind) => Trouble::Refused(format!("as executable {kind}")),
-        failed @ Trouble::Failed(_) => failed,
-    }))?;
+    let exe = blockers.note(
+        pid,
+        Part::Process,
+        exe.map_err(|trouble| match trouble {
+            Trouble::Refused(kind) => Trouble::Refused(format!("as executable {kind}")),
+            failed @ Trouble::Failed(_) => failed,
+        }),
+    )?;
     Ok(match (exe, cwd, root) {
         (Some(exe), Some((_, cwd)), Some(root)) => Some(Directories { exe, cwd, root }),
         _ => None,
@@ -136,8 +142,11 @@ pub(crate) fn collect_insides(process: &mut ProcessV1, outsides: &[OutsideThread
     let pid = process.pid;
     let begin = |outside: &OutsideThread| {
         let thread = &outside.thread;
-        Injector::begin(pid, thread.tid, gate, outside.resume, thread.sigmask)
-            .map_err(failed("take over", pid, format_args!("thread {}", thread.tid)))
+        Injector::begin(pid, thread.tid, gate, outside.resume, thread.sigmask).map_err(failed(
+            "take over",
+            pid,
+            format_args!("thread {}", thread.tid),
+        ))
     };
     let Some((leader, others)) = outsides.split_first() else { return Ok(()) };
     let mut injector = begin(leader)?;
@@ -153,7 +162,8 @@ pub(crate) fn collect_insides(process: &mut ProcessV1, outsides: &[OutsideThread
         }
         Ok(())
     })();
-    let unmapped = call(pid, &mut injector, "munmap", libc::SYS_munmap, [scratch.at.0, PAGE_BYTES, 0, 0, 0, 0]);
+    let unmapped =
+        call(pid, &mut injector, "munmap", libc::SYS_munmap, [scratch.at.0, PAGE_BYTES, 0, 0, 0, 0]);
     injector.finish().map_err(failed("give back", pid, "leader"))?;
     collected.and(unmapped.map(drop))
 }
@@ -171,7 +181,8 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     process.sigactions = collect_sigactions(pid, injector, scratch)?;
     process.itimers = timers::collect_itimers(pid, injector, scratch)?;
     process.posix_timers = timers::collect_posix_timers(pid, injector, scratch)?;
-    let mut prctl = |step, option: u64, arg: u64| call(pid, injector, step, libc::SYS_prctl, [option, arg, 0, 0, 0, 0]);
+    let mut prctl =
+        |step, option: u64, arg: u64| call(pid, injector, step, libc::SYS_prctl, [option, arg, 0, 0, 0, 0]);
     process.dumpable = prctl("PR_GET_DUMPABLE", libc::PR_GET_DUMPABLE as u64, 0)? as i32;
     prctl("PR_GET_CHILD_SUBREAPER", libc::PR_GET_CHILD_SUBREAPER as u64, scratch.at.0)?;
     let thp = prctl("PR_GET_THP_DISABLE", libc::PR_GET_THP_DISABLE as u64, 0)?;
@@ -187,13 +198,20 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     Ok(())
 }
 
-fn collect_sigactions(pid: Pid, injector: &mut Injector, scratch: Scratch) -> Result<Vec<Option<SigActionV1>>> {
+fn collect_sigactions(
+    pid: Pid,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<Vec<Option<SigActionV1>>> {
     for signal in 1..=SIGNALS {
         let slot = scratch.at.0 + (signal - 1) * SIGACTION_BYTES as u64;
         call(pid, injector, "rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, slot, 8, 0, 0])?;
     }
-    let bytes = vmread::read(pid, scratch.at, SIGNALS as usize * SIGACTION_BYTES)
-        .map_err(failed("read results", pid, scratch.at))?;
+    let bytes = vmread::read(pid, scratch.at, SIGNALS as usize * SIGACTION_BYTES).map_err(failed(
+        "read results",
+        pid,
+        scratch.at,
+    ))?;
     let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
     let action = |words: &[u64]| {
         let action = SigActionV1 {

@@ -43,7 +43,8 @@ impl Filters {
                 Err(Errno::EMEDIUMTYPE) => return refused("a seccomp filter that is not classic BPF"),
                 Err(e) => return Err(failed("read seccomp filter", tid, index)(e).into()),
             };
-            let flags = ptrace::seccomp_flags(tid, index).map_err(failed("read seccomp filter flags", tid, index))?;
+            let flags =
+                ptrace::seccomp_flags(tid, index).map_err(failed("read seccomp filter flags", tid, index))?;
             stack.push((self.intern(program), flags));
         }
         Ok(stack)

@@ -14,15 +14,13 @@ pub fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(socket.family, socket.socket_type, socket.protocol)
         .map_err(|e| Error::kernel("socket", id, e))?;
     for option in &socket.options {
-        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value).map_err(
-            |e| {
-                Error::kernel(
-                    "setsockopt",
-                    format!("open file {id} level {} name {}", option.level, option.name),
-                    e,
-                )
-            },
-        )?;
+        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value).map_err(|e| {
+            Error::kernel(
+                "setsockopt",
+                format!("open file {id} level {} name {}", option.level, option.name),
+                e,
+            )
+        })?;
     }
     if let Some(local) = &socket.local {
         bind(id, socket, &fd, local)?;

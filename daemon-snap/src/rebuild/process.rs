@@ -115,6 +115,8 @@ impl Builder<'_> {
         let mapped_now = self.mapped_now()?;
         sys::own::unregister_rseq().map_err(|e| Error::kernel("unregistering rseq", process.pid, e))?;
         if let Some(user) = &self.user.fd {
+            // systemd forbids setgroups(2) in the namespaces that it makes; groups set before stay.
+            self.set_groups(process)?;
             nix::sched::setns(user, nix::sched::CloneFlags::CLONE_NEWUSER)
                 .map_err(|e| Error::kernel("setns", "user namespace", e))?;
         }
@@ -233,6 +235,18 @@ impl Builder<'_> {
         Ok(())
     }
 
+    fn set_groups(&self, process: &ProcessV1) -> Result<()> {
+        let groups = process.threads.first().map_or(&[][..], |t| t.creds.groups.as_slice());
+        if let Some(other) = process.threads.iter().find(|t| t.creds.groups != groups) {
+            return Err(Error::Stale(format!(
+                "thread {} has groups of its own in a user namespace",
+                other.tid
+            )));
+        }
+        let groups: Vec<nix::unistd::Gid> = groups.iter().copied().map(nix::unistd::Gid::from_raw).collect();
+        nix::unistd::setgroups(&groups).map_err(|e| Error::kernel("setgroups", process.pid, e))
+    }
+
     fn mapped_now(&self) -> Result<Vec<Range<u64>>> {
         Ok(own_maps(self.desk)?.into_iter().map(|m| m.address.0..m.address.1).collect())
     }
@@ -258,6 +272,7 @@ impl Builder<'_> {
             mapped_fd: &|id: InodeId, writable| self.desk.mapped(id, writable),
             filters: &self.tree.seccomp_filters,
             helper_tid: self.helper_tid + index as i32,
+            sets_groups: self.user.fd.is_none(),
             map_uid: &|uid| self.user.map_uid(uid),
             map_gid: &|gid| self.user.map_gid(gid),
             own_caps,

@@ -203,8 +203,10 @@ fn refill_queue(desk: &Desk, file: &FileV1, socket: &UnixSocketV1) -> Result<()>
         _ if !socket.address.is_empty() => {
             let sender = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type, 0)
                 .map_err(|e| Error::kernel("socket", file.id, e))?;
-            let address = sys::rebuild::own_address(fd).map_err(|e| Error::kernel("getsockname", file.id, e))?;
-            sys::rebuild::connect(sender.as_fd(), &address).map_err(|e| Error::kernel("connect", file.id, e))?;
+            let address =
+                sys::rebuild::own_address(fd).map_err(|e| Error::kernel("getsockname", file.id, e))?;
+            sys::rebuild::connect(sender.as_fd(), &address)
+                .map_err(|e| Error::kernel("connect", file.id, e))?;
             refill(file.id, socket, &sender)
         }
         _ => Err(Error::Corrupt(format!("open file {} has messages but no sender", file.id))),

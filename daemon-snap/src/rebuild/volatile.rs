@@ -28,7 +28,8 @@ pub fn make_dir(path: &RawPath, mode: u32, uid: u32, gid: u32) -> Result<()> {
         Err(_) if lstat(place).is_ok() => return Ok(()),
         Err(e) => return Err(Error::kernel("mkdir", path, e)),
     }
-    chown(place, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(|e| Error::kernel("chown", path, e))?;
+    chown(place, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(|e| Error::kernel("chown", path, e))?;
     std::fs::set_permissions(place, std::fs::Permissions::from_mode(mode & 0o7777))
         .map_err(|e| Error::io("chmod", path, &e))
 }

@@ -118,8 +118,13 @@ mod tests {
 
     #[test]
     fn filter_that_forbids_one_call_allows_the_others() {
-        let program =
-            [insn(0x20, 0, 0, 0), insn(0x15, 0, 1, 11), insn(0x06, 0, 0, 0x5_0001), insn(0x06, 0, 0, RET_ALLOW)].concat();
+        let program = [
+            insn(0x20, 0, 0, 0),
+            insn(0x15, 0, 1, 11),
+            insn(0x06, 0, 0, 0x5_0001),
+            insn(0x06, 0, 0, RET_ALLOW),
+        ]
+        .concat();
         assert!(!allows(&[&program], 11, &[]));
         assert!(allows(&[&program], 12, &[]));
     }
@@ -127,7 +132,8 @@ mod tests {
     #[test]
     fn arguments_are_seen() {
         let program =
-            [insn(0x20, 0, 0, 16), insn(0x15, 0, 1, 7), insn(0x06, 0, 0, RET_ALLOW), insn(0x06, 0, 0, 0)].concat();
+            [insn(0x20, 0, 0, 16), insn(0x15, 0, 1, 7), insn(0x06, 0, 0, RET_ALLOW), insn(0x06, 0, 0, 0)]
+                .concat();
         assert!(allows(&[&program], 1, &[7]));
         assert!(!allows(&[&program], 1, &[8]));
     }

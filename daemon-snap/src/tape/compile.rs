@@ -61,6 +61,8 @@ pub struct TapeEnv<'a> {
     pub filters: &'a [SeccompFilterV1],
     /// Thread id for the thread that installs seccomp filters; free in the whole tree. 0: whichever comes.
     pub helper_tid: i32,
+    /// Whether supplementary groups are still to be set (inside a user namespace they were set before it was entered).
+    pub sets_groups: bool,
     /// Translates a user or group id of the image into one that system calls of this process take.
     pub map_uid: &'a dyn Fn(u32) -> Result<u32>,
     pub map_gid: &'a dyn Fn(u32) -> Result<u32>,
@@ -133,7 +135,13 @@ impl Words {
 }
 
 /// Places a context and returns its address.
-pub(super) fn put_context(env: &TapeEnv<'_>, area: &mut Area, pid: i32, tape: u64, frame: u64) -> Result<u64> {
+pub(super) fn put_context(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    pid: i32,
+    tape: u64,
+    frame: u64,
+) -> Result<u64> {
     let record = Record::new(RecordKind::TapeFailed, pid, 0);
     area.put(Region::Drop, &Context { tape, frame, status_fd: env.status_fd as u64, record }.bytes(), 64)
 }

@@ -42,10 +42,9 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<Sequ
     }
 
     let gids = map_all(creds.gids, env.map_gid)?;
-    let groups = creds.groups.iter().map(|gid| (env.map_gid)(*gid)).collect::<Result<Vec<_>>>()?;
-    let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
-    let list = area.put(Region::Drop, &bytes, 8)?;
-    seq.push(Op::syscall(Step::Groups, libc::SYS_setgroups, &[groups.len() as u64, list], ok));
+    if env.sets_groups {
+        seq.push(set_groups(env, area, &creds.groups)?);
+    }
     seq.push(Op::syscall(Step::Gid, libc::SYS_setresgid, &[gids[0], gids[1], gids[2]], ok));
     // setfsgid(2) and setfsuid(2) return the previous value, which the call before made the effective id.
     seq.push(Op::syscall(Step::Gid, libc::SYS_setfsgid, &[gids[3]], Want::Exactly(gids[1] as i64)));
@@ -71,6 +70,13 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<Sequ
     let step = capset(area, creds.cap_permitted, creds.cap_effective, creds.cap_inheritable)?;
     seq.push(step);
     Ok(seq)
+}
+
+fn set_groups(env: &TapeEnv<'_>, area: &mut Area, groups: &[u32]) -> Result<Op> {
+    let groups = groups.iter().map(|gid| (env.map_gid)(*gid)).collect::<Result<Vec<_>>>()?;
+    let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+    let list = area.put(Region::Drop, &bytes, 8)?;
+    Ok(Op::syscall(Step::Groups, libc::SYS_setgroups, &[groups.len() as u64, list], Want::Exactly(0)))
 }
 
 fn map_all(ids: [u32; 4], map: &dyn Fn(u32) -> Result<u32>) -> Result<[u64; 4]> {

@@ -1,9 +1,9 @@
 //! Ops of a whole process around its threads: limits, barrier, timers, filters, the end of the tape.
 
 use super::area::{Area, Region};
+use super::bpf;
 use super::compile::{TapeEnv, TidMode, Words, jump, ops_bytes, put_context};
 use super::frame;
-use super::bpf;
 use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use super::thread::{clone_op, parent_death, put_siginfo, signal_number};
@@ -33,7 +33,9 @@ pub fn keep_bound(process: &ProcessV1, env: &TapeEnv<'_>) -> u64 {
     let filters = filters_of(process);
     let programs: u64 = filters
         .iter()
-        .map(|(id, _)| env.filters.get(id.0 as usize).map_or(0, |f| f.program.len() as u64) + 32 + ops_bytes(1))
+        .map(|(id, _)| {
+            env.filters.get(id.0 as usize).map_or(0, |f| f.program.len() as u64) + 32 + ops_bytes(1)
+        })
         .sum();
     let helper = if filters.is_empty() { 0 } else { ops_bytes(6) };
     let threads = if process.threads.len() > 1 || !filters.is_empty() { ops_bytes(6) } else { 0 };
@@ -62,7 +64,10 @@ pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words
         (libc::SYS_exit, &[0, 0][..], "exit"),
     ] {
         if !bpf::allows(&programs, number as u32, args) {
-            return Err(Error::Stale(format!("the seccomp filter of process {} forbids {what}", process.pid)));
+            return Err(Error::Stale(format!(
+                "the seccomp filter of process {} forbids {what}",
+                process.pid
+            )));
         }
     }
 
@@ -119,7 +124,9 @@ pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words
 fn programs<'a>(env: &TapeEnv<'a>, filters: &[(crate::state::FilterId, u32)]) -> Result<Vec<&'a [u8]>> {
     let program = |id: crate::state::FilterId| {
         let filter = env.filters.get(id.0 as usize);
-        filter.map(|f| f.program.as_slice()).ok_or_else(|| Error::Corrupt(format!("seccomp filter {id} is missing")))
+        filter
+            .map(|f| f.program.as_slice())
+            .ok_or_else(|| Error::Corrupt(format!("seccomp filter {id} is missing")))
     };
     filters.iter().map(|(id, _)| program(*id)).collect()
 }
@@ -134,11 +141,7 @@ pub fn create_helper(env: &TapeEnv<'_>, area: &mut Area, ends: &Ends, leader: &m
 }
 
 /// Process-wide state. Waits for the other threads first, which need the old limits.
-pub fn process_ops(
-    area: &mut Area,
-    process: &ProcessV1,
-    words: &Words,
-) -> Result<Sequence> {
+pub fn process_ops(area: &mut Area, process: &ProcessV1, words: &Words) -> Result<Sequence> {
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
     let others = process.threads.len() as u32 - 1 + u32::from(!filters_of(process).is_empty());

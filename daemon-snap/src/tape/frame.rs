@@ -34,7 +34,11 @@ fn xstate_shape(xcr0: u64) -> (usize, u64) {
 
 /// Upper bound of [`build`]'s result for a thread, bytes.
 pub fn len_bound(thread: &ThreadV1) -> u64 {
-    let xcr0 = thread.xstate.get(SW_BYTES..SW_BYTES + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let xcr0 = thread
+        .xstate
+        .get(SW_BYTES..SW_BYTES + 8)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes);
     (FRAME_HEAD.next_multiple_of(64) + xstate_shape(xcr0).0 + 4).next_multiple_of(64) as u64
 }
 

@@ -63,7 +63,9 @@ impl Band {
 fn read(proc: &OwnProc, path: &str) -> Result<i32> {
     let text = proc.read(path).map_err(|e| Error::kernel("reading", path, e))?;
     let text = String::from_utf8_lossy(&text);
-    text.trim().parse().map_err(|_| Error::Internal { step: "reading a PID", message: format!("{path}: {text:?}") })
+    text.trim()
+        .parse()
+        .map_err(|_| Error::Internal { step: "reading a PID", message: format!("{path}: {text:?}") })
 }
 
 #[cfg(test)]

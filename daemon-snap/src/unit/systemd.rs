@@ -89,18 +89,8 @@ impl Systemd {
     /// # Errors
     /// D-Bus.
     pub fn running_services(&self) -> Result<Vec<String>> {
-        type Row = (
-            String,
-            String,
-            String,
-            String,
-            String,
-            String,
-            OwnedObjectPath,
-            u32,
-            String,
-            OwnedObjectPath,
-        );
+        type Row =
+            (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
         let rows: Vec<Row> = self
             .manager()?
             .call("ListUnitsByPatterns", &(vec!["active"], vec!["*.service"]))
@@ -115,7 +105,8 @@ impl Systemd {
     pub fn unit(&self, name: &str) -> Result<UnitInfo> {
         let path: OwnedObjectPath =
             self.manager()?.call("LoadUnit", &(name,)).map_err(bus("loading the unit"))?;
-        let proxy = Proxy::new(&self.connection, SERVICE, &path, PROPERTIES).map_err(bus("talking to systemd"))?;
+        let proxy =
+            Proxy::new(&self.connection, SERVICE, &path, PROPERTIES).map_err(bus("talking to systemd"))?;
         let all = |interface: &str| -> Result<Properties> {
             proxy.call("GetAll", &(interface,)).map_err(bus("reading properties of the unit"))
         };
@@ -164,7 +155,9 @@ impl Systemd {
         let deadline = Instant::now() + JOB_TIMEOUT;
         loop {
             let info = self.unit(name)?;
-            if !info.has_job && !matches!(info.active_state.as_str(), "activating" | "deactivating" | "reloading") {
+            if !info.has_job
+                && !matches!(info.active_state.as_str(), "activating" | "deactivating" | "reloading")
+            {
                 return Ok(info);
             }
             if Instant::now() > deadline {
@@ -205,7 +198,10 @@ impl UnitInfo {
             return vec![format!("the unit is {}", self.load_state)];
         }
         let known = ["simple", "exec", "notify", "notify-reload", "forking", "dbus", "idle"];
-        unless(known.contains(&self.service_type.as_str()), format!("Type={} is not supported", self.service_type));
+        unless(
+            known.contains(&self.service_type.as_str()),
+            format!("Type={} is not supported", self.service_type),
+        );
         unless(self.active_state == "active", format!("the unit is {}", self.active_state));
         unless(self.main_pid > 0, "it has no main process".into());
         unless(self.exec_start_count == 1, format!("it has {} ExecStart= lines", self.exec_start_count));
@@ -216,7 +212,8 @@ impl UnitInfo {
 
     /// Directories whose content a reboot takes away, as the unit sees them.
     pub fn volatile_roots(&self) -> Vec<PathBuf> {
-        let mut roots: Vec<PathBuf> = self.runtime_directories.iter().map(|d| Path::new("/run").join(d)).collect();
+        let mut roots: Vec<PathBuf> =
+            self.runtime_directories.iter().map(|d| Path::new("/run").join(d)).collect();
         if self.private_tmp {
             roots.extend([PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]);
         }
