@@ -76,7 +76,16 @@ impl<'a> InetSockets<'a> {
             Ok(_) | Err(Errno::ENOTCONN) => None,
             Err(e) => return Err(fail("getpeername")(e).into()),
         };
-        let options = self.defaults.changed((file.pid, file.fd), fd, (family, socket_type, protocol))?;
+        let mut options = self.defaults.changed((file.pid, file.fd), fd, (family, socket_type, protocol))?;
+        if !udp && listening.is_none() && had_connection(file, fd)? {
+            // Both sides have closed it and the daemon has not looked yet (a JVM closes such sockets at its next select). A socket
+            // that was never connected shows the same: hang-up, nothing to read.
+            options.retain(|option| option.level == libc::SOL_SOCKET);
+            let (local, remote, listen_backlog) = (None, None, None);
+            let socket =
+                InetSocketV1 { family, socket_type, protocol, local, remote, listen_backlog, options };
+            return Ok(FileKindV1::Inet(socket));
+        }
         Ok(FileKindV1::Inet(InetSocketV1 {
             family,
             socket_type,
@@ -87,6 +96,14 @@ impl<'a> InetSockets<'a> {
             options,
         }))
     }
+}
+
+/// Whether a TCP socket ever heard from a peer.
+fn had_connection(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
+    const SEGMENTS_IN: usize = 140;
+    let info = fdquery::socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
+        .map_err(failed("TCP_INFO", file.pid, file.fd))?;
+    Ok(info.get(SEGMENTS_IN..SEGMENTS_IN + 4).is_some_and(|bytes| bytes != [0; 4]))
 }
 
 /// Backlog of a listener, `None` for a socket that is not connected; everything else is refused.
