@@ -1,6 +1,6 @@
 //! Threads: registers, signals, credentials, scheduling.
 
-use super::process::Scratch;
+use super::inside::{Scratch, call};
 use super::{Blockers, Filters, failed};
 use crate::error::{Part, Result};
 use crate::freeze::is_interrupted_endless_epoll;
@@ -96,11 +96,6 @@ pub(super) fn collect_inside(pid: Pid, thread: &mut ThreadV1, injector: &mut Inj
     thread.tid_address = Addr(words[3]);
     thread.pdeath_signal = words[4] as i32;
     Ok(())
-}
-
-/// An injected call that must succeed.
-pub(super) fn call(pid: Pid, injector: &mut Injector, step: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
-    injector.call(number, args).map_err(failed(step, pid, "from inside"))
 }
 
 /// Signals in a queue, of the thread or of its process.

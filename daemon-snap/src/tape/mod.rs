@@ -22,7 +22,7 @@ mod area;
 mod compile;
 mod creds;
 mod finish;
-mod frame;
+pub(crate) mod frame;
 mod memory;
 mod op;
 mod sequence;
