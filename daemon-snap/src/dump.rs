@@ -3,12 +3,12 @@
 //! Until all blockers are known nothing of the tree is touched. Whatever fails afterwards, the tree runs on: registers and
 //! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
 
-use crate::collect::{
-    AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, collect_address_space, collect_content,
-    collect_descriptors, collect_directories, collect_insides, collect_pages, collect_process, collect_thread,
-    collect_volatile_files, count_own_pages,
-};
 pub use crate::collect::{ActivationSocket, CollectOptions, PageSink};
+use crate::collect::{
+    AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread,
+    collect_address_space, collect_content, collect_descriptors, collect_directories, collect_insides,
+    collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages,
+};
 use crate::error::{Blocker, Error, Result};
 pub use crate::freeze::TreeSelector;
 use crate::freeze::{Running, Stopped};
@@ -124,7 +124,8 @@ impl Frozen {
         mark("pages");
         for (inode, source) in tree.inodes.iter_mut().zip(&sources) {
             if let Some(file) = source {
-                inode.content = collect_content(file, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
+                inode.content =
+                    collect_content(file, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
             }
         }
         mark("content");
@@ -159,7 +160,8 @@ impl Frozen {
         let mut inodes = Inodes::new(&spaces, options);
         let mut filters = Filters::new()?;
 
-        let Descriptors { tables, mut files, pipes } = collect_descriptors(members, &mut inodes, &mut blockers)?;
+        let Descriptors { tables, mut files, pipes } =
+            collect_descriptors(members, &mut inodes, &mut blockers)?;
         mark("descriptors");
         let mut halves = Vec::with_capacity(members.len());
         for member in members {

@@ -5,8 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, PipeEnd, ProcessV1, TREE_MAX_BYTES, TreeV1,
-    UnixStateV1, VmaV1,
+    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, PipeEnd, ProcessV1,
+    TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -41,7 +41,8 @@ pub fn decode(bytes: &[u8], page_area: Range<u64>) -> Result<TreeV1> {
     if bytes.len() > TREE_MAX_BYTES {
         return Err(corrupt(format!("a state of {} bytes is too large", bytes.len())));
     }
-    let (tree, rest) = postcard::take_from_bytes::<TreeV1>(bytes).map_err(|e| corrupt(format!("state: {e}")))?;
+    let (tree, rest) =
+        postcard::take_from_bytes::<TreeV1>(bytes).map_err(|e| corrupt(format!("state: {e}")))?;
     check(rest.is_empty(), "bytes behind the state")?;
     check_tree(&tree, &page_area)?;
     Ok(tree)
@@ -153,7 +154,7 @@ fn check_inodes(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         for run in &inode.content {
             let within = run.file_offset >= at && run.file_offset.is_multiple_of(PAGE_BYTES);
             check(within && run.pages > 0, "content out of order")?;
-            at = run.file_offset.checked_add(u64::from(run.pages) * PAGE_BYTES).unwrap_or(u64::MAX);
+            at = run.file_offset.saturating_add(u64::from(run.pages) * PAGE_BYTES);
             check(at <= end, "content behind the end of its file")?;
             check_content(run, page_area)?;
         }
@@ -188,7 +189,10 @@ fn check_process(tree: &TreeV1, process: &ProcessV1) -> Result<()> {
         check(entry.fd.0 > last, "descriptors out of order")?;
         last = entry.fd.0;
     }
-    check(process.threads.first().is_some_and(|leader| leader.tid == process.pid), "a process without leader")?;
+    check(
+        process.threads.first().is_some_and(|leader| leader.tid == process.pid),
+        "a process without leader",
+    )?;
     let queues = process.threads.iter().map(|thread| &thread.pending).chain([&process.pending]);
     check(queues.flatten().all(|signal| signal.0.len() == SIGINFO_BYTES), "a signal of wrong length")?;
     for thread in &process.threads {

@@ -124,7 +124,8 @@ fn members(selector: &TreeSelector) -> Result<Vec<Pid>> {
         }
         TreeSelector::Cgroup(dir) => {
             let mut members = Vec::new();
-            cgroup_members(dir, &mut members).map_err(|e| Error::io("read cgroup.procs", dir.display(), &e))?;
+            cgroup_members(dir, &mut members)
+                .map_err(|e| Error::io("read cgroup.procs", dir.display(), &e))?;
             members.sort_unstable();
             Ok(members)
         }
@@ -261,7 +262,9 @@ impl Stopped {
             Ok(b'Z' | b'X') if proc::threads(pid).is_ok_and(|threads| threads.len() > 1) => {
                 (Part::Process, "a leader thread that has ended before the others".to_owned())
             }
-            Ok(b'Z' | b'X') => (Part::Process, "ended and not been waited for by its parent (a zombie)".to_owned()),
+            Ok(b'Z' | b'X') => {
+                (Part::Process, "ended and not been waited for by its parent (a zombie)".to_owned())
+            }
             Ok(_) => match status.tracer {
                 Some(tracer) => (Part::Process, format!("a tracer (pid {tracer})")),
                 None => return Err(Error::kernel("seize", format!("thread {tid} of pid {pid}"), errno)),
@@ -305,7 +308,8 @@ impl Stopped {
                     .map_err(|e| Error::kernel("resume", format!("thread {tid}"), e));
             }
             Ok(Wait::Syscall) => {
-                return ptrace::resume(tid, 0).map_err(|e| Error::kernel("resume", format!("thread {tid}"), e));
+                return ptrace::resume(tid, 0)
+                    .map_err(|e| Error::kernel("resume", format!("thread {tid}"), e));
             }
             Ok(Wait::Exited) | Err(Errno::ECHILD) => {
                 self.tracees.remove(&tid);
@@ -341,7 +345,9 @@ impl Stopped {
         if self.processes.is_empty() && self.blockers.is_empty() {
             return Err(match selector {
                 TreeSelector::Root(pid) => Error::Gone { pid: *pid, step: "freeze" },
-                TreeSelector::Cgroup(dir) => Error::kernel("freeze: no process in", dir.display(), Errno::ESRCH),
+                TreeSelector::Cgroup(dir) => {
+                    Error::kernel("freeze: no process in", dir.display(), Errno::ESRCH)
+                }
             });
         }
         Ok(())

@@ -114,6 +114,8 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
             thp_disable: false,
             mdwe: 0,
             oom_score_adj: 0,
+            coredump_filter: 0x33,
+            membarrier: 0,
             rlimits: limits,
             mm: MmV1 {
                 layout: MmLayoutV1 {

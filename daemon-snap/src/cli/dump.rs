@@ -5,7 +5,9 @@ use daemon_snap::state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
 use daemon_snap::{Error, encode};
 use image_store::evidence::TextEvidence;
 use image_store::writer::Durability;
-use image_store::{Digest, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence, SectionKind, UnitEvidence};
+use image_store::{
+    Digest, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence, SectionKind, UnitEvidence,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 

@@ -31,7 +31,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     check_evidence(&image)?;
     let state = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)?;
     let tree = encode::decode(&state, image.page_area())?;
-    let restored = restore::restore(Request { image: &image, tree, unit: None, verify_pages: true, deadline })?;
+    let restored =
+        restore::restore(Request { image: &image, tree, unit: None, verify_pages: true, deadline })?;
     for root in &restored.roots {
         println!("{root}");
     }

@@ -4,7 +4,9 @@ use super::epoll::Targets;
 use super::inode::Handle;
 use super::pipe::Pipes;
 use super::unix::UnixSockets;
-use super::{Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, refused, signalfd, timerfd};
+use super::{
+    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, refused, signalfd, timerfd,
+};
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
 use crate::state::{FdV1, FileId, FileKindV1, FileV1, Pid, PipeV1, TargetFd};
@@ -63,7 +65,10 @@ pub(crate) fn collect_descriptors(
     let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
     let duplicate = |file: &Description| -> Result<OwnedFd> {
         let Some(pidfd) = pidfds.get(&file.pid) else {
-            return Err(Error::Internal { step: "duplicate descriptor", message: "of an unknown process".into() });
+            return Err(Error::Internal {
+                step: "duplicate descriptor",
+                message: "of an unknown process".into(),
+            });
         };
         pidfd::get_fd(pidfd.as_fd(), file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd))
     };
@@ -111,11 +116,19 @@ fn read_tables(members: &[Member], blockers: &mut Blockers) -> Result<Vec<Slot>>
             let link = proc::read_link(pid, &format!("fd/{fd}"))?;
             let info = FdInfo::of(pid, fd)?;
             if info.locked {
-                blockers.add(pid, Part::Fd(fd), format!("a locked file ({})", String::from_utf8_lossy(&link)));
+                blockers.add(
+                    pid,
+                    Part::Fd(fd),
+                    format!("a locked file ({})", String::from_utf8_lossy(&link)),
+                );
             }
             let stat = stat(format!("/proc/{pid}/fd/{fd}").as_str()).map_err(failed("stat", pid, fd))?;
             let (dev, ino) = (stat.st_dev, stat.st_ino);
-            slots.push(Slot { owner, description: Description { id: FileId(0), pid, fd, dev, ino, link }, info });
+            slots.push(Slot {
+                owner,
+                description: Description { id: FileId(0), pid, fd, dev, ino, link },
+                info,
+            });
         }
     }
     Ok(slots)
@@ -202,7 +215,12 @@ impl Kinds<'_> {
         }
     }
 
-    fn collect_socket(&mut self, file: &Description, fd: &OwnedFd, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+    fn collect_socket(
+        &mut self,
+        file: &Description,
+        fd: &OwnedFd,
+        inodes: &mut Inodes<'_>,
+    ) -> Found<FileKindV1> {
         const SO_DOMAIN: i32 = 39;
         let domain = fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, SO_DOMAIN)
             .map_err(|e| Trouble::Failed(failed("SO_DOMAIN", file.pid, file.fd)(e)))?;

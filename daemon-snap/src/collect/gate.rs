@@ -12,7 +12,8 @@ use std::collections::HashMap;
 const SYSCALL: &[u8] = &[0x0f, 0x05];
 const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
 /// `mov $15, %rax; syscall` in both encodings.
-const SIGRETURN: [&[u8]; 2] = [&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]];
+const SIGRETURN: [&[u8]; 2] =
+    [&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]];
 /// The longest of them.
 const LONGEST: usize = 9;
 const PROT_READ_EXEC: u8 = 5;
@@ -105,8 +106,10 @@ fn search(pid: Pid, vma: &VmaV1, budget: &mut usize) -> Option<(u64, u64)> {
 
 /// Another process may have changed its copy of the code.
 fn is_intact(pid: Pid, gate: SafeGate) -> bool {
-    let starts = |addr, pattern: &[u8]| vmread::read(pid, addr, pattern.len()).is_ok_and(|bytes| bytes == pattern);
-    starts(gate.syscall_ret, SYSCALL_RET) && SIGRETURN.into_iter().any(|pattern| starts(gate.sigreturn, pattern))
+    let starts =
+        |addr, pattern: &[u8]| vmread::read(pid, addr, pattern.len()).is_ok_and(|bytes| bytes == pattern);
+    starts(gate.syscall_ret, SYSCALL_RET)
+        && SIGRETURN.into_iter().any(|pattern| starts(gate.sigreturn, pattern))
 }
 
 fn position(bytes: &[u8], pattern: &[u8]) -> Option<usize> {

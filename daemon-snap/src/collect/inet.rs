@@ -19,7 +19,18 @@ const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 /// Names of TCP states by number, for those that we refuse.
 const STATES: [&str; 13] = [
-    "", "established", "connecting", "half-open", "closing", "closing", "closing", "", "half-closed", "closing", "", "closing",
+    "",
+    "established",
+    "connecting",
+    "half-open",
+    "closing",
+    "closing",
+    "closing",
+    "",
+    "half-closed",
+    "closing",
+    "",
+    "closing",
     "half-open",
 ];
 
@@ -41,7 +52,8 @@ impl<'a> InetSockets<'a> {
         let ask = |name| fdquery::socket_int(fd, libc::SOL_SOCKET, name).map_err(fail("getsockopt"));
         let (family, socket_type, protocol) = (ask(SO_DOMAIN)?, ask(libc::SO_TYPE)?, ask(SO_PROTOCOL)?);
         let local = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
-        let given = self.options.activation.iter().find(|s| s.address == local && s.socket_type == socket_type);
+        let given =
+            self.options.activation.iter().find(|s| s.address == local && s.socket_type == socket_type);
         let listening = match (socket_type, protocol) {
             (libc::SOCK_STREAM, libc::IPPROTO_TCP | IPPROTO_MPTCP) => tcp_state(file, fd, given.is_some())?,
             (libc::SOCK_DGRAM, libc::IPPROTO_UDP | IPPROTO_UDPLITE) => None,

@@ -181,7 +181,8 @@ impl<'a> Inodes<'a> {
     }
 
     fn is_volatile(&self, fs: i64, stat: &FileStat, path: &Path) -> bool {
-        let in_memory = matches!(fs, TMPFS_MAGIC | RAMFS_MAGIC) && !self.steady_devices.contains(&stat.st_dev);
+        let in_memory =
+            matches!(fs, TMPFS_MAGIC | RAMFS_MAGIC) && !self.steady_devices.contains(&stat.st_dev);
         in_memory || self.options.volatile_roots.iter().any(|root| path != root && path.starts_with(root))
     }
 
@@ -190,7 +191,13 @@ impl<'a> Inodes<'a> {
         self.known.contains_key(&(stat.st_dev, stat.st_ino))
     }
 
-    fn classify(&self, pid: Pid, found: &FileStat, file_type: SFlag, handle: Handle<'_>) -> Found<InodeKindV1> {
+    fn classify(
+        &self,
+        pid: Pid,
+        found: &FileStat,
+        file_type: SFlag,
+        handle: Handle<'_>,
+    ) -> Found<InodeKindV1> {
         let magic_path = CString::new(handle.magic)
             .map_err(|_| Error::Internal { step: "stat", message: "a path with NUL".into() })?;
         let fs = fdquery::file_system_magic(&magic_path).map_err(failed("statfs", pid, handle.magic))?;

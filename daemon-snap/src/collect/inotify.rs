@@ -14,7 +14,12 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// The watches of one inotify descriptor.
-pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo, spaces: &Spaces) -> Found<FileKindV1> {
+pub(super) fn collect(
+    file: &Description,
+    fd: BorrowedFd<'_>,
+    info: &FdInfo,
+    spaces: &Spaces,
+) -> Found<FileKindV1> {
     let Some(marks) = info.inotify_marks() else {
         return refused("an inotify descriptor of which this kernel does not tell enough");
     };
@@ -25,7 +30,10 @@ pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo, spa
     let mut watches = Vec::with_capacity(marks.len());
     for mark in marks {
         let Some(path) = path_of(&mark, &mounts, spaces) else {
-            return refused(format!("an inotify watch on a file whose path is not known (inode {})", mark.ino));
+            return refused(format!(
+                "an inotify watch on a file whose path is not known (inode {})",
+                mark.ino
+            ));
         };
         watches.push(InotifyWatchV1 { wd: mark.wd, path, mask: mark.mask });
     }

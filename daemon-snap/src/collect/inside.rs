@@ -50,7 +50,13 @@ impl Scratch {
 }
 
 /// An injected call that must succeed.
-pub(super) fn call(pid: Pid, injector: &mut Injector, step: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
+pub(super) fn call(
+    pid: Pid,
+    injector: &mut Injector,
+    step: &'static str,
+    number: i64,
+    args: [u64; 6],
+) -> Result<u64> {
     injector.call(number, args).map_err(failed(step, pid, "from inside"))
 }
 
@@ -66,12 +72,14 @@ pub(crate) fn collect_insides(
     let Some(gate) = gates.find(pid, space) else {
         return Err(Error::Internal { step: "collect", message: format!("pid {pid} has no usable vDSO") });
     };
-    let begin = |outside: &OutsideThread, stack| {
-        let thread = &outside.thread;
-        Injector::begin(pid, thread.tid, gate.syscall, stack, outside.resume, thread.sigmask)
-            .map_err(failed("take over", pid, format!("thread {}", thread.tid)))
-    };
-    let frame_bytes = outsides.iter().map(|outside| frame::len_bound(&outside.thread)).max().unwrap_or_default();
+    let begin =
+        |outside: &OutsideThread, stack| {
+            let thread = &outside.thread;
+            Injector::begin(pid, thread.tid, gate.syscall, stack, outside.resume, thread.sigmask)
+                .map_err(failed("take over", pid, format!("thread {}", thread.tid)))
+        };
+    let frame_bytes =
+        outsides.iter().map(|outside| frame::len_bound(&outside.thread)).max().unwrap_or_default();
     let len_bytes = PAGE_BYTES + frame_bytes.next_multiple_of(PAGE_BYTES);
 
     let borrowed = BorrowedStack::take(pid, leader, space)?;
@@ -92,7 +100,8 @@ pub(crate) fn collect_insides(
         }
         Ok(())
     })();
-    let unmapped = call(pid, &mut injector, "munmap", libc::SYS_munmap, [scratch.at.0, len_bytes, 0, 0, 0, 0]);
+    let unmapped =
+        call(pid, &mut injector, "munmap", libc::SYS_munmap, [scratch.at.0, len_bytes, 0, 0, 0, 0]);
     injector.finish().map_err(failed("give back", pid, "leader"))?;
     if let Some(borrowed) = borrowed {
         borrowed.give_back(pid)?;
@@ -114,7 +123,9 @@ impl BorrowedStack {
         const ALIGNMENT: u64 = 64;
         let sp = leader.resume.rsp;
         let stack = space.areas.iter().map(|area| &area.vma);
-        let Some(stack) = stack.filter(|vma| vma.flags.grows_down).find(|vma| vma.start.0 <= sp && sp < vma.end.0) else {
+        let Some(stack) =
+            stack.filter(|vma| vma.flags.grows_down).find(|vma| vma.start.0 <= sp && sp < vma.end.0)
+        else {
             return Ok(None);
         };
         let len = frame::len_bound(&leader.thread);
@@ -122,7 +133,8 @@ impl BorrowedStack {
         if at < stack.start.0 {
             return Ok(None);
         }
-        let before = vmread::read(pid, Addr(at), len as usize).map_err(failed("read stack", pid, stack.start))?;
+        let before =
+            vmread::read(pid, Addr(at), len as usize).map_err(failed("read stack", pid, stack.start))?;
         Ok(Some(Self { at: Addr(at), before }))
     }
 
@@ -152,7 +164,8 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     process.sigactions = collect_sigactions(pid, injector, scratch)?;
     process.itimers = timers::collect_itimers(pid, injector, scratch)?;
     process.posix_timers = timers::collect_posix_timers(pid, injector, scratch)?;
-    let mut prctl = |step, option: u64, arg: u64| call(pid, injector, step, libc::SYS_prctl, [option, arg, 0, 0, 0, 0]);
+    let mut prctl =
+        |step, option: u64, arg: u64| call(pid, injector, step, libc::SYS_prctl, [option, arg, 0, 0, 0, 0]);
     process.dumpable = prctl("PR_GET_DUMPABLE", libc::PR_GET_DUMPABLE as u64, 0)? as i32;
     prctl("PR_GET_CHILD_SUBREAPER", libc::PR_GET_CHILD_SUBREAPER as u64, scratch.at.0)?;
     let thp = prctl("PR_GET_THP_DISABLE", libc::PR_GET_THP_DISABLE as u64, 0)?;
@@ -164,17 +177,33 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
         return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
     }
     process.thp_disable = thp == 1;
+    process.membarrier = membarrier_registrations(injector);
     process.mm.layout.brk = Addr(call(pid, injector, "brk", libc::SYS_brk, [0; 6])?);
     Ok(())
 }
 
-fn collect_sigactions(pid: Pid, injector: &mut Injector, scratch: Scratch) -> Result<Vec<Option<SigActionV1>>> {
+/// Before Linux 6.3 the kernel does not tell, and the call may be filtered; a library that finds itself not registered registers
+/// again or does without.
+fn membarrier_registrations(injector: &mut Injector) -> u32 {
+    const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
+    injector.call(libc::SYS_membarrier, [MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0, 0, 0]).unwrap_or_default()
+        as u32
+}
+
+fn collect_sigactions(
+    pid: Pid,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<Vec<Option<SigActionV1>>> {
     for signal in 1..=SIGNALS {
         let slot = scratch.at.0 + (signal - 1) * SIGACTION_BYTES as u64;
         call(pid, injector, "rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, slot, 8, 0, 0])?;
     }
-    let bytes = vmread::read(pid, scratch.at, SIGNALS as usize * SIGACTION_BYTES)
-        .map_err(failed("read results", pid, scratch.at))?;
+    let bytes = vmread::read(pid, scratch.at, SIGNALS as usize * SIGACTION_BYTES).map_err(failed(
+        "read results",
+        pid,
+        scratch.at,
+    ))?;
     let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
     let action = |words: &[u64]| {
         let action = SigActionV1 {

@@ -19,10 +19,24 @@ const PAGE: usize = PAGE_BYTES as usize;
 const PROT_READ: u8 = 1;
 
 /// Pages of private memory that differ from what mapping again would give.
-pub(crate) fn collect_pages(pid: Pid, space: &AddressSpace, sink: &mut dyn PageSink) -> Result<Vec<PageRunV1>> {
+pub(crate) fn collect_pages(
+    pid: Pid,
+    space: &AddressSpace,
+    sink: &mut dyn PageSink,
+) -> Result<Vec<PageRunV1>> {
     let map = PageMap::open(pid).map_err(|e| Error::io("open pagemap", format!("pid {pid}"), &e))?;
-    let mem = File::open(format!("/proc/{pid}/mem")).map_err(|e| Error::io("open mem", format!("pid {pid}"), &e))?;
-    let mut batch = Batch { pid, mem, areas: Vec::new(), buffer: vec![0; BATCH_BYTES], used: 0, forced: false, keep_zero: false, runs: Vec::new() };
+    let mem = File::open(format!("/proc/{pid}/mem"))
+        .map_err(|e| Error::io("open mem", format!("pid {pid}"), &e))?;
+    let mut batch = Batch {
+        pid,
+        mem,
+        areas: Vec::new(),
+        buffer: vec![0; BATCH_BYTES],
+        used: 0,
+        forced: false,
+        keep_zero: false,
+        runs: Vec::new(),
+    };
     for area in space.areas.iter().filter(|area| area.carries_pages()) {
         let own = own_pages(pid, &map, area)?;
         // Zero pages of anonymous memory come back by themselves; in a file mapping they hide the file's.
@@ -57,7 +71,11 @@ fn own_pages(pid: Pid, map: &PageMap, area: &Area) -> Result<Vec<OwnPages>> {
     if !area.has_own_pages && !map.is_fast() {
         return Ok(own);
     }
-    map.own_pages(area.vma.start..area.vma.end, &mut own).map_err(failed("scan pages", pid, area.vma.start))?;
+    map.own_pages(area.vma.start..area.vma.end, &mut own).map_err(failed(
+        "scan pages",
+        pid,
+        area.vma.start,
+    ))?;
     if let Some(guard) = own.iter().find(|pages| pages.guard) {
         let kind = "a guard page (MADV_GUARD_INSTALL)".to_owned();
         return Err(Error::Refused(vec![Blocker { pid, part: Part::Mapping(guard.start), kind }]));
@@ -194,7 +212,12 @@ pub(crate) fn collect_content(
     Ok(runs)
 }
 
-fn append_content(bytes: &[u8], file_offset: u64, runs: &mut Vec<ContentRunV1>, sink: &mut dyn PageSink) -> Result<()> {
+fn append_content(
+    bytes: &[u8],
+    file_offset: u64,
+    runs: &mut Vec<ContentRunV1>,
+    sink: &mut dyn PageSink,
+) -> Result<()> {
     let mut at = 0;
     while at < bytes.len() {
         let span = kept_pages(&bytes[at..], false);

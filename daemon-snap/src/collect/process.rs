@@ -49,10 +49,14 @@ pub(crate) fn collect_directories(
         _ => directory("root", "root directory", inodes)?.map(|(_, id)| Some(id)),
     };
     let exe = inodes.of_executable(pid, &proc::read_link(pid, "exe")?);
-    let exe = blockers.note(pid, Part::Process, exe.map_err(|trouble| match trouble {
-        Trouble::Refused(kind) => Trouble::Refused(format!("as executable {kind}")),
-        failed @ Trouble::Failed(_) => failed,
-    }))?;
+    let exe = blockers.note(
+        pid,
+        Part::Process,
+        exe.map_err(|trouble| match trouble {
+            Trouble::Refused(kind) => Trouble::Refused(format!("as executable {kind}")),
+            failed @ Trouble::Failed(_) => failed,
+        }),
+    )?;
     Ok(match (exe, cwd, root) {
         (Some(exe), Some((_, cwd)), Some(root)) => Some(Directories { exe, cwd, root }),
         _ => None,
@@ -90,6 +94,8 @@ pub(crate) fn collect_process(
         thp_disable: false,
         mdwe: 0,
         oom_score_adj: number("oom_score_adj", 10)? as i32,
+        coredump_filter: number("coredump_filter", 16)? as u32,
+        membarrier: 0,
         rlimits: proc::limits(pid)?,
         mm: MmV1 {
             layout: space.layout,

@@ -34,8 +34,12 @@ impl Filters {
                 )),
             };
         }
+        const FILTERS: u32 = 2;
         let mut stack = Vec::new();
-        while status.seccomp_mode == 2 {
+        if status.seccomp_mode != FILTERS {
+            return Ok(stack);
+        }
+        loop {
             let index = stack.len();
             let program = match ptrace::seccomp_filter(tid, index) {
                 Ok(program) => program,
@@ -43,7 +47,8 @@ impl Filters {
                 Err(Errno::EMEDIUMTYPE) => return refused("a seccomp filter that is not classic BPF"),
                 Err(e) => return Err(failed("read seccomp filter", tid, index)(e).into()),
             };
-            let flags = ptrace::seccomp_flags(tid, index).map_err(failed("read seccomp filter flags", tid, index))?;
+            let flags =
+                ptrace::seccomp_flags(tid, index).map_err(failed("read seccomp filter flags", tid, index))?;
             stack.push((self.intern(program), flags));
         }
         Ok(stack)

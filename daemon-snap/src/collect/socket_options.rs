@@ -25,8 +25,8 @@ const KNOWN: [(i32, &[i32]); 5] = [
         // LOCK_FILTER SELECT_ERR_QUEUE BUSY_POLL MAX_PACING_RATE ZEROCOPY TXTIME PREFER_BUSY_POLL BUF_LOCK RESERVE_MEM
         // TXREHASH RCVMARK PASSPIDFD PASSRIGHTS
         &[
-            1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 20, 21, 25, 29, 34, 35, 36, 37, 40, 41, 43, 44, 45, 46, 47, 60,
-            61, 69, 72, 73, 74, 75, 76, 83,
+            1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 20, 21, 25, 29, 34, 35, 36, 37, 40, 41, 43, 44,
+            45, 46, 47, 60, 61, 69, 72, 73, 74, 75, 76, 83,
         ],
     ),
     (
@@ -42,7 +42,8 @@ const KNOWN: [(i32, &[i32]); 5] = [
         // RECVPKTINFO RECVHOPLIMIT RECVHOPOPTS RECVRTHDR RECVDSTOPTS RECVPATHMTU DONTFRAG RECVTCLASS TCLASS AUTOFLOWLABEL
         // ADDR_PREFERENCES MINHOPCOUNT RECVORIGDSTADDR TRANSPARENT UNICAST_IF RECVFRAGSIZE FREEBIND
         &[
-            16, 17, 18, 19, 23, 25, 26, 29, 31, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76, 77, 78,
+            16, 17, 18, 19, 23, 25, 26, 29, 31, 49, 51, 53, 56, 58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76,
+            77, 78,
         ],
     ),
     (
@@ -83,7 +84,8 @@ impl<'a> Defaults<'a> {
         let fail = |step| failed(step, pid, fd_number);
         if !self.known.contains_key(&kind) {
             let (family, socket_type, protocol) = kind;
-            let fresh = netns::socket(self.spaces.net(), family, socket_type, protocol).map_err(fail("make a socket"))?;
+            let fresh = netns::socket(self.spaces.net(), family, socket_type, protocol)
+                .map_err(fail("make a socket"))?;
             self.known.insert(kind, read_all(fresh.as_fd(), kind).map_err(fail("read socket options"))?);
         }
         let defaults = &self.known[&kind];
@@ -112,7 +114,9 @@ fn read_all(fd: BorrowedFd<'_>, kind: SocketKind) -> std::result::Result<Vec<Soc
             match fdquery::socket_option(fd, level, name) {
                 Ok(value) => options.push(SocketOptionV1 { level, name, value }),
                 // Each kernel and each kind of socket lacks some of them.
-                Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOTCONN | Errno::EPERM) => {}
+                Err(
+                    Errno::ENOPROTOOPT | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOTCONN | Errno::EPERM,
+                ) => {}
                 Err(e) => return Err(e),
             }
         }

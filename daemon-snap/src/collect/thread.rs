@@ -79,7 +79,12 @@ pub(crate) fn collect_thread(
 }
 
 /// What only the thread itself can tell.
-pub(super) fn collect_inside(pid: Pid, thread: &mut ThreadV1, injector: &mut Injector, scratch: Scratch) -> Result<()> {
+pub(super) fn collect_inside(
+    pid: Pid,
+    thread: &mut ThreadV1,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<()> {
     const PR_GET_TID_ADDRESS: u64 = 40;
     let prctl = |injector: &mut Injector, step, option: i32, arg: u64| {
         call(pid, injector, step, libc::SYS_prctl, [option as u64, arg, 0, 0, 0, 0])
@@ -146,7 +151,9 @@ fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
     let (rax, rip) = match regs.rax as i64 {
         ERESTARTSYS | ERESTARTNOINTR if in_syscall => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
         ERESTARTNOHAND if in_syscall && !interrupted => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
-        EINTR if is_interrupted_endless_epoll(regs) && !interrupted => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
+        EINTR if is_interrupted_endless_epoll(regs) && !interrupted => {
+            (regs.orig_rax, regs.rip - SYSCALL_BYTES)
+        }
         ERESTARTNOHAND | ERESTART_RESTARTBLOCK if in_syscall => (EINTR as u64, regs.rip),
         _ => (regs.rax, regs.rip),
     };
@@ -182,13 +189,35 @@ mod tests {
 
     fn stopped(number: i64, result: i64, timeout: u64) -> Regs {
         let word = |value: i64| value as u64;
-        // SAFETY-free construction: the registers of this very process are of no interest, only their type.
-        let zero = Regs {
-            r15: 0, r14: 0, r13: 0, r12: 0, rbp: 0, rbx: 0, r11: 0, r10: timeout, r9: 0, r8: 0,
-            rax: word(result), rcx: 0, rdx: 0, rsi: 0, rdi: 0, orig_rax: word(number), rip: 0x1002, cs: 0x33,
-            eflags: 0, rsp: 0, ss: 0, fs_base: 0, gs_base: 0, ds: 0, es: 0, fs: 0, gs: 0,
-        };
-        zero
+        Regs {
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: 0,
+            rbp: 0,
+            rbx: 0,
+            r11: 0,
+            r10: timeout,
+            r9: 0,
+            r8: 0,
+            rax: word(result),
+            rcx: 0,
+            rdx: 0,
+            rsi: 0,
+            rdi: 0,
+            orig_rax: word(number),
+            rip: 0x1002,
+            cs: 0x33,
+            eflags: 0,
+            rsp: 0,
+            ss: 0,
+            fs_base: 0,
+            gs_base: 0,
+            ds: 0,
+            es: 0,
+            fs: 0,
+            gs: 0,
+        }
     }
 
     fn outcome(number: i64, result: i64, timeout: u64, interrupted: bool) -> (i64, u64) {

@@ -9,7 +9,11 @@ use crate::sys::proc::{self, PosixTimerText, parse_posix_timers};
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
-pub(super) fn collect_itimers(pid: Pid, injector: &mut Injector, scratch: Scratch) -> Result<[IntervalTimerV1; 3]> {
+pub(super) fn collect_itimers(
+    pid: Pid,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<[IntervalTimerV1; 3]> {
     let mut timers = [IntervalTimerV1::default(); 3];
     for (which, timer) in timers.iter_mut().enumerate() {
         call(pid, injector, "getitimer", libc::SYS_getitimer, [which as u64, scratch.at.0, 0, 0, 0, 0])?;
@@ -24,12 +28,21 @@ pub(super) fn collect_itimers(pid: Pid, injector: &mut Injector, scratch: Scratc
 }
 
 /// Timers of timer_create(2).
-pub(super) fn collect_posix_timers(pid: Pid, injector: &mut Injector, scratch: Scratch) -> Result<Vec<PosixTimerV1>> {
+pub(super) fn collect_posix_timers(
+    pid: Pid,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<Vec<PosixTimerV1>> {
     let texts = parse_posix_timers(&proc::read(pid, "timers")?)?;
     texts.into_iter().map(|text| posix_timer(pid, text, injector, scratch)).collect()
 }
 
-fn posix_timer(pid: Pid, text: PosixTimerText, injector: &mut Injector, scratch: Scratch) -> Result<PosixTimerV1> {
+fn posix_timer(
+    pid: Pid,
+    text: PosixTimerText,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<PosixTimerV1> {
     let id = text.id as u64;
     call(pid, injector, "timer_gettime", libc::SYS_timer_gettime, [id, scratch.at.0, 0, 0, 0, 0])?;
     // struct itimerspec: interval, then value.

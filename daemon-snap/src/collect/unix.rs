@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::inspect::Spaces;
 use crate::state::{FileId, FileKindV1, RawPath, RebindV1, SocketNodeV1, UnixSocketV1, UnixStateV1};
 use crate::sys::fdquery::{self, PeekOffset};
-use crate::sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
 use crate::sys::netns;
+use crate::sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{SFlag, fstatat};
@@ -38,9 +38,15 @@ impl<'a> UnixSockets<'a> {
     }
 
     /// One unix socket.
-    pub fn collect(&mut self, file: &Description, fd: BorrowedFd<'_>, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+    pub fn collect(
+        &mut self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        inodes: &mut Inodes<'_>,
+    ) -> Found<FileKindV1> {
         let fail = |step| failed(step, file.pid, file.fd);
-        let socket_type = fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_TYPE).map_err(fail("SO_TYPE"))?;
+        let socket_type =
+            fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_TYPE).map_err(fail("SO_TYPE"))?;
         let address = unix_name(&fdquery::socket_address(fd, false).map_err(fail("getsockname"))?);
         if let Some(rebind) = self.rebind(file, fd, socket_type, &address) {
             return Ok(FileKindV1::Rebind(rebind));
@@ -70,19 +76,23 @@ impl<'a> UnixSockets<'a> {
     }
 
     /// Sockets that the new boot provides.
-    fn rebind(&self, file: &Description, fd: BorrowedFd<'_>, socket_type: i32, address: &[u8]) -> Option<RebindV1> {
+    fn rebind(
+        &self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        socket_type: i32,
+        address: &[u8],
+    ) -> Option<RebindV1> {
         let peer = fdquery::socket_address(fd, true).ok().map(|peer| unix_name(&peer));
         if let Some(peer) = peer {
             let journal = self.options.unit && socket_type == libc::SOCK_STREAM && peer == JOURNAL_STDOUT;
             return journal.then_some(RebindV1::JournalStream { stdio: if file.fd.0 == 2 { 2 } else { 1 } });
         }
-        let given = |socket: &&super::ActivationSocket| socket.address == address && socket.socket_type == socket_type;
+        let given = |socket: &&super::ActivationSocket| {
+            socket.address == address && socket.socket_type == socket_type
+        };
         let socket = self.options.activation.iter().find(given).filter(|_| !address.is_empty())?;
-        Some(RebindV1::Activation {
-            address: socket.address.clone(),
-            socket_type,
-            name: socket.name.clone(),
-        })
+        Some(RebindV1::Activation { address: socket.address.clone(), socket_type, name: socket.name.clone() })
     }
 
     fn diag(&mut self, ino: u32) -> Result<Option<UnixDiag>> {
@@ -91,14 +101,21 @@ impl<'a> UnixSockets<'a> {
             None => {
                 let fail = |e| Error::kernel("ask for unix sockets", "sock_diag", e);
                 let (kind, protocol) = (libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG);
-                let netlink = netns::socket(self.spaces.net(), libc::AF_NETLINK, kind, protocol).map_err(fail)?;
+                let netlink =
+                    netns::socket(self.spaces.net(), libc::AF_NETLINK, kind, protocol).map_err(fail)?;
                 sock_diag::unix_sockets(netlink.as_fd()).map_err(fail)?
             }
         };
         Ok(self.table.insert(table).get(&ino).copied())
     }
 
-    fn state(&mut self, file: &Description, fd: BorrowedFd<'_>, socket_type: i32, diag: &UnixDiag) -> Found<UnixStateV1> {
+    fn state(
+        &mut self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        socket_type: i32,
+        diag: &UnixDiag,
+    ) -> Found<UnixStateV1> {
         if diag.state == STATE_LISTENING {
             if diag.receive_queue > 0 {
                 return refused("a listener with a pending connection");
@@ -141,7 +158,9 @@ impl<'a> UnixSockets<'a> {
         match (address.is_empty(), diag.peer) {
             (false, _) => Ok(UnixStateV1::ConnectedTo { address }),
             (true, None | Some(0)) => Ok(UnixStateV1::PeerGone),
-            (true, Some(_)) if inside.is_some() => refused("a datagram socket connected one way to an unnamed socket"),
+            (true, Some(_)) if inside.is_some() => {
+                refused("a datagram socket connected one way to an unnamed socket")
+            }
             (true, Some(_)) => refused(outside(fd, &address)),
         }
     }
@@ -244,7 +263,8 @@ fn queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Found<Vec<
         // The kernel shows an empty message to one peek only, and somebody has peeked before.
         return refused("a unix socket with an unread empty message");
     }
-    let credentials = fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED).map_err(fail("SO_PASSCRED"))?;
+    let credentials =
+        fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED).map_err(fail("SO_PASSCRED"))?;
     if credentials != 0 && !messages.is_empty() {
         return refused("a unix socket with unread messages and their credentials (SO_PASSCRED)");
     }

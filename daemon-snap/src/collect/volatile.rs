@@ -56,7 +56,10 @@ fn stat_of(spaces: &Spaces, path: &Path) -> Result<FileStat> {
 }
 
 /// Everything below the volatile roots, whether somebody has it open or not. Returns the files that nobody has.
-pub(crate) fn collect_volatile_files(inodes: &mut Inodes<'_>, blockers: &mut Blockers) -> Result<Vec<InodeId>> {
+pub(crate) fn collect_volatile_files(
+    inodes: &mut Inodes<'_>,
+    blockers: &mut Blockers,
+) -> Result<Vec<InodeId>> {
     let mut files = Vec::new();
     let roots = inodes.options().volatile_roots.clone();
     for root in &roots {
@@ -68,7 +71,12 @@ pub(crate) fn collect_volatile_files(inodes: &mut Inodes<'_>, blockers: &mut Blo
     Ok(files)
 }
 
-fn walk(dir: &Path, inodes: &mut Inodes<'_>, files: &mut Vec<InodeId>, blockers: &mut Blockers) -> Result<()> {
+fn walk(
+    dir: &Path,
+    inodes: &mut Inodes<'_>,
+    files: &mut Vec<InodeId>,
+    blockers: &mut Blockers,
+) -> Result<()> {
     let spaces = inodes.spaces();
     let reachable = spaces.reachable(&RawPath::from_path(dir));
     let fail = |e: std::io::Error| Error::io("list", dir.display(), &e);
@@ -89,8 +97,16 @@ fn walk(dir: &Path, inodes: &mut Inodes<'_>, files: &mut Vec<InodeId>, blockers:
             }
             // Open files have their entry; sockets are made again by who has them.
             SFlag::S_IFREG | SFlag::S_IFSOCK => {}
-            SFlag::S_IFLNK => blockers.add(spaces.main, Part::Process, format!("a symbolic link in a volatile directory ({raw})")),
-            _ => blockers.add(spaces.main, Part::Process, format!("a special file in a volatile directory ({raw})")),
+            SFlag::S_IFLNK => blockers.add(
+                spaces.main,
+                Part::Process,
+                format!("a symbolic link in a volatile directory ({raw})"),
+            ),
+            _ => blockers.add(
+                spaces.main,
+                Part::Process,
+                format!("a special file in a volatile directory ({raw})"),
+            ),
         }
     }
     Ok(())

@@ -69,7 +69,11 @@ pub(crate) fn inspect_members(stopped: &Stopped) -> Result<Vec<Member>> {
 }
 
 /// Gathers what forbids a dump of the tree as a whole.
-pub(crate) fn inspect_tree(members: &[Member], options: &CollectOptions, blockers: &mut Blockers) -> Result<Spaces> {
+pub(crate) fn inspect_tree(
+    members: &[Member],
+    options: &CollectOptions,
+    blockers: &mut Blockers,
+) -> Result<Spaces> {
     let Some(main) = members.first() else {
         return Err(Error::Internal { step: "inspect", message: "a tree without processes".into() });
     };
@@ -112,7 +116,9 @@ fn inspect_namespaces(
 ) -> Result<Spaces> {
     let own = Pid(std::process::id() as i32);
     let link = |pid: Pid, name: &str| proc::read_link(pid, &format!("ns/{name}"));
-    for name in ["mnt", "net", "ipc", "uts", "user", "cgroup", "pid", "pid_for_children", "time", "time_for_children"] {
+    for name in
+        ["mnt", "net", "ipc", "uts", "user", "cgroup", "pid", "pid_for_children", "time", "time_for_children"]
+    {
         let reference = match name {
             _ if options.unit && OF_UNITS.contains(&name) => link(main, name)?,
             // A tree in a time namespace is recorded with its own clocks; its processes must agree.

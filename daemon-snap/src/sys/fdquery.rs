@@ -56,7 +56,11 @@ pub fn owner(fd: BorrowedFd<'_>) -> Result<Option<FileOwnerV1>, Errno> {
     // SAFETY: F_GETOWN_EX writes a struct f_owner_ex.
     Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_GETOWN_EX, &raw mut owner) })?;
     let signal = fcntl(fd, F_GETSIG)?;
-    Ok((owner.pid != 0 || signal != 0).then_some(FileOwnerV1 { kind: owner.kind, pid: Pid(owner.pid), signal }))
+    Ok((owner.pid != 0 || signal != 0).then_some(FileOwnerV1 {
+        kind: owner.kind,
+        pid: Pid(owner.pid),
+        signal,
+    }))
 }
 
 /// Lets the kernel bring a periodic timerfd up to date whose expirations nobody has read: it counts them and says when the
@@ -102,12 +106,12 @@ pub fn pipe_content(fd: BorrowedFd<'_>, capacity: u32) -> Result<Vec<u8>, Errno>
     if unread == 0 {
         return Ok(Vec::new());
     }
-    let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
+    let (read_end, write_end) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
     // SAFETY: F_SETPIPE_SZ takes an int.
     Errno::result(unsafe { libc::fcntl(write_end.as_raw_fd(), libc::F_SETPIPE_SZ, capacity as i32) })?;
     // SAFETY: plain system call without pointers.
-    let copied =
-        unsafe { libc::tee(fd.as_raw_fd(), write_end.as_raw_fd(), unread, libc::SPLICE_F_NONBLOCK) };
+    let copied = unsafe { libc::tee(fd.as_raw_fd(), write_end.as_raw_fd(), unread, libc::SPLICE_F_NONBLOCK) };
     let copied = Errno::result(copied)? as usize;
     let mut content = vec![0; copied];
     let mut filled = 0;

@@ -53,7 +53,8 @@ impl Injector {
         regs: Regs,
         sigmask: u64,
     ) -> Result<Self, Errno> {
-        let injector = Self { pid, tid, gate, stack, original: regs, sigmask, withheld: Vec::new(), changed: true };
+        let injector =
+            Self { pid, tid, gate, stack, original: regs, sigmask, withheld: Vec::new(), changed: true };
         if let Some(stack) = stack {
             // From here on the thread would return through its frame, and with that to its mask.
             const POINTER_BYTES: u64 = 8;

@@ -10,7 +10,12 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 ///
 /// # Errors
 /// `EPERM` when the namespace may not be entered; those of `socket(2)`.
-pub fn socket(netns: Option<BorrowedFd<'_>>, family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
+pub fn socket(
+    netns: Option<BorrowedFd<'_>>,
+    family: i32,
+    kind: i32,
+    protocol: i32,
+) -> Result<OwnedFd, Errno> {
     let make = || {
         // SAFETY: plain system call without pointers.
         let fd = Errno::result(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;

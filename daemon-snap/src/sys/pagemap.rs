@@ -85,7 +85,9 @@ impl PageMap {
     pub fn open(pid: Pid) -> io::Result<Self> {
         let file = File::open(format!("/proc/{pid}/pagemap"))?;
         let mut map = Self { file, method: Method::ScanWithGuard };
-        while map.own_pages(Addr(0)..Addr(PAGE_BYTES), &mut Vec::new()).is_err() && map.method != Method::Entries {
+        while map.own_pages(Addr(0)..Addr(PAGE_BYTES), &mut Vec::new()).is_err()
+            && map.method != Method::Entries
+        {
             map.method = match map.method {
                 Method::ScanWithGuard => Method::Scan,
                 _ => Method::Entries,

@@ -243,7 +243,8 @@ pub fn pending_signals(tid: Pid, shared: bool) -> Result<Vec<Vec<u8>>, Errno> {
         let mut batch = [0u64; BATCH * SIGINFO_BYTES / 8];
         let flags = if shared { PEEKSIGINFO_SHARED } else { 0 };
         let args = PeekSigInfo { off: signals.len() as u64, flags, nr: BATCH as i32 };
-        let got = request(PEEKSIGINFO, tid, (&raw const args) as usize, batch.as_mut_ptr() as usize)? as usize;
+        let got =
+            request(PEEKSIGINFO, tid, (&raw const args) as usize, batch.as_mut_ptr() as usize)? as usize;
         let bytes: Vec<u8> = batch.iter().flat_map(|word| word.to_ne_bytes()).collect();
         signals.extend(bytes.chunks_exact(SIGINFO_BYTES).take(got).map(<[u8]>::to_vec));
         if got < BATCH {

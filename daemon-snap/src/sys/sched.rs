@@ -26,7 +26,8 @@ pub fn attributes(tid: Pid) -> Result<SchedV1, Errno> {
     const IOPRIO_WHO_PROCESS: i32 = 1;
     let mut attr = SchedAttr::default();
     // SAFETY: attr is writable and its size is passed.
-    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, tid.0, &raw mut attr, size_of::<SchedAttr>(), 0) };
+    let got =
+        unsafe { libc::syscall(libc::SYS_sched_getattr, tid.0, &raw mut attr, size_of::<SchedAttr>(), 0) };
     Errno::result(got)?;
     // The kernel tells the nice value here only for policies that use it, but keeps it for the others.
     let nice = nice_value(tid)?;

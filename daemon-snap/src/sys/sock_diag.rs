@@ -144,7 +144,8 @@ mod tests {
         let inode = |socket: &UnixStream| nix::sys::stat::fstat(socket).unwrap().st_ino as u32;
         let (a, b) = UnixStream::pair().unwrap();
         let netlink =
-            crate::sys::netns::socket(None, libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG).unwrap();
+            crate::sys::netns::socket(None, libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG)
+                .unwrap();
         let sockets = unix_sockets(netlink.as_fd()).unwrap();
         assert_eq!(sockets[&inode(&a)].peer, Some(inode(&b)));
         assert_eq!(sockets[&inode(&a)].state, STATE_CONNECTED);

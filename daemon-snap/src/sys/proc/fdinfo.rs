@@ -166,14 +166,17 @@ mod tests {
              tfd:      412 events: 40000001 data:                1  pos:0 ino:1f sdev:d\n",
         );
         let targets = info.epoll_targets().unwrap();
-        let expected = EpollTarget { fd: TargetFd(5), events: 0x19, data: 0xffff_ffff_0000_0005, ino: 0x61af };
+        let expected =
+            EpollTarget { fd: TargetFd(5), events: 0x19, data: 0xffff_ffff_0000_0005, ino: 0x61af };
         assert_eq!(targets[0], expected);
         assert_eq!((targets[1].fd, targets[1].events), (TargetFd(412), 0x4000_0001));
     }
 
     #[test]
     fn fdinfo_of_timerfd_is_understood() {
-        let info = info("clockid: 1\nticks: 3\nsettime flags: 01\nit_value: (49406, 829198946)\nit_interval: (1, 0)\n");
+        let info = info(
+            "clockid: 1\nticks: 3\nsettime flags: 01\nit_value: (49406, 829198946)\nit_interval: (1, 0)\n",
+        );
         let timer = info.timerfd().unwrap();
         assert_eq!((timer.clock_id, timer.ticks, timer.settime_flags), (1, 3, 1));
         assert_eq!((timer.remaining_ns, timer.interval_ns), (49_406_829_198_946, 1_000_000_000));
@@ -181,7 +184,9 @@ mod tests {
 
     #[test]
     fn fdinfo_of_inotify_is_understood() {
-        let info = info("inotify wd:1 ino:2b sdev:fd00000 mask:fce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:2b00000087654321\n");
+        let info = info(
+            "inotify wd:1 ino:2b sdev:fd00000 mask:fce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:2b00000087654321\n",
+        );
         let marks = info.inotify_marks().unwrap();
         assert_eq!((marks[0].wd, marks[0].mask, marks[0].handle_type), (1, 0xfce, 1));
         assert_eq!(marks[0].handle, [0x2b, 0, 0, 0, 0x87, 0x65, 0x43, 0x21]);

@@ -73,7 +73,10 @@ pub fn fds(pid: Pid) -> Result<Vec<TargetFd>> {
 /// [`Error::Gone`] when the thread has ended.
 pub fn children(pid: Pid, tid: Pid) -> Result<Vec<Pid>> {
     let text = read_task(pid, tid, "children")?;
-    Ok(String::from_utf8_lossy(&text).split_ascii_whitespace().filter_map(|n| n.parse().ok().map(Pid)).collect())
+    Ok(String::from_utf8_lossy(&text)
+        .split_ascii_whitespace()
+        .filter_map(|n| n.parse().ok().map(Pid))
+        .collect())
 }
 
 /// Soft and hard limits in the order of `getrlimit(2)`, from `/proc/PID/limits` (prlimit(2) would need CAP_SYS_RESOURCE).

@@ -48,11 +48,12 @@ fn one<'a>(id: &str, lines: &mut impl Iterator<Item = &'a str>) -> Option<PosixT
     Some(PosixTimerText {
         id,
         signal: signal.parse().ok()?,
-        sigval: u64::from_str_radix(sigval.trim_start_matches("0x"), 16).or_else(|e| {
-            // A NULL sival_ptr is written as "(null)".
-            if sigval == "(null)" { Ok(0) } else { Err(e) }
-        })
-        .ok()?,
+        sigval: u64::from_str_radix(sigval.trim_start_matches("0x"), 16)
+            .or_else(|e| {
+                // A NULL sival_ptr is written as "(null)".
+                if sigval == "(null)" { Ok(0) } else { Err(e) }
+            })
+            .ok()?,
         notify: how | if to_thread { 4 } else { 0 },
         target: if to_thread { Some(Pid(number.trim().parse().ok()?)) } else { None },
         clock_id,
@@ -69,7 +70,10 @@ mod tests {
                      ID: 0\nsignal: 14/0000000000000000\nnotify: signal/pid.2634\nClockID: -6\n";
         let timers = parse_posix_timers(text).unwrap();
         assert_eq!(timers.len(), 2);
-        assert_eq!((timers[0].notify, timers[0].target, timers[0].sigval), (4, Some(Pid(2634)), 0x7fff_86e4_52a8));
+        assert_eq!(
+            (timers[0].notify, timers[0].target, timers[0].sigval),
+            (4, Some(Pid(2634)), 0x7fff_86e4_52a8)
+        );
         assert_eq!((timers[1].notify, timers[1].target, timers[1].clock_id), (0, None, -6));
     }
 }
