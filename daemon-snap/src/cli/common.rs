@@ -23,14 +23,16 @@ impl StoreArgs {
 
 /// `nginx` means `nginx.service`, as in systemctl.
 pub fn unit_names(names: &[String]) -> Vec<String> {
-    let full = |name: &String| if name.contains('.') { name.clone() } else { format!("{name}.service") };
-    names.iter().map(full).collect()
+    names.iter().map(|name| daemon_snap::unit::full_name(name)).collect()
 }
 
 /// A table with a heading row.
 pub fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(heading);
+    table
+        .load_preset(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(heading);
     table
 }
 

@@ -39,7 +39,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let store = args.store.open();
     let unit = unit_names(std::slice::from_ref(&args.unit)).remove(0);
     let catalogue = store.load()?;
-    let (generation, entry) = catalogue.newest(&unit).with_context(|| format!("there is no image of {unit}"))?;
+    let (generation, entry) =
+        catalogue.newest(&unit).with_context(|| format!("there is no image of {unit}"))?;
     let image = store.open_image(entry)?;
     let evidence = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN)?;
     let evidence = EvidenceV1::decode(&evidence, image.path())?;
@@ -65,7 +66,10 @@ fn processes(tree: &TreeV1) -> Vec<Process> {
         .iter()
         .map(|process| Process {
             pid: process.pid.0,
-            command: process.threads.first().map_or_else(String::new, |t| String::from_utf8_lossy(&t.comm).into_owned()),
+            command: process
+                .threads
+                .first()
+                .map_or_else(String::new, |t| String::from_utf8_lossy(&t.comm).into_owned()),
             threads: process.threads.len(),
             mappings: process.mm.vmas.len(),
             pages: process.mm.runs.iter().map(|run| u64::from(run.pages)).sum(),
@@ -104,7 +108,8 @@ fn print(shown: &Shown) {
             p.pid, p.command, p.threads, p.mappings, p.pages, p.descriptors
         );
     }
-    let kinds: Vec<String> = shown.descriptors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let kinds: Vec<String> =
+        shown.descriptors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     println!("open: {}", kinds.join(", "));
     println!("depends on kernel {}, and on", shown.evidence.machine.kernel_release);
     println!("  {}", shown.evidence.unit.fragment.path.display());
