@@ -5,15 +5,15 @@
 
 pub use crate::collect::{ActivationSocket, CollectOptions, PageSink};
 use crate::collect::{
-    AddressSpace, Blockers, Descriptors, Directories, Filters, Inodes, OutsideThread, collect_address_space,
-    collect_content, collect_descriptors, collect_directories, collect_insides, collect_pages,
-    collect_process, collect_thread, collect_volatile_files, count_own_pages,
+    AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread,
+    collect_address_space, collect_content, collect_descriptors, collect_directories, collect_insides,
+    collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages,
 };
-use crate::error::{Blocker, Error, Result};
+use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
 use crate::freeze::{Running, Stopped};
 use crate::inspect::{Member, inspect_members, inspect_tree};
-use crate::state::{Addr, ClocksV1, Pid, ProcessV1, TreeV1, VdsoV1};
+use crate::state::{ClocksV1, Pid, ProcessV1, TreeV1, VdsoV1};
 use crate::sys::{proc, vmread};
 use nix::time::{ClockId, clock_gettime};
 use std::fs::File;
@@ -84,8 +84,6 @@ struct Seen {
     tree: TreeV1,
     /// Where the content of `tree.inodes` is read from.
     sources: Vec<Option<File>>,
-    /// Where in the vDSO a `syscall` instruction is.
-    gate_offset: u64,
 }
 
 struct SeenProcess {
@@ -114,11 +112,11 @@ impl Frozen {
         let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
         mark("frozen");
         let members = inspect_members(&self.stopped)?;
-        let Seen { processes, mut tree, sources, gate_offset } = self.look(&members, options)?;
+        let Seen { processes, mut tree, sources } = self.look(&members, options)?;
         mark("seen");
+        let mut gates = Gates::default();
         for SeenProcess { mut process, space, threads } in processes {
-            let vdso = space.vdso().map_or(Addr(0), |vma| vma.start);
-            collect_insides(&mut process, &threads, Addr(vdso.0 + gate_offset))?;
+            collect_insides(&mut process, &threads, &space, &mut gates)?;
             mark("insides");
             process.mm.runs = collect_pages(process.pid, &space, sink)?;
             tree.processes.push(process);
@@ -173,11 +171,10 @@ impl Frozen {
             for (tid, status) in &member.threads {
                 threads.extend(collect_thread(member, *tid, status, &mut filters, &mut blockers)?);
             }
-            if let Some(other) =
-                threads.iter().find(|t| Some(&t.thread.seccomp) != threads.first().map(|t| &t.thread.seccomp))
-            {
+            let first = threads.first().map(|outside| &outside.thread.seccomp);
+            if let Some(other) = threads.iter().find(|outside| Some(&outside.thread.seccomp) != first) {
                 let kind = "seccomp filters that other threads of its process do not have";
-                blockers.add(member.pid, crate::error::Part::Thread(other.thread.tid), kind);
+                blockers.add(member.pid, Part::Thread(other.thread.tid), kind);
             }
             halves.push((space, directories, threads));
         }
@@ -194,7 +191,7 @@ impl Frozen {
             process.fds = fds;
             processes.push(SeenProcess { process, space, threads });
         }
-        let (vdso, gate_offset) = find_vdso(&processes)?;
+        let vdso = read_vdso(&processes)?;
         let clocks = read_clocks(spaces.main)?;
         let (inodes, sources, dirs) = inodes.into_parts();
         let tree = TreeV1 {
@@ -208,7 +205,7 @@ impl Frozen {
             volatile_dirs: dirs.into_list(),
             volatile_files,
         };
-        Ok(Seen { processes, tree, sources, gate_offset })
+        Ok(Seen { processes, tree, sources })
     }
 }
 
@@ -227,18 +224,15 @@ fn whole(
     collect_process(member, parent, space, directories, threads)
 }
 
-/// The vDSO of the tree, and where in it a `syscall` instruction is. The kernel gives all processes the same one, though
-/// at different addresses.
-fn find_vdso(processes: &[SeenProcess]) -> Result<(VdsoV1, u64)> {
-    const SYSCALL: [u8; 2] = [0x0f, 0x05];
-    let absent = || Error::Internal { step: "collect", message: "no usable vDSO".into() };
-    let first = processes.first().ok_or_else(absent)?;
-    let pid = first.process.pid;
-    let area = first.space.vdso().ok_or_else(absent)?;
+/// The vDSO of the tree. The kernel gives all processes the same one, though at different addresses.
+fn read_vdso(processes: &[SeenProcess]) -> Result<VdsoV1> {
+    let first = processes.first().and_then(|one| Some((one.process.pid, one.space.vdso()?)));
+    let Some((pid, area)) = first else {
+        return Err(Error::Internal { step: "collect", message: "no vDSO".into() });
+    };
     let bytes = vmread::read(pid, area.start, area.len_bytes() as usize)
         .map_err(|e| Error::kernel("read vDSO", format!("pid {pid}"), e))?;
-    let gate = bytes.windows(2).position(|pair| pair == SYSCALL).ok_or_else(absent)?;
-    Ok((VdsoV1 { digest: *blake3::hash(&bytes).as_bytes(), len_bytes: area.len_bytes() }, gate as u64))
+    Ok(VdsoV1 { digest: *blake3::hash(&bytes).as_bytes(), len_bytes: area.len_bytes() })
 }
 
 /// Clocks as the tree sees them: ours, moved by the difference of the time namespaces.

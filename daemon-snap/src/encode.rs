@@ -154,7 +154,7 @@ fn check_inodes(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         for run in &inode.content {
             let within = run.file_offset >= at && run.file_offset.is_multiple_of(PAGE_BYTES);
             check(within && run.pages > 0, "content out of order")?;
-            at = run.file_offset.checked_add(u64::from(run.pages) * PAGE_BYTES).unwrap_or(u64::MAX);
+            at = run.file_offset.saturating_add(u64::from(run.pages) * PAGE_BYTES);
             check(at <= end, "content behind the end of its file")?;
             check_content(run, page_area)?;
         }

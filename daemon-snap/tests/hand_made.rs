@@ -28,15 +28,7 @@ fn thread(tid: i32) -> ThreadV1 {
     ThreadV1 {
         tid: Pid(tid),
         comm: b"hand-made".to_vec(),
-        regs: RegsV1 {
-            rip: CODE,
-            rsp: STACK + PAGE,
-            rbx: 42,
-            cs: 0x33,
-            ss: 0x2b,
-            eflags: 0x202,
-            ..RegsV1::default()
-        },
+        regs: RegsV1 { rip: CODE, rsp: STACK + PAGE, rbx: 42, cs: 0x33, ss: 0x2b, eflags: 0x202, ..RegsV1::default() },
         xstate,
         sigmask: 0,
         altstack: AltStackV1 { sp: Addr(0), flags: 2, len_bytes: 0 },
@@ -123,6 +115,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
             mdwe: 0,
             oom_score_adj: 0,
             coredump_filter: 0x33,
+            membarrier: 0,
             rlimits: limits,
             mm: MmV1 {
                 layout: MmLayoutV1 {

@@ -23,8 +23,7 @@ impl StoreArgs {
 
 /// `nginx` means `nginx.service`, as in systemctl.
 pub fn unit_names(names: &[String]) -> Vec<String> {
-    let full = |name: &String| if name.contains('.') { name.clone() } else { format!("{name}.service") };
-    names.iter().map(full).collect()
+    names.iter().map(|name| daemon_snap::unit::full_name(name)).collect()
 }
 
 /// A table with a heading row.

@@ -1,6 +1,8 @@
 //! `fastboot list`.
 
 use super::common::{StoreArgs, mb, ms, table};
+use image_store::{CatalogueEntry, Store};
+use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// List generations and their images
@@ -10,29 +12,105 @@ pub struct Args {
     store: StoreArgs,
 }
 
+#[derive(Serialize)]
+struct Listed {
+    generations: Vec<Generation>,
+}
+
+#[derive(Serialize)]
+struct Generation {
+    id: u64,
+    created_unix_s: u64,
+    age_s: u64,
+    images: Vec<Image>,
+}
+
+#[derive(Serialize)]
+struct Image {
+    unit: String,
+    image_id: String,
+    service_type: String,
+    main_pid: i32,
+    image_bytes: u64,
+    page_bytes: u64,
+    cold_start_ms: Option<f64>,
+    cold_cpu_ms: Option<f64>,
+    freeze_ms: Option<f64>,
+    restore_ms: Option<f64>,
+    /// Why it is not tried any more.
+    quarantined: Option<String>,
+}
+
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let catalogue = args.store.open().load()?;
-    if args.store.json {
-        println!("{}", serde_json::to_string(&catalogue)?);
-        return Ok(0);
-    }
+    let store = args.store.open();
+    let catalogue = store.load()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let mut table = table(&["generation", "age", "unit", "type", "processes", "cold start ms", "image MB"]);
+    let mut generations = Vec::new();
     for generation in catalogue.generations.iter().rev() {
-        let hours = now.saturating_sub(generation.created_unix_s) / 3600;
-        let age = if hours < 48 { format!("{hours} h") } else { format!("{} d", hours / 24) };
-        for entry in &generation.images {
+        generations.push(Generation {
+            id: generation.id,
+            created_unix_s: generation.created_unix_s,
+            age_s: now.saturating_sub(generation.created_unix_s),
+            images: generation.images.iter().map(|entry| image(&store, entry)).collect(),
+        });
+    }
+    if args.store.json {
+        println!("{}", serde_json::to_string(&Listed { generations })?);
+    } else if generations.is_empty() {
+        println!("there are no images");
+    } else {
+        print(generations);
+    }
+    Ok(0)
+}
+
+fn image(store: &Store, entry: &CatalogueEntry) -> Image {
+    let quarantined = match store.is_quarantined(entry.image_id) {
+        Ok(record) => record.map(|record| record.to_stale_reason().sentence),
+        Err(error) => Some(error.to_string()),
+    };
+    let service = &entry.service;
+    Image {
+        unit: entry.unit.clone(),
+        image_id: entry.image_id.to_string(),
+        service_type: service.service_type.clone(),
+        main_pid: service.main_pid,
+        image_bytes: entry.len_bytes,
+        page_bytes: service.page_bytes,
+        cold_start_ms: service.cold_start_ms,
+        cold_cpu_ms: service.cold_cpu_ms,
+        freeze_ms: service.dump_ms,
+        restore_ms: service.restore_ms,
+        quarantined,
+    }
+}
+
+fn print(generations: Vec<Generation>) {
+    let heading = ["generation", "age", "unit", "type", "main PID", "cold ms", "CPU ms", "image MB", "note"];
+    let mut table = table(&heading);
+    for generation in generations {
+        for image in generation.images {
             table.add_row([
                 generation.id.to_string(),
-                age.clone(),
-                entry.unit.clone(),
-                entry.service.service_type.clone(),
-                entry.service.pids.len().to_string(),
-                ms(entry.service.cold_start_ms),
-                mb(entry.len_bytes),
+                age(generation.age_s),
+                image.unit,
+                image.service_type,
+                image.main_pid.to_string(),
+                ms(image.cold_start_ms),
+                ms(image.cold_cpu_ms),
+                mb(image.image_bytes),
+                image.quarantined.unwrap_or_default(),
             ]);
         }
     }
     println!("{table}");
-    Ok(0)
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }

@@ -1,36 +1,47 @@
 //! `fastboot plan`.
 
-use super::common::{mb, ms, table, unit_names};
-use daemon_snap::snapshot;
+use super::common::{StoreArgs, mb, ms, table, unit_names};
+use daemon_snap::snapshot::{self, PlanRow};
 
-/// Say what could be taken, every reason against it, and what it would gain; changes nothing
+/// Say what could be taken, every reason against it, and what it would gain; each service stands still for a moment
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Services; none: all that run and are not left out by default
+    /// Services; none: all that run
     units: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let units = if args.units.is_empty() { snapshot::default_units()? } else { unit_names(&args.units) };
-    let rows = snapshot::plan(&units)?;
-    if args.json {
+    let catalogue = args.store.open().load()?;
+    let mut rows = snapshot::plan(&unit_names(&args.units), &catalogue)?;
+    if args.store.json {
         println!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
         return Ok(0);
     }
-    let mut table =
-        table(&["unit", "eligible", "procs/threads", "dirty MB", "start ms", "CPU ms", "why not"]);
+    let rank = |row: &PlanRow| (!row.by_default, !row.eligible);
+    rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.unit.cmp(&b.unit)));
+    let mut table = table(&["unit", "taken", "procs/threads", "dirty MB", "cold ms", "CPU ms", "why not"]);
     for row in rows {
+        let taken = match (row.eligible, row.by_default) {
+            (true, true) => "yes",
+            (true, false) => "if named",
+            (false, _) => "no",
+        };
+        let seen = row.threads > 0;
+        let why = row
+            .reasons
+            .into_iter()
+            .chain(row.risk)
+            .chain(row.passing.into_iter().map(|p| format!("now: {p}")));
         table.add_row([
             row.unit,
-            if row.eligible { "yes".into() } else { "no".into() },
-            format!("{}/{}", row.processes, row.threads),
-            mb(row.dirty_bytes),
-            ms(row.start_ms),
-            ms(row.cpu_ms),
-            row.reasons.join("\n"),
+            taken.to_owned(),
+            if seen { format!("{}/{}", row.processes, row.threads) } else { "–".into() },
+            if seen { mb(row.dirty_bytes) } else { "–".into() },
+            ms(row.cold_start_ms),
+            ms(row.cold_cpu_ms),
+            why.collect::<Vec<_>>().join("\n"),
         ]);
     }
     println!("{table}");

@@ -9,7 +9,7 @@ pub struct Args {
     /// Services
     #[arg(required_unless_present = "all")]
     units: Vec<String>,
-    /// Remove every image
+    /// Every image; a damaged catalogue is set aside
     #[arg(long, conflicts_with = "units")]
     all: bool,
     #[command(flatten)]
@@ -19,8 +19,12 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let store = args.store.open();
     let _lock = store.lock()?;
-    let units = match args.all {
-        true => store.load()?.units().into_iter().map(str::to_owned).collect(),
+    let mut set_aside = None;
+    let units: Vec<String> = match args.all {
+        true => {
+            set_aside = store.set_aside_damaged_catalogue()?;
+            store.load()?.units().into_iter().map(str::to_owned).collect()
+        }
         false => unit_names(&args.units),
     };
     let (mut removed, mut missing) = (Vec::new(), Vec::new());
@@ -28,10 +32,14 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         if store.remove(&unit)? { removed.push(unit) } else { missing.push(unit) }
     }
     if args.store.json {
-        println!("{}", serde_json::json!({ "removed": removed, "missing": missing }));
+        println!("{}", serde_json::json!({ "removed": removed, "missing": missing, "set_aside": set_aside }));
     } else {
-        for unit in &missing {
-            eprintln!("fastboot: there is no image of {unit}");
+        removed
+            .iter()
+            .for_each(|unit| println!("{unit}: images removed; it starts cold from the next boot on"));
+        missing.iter().for_each(|unit| eprintln!("fastboot: there is no image of {unit}"));
+        if let Some(path) = set_aside {
+            println!("damaged catalogue set aside as {}", path.display());
         }
     }
     Ok(u8::from(!missing.is_empty()))

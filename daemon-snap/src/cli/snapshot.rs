@@ -1,26 +1,26 @@
 //! `fastboot snapshot`.
 
 use super::common::{StoreArgs, mb, ms, table, unit_names};
-use daemon_snap::snapshot::{self, Options, Outcome, Report};
+use daemon_snap::snapshot::{self, Options, Outcome, Phase, Report, Step};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-/// Phases of one unit, in order; the bar counts them.
-const PHASES: &[&str] = &["inspect", "restart", "settle", "freeze", "collect", "store"];
+const FAILED: u8 = 1;
+const REFUSED: u8 = 3;
 
 /// Take running services into images for the next boot
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Services; none: all that are eligible
     units: Vec<String>,
-    /// Take the running instance as it is; its PIDs may be taken at boot
+    /// Take the running instances as they are; their PIDs may be taken at the next boot
     #[arg(long)]
     no_restart: bool,
-    /// Longest wait until a service is quiet, seconds
+    /// Longest wait until a service is quiet, in seconds
     #[arg(long, value_name = "S", default_value_t = 30)]
     settle: u64,
-    /// Run for each service before the last quiet moment, with UNIT in the environment
+    /// Run once with sh when all services are up, before the last wait for quiet
     #[arg(long, value_name = "CMD")]
     warm_up: Option<String>,
     #[command(flatten)]
@@ -28,25 +28,26 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let units = if args.units.is_empty() { eligible()? } else { unit_names(&args.units) };
+    let store = args.store.open();
+    let units = match args.units.is_empty() {
+        true => {
+            let plan = snapshot::plan(&[], &store.load()?)?;
+            let left_out = plan.iter().filter(|row| !row.by_default).count();
+            if !args.store.json && left_out > 0 {
+                eprintln!("{left_out} running services are left out; `fastboot plan` says why");
+            }
+            plan.into_iter().filter(|row| row.by_default).map(|row| row.unit).collect()
+        }
+        false => unit_names(&args.units),
+    };
     let options = Options {
-        no_restart: args.no_restart,
+        restart: !args.no_restart,
         settle: Duration::from_secs(args.settle),
         warm_up: args.warm_up.clone(),
     };
-    let bar = ProgressBar::new((units.len() * PHASES.len()) as u64);
-    if args.store.json || !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}")?);
-    let report = snapshot::snapshot(&args.store.open(), &units, &options, |unit, phase| {
-        if let Some(index) = units.iter().position(|u| u == unit) {
-            let step = PHASES.iter().position(|p| *p == phase).unwrap_or(0);
-            bar.set_position((index * PHASES.len() + step) as u64);
-        }
-        bar.set_message(format!("{unit}: {phase}"));
-    });
-    bar.finish_and_clear();
+    let mut bars = Bars { hidden: args.store.json || !std::io::stderr().is_terminal(), current: None };
+    let report = snapshot::snapshot(&store, &units, &options, &mut |step| bars.show(step));
+    bars.finish();
     let report = report?;
     if args.store.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -54,36 +55,80 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         print(&report);
     }
     let any = |outcome| report.units.iter().any(|row| row.outcome == outcome);
-    Ok(if any(Outcome::Failed) {
-        1
-    } else if any(Outcome::Refused) {
-        3
-    } else {
-        0
+    Ok(match (any(Outcome::Failed), any(Outcome::Refused)) {
+        (true, _) => FAILED,
+        (false, true) => REFUSED,
+        (false, false) => 0,
     })
 }
 
-/// Services that run and have nothing against them.
-fn eligible() -> anyhow::Result<Vec<String>> {
-    let rows = snapshot::plan(&snapshot::default_units()?)?;
-    Ok(rows.into_iter().filter(|row| row.eligible).map(|row| row.unit).collect())
+/// One progress bar per phase, under each other.
+struct Bars {
+    hidden: bool,
+    current: Option<(Phase, ProgressBar)>,
+}
+
+impl Bars {
+    fn show(&mut self, step: Step<'_>) {
+        let is_new = self.current.as_ref().is_none_or(|(phase, _)| *phase != step.phase);
+        if is_new {
+            self.finish();
+            let bar = ProgressBar::new(step.of as u64);
+            bar.set_draw_target(if self.hidden {
+                ProgressDrawTarget::hidden()
+            } else {
+                ProgressDrawTarget::stderr()
+            });
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:8} {bar:30} {pos}/{len} {elapsed:>4} {msg}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name(step.phase));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            self.current = Some((step.phase, bar));
+        }
+        if let Some((_, bar)) = &self.current {
+            bar.set_position(step.index as u64);
+            bar.set_message(step.what.to_owned());
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((_, bar)) = self.current.take() {
+            bar.set_position(bar.length().unwrap_or_default());
+            bar.finish_with_message("");
+        }
+    }
+}
+
+fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Inspect => "inspect",
+        Phase::Restart => "restart",
+        Phase::WarmUp => "warm up",
+        Phase::Settle => "settle",
+        Phase::Image => "image",
+        Phase::Publish => "publish",
+    }
 }
 
 fn print(report: &Report) {
     let heading =
-        ["unit", "outcome", "procs/threads", "cold start ms", "CPU ms", "frozen ms", "image MB", "why"];
+        ["unit", "outcome", "procs/threads", "dirty MB", "cold ms", "freeze ms", "image MB", "reason"];
     let mut table = table(&heading);
+    let dash = || "–".to_owned();
     for row in &report.units {
-        let outcome = format!("{:?}", row.outcome).to_lowercase();
         let why: Vec<&str> = row.reasons.iter().chain(&row.notes).map(String::as_str).collect();
+        let counts = row.processes.zip(row.threads);
         table.add_row([
             row.unit.clone(),
-            outcome,
-            format!("{}/{}", row.processes, row.threads),
+            format!("{:?}", row.outcome).to_lowercase(),
+            counts.map_or_else(dash, |(processes, threads)| format!("{processes}/{threads}")),
+            row.pages.map_or_else(dash, |pages| mb(pages * image_store::PAGE_SIZE as u64)),
             ms(row.cold_start_ms),
-            ms(row.cold_cpu_ms),
-            format!("{:.1}", row.freeze_ms),
-            mb(row.image_bytes),
+            row.freeze_ms.map_or_else(dash, |ms| format!("{ms:.1}")),
+            row.image_bytes.map_or_else(dash, mb),
             why.join("\n"),
         ]);
     }

@@ -1,13 +1,24 @@
-//! `fastboot status`.
+//! `fastboot status`: what became of each image in this boot.
+//!
+//! Two files of this boot say it: initd's record of the starts that it answered, and before that the generator's record
+//! of the units that it armed.
 
 use super::common::{StoreArgs, ms, table};
+use anyhow::Context as _;
+use daemon_snap::unit::Systemd;
+use image_store::{Catalogue, ReasonCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::path::Path;
 
-/// Written by fastboot-initd, kept until the end of the boot.
+/// Written by fastboot-initd.
 const STATUS_FILE: &str = "/run/fastboot/status.json";
+/// Written by fastboot-generator.
+const GENERATOR_FILE: &str = "/run/fastboot/generator.json";
+const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Say what became of each service with an image in this boot
+/// Say for this boot which services were restored, and which started cold and why
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -20,63 +31,114 @@ struct BootStatus {
     units: Vec<UnitStatus>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct UnitStatus {
     unit: String,
-    /// `restored` or `cold`.
+    /// `restored`, `cold`, or `waiting`: armed and not started in this boot so far.
     outcome: String,
-    #[serde(default)]
     reason_code: Option<String>,
-    #[serde(default)]
     reason: Option<String>,
-    #[serde(default)]
     restore_ms: Option<f64>,
-    #[serde(default)]
     main_pid: Option<i32>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
+    image_id: Option<String>,
+    requested_monotonic_us: Option<u64>,
+    done_monotonic_us: Option<u64>,
+}
+
+/// The part of the generator's record that is needed here.
+#[derive(Debug, Deserialize)]
+struct GeneratorRecord {
+    units: Vec<GeneratorUnit>,
+}
+
+#[derive(Debug, Deserialize)]
+struct GeneratorUnit {
+    unit: String,
+    armed: bool,
+    reason_code: Option<String>,
+    reason: Option<String>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let status = read()?;
+    let boot_id = std::fs::read_to_string(BOOT_ID_FILE).context(BOOT_ID_FILE)?.trim().replace('-', "");
+    let recorded: BootStatus = read(STATUS_FILE)?.unwrap_or_default();
+    let mut units = if recorded.boot_id.replace('-', "") == boot_id { recorded.units } else { Vec::new() };
+    let generator: Option<GeneratorRecord> = read(GENERATOR_FILE)?;
     let catalogue = args.store.open().load()?;
-    let mut units: Vec<UnitStatus> = status.units;
-    for unit in catalogue.units() {
-        if !units.iter().any(|row| row.unit == unit) {
-            units.push(UnitStatus {
-                unit: unit.to_owned(),
-                outcome: "cold".into(),
-                reason_code: Some("no-record".into()),
-                reason: Some("fastboot was not asked for it in this boot".into()),
-                restore_ms: None,
-                main_pid: None,
-                rest: serde_json::Map::new(),
-            });
+    let armed = generator.iter().flat_map(|record| &record.units).map(|unit| unit.unit.as_str());
+    let mut names: Vec<&str> = catalogue.units().into_iter().chain(armed).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        if !units.iter().any(|row| row.unit == name) {
+            units.push(without_answer(name, generator.as_ref(), &catalogue));
         }
     }
     units.sort_by(|a, b| a.unit.cmp(&b.unit));
     if args.store.json {
-        println!("{}", serde_json::to_string(&BootStatus { boot_id: status.boot_id, units })?);
-        return Ok(0);
+        println!("{}", serde_json::to_string(&BootStatus { boot_id, units })?);
+    } else if units.is_empty() {
+        println!("there are no images");
+    } else {
+        print(units);
     }
-    let mut table = table(&["unit", "outcome", "ms", "main PID", "why"]);
-    for row in units {
-        table.add_row([
-            row.unit,
-            row.outcome,
-            ms(row.restore_ms),
-            row.main_pid.map_or_else(|| "–".into(), |pid| pid.to_string()),
-            row.reason.unwrap_or_default(),
-        ]);
-    }
-    println!("{table}");
     Ok(0)
 }
 
-fn read() -> anyhow::Result<BootStatus> {
-    match std::fs::read(Path::new(STATUS_FILE)) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{STATUS_FILE}: {e}")),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BootStatus::default()),
-        Err(e) => Err(anyhow::anyhow!("{STATUS_FILE}: {e}")),
+/// What can be said of a unit that initd has not answered.
+fn without_answer(name: &str, generator: Option<&GeneratorRecord>, catalogue: &Catalogue) -> UnitStatus {
+    let image_id = catalogue.newest(name).map(|(_, entry)| entry.image_id.to_string());
+    let row = |outcome: &str, code: Option<String>, reason: Option<String>| UnitStatus {
+        unit: name.to_owned(),
+        outcome: outcome.to_owned(),
+        reason_code: code,
+        reason,
+        image_id: image_id.clone(),
+        ..UnitStatus::default()
+    };
+    let cold = |code: ReasonCode, reason: &str| row("cold", Some(code.to_string()), Some(reason.to_owned()));
+    let Some(generator) = generator else {
+        return cold(ReasonCode::Disabled, "fastboot-generator did not run in this boot");
+    };
+    match generator.units.iter().find(|unit| unit.unit == name) {
+        None => cold(ReasonCode::NoImage, "there was no image of it when this boot began"),
+        Some(unit) if !unit.armed => row("cold", unit.reason_code.clone(), unit.reason.clone()),
+        Some(_) if has_started(name) => {
+            cold(ReasonCode::InitdUnavailable, "the restore daemon did not answer when it started")
+        }
+        Some(_) => row("waiting", None, Some("not started in this boot so far".to_owned())),
+    }
+}
+
+/// Whether it was started in this boot; not known without a bus.
+fn has_started(name: &str) -> bool {
+    Systemd::connect().and_then(|systemd| systemd.properties(name)).is_ok_and(|unit| unit.active_enter_us > 0)
+}
+
+fn print(units: Vec<UnitStatus>) {
+    let mut table = table(&["unit", "outcome", "restore ms", "main PID", "reason"]);
+    for row in units {
+        let reason = match (row.reason, row.reason_code) {
+            (Some(reason), Some(code)) => format!("{reason} ({code})"),
+            (reason, _) => reason.unwrap_or_default(),
+        };
+        table.add_row([
+            row.unit,
+            row.outcome,
+            row.restore_ms.map_or_else(|| ms(None), |ms| format!("{ms:.1}")),
+            row.main_pid.map_or_else(|| "–".into(), |pid| pid.to_string()),
+            reason,
+        ]);
+    }
+    println!("{table}");
+}
+
+/// A JSON file of this boot; `None` when there is none yet.
+fn read<T: DeserializeOwned>(path: &str) -> anyhow::Result<Option<T>> {
+    match std::fs::read(Path::new(path)) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).context(path.to_owned())?)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context(path.to_owned()),
     }
 }

@@ -255,11 +255,8 @@ impl<'a> Inodes<'a> {
         let there = fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW);
         match there {
             Ok(there) if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino) => {}
-            // A device is its number: /dev may be another file system in the unit's own mounts (PrivateDevices=).
-            Ok(there)
-                if is_device(file_type)
-                    && (there.st_mode & SFlag::S_IFMT.bits(), there.st_rdev)
-                        == (found.st_mode & SFlag::S_IFMT.bits(), found.st_rdev) => {}
+            // systemd opens /dev/null outside, and PrivateDevices= makes another node of the same device inside.
+            Ok(there) if file_type == SFlag::S_IFCHR && is_same_device(&there, found) => {}
             Ok(_) => return refused(format!("a file that its path does not lead to ({path})")),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {
                 return refused(format!("a file that cannot be reached by its path ({path})"));
@@ -274,8 +271,9 @@ impl<'a> Inodes<'a> {
     }
 }
 
-fn is_device(file_type: SFlag) -> bool {
-    matches!(file_type, SFlag::S_IFCHR | SFlag::S_IFBLK)
+fn is_same_device(a: &FileStat, b: &FileStat) -> bool {
+    let format = |stat: &FileStat| stat.st_mode & SFlag::S_IFMT.bits();
+    format(a) == format(b) && a.st_rdev == b.st_rdev
 }
 
 /// Types that cannot be opened again by name.

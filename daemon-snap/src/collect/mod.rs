@@ -4,9 +4,11 @@
 mod epoll;
 mod eventfd;
 mod file;
+mod gate;
 mod inet;
 mod inode;
 mod inotify;
+mod inside;
 mod memory;
 mod pages;
 mod pipe;
@@ -21,10 +23,12 @@ mod unix;
 mod volatile;
 
 pub(crate) use file::{Descriptors, collect_descriptors};
+pub(crate) use gate::Gates;
 pub(crate) use inode::Inodes;
+pub(crate) use inside::collect_insides;
 pub(crate) use memory::{AddressSpace, collect_address_space};
 pub(crate) use pages::{collect_content, collect_pages, count_own_pages};
-pub(crate) use process::{Directories, collect_directories, collect_insides, collect_process};
+pub(crate) use process::{Directories, collect_directories, collect_process};
 pub(crate) use seccomp::Filters;
 pub(crate) use thread::{OutsideThread, collect_thread};
 pub(crate) use volatile::collect_volatile_files;

@@ -1,38 +1,12 @@
 //! Processes: what their threads share.
 
 use super::inode::Handle;
-use super::thread::{OutsideThread, call, collect_inside, pending};
-use super::{AddressSpace, Blockers, Inodes, Trouble, failed, timers};
-use crate::error::{Blocker, Error, Part, Result};
+use super::thread::pending;
+use super::{AddressSpace, Blockers, Inodes, Trouble, failed};
+use crate::error::{Part, Result};
 use crate::inspect::Member;
-use crate::state::{
-    Addr, FileId, FileKindV1, FileV1, InodeId, MmV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, ThreadV1,
-};
-use crate::sys::inject::Injector;
-use crate::sys::{proc, vmread};
-
-/// Highest signal number.
-const SIGNALS: u64 = 64;
-/// `struct kernel_sigaction`.
-const SIGACTION_BYTES: usize = 32;
-
-/// A page of the process that injected calls write their results to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scratch {
-    pub at: Addr,
-}
-
-impl Scratch {
-    /// The first words of the page.
-    pub fn words<const N: usize>(self, pid: Pid) -> Result<[u64; N]> {
-        let bytes = vmread::read(pid, self.at, N * 8).map_err(failed("read results", pid, self.at))?;
-        let mut words = [0; N];
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *word = u64::from_ne_bytes(*bytes);
-        }
-        Ok(words)
-    }
-}
+use crate::state::{FileId, FileKindV1, FileV1, InodeId, MmV1, Pid, ProcessV1, ThreadV1};
+use crate::sys::proc;
 
 /// Executable, working directory and root of a process.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +94,8 @@ pub(crate) fn collect_process(
         thp_disable: false,
         mdwe: 0,
         oom_score_adj: number("oom_score_adj", 10)? as i32,
-        coredump_filter: number("coredump_filter", 16).unwrap_or(0) as u32,
+        coredump_filter: number("coredump_filter", 16)? as u32,
+        membarrier: 0,
         rlimits: proc::limits(pid)?,
         mm: MmV1 {
             layout: space.layout,
@@ -135,92 +110,4 @@ pub(crate) fn collect_process(
         fds: Vec::new(),
         threads,
     })
-}
-
-/// Lets the process tell what only it can. Every thread is given its registers and signal mask back, whatever happens.
-pub(crate) fn collect_insides(process: &mut ProcessV1, outsides: &[OutsideThread], gate: Addr) -> Result<()> {
-    let pid = process.pid;
-    let begin = |outside: &OutsideThread| {
-        let thread = &outside.thread;
-        Injector::begin(pid, thread.tid, gate, outside.resume, thread.sigmask).map_err(failed(
-            "take over",
-            pid,
-            format_args!("thread {}", thread.tid),
-        ))
-    };
-    let Some((leader, others)) = outsides.split_first() else { return Ok(()) };
-    let mut injector = begin(leader)?;
-    let scratch = map_scratch(pid, &mut injector)?;
-    let collected = (|| {
-        collect_by_leader(process, &mut injector, scratch)?;
-        collect_inside(pid, &mut process.threads[0], &mut injector, scratch)?;
-        for (outside, thread) in others.iter().zip(&mut process.threads[1..]) {
-            let mut injector = begin(outside)?;
-            collect_inside(pid, thread, &mut injector, scratch)?;
-            let tid = thread.tid;
-            injector.finish().map_err(failed("give back", pid, format_args!("thread {tid}")))?;
-        }
-        Ok(())
-    })();
-    let unmapped =
-        call(pid, &mut injector, "munmap", libc::SYS_munmap, [scratch.at.0, PAGE_BYTES, 0, 0, 0, 0]);
-    injector.finish().map_err(failed("give back", pid, "leader"))?;
-    collected.and(unmapped.map(drop))
-}
-
-fn map_scratch(pid: Pid, injector: &mut Injector) -> Result<Scratch> {
-    let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-    let at = call(pid, injector, "mmap", libc::SYS_mmap, [0, PAGE_BYTES, prot, flags, u64::MAX, 0])?;
-    Ok(Scratch { at: Addr(at) })
-}
-
-fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: Scratch) -> Result<()> {
-    const PR_GET_MDWE: u64 = 66;
-    let pid = process.pid;
-    process.sigactions = collect_sigactions(pid, injector, scratch)?;
-    process.itimers = timers::collect_itimers(pid, injector, scratch)?;
-    process.posix_timers = timers::collect_posix_timers(pid, injector, scratch)?;
-    let mut prctl =
-        |step, option: u64, arg: u64| call(pid, injector, step, libc::SYS_prctl, [option, arg, 0, 0, 0, 0]);
-    process.dumpable = prctl("PR_GET_DUMPABLE", libc::PR_GET_DUMPABLE as u64, 0)? as i32;
-    prctl("PR_GET_CHILD_SUBREAPER", libc::PR_GET_CHILD_SUBREAPER as u64, scratch.at.0)?;
-    let thp = prctl("PR_GET_THP_DISABLE", libc::PR_GET_THP_DISABLE as u64, 0)?;
-    // Before Linux 6.3 there is none.
-    process.mdwe = prctl("PR_GET_MDWE", PR_GET_MDWE, 0).unwrap_or_default() as u32;
-    process.child_subreaper = scratch.words::<1>(pid)?[0] as u32 != 0;
-    if thp > 1 {
-        let kind = "transparent huge pages restricted to advised areas (PR_SET_THP_DISABLE)".to_owned();
-        return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
-    }
-    process.thp_disable = thp == 1;
-    process.mm.layout.brk = Addr(call(pid, injector, "brk", libc::SYS_brk, [0; 6])?);
-    Ok(())
-}
-
-fn collect_sigactions(
-    pid: Pid,
-    injector: &mut Injector,
-    scratch: Scratch,
-) -> Result<Vec<Option<SigActionV1>>> {
-    for signal in 1..=SIGNALS {
-        let slot = scratch.at.0 + (signal - 1) * SIGACTION_BYTES as u64;
-        call(pid, injector, "rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, slot, 8, 0, 0])?;
-    }
-    let bytes = vmread::read(pid, scratch.at, SIGNALS as usize * SIGACTION_BYTES).map_err(failed(
-        "read results",
-        pid,
-        scratch.at,
-    ))?;
-    let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
-    let action = |words: &[u64]| {
-        let action = SigActionV1 {
-            handler: Addr(words[0]),
-            flags: words[1],
-            restorer: Addr(words[2]),
-            mask: words[3],
-        };
-        (action.handler.0 != 0 || action.flags != 0).then_some(action)
-    };
-    Ok(words.chunks_exact(4).map(action).collect())
 }

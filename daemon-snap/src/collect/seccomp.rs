@@ -34,8 +34,12 @@ impl Filters {
                 )),
             };
         }
+        const FILTERS: u32 = 2;
         let mut stack = Vec::new();
-        while status.seccomp_mode == 2 {
+        if status.seccomp_mode != FILTERS {
+            return Ok(stack);
+        }
+        loop {
             let index = stack.len();
             let program = match ptrace::seccomp_filter(tid, index) {
                 Ok(program) => program,

@@ -1,6 +1,6 @@
 //! Threads: registers, signals, credentials, scheduling.
 
-use super::process::Scratch;
+use super::inside::{Scratch, call};
 use super::{Blockers, Filters, failed};
 use crate::error::{Part, Result};
 use crate::freeze::is_interrupted_endless_epoll;
@@ -103,17 +103,6 @@ pub(super) fn collect_inside(
     Ok(())
 }
 
-/// An injected call that must succeed.
-pub(super) fn call(
-    pid: Pid,
-    injector: &mut Injector,
-    step: &'static str,
-    number: i64,
-    args: [u64; 6],
-) -> Result<u64> {
-    injector.call(number, args).map_err(failed(step, pid, "from inside"))
-}
-
 /// Signals in a queue, of the thread or of its process.
 pub(super) fn pending(tid: Pid, shared: bool) -> std::result::Result<Vec<SigInfoV1>, nix::errno::Errno> {
     Ok(ptrace::pending_signals(tid, shared)?.into_iter().map(SigInfoV1).collect())
@@ -200,8 +189,7 @@ mod tests {
 
     fn stopped(number: i64, result: i64, timeout: u64) -> Regs {
         let word = |value: i64| value as u64;
-        // SAFETY-free construction: the registers of this very process are of no interest, only their type.
-        let zero = Regs {
+        Regs {
             r15: 0,
             r14: 0,
             r13: 0,
@@ -229,8 +217,7 @@ mod tests {
             es: 0,
             fs: 0,
             gs: 0,
-        };
-        zero
+        }
     }
 
     fn outcome(number: i64, result: i64, timeout: u64, interrupted: bool) -> (i64, u64) {

@@ -1,7 +1,6 @@
 //! Interval and POSIX timers: what they are from outside, how much time is left from inside.
 
-use super::process::Scratch;
-use super::thread::call;
+use super::inside::{Scratch, call};
 use crate::error::Result;
 use crate::state::{IntervalTimerV1, Pid, PosixTimerV1};
 use crate::sys::inject::Injector;

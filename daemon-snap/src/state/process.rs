@@ -29,8 +29,10 @@ pub struct ProcessV1 {
     /// `PR_GET_MDWE` bits (Linux 6.3).
     pub mdwe: u32,
     pub oom_score_adj: i32,
-    /// /proc/PID/coredump_filter bits.
+    /// `/proc/PID/coredump_filter` (core(5)).
     pub coredump_filter: u32,
+    /// `MEMBARRIER_CMD_REGISTER_*` commands in force (membarrier(2), readable since Linux 6.3).
+    pub membarrier: u32,
     /// Soft and hard limit for resources 0..16 in the order of `getrlimit(2)`; `u64::MAX` is infinity.
     pub rlimits: Vec<(u64, u64)>,
     pub mm: MmV1,

@@ -39,6 +39,7 @@ fn process(pid: i32, parent: Option<i32>, sid: i32, pgid: i32) -> ProcessV1 {
         mdwe: 0,
         oom_score_adj: 0,
         coredump_filter: 0x33,
+        membarrier: 0,
         rlimits: vec![(0, 0); 16],
         mm: MmV1 {
             layout: MmLayoutV1 {

@@ -10,10 +10,21 @@
 //!    interrupted system call (orig_rax and rax are those from before).
 //! 3. orig_rax is -1 meanwhile, so that the kernel does not take our calls for an interrupted one.
 //! 4. SIGSTOP cannot be blocked: one that arrives meanwhile is taken away and sent again at the end.
+//!
+//! When we die in the middle of it, a thread on a [`SafeStack`] goes back by itself. For its sake registers change before
+//! the mask at the beginning, and after it at the end.
 
 use super::ptrace::{self, Regs, Wait};
 use crate::state::{Addr, Pid};
 use nix::errno::Errno;
+
+/// A stack in memory of the process on which a signal frame lies, topped by the address of an `rt_sigreturn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SafeStack {
+    /// A `syscall` with a `ret` behind it.
+    pub syscall_ret: Addr,
+    pub top: Addr,
+}
 
 /// A thread whose registers and signal mask are ours for a while.
 #[derive(Debug)]
@@ -21,6 +32,7 @@ pub struct Injector {
     pid: Pid,
     tid: Pid,
     gate: Addr,
+    stack: Option<SafeStack>,
     original: Regs,
     sigmask: u64,
     withheld: Vec<i32>,
@@ -28,24 +40,38 @@ pub struct Injector {
 }
 
 impl Injector {
-    /// Takes over a thread in an interrupt stop. `gate` is the address of a `syscall` instruction; `regs` and `sigmask`
-    /// are what the thread shall have afterwards.
+    /// Takes over a thread in an interrupt stop. `gate` is the address of a `syscall` instruction, used as long as there is no
+    /// stack; `regs` and `sigmask` are what the thread shall have afterwards.
     ///
     /// # Errors
     /// `ESRCH` when the thread has ended.
-    pub fn begin(pid: Pid, tid: Pid, gate: Addr, regs: Regs, sigmask: u64) -> Result<Self, Errno> {
-        let injector = Self { pid, tid, gate, original: regs, sigmask, withheld: Vec::new(), changed: true };
+    pub fn begin(
+        pid: Pid,
+        tid: Pid,
+        gate: Addr,
+        stack: Option<SafeStack>,
+        regs: Regs,
+        sigmask: u64,
+    ) -> Result<Self, Errno> {
+        let injector =
+            Self { pid, tid, gate, stack, original: regs, sigmask, withheld: Vec::new(), changed: true };
+        if let Some(stack) = stack {
+            // From here on the thread would return through its frame, and with that to its mask.
+            const POINTER_BYTES: u64 = 8;
+            let regs = injector.registers(libc::SYS_rt_sigreturn, [0; 6]);
+            ptrace::set_regs(tid, &Regs { rsp: stack.top.0 + POINTER_BYTES, ..regs })?;
+        }
         ptrace::set_sigmask(tid, u64::MAX)?;
         Ok(injector)
     }
 
-    /// Executes one system call. An error of the call itself is `Err` too.
-    ///
-    /// # Errors
-    /// The call's own; `ESRCH` when the thread has ended.
-    pub fn call(&mut self, number: i64, args: [u64; 6]) -> Result<u64, Errno> {
+    fn registers(&self, number: i64, args: [u64; 6]) -> Regs {
         const NO_SYSCALL: u64 = u64::MAX;
-        let regs = Regs {
+        let (rip, rsp) = match self.stack {
+            Some(stack) => (stack.syscall_ret.0, stack.top.0),
+            None => (self.gate.0, self.original.rsp),
+        };
+        Regs {
             rax: number as u64,
             rdi: args[0],
             rsi: args[1],
@@ -53,11 +79,19 @@ impl Injector {
             r10: args[3],
             r8: args[4],
             r9: args[5],
-            rip: self.gate.0,
+            rip,
+            rsp,
             orig_rax: NO_SYSCALL,
             ..self.original
-        };
-        ptrace::set_regs(self.tid, &regs)?;
+        }
+    }
+
+    /// Executes one system call. An error of the call itself is `Err` too.
+    ///
+    /// # Errors
+    /// The call's own; `ESRCH` when the thread has ended.
+    pub fn call(&mut self, number: i64, args: [u64; 6]) -> Result<u64, Errno> {
+        ptrace::set_regs(self.tid, &self.registers(number, args))?;
         self.run_to_syscall_stop()?;
         self.run_to_syscall_stop()?;
         const MAX_ERRNO: i64 = 4095;
@@ -97,8 +131,8 @@ impl Injector {
                 _ => {}
             }
         }
-        ptrace::set_regs(self.tid, &self.original)?;
         ptrace::set_sigmask(self.tid, self.sigmask)?;
+        ptrace::set_regs(self.tid, &self.original)?;
         for signal in self.withheld.drain(..) {
             // SAFETY: plain system call without pointers.
             Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, self.pid.0, self.tid.0, signal) })?;

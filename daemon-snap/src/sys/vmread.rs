@@ -2,9 +2,9 @@
 
 use crate::state::{Addr, Pid};
 use nix::errno::Errno;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use std::fs::File;
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 
 /// Most areas that one [`read_areas`] takes (UIO_MAXIOV).
@@ -31,6 +31,17 @@ pub fn read(pid: Pid, addr: Addr, len: usize) -> Result<Vec<u8>, Errno> {
     let mut bytes = vec![0; len];
     read_areas(pid, &[(addr, len)], &mut bytes)?;
     Ok(bytes)
+}
+
+/// Writes one writable area.
+///
+/// # Errors
+/// `EFAULT` when it is not writable as a whole, `ESRCH`, `EPERM`.
+pub fn write(pid: Pid, addr: Addr, bytes: &[u8]) -> Result<(), Errno> {
+    let remote = [RemoteIoVec { base: addr.0 as usize, len: bytes.len() }];
+    let pid = nix::unistd::Pid::from_raw(pid.0);
+    let written = process_vm_writev(pid, &[IoSlice::new(bytes)], &remote)?;
+    if written == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Reads an area whatever its protection is, through `/proc/PID/mem`.

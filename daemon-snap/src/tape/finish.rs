@@ -163,6 +163,10 @@ pub fn process_ops(area: &mut Area, process: &ProcessV1, words: &Words) -> Resul
     if process.mdwe != 0 {
         seq.push(prctl(Step::Mdwe, &[PR_SET_MDWE, u64::from(process.mdwe), 0, 0, 0]));
     }
+    for command in (0..32).map(|bit| process.membarrier & 1u32 << bit).filter(|command| *command != 0) {
+        let args = [u64::from(command), 0, 0];
+        seq.push(Op::syscall(Step::Membarrier, libc::SYS_membarrier, &args, ok));
+    }
     let personality = [u64::from(process.personality)];
     seq.push(Op::syscall(Step::Personality, libc::SYS_personality, &personality, Want::Success));
     for (resource, (soft, hard)) in process.rlimits.iter().enumerate() {

@@ -24,7 +24,7 @@ mod bpf;
 mod compile;
 mod creds;
 mod finish;
-mod frame;
+pub(crate) mod frame;
 mod memory;
 mod op;
 mod sequence;

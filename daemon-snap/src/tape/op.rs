@@ -198,6 +198,7 @@ steps! {
     NoNewPrivs => "setting no_new_privs",
     ParentDeath => "setting the parent death signal",
     Rlimit => "setting a resource limit",
+    Membarrier => "registering for membarrier",
     Personality => "setting the personality",
     Dumpable => "setting dumpable",
     Mdwe => "setting memory-deny-write-execute",

@@ -1,71 +1,114 @@
-//! The band: PIDs of recorded processes lie where no ordinary boot counts to.
+//! The band: PIDs that an ordinary boot never reaches, so that a recorded process finds its number free.
 
 use crate::error::{Error, Result};
 use crate::sys::procfs_own::OwnProc;
+use nix::errno::Errno;
+use std::ops::Range;
+
+/// First numbers of the bands. Generations use them in turn, so that a new one never meets the numbers of the one
+/// that is kept beside it.
+pub const BANDS: [i32; 2] = [1_000_000, 2_000_000];
+/// Numbers in a band.
+pub const BAND_LEN: i32 = 1_000_000;
+/// The largest that Linux allows on 64 bits.
+const PID_MAX: i32 = 4_194_304;
+/// Room that has to be left above the highest number in use; else the band is begun anew.
+const RESERVE: i32 = 100_000;
+
+/// Where numbering goes on when nobody knows where it was: behind the kernel's own reserve.
+const ORDINARY: i32 = 300;
 
 const LAST_PID: &str = "sys/kernel/ns_last_pid";
-const PID_MAX: &str = "sys/kernel/pid_max";
-/// Largest value that the kernel takes on 64-bit machines (proc_sys_kernel(5)).
-const PID_LIMIT: i32 = 4_194_304;
-/// First PIDs of even and odd generations.
-const BANDS: [i32; 2] = [1_000_000, 2_000_000];
-/// Room left between units, so that a unit which forks between restart and snapshot does not meet the next one.
-const GAP: i32 = 64;
 
-/// The counter that gives out PIDs, moved into the band and back.
+/// The band of a generation.
+pub fn band_of(generation: u64) -> Range<i32> {
+    let first = BANDS[(generation % BANDS.len() as u64) as usize];
+    first..first + BAND_LEN
+}
+
+/// Whether a number lies in one of the bands.
+pub fn is_in_a_band(pid: i32) -> bool {
+    BANDS.iter().any(|first| (*first..first + BAND_LEN).contains(&pid))
+}
+
+/// New processes are numbered in a band as long as this lives; then numbers go on where they were.
 #[derive(Debug)]
 pub struct Band {
     proc: OwnProc,
-    next: i32,
+    range: Range<i32>,
+    /// Last number before the band was entered.
+    low: Option<i32>,
 }
 
 impl Band {
-    /// The band of a generation; `taken` are PIDs of images that stay in use.
+    /// Moves the numbering of new processes into the band of `generation`, above everything in `taken`.
     ///
     /// # Errors
-    /// No privilege to mount proc or to raise `pid_max`.
-    pub fn new(generation: u64, taken: impl Iterator<Item = i32>) -> Result<Self> {
-        let proc = OwnProc::mount().map_err(|e| Error::kernel("mounting a proc instance", "proc", e))?;
-        let max = read(&proc, PID_MAX)?;
-        if max < PID_LIMIT {
-            proc.write(PID_MAX, &PID_LIMIT.to_string()).map_err(|e| Error::kernel("raising", PID_MAX, e))?;
+    /// Without CAP_SYS_ADMIN.
+    pub fn enter(generation: u64, taken: &[i32]) -> Result<Self> {
+        let fail = |step| move |errno| Error::kernel(step, "proc", errno);
+        // /proc/sys is read-only in containers; an instance of our own is not.
+        let proc = OwnProc::mount().map_err(fail("mount proc"))?;
+        raise_pid_max(&proc).map_err(fail("raise kernel.pid_max"))?;
+        let low = read_number(&proc, LAST_PID).map_err(fail("read ns_last_pid"))?;
+        let range = band_of(generation);
+        // Whoever left the numbering inside a band before us did not come to its end: start low again afterwards.
+        let low = if is_in_a_band(low) { ORDINARY } else { low };
+        let mut band = Self { proc, range, low: Some(low) };
+        band.write(first_free(&band.range, taken) - 1)?;
+        Ok(band)
+    }
+
+    /// Whether a number lies in it.
+    pub fn contains(&self, pid: i32) -> bool {
+        self.range.contains(&pid)
+    }
+
+    /// Gives new processes ordinary numbers again.
+    ///
+    /// # Errors
+    /// When the number cannot be written.
+    pub fn leave(mut self) -> Result<()> {
+        match self.low.take() {
+            Some(low) => self.write(low),
+            None => Ok(()),
         }
-        let first = BANDS[(generation % 2) as usize];
-        let in_band = |pid: &i32| (first..first + 1_000_000).contains(pid);
-        let next = taken.filter(in_band).max().map_or(first, |pid| pid + GAP);
-        Ok(Self { proc, next })
     }
 
-    /// Runs something that forks, with its PIDs taken from the band; the counter goes back afterwards.
-    ///
-    /// # Errors
-    /// Those of `work`, and when the counter cannot be written.
-    pub fn fork_inside<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let before = read(&self.proc, LAST_PID)?;
-        self.set(self.next - 1)?;
-        let done = work();
-        let after = read(&self.proc, LAST_PID)?;
-        self.next = self.next.max(after + GAP);
-        self.set(before)?;
-        done
-    }
-
-    /// PIDs that are not in the band: an ordinary boot may have given them to somebody else.
-    pub fn strays(pids: &[i32]) -> Vec<i32> {
-        pids.iter().copied().filter(|pid| *pid < BANDS[0]).collect()
-    }
-
-    fn set(&self, pid: i32) -> Result<()> {
-        self.proc.write(LAST_PID, &pid.to_string()).map_err(|e| Error::kernel("writing", LAST_PID, e))
+    fn write(&mut self, last: i32) -> Result<()> {
+        let written = self.proc.write(LAST_PID, &last.to_string());
+        written.map_err(|errno| Error::kernel("write", LAST_PID, errno))
     }
 }
 
-fn read(proc: &OwnProc, path: &str) -> Result<i32> {
-    let text = proc.read(path).map_err(|e| Error::kernel("reading", path, e))?;
-    let text = String::from_utf8_lossy(&text);
-    text.trim()
-        .parse()
-        .map_err(|_| Error::Internal { step: "reading a PID", message: format!("{path}: {text:?}") })
+impl Drop for Band {
+    fn drop(&mut self) {
+        if let Some(low) = self.low.take()
+            && let Err(error) = self.write(low)
+        {
+            tracing::debug!(%error, "new processes go on being numbered in the band");
+        }
+    }
+}
+
+/// First number to give out: above all that are taken in the band, or its beginning when little would be left.
+fn first_free(range: &Range<i32>, taken: &[i32]) -> i32 {
+    let highest = taken.iter().copied().filter(|pid| range.contains(pid)).max();
+    let next = highest.map_or(range.start, |pid| pid + 1);
+    if next > range.end - RESERVE { range.start } else { next }
+}
+
+fn raise_pid_max(proc: &OwnProc) -> std::result::Result<(), Errno> {
+    const PID_MAX_FILE: &str = "sys/kernel/pid_max";
+    if read_number(proc, PID_MAX_FILE)? < PID_MAX {
+        proc.write(PID_MAX_FILE, &PID_MAX.to_string())?;
+    }
+    Ok(())
+}
+
+fn read_number(proc: &OwnProc, path: &str) -> std::result::Result<i32, Errno> {
+    let text = proc.read(path)?;
+    String::from_utf8_lossy(&text).trim().parse().map_err(|_| Errno::EIO)
 }
 
 #[cfg(test)]
@@ -73,7 +116,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pids_of_an_ordinary_boot_are_strays() {
-        assert_eq!(Band::strays(&[1_000_005, 812, 2_000_000]), vec![812]);
+    fn generations_alternate_between_bands() {
+        assert_ne!(band_of(1), band_of(2));
+        assert_eq!(band_of(1), band_of(3));
+        assert!(band_of(1).end <= PID_MAX && band_of(2).end <= PID_MAX);
+    }
+
+    #[test]
+    fn numbers_go_on_above_those_of_kept_images() {
+        let range = 1_000_000..2_000_000;
+        assert_eq!(first_free(&range, &[]), 1_000_000);
+        assert_eq!(first_free(&range, &[1_000_007, 1_000_003, 2_000_500, 812]), 1_000_008);
+        assert_eq!(first_free(&range, &[1_950_000]), 1_000_000);
     }
 }

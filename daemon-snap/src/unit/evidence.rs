@@ -1,90 +1,251 @@
-//! What must still be true at the next boot for a unit's image to be usable.
+//! Evidence of one unit: fingerprints of all that has to be the same at the next boot.
+//!
+//! Fingerprints are taken where they will be compared: in the root mount namespace. A file that the unit sees elsewhere is
+//! looked for there; one that cannot be found could not be checked, and refuses the unit.
 
-use super::extras::Extras;
-use super::systemd::UnitInfo;
-use crate::error::Result;
-use crate::state::{BackingV1, FileKindV1, InodeId, InodeKindV1, TreeV1};
-use image_store::{EvidenceV1, FileEvidence, MachineEvidence, UnitEvidence, evidence};
-use std::collections::BTreeSet;
+use super::files::{self, Use};
+use super::identity::identities;
+use super::mounts::Mounts;
+use super::patterns;
+use super::{UnitProperties, UnitText};
+use crate::error::{Error, Result};
+use crate::state::{Pid, TreeV1};
+use image_store::{EvidenceV1, FileEvidence, FileKind, MachineEvidence, UnitEvidence};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-const S_IFMT: u32 = 0o170_000;
-const S_IFREG: u32 = 0o100_000;
-/// Where daemons keep what outlives them.
-const STATE_ROOTS: [&str; 3] = ["/var/lib", "/var/spool", "/srv"];
+/// Most files that `DependsOn=` may lead to.
+const MAX_DEPENDENCIES: usize = 50_000;
+/// Where systemd looks for a program without a path.
+const SEARCH_PATH: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Machine, unit texts, environment files, executable, mapped and open files, `DependsOn=`, users and groups.
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Gathered {
+    pub evidence: EvidenceV1,
+    /// Why the unit must not be taken after all.
+    pub reasons: Vec<String>,
+    /// What its owner should know.
+    pub notes: Vec<String>,
+}
+
+/// Takes all fingerprints. `ready_at`: when the unit had read what it reads at its start; a file that changed later may
+/// not be what is in its memory.
 ///
 /// # Errors
-/// A file cannot be read.
-pub fn gather(info: &UnitInfo, extras: &Extras, tree: &TreeV1) -> Result<EvidenceV1> {
-    let root = Path::new("/");
-    let mut paths: BTreeSet<PathBuf> = depended_on(tree);
-    paths.extend(extras.dependencies()?);
-    paths.retain(|path| !extras.ignores(path));
-    let mut files = Vec::with_capacity(paths.len() + 2);
-    files.extend(FileEvidence::collect_chain(root, &info.exec_path, true)?);
-    for path in &paths {
-        files.push(FileEvidence::collect(root, path, true)?);
+/// When something cannot be read.
+pub fn gather_evidence(
+    unit: &UnitProperties,
+    text: &UnitText,
+    tree: &TreeV1,
+    volatile_roots: &[PathBuf],
+    ready_at: SystemTime,
+) -> Result<Gathered> {
+    let mut files = Files {
+        mounts: Mounts::of(Pid(unit.main_pid)),
+        text,
+        ready_at_ns: ready_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64),
+        found: BTreeMap::new(),
+        reasons: Vec::new(),
+        notes: Vec::new(),
+    };
+    for (path, usage) in files::uses(tree, unit) {
+        files.add_use(&path, usage)?;
     }
-    let environment_files = info
-        .environment_files
-        .iter()
-        .map(|path| FileEvidence::collect(root, path, true))
-        .collect::<image_store::Result<_>>()?;
-    let name_of = |name: &str, id: Option<u32>| id.map(|id| (name.to_owned(), id));
-    Ok(EvidenceV1 {
-        machine: MachineEvidence::collect(root)?,
-        unit: UnitEvidence::collect(root, &info.fragment, &info.drop_ins)?,
-        files,
+    for path in files::watched(tree, unit, volatile_roots) {
+        files.add_deep(&path, false)?;
+    }
+    if let Some(program) = text.exec_start.first().and_then(|line| program_of(line)) {
+        files.add_chain(&program)?;
+    }
+    for pattern in &text.depends_on {
+        files.add_pattern(pattern)?;
+    }
+    let environment_files = environment_files(unit)?;
+    files.check_times(&environment_files);
+
+    let fragment = unit.fragment.clone().unwrap_or_default();
+    let identities = identities(Path::new("/"), tree);
+    let Files { found, reasons, notes, .. } = files;
+    let evidence = EvidenceV1 {
+        machine: MachineEvidence::collect(Path::new("/"))?,
+        unit: UnitEvidence::collect(Path::new("/"), &fragment, &unit.drop_ins)?,
+        files: found.into_values().collect(),
         environment_files,
-        users: name_of(&info.user, evidence::user_id(root, &info.user)).into_iter().collect(),
-        groups: name_of(&info.group, evidence::group_id(root, &info.group)).into_iter().collect(),
-    })
+        users: identities.users,
+        groups: identities.groups,
+    };
+    Ok(Gathered { evidence, reasons, notes })
 }
 
-/// Regular files that the tree maps or has open for reading only.
-fn depended_on(tree: &TreeV1) -> BTreeSet<PathBuf> {
-    let written = written(tree);
-    tree.inodes
-        .iter()
-        .filter(|inode| inode.mode & S_IFMT == S_IFREG && !written.contains(&inode.id))
-        .filter_map(|inode| match &inode.kind {
-            InodeKindV1::Path { path } => Some(path.as_path().to_owned()),
-            _ => None,
-        })
-        // Seen from outside the unit's own mounts it may be another file or none; the restore opens it and checks its kind.
-        .filter(|path| path.to_str().is_some() && path.exists())
-        .collect()
+struct Files<'a> {
+    mounts: Mounts,
+    text: &'a UnitText,
+    ready_at_ns: i64,
+    found: BTreeMap<PathBuf, FileEvidence>,
+    reasons: Vec<String>,
+    notes: Vec<String>,
 }
 
-/// Files that the tree writes itself: logs grow, that is no staleness.
-fn written(tree: &TreeV1) -> BTreeSet<InodeId> {
-    let open = tree.files.iter().filter_map(|file| match file.kind {
-        FileKindV1::Inode { inode, .. }
-            if file.flags & libc::O_ACCMODE != libc::O_RDONLY && file.flags & libc::O_PATH == 0 =>
-        {
-            Some(inode)
+impl Files<'_> {
+    fn add_use(&mut self, path: &Path, usage: Use) -> Result<()> {
+        let shown = path.display();
+        match usage {
+            _ if path.to_str().is_none() => {
+                self.reasons
+                    .push(format!("{shown} has a name that is not UTF-8 and could not be checked at boot"));
+            }
+            Use::Content => self.add_seen_inside(path)?,
+            Use::Device if path.exists() => {
+                let evidence = FileEvidence::collect(Path::new("/"), path, false)?;
+                self.found.insert(path.to_owned(), evidence);
+            }
+            // Made by systemd for the unit alone (PrivateDevices=): the restore compares its number.
+            Use::Device => {}
+            Use::Log => self.notes.push(format!("appends to {shown}, whose content is not checked at boot")),
+            Use::State if self.text.allow_state => {
+                self.notes.push(format!("writes to {shown} in place; [X-Fastboot] AllowState= lets it"));
+            }
+            Use::State => self.reasons.push(files::state_reason(path)),
         }
-        _ => None,
-    });
-    let mapped = tree.processes.iter().flat_map(|p| &p.mm.vmas).filter_map(|vma| match vma.backing {
-        BackingV1::Inode { inode, may_write: true, .. } if vma.shared => Some(inode),
-        _ => None,
-    });
-    open.chain(mapped).collect()
+        Ok(())
+    }
+
+    /// A file that the tree has open or mapped.
+    fn add_seen_inside(&mut self, path: &Path) -> Result<()> {
+        match self.mounts.outside(path) {
+            Some(outside) => self.add(&outside),
+            None => {
+                let shown = path.display();
+                let reason =
+                    format!("{shown} can only be seen by the unit itself and could not be checked at boot");
+                self.reasons.push(reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// One path as it is. Content counts.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        if self.is_ignored(path) || self.found.contains_key(path) {
+            return Ok(());
+        }
+        let evidence = FileEvidence::collect(Path::new("/"), path, true)?;
+        self.check_times(std::slice::from_ref(&evidence));
+        self.found.insert(path.to_owned(), evidence);
+        Ok(())
+    }
+
+    /// A path, and as long as it is a link what it leads to.
+    fn add_chain(&mut self, path: &Path) -> Result<Option<FileKind>> {
+        if self.is_ignored(path) {
+            return Ok(None);
+        }
+        let chain = FileEvidence::collect_chain(Path::new("/"), path, true)?;
+        self.check_times(&chain);
+        let kind = chain.last().map(|end| end.kind);
+        self.found.extend(chain.into_iter().map(|evidence| (evidence.path.clone(), evidence)));
+        Ok(kind)
+    }
+
+    fn add_pattern(&mut self, pattern: &str) -> Result<()> {
+        if !pattern.starts_with('/') {
+            self.reasons.push(format!("[X-Fastboot] DependsOn={pattern} is not an absolute path"));
+            return Ok(());
+        }
+        let (paths, listed) = patterns::expand(pattern).map_err(|e| Error::io("list", pattern, &e))?;
+        // A name that appears later would match too.
+        for dir in listed {
+            self.add(&dir)?;
+        }
+        for path in paths {
+            self.add_deep(&path, true)?;
+        }
+        Ok(())
+    }
+
+    /// A path; of a directory also the files in it, and with `all_below` everything below.
+    fn add_deep(&mut self, path: &Path, all_below: bool) -> Result<()> {
+        if self.add_chain(path)? != Some(FileKind::Dir) {
+            return Ok(());
+        }
+        let fail = |e: std::io::Error| Error::io("list", path.display(), &e);
+        let mut entries =
+            std::fs::read_dir(path).map_err(fail)?.collect::<std::io::Result<Vec<_>>>().map_err(fail)?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let below = entry.path();
+            let is_dir = entry.file_type().map_err(fail)?.is_dir();
+            if below.to_str().is_none() {
+                self.reasons.push(format!("{} has a name that is not UTF-8", below.display()));
+            } else if is_dir && all_below {
+                self.add_deep(&below, true)?;
+            } else if !is_dir {
+                self.add_chain(&below)?;
+            }
+            if self.found.len() > MAX_DEPENDENCIES {
+                let message = format!("{} leads to more than {MAX_DEPENDENCIES} files", path.display());
+                return Err(Error::Internal { step: "DependsOn=", message });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ignored(&self, path: &Path) -> bool {
+        self.text.ignore_changes.iter().any(|pattern| patterns::covers(pattern, path))
+    }
+
+    fn check_times(&mut self, found: &[FileEvidence]) {
+        for file in found.iter().filter(|file| file.kind == FileKind::File) {
+            if file.mtime_ns.max(file.ctime_ns) > self.ready_at_ns {
+                let path = file.path.display();
+                let reason = format!(
+                    "{path} changed after the service had started: nobody knows which version it has read"
+                );
+                if !self.reasons.contains(&reason) {
+                    self.reasons.push(reason);
+                }
+            }
+        }
+    }
 }
 
-/// State files that are open for writing: a golden image would put old memory over newer data.
-pub fn writable_state(tree: &TreeV1) -> Vec<String> {
-    let written = written(tree);
-    tree.inodes
-        .iter()
-        .filter(|inode| inode.mode & S_IFMT == S_IFREG && written.contains(&inode.id))
-        .filter_map(|inode| match &inode.kind {
-            InodeKindV1::Path { path } => Some(path.to_string()),
-            _ => None,
-        })
-        .filter(|path| STATE_ROOTS.iter().any(|root| Path::new(path).starts_with(root)))
-        .collect()
+/// Files that systemd reads for the unit, in the root mount namespace.
+fn environment_files(unit: &UnitProperties) -> Result<Vec<FileEvidence>> {
+    let mut found = Vec::new();
+    for (pattern, _) in &unit.environment_files {
+        let (paths, listed) = patterns::expand(pattern).map_err(|e| Error::io("list", pattern, &e))?;
+        for dir in listed {
+            found.push(FileEvidence::collect(Path::new("/"), &dir, true)?);
+        }
+        for path in paths {
+            // A file that is not there is recorded as such: it may appear.
+            found.extend(FileEvidence::collect_chain(Path::new("/"), &path, true)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The program of an `ExecStart=` line, as a path.
+fn program_of(line: &str) -> Option<PathBuf> {
+    let command = line.trim_start_matches(['-', '@', ':', '+', '!']);
+    let word = command.split([' ', '\t']).next().filter(|word| !word.is_empty())?;
+    if word.starts_with('/') {
+        return Some(PathBuf::from(word));
+    }
+    SEARCH_PATH.iter().map(|dir| Path::new(dir).join(word)).find(|path| path.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_found_behind_prefixes_and_on_the_search_path() {
+        assert_eq!(program_of("-@/usr/bin/d d --x"), Some("/usr/bin/d".into()));
+        assert!(program_of("sh -c true").is_some_and(|path| path.ends_with("sh") && path.is_absolute()));
+        assert_eq!(program_of("no-such-program-anywhere"), None);
+    }
 }

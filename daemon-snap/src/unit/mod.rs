@@ -1,9 +1,45 @@
-//! What systemd knows about a service, and what a snapshot of it needs beside the process tree.
+//! A systemd service from the snapshot's point of view: what systemd says about it, whether it may be taken, how it is
+//! restarted in a band of PIDs, when it has settled, and what has to stay as it is for an image to be usable.
+//!
+//! Reading threads and memory may not live here (`collect/`), nor deciding what is done in which order (`snapshot.rs`).
 
-pub mod band;
-pub mod evidence;
-pub mod extras;
-pub mod settle;
-pub mod systemd;
+mod activation;
+mod band;
+mod cgroup;
+mod eligible;
+mod evidence;
+mod files;
+mod identity;
+mod mounts;
+mod open_state;
+mod patterns;
+mod properties;
+mod settle;
+mod systemd;
+mod text;
 
-pub use systemd::{Systemd, UnitInfo};
+pub use activation::activation_sockets;
+pub use band::{Band, band_of, is_in_a_band};
+pub use cgroup::Cgroup;
+pub use eligible::{Standing, inspect_unit, is_passing};
+pub use evidence::{Gathered, gather_evidence};
+pub use open_state::inspect_open_state;
+pub use properties::UnitProperties;
+pub use settle::{Settled, settle};
+pub use systemd::{ListedUnit, Systemd, full_name};
+pub use text::UnitText;
+
+use crate::dump::CollectOptions;
+use crate::error::Result;
+
+/// What the engine has to know about a unit before it looks at its processes.
+///
+/// # Errors
+/// When its descriptors cannot be read.
+pub fn collect_options(properties: &UnitProperties, cgroup: &Cgroup) -> Result<CollectOptions> {
+    Ok(CollectOptions {
+        unit: true,
+        volatile_roots: properties.volatile_roots(),
+        activation: activation_sockets(cgroup, properties.main_pid)?,
+    })
+}

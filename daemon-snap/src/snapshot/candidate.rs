@@ -1,0 +1,180 @@
+//! One unit on its way through the snapshot: what is known of it so far.
+
+use crate::dump::{self, CollectOptions, Inspection, TreeSelector};
+use crate::error::{Error, Result};
+use crate::state::Pid;
+use crate::unit::{self, Band, Cgroup, Systemd, UnitProperties, UnitText};
+use image_store::Catalogue;
+use nix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A unit that nothing in its settings stands against.
+#[derive(Debug)]
+pub struct Candidate {
+    properties: UnitProperties,
+    text: UnitText,
+    cgroup: Cgroup,
+    notes: Vec<String>,
+    /// When it had read what it reads at its start.
+    ready_at: SystemTime,
+    cold_start_ms: Option<f64>,
+    cold_cpu_ms: Option<f64>,
+}
+
+impl Candidate {
+    /// Asks systemd, and reads the unit's text.
+    ///
+    /// # Errors
+    /// [`Error::NotEligible`] with all reasons; others when something cannot be asked or read.
+    pub fn look(systemd: &Systemd, name: &str) -> Result<Self> {
+        let properties = systemd.properties(name)?;
+        let fragment = properties.fragment.as_deref();
+        let text = match fragment {
+            Some(fragment) => UnitText::read(fragment, &properties.drop_ins)?,
+            None => UnitText::default(),
+        };
+        let reasons = unit::inspect_unit(&properties, &text);
+        if !reasons.is_empty() {
+            return Err(Error::NotEligible(reasons));
+        }
+        let cgroup = Cgroup::open(&properties.control_group)?;
+        if cgroup.processes()?.contains(&Pid(std::process::id() as i32)) {
+            return Err(Error::NotEligible(vec!["this command runs inside it".into()]));
+        }
+        // Its own word, in the clock of file times.
+        let age_us = now_us().saturating_sub(properties.active_enter_us);
+        let ready_at = SystemTime::now() - Duration::from_micros(age_us);
+        Ok(Self {
+            properties,
+            text,
+            cgroup,
+            notes: Vec::new(),
+            ready_at,
+            cold_start_ms: None,
+            cold_cpu_ms: None,
+        })
+    }
+
+    /// Looks at the processes, which stand still for a moment.
+    ///
+    /// # Errors
+    /// As [`dump::inspect`]. Blockers are not errors here.
+    pub fn inspect(&self) -> Result<Inspection> {
+        dump::inspect(TreeSelector::Cgroup(self.cgroup.path().to_owned()), &self.collect_options()?)
+    }
+
+    /// State that it has open for writing: a reason per file.
+    ///
+    /// # Errors
+    /// When its control group cannot be read.
+    pub fn inspect_open_state(&self) -> Result<Vec<String>> {
+        unit::inspect_open_state(&self.properties, &self.text, &self.cgroup)
+    }
+
+    /// Both, and refuses. What comes and goes does not count yet: the freeze is tried several times.
+    ///
+    /// # Errors
+    /// [`Error::NotEligible`] with everything that will still be there.
+    pub fn inspect_lasting(&self) -> Result<()> {
+        let blockers = self.inspect()?.blockers;
+        let lasting = blockers.iter().filter(|blocker| !unit::is_passing(blocker)).map(ToString::to_string);
+        let reasons: Vec<String> = lasting.chain(self.inspect_open_state()?).collect();
+        if reasons.is_empty() { Ok(()) } else { Err(Error::NotEligible(reasons)) }
+    }
+
+    /// Measurements of an earlier snapshot, for a run that is not measured itself.
+    pub fn note_earlier(&mut self, catalogue: &Catalogue) {
+        if let Some((_, entry)) = catalogue.newest(&self.properties.id) {
+            self.cold_start_ms = entry.service.cold_start_ms;
+            self.cold_cpu_ms = entry.service.cold_cpu_ms;
+        }
+    }
+
+    /// Restarts the unit in the band and waits until it is quiet; that cold start is measured.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn restart(&mut self, systemd: &Systemd, band: &Band, settle: Duration) -> Result<()> {
+        const ATTEMPTS: u32 = 2;
+        for attempt in 1..=ATTEMPTS {
+            self.properties = systemd.restart(&self.properties.id)?;
+            self.cgroup = Cgroup::open(&self.properties.control_group)?;
+            let settled = unit::settle(&self.properties, &self.cgroup, Instant::now() + settle)?;
+            self.ready_at = SystemTime::now();
+            self.cold_start_ms = Some(settled.ready_ms);
+            self.cold_cpu_ms = Some(settled.cpu_ms);
+            // Numbers left in the band by another writer of ns_last_pid.
+            let strays = self.cgroup.threads()?.into_iter().filter(|pid| !band.contains(pid.0)).count();
+            if strays == 0 {
+                break;
+            }
+            tracing::debug!(unit = self.properties.id, strays, attempt, "numbered outside the band");
+        }
+        Ok(())
+    }
+
+    /// Asks systemd again: the restart of another unit may have restarted this one too.
+    ///
+    /// # Errors
+    /// When it does not run any more, or is not what was looked at.
+    pub fn refresh(&mut self, systemd: &Systemd) -> Result<()> {
+        let now = systemd.properties(&self.properties.id)?;
+        let reasons = unit::inspect_unit(&now, &self.text);
+        if !reasons.is_empty() {
+            return Err(Error::NotEligible(reasons));
+        }
+        if (now.main_pid, now.inactive_exit_us)
+            != (self.properties.main_pid, self.properties.inactive_exit_us)
+        {
+            self.cgroup = Cgroup::open(&now.control_group)?;
+            self.ready_at = SystemTime::now();
+        }
+        self.properties = now;
+        Ok(())
+    }
+
+    /// What the engine has to know.
+    ///
+    /// # Errors
+    /// When the unit's descriptors cannot be read.
+    pub fn collect_options(&self) -> Result<CollectOptions> {
+        unit::collect_options(&self.properties, &self.cgroup)
+    }
+
+    pub fn properties(&self) -> &UnitProperties {
+        &self.properties
+    }
+
+    pub fn text(&self) -> &UnitText {
+        &self.text
+    }
+
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// When it had read what it reads at its start.
+    pub fn ready_at(&self) -> SystemTime {
+        self.ready_at
+    }
+
+    /// Time and CPU time of a cold start in milliseconds, as far as known.
+    pub fn cold(&self) -> (Option<f64>, Option<f64>) {
+        (self.cold_start_ms, self.cold_cpu_ms)
+    }
+
+    /// Something that its owner should know.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    pub fn into_notes(self) -> Vec<String> {
+        self.notes
+    }
+}
+
+/// `CLOCK_MONOTONIC` in microseconds, the clock of systemd's timestamps.
+fn now_us() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |time| time.tv_sec() as u64 * 1_000_000 + time.tv_nsec() as u64 / 1000)
+}

@@ -1,0 +1,173 @@
+//! From a running unit to its image: freeze, collect, thaw, encode, store.
+
+use super::{Candidate, Outcome, UnitReport, point};
+use crate::dump::{self, Frozen, TreeSelector};
+use crate::encode;
+use crate::error::{Error, Result};
+use crate::state::{TREE_VERSION, TreeV1};
+use crate::unit::{self, Band, Systemd};
+use image_store::writer::Durability;
+use image_store::{
+    Catalogue, CatalogueEntry, EvidenceV1, ImageWriter, PendingGeneration, SectionKind, ServiceRecord,
+};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often a tree is frozen when only something passing stands in the way, and how long it runs in between.
+const ATTEMPTS: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Takes the image of a unit. It runs on as soon as its memory has been read: hashing files and writing sections do not
+/// need it to stand still.
+///
+/// # Errors
+/// [`Error::Refused`] or [`Error::NotEligible`] when it cannot be carried, others when something fails. Nothing of it is
+/// stored then, and it runs on.
+pub(super) fn take(
+    systemd: &Systemd,
+    pending: &PendingGeneration,
+    catalogue: &Catalogue,
+    mut unit: Candidate,
+    band: Option<&Band>,
+) -> Result<(CatalogueEntry, UnitReport)> {
+    let id = unit.properties().id.clone();
+    let path = pending.image_path(&id)?;
+    let (tree, mut writer, freeze_ms) = freeze_and_collect(&unit, &path)?;
+
+    let now = systemd.properties(&id)?;
+    let main_pid = unit.properties().main_pid;
+    if now.main_pid != main_pid || !tree.processes.iter().any(|process| process.pid.0 == main_pid) {
+        let message = format!("its main process changed meanwhile (was {main_pid}, is {})", now.main_pid);
+        return Err(Error::Internal { step: "freeze", message });
+    }
+    let numbers = numbers(&tree);
+    check_numbers(&numbers, &id, catalogue)?;
+    note_strays(&numbers, band, &mut unit);
+
+    let options = unit.collect_options()?;
+    let gathered = unit::gather_evidence(
+        unit.properties(),
+        unit.text(),
+        &tree,
+        &options.volatile_roots,
+        unit.ready_at(),
+    )?;
+    if !gathered.reasons.is_empty() {
+        return Err(Error::NotEligible(gathered.reasons));
+    }
+    gathered.notes.into_iter().for_each(|note| unit.note(note));
+    let evidence = gathered.evidence;
+    writer.add_section(SectionKind::STATE, TREE_VERSION, &encode::encode(&tree)?)?;
+    writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence.encode(&path)?)?;
+    point("snapshot.encode")?;
+
+    let written = writer.finish(Durability::Sync)?;
+    point("snapshot.store")?;
+
+    let (cold_start_ms, cold_cpu_ms) = unit.cold();
+    let properties = unit.properties();
+    let service = ServiceRecord {
+        service_type: properties.service_type.clone(),
+        // One line, as the inspection made sure.
+        exec_start_raw: unit.text().exec_start.concat(),
+        pid_file: properties.pid_file.clone(),
+        notify_access: properties.notify_access.clone(),
+        main_pid,
+        pids: numbers.into_iter().collect(),
+        page_bytes: written.page_bytes,
+        cold_start_ms,
+        cold_cpu_ms,
+        dump_ms: Some(freeze_ms),
+        restore_ms: None,
+    };
+    let entry = CatalogueEntry {
+        unit: id.clone(),
+        file: pending.relative_path(&id)?,
+        len_bytes: written.len_bytes,
+        image_id: written.id,
+        unit_evidence: evidence.unit,
+        machine: evidence.machine,
+        service,
+    };
+    let report = UnitReport {
+        unit: id,
+        outcome: Outcome::Stored,
+        reasons: Vec::new(),
+        notes: unit.into_notes(),
+        image_bytes: Some(written.len_bytes),
+        pages: Some(tree.page_count()),
+        processes: Some(tree.processes.len()),
+        threads: Some(tree.processes.iter().map(|process| process.threads.len()).sum()),
+        freeze_ms: Some(freeze_ms),
+        main_pid: Some(main_pid),
+        cold_start_ms,
+        cold_cpu_ms,
+    };
+    Ok((entry, report))
+}
+
+/// The tree, its pages in a writer that is not finished, and how long the unit stood still in milliseconds.
+fn freeze_and_collect(unit: &Candidate, path: &std::path::Path) -> Result<(TreeV1, ImageWriter, f64)> {
+    let mut attempt = 1;
+    loop {
+        // Whatever can be done while the unit runs is done before.
+        let options = unit.collect_options()?;
+        let mut writer = ImageWriter::create(path)?;
+        let mut frozen = dump::freeze(TreeSelector::Cgroup(unit.cgroup().path().to_owned()))?;
+        let mut collect = |frozen: &mut Frozen| {
+            point("snapshot.freeze")?;
+            let tree = frozen.collect(&mut writer, &options)?;
+            point("snapshot.collect")?;
+            Ok(tree)
+        };
+        let collected = collect(&mut frozen);
+        let freeze_ms = frozen.since().elapsed().as_secs_f64() * 1e3;
+        frozen.thaw()?;
+        point("snapshot.thaw")?;
+        match collected {
+            Ok(tree) => return Ok((tree, writer, freeze_ms)),
+            Err(Error::Refused(found)) if attempt < ATTEMPTS && found.iter().all(unit::is_passing) => {
+                attempt += 1;
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Every number that has to be free for a restore: processes, threads, groups and sessions whose leader is gone.
+fn numbers(tree: &TreeV1) -> BTreeSet<i32> {
+    let of_process = |process: &crate::state::ProcessV1| {
+        let threads = process.threads.iter().map(|thread| thread.tid.0);
+        threads.chain([process.pgid.0, process.sid.0]).collect::<Vec<_>>()
+    };
+    tree.processes.iter().flat_map(of_process).filter(|number| *number > 1).collect()
+}
+
+/// Two images that want the same number cannot both be used.
+fn check_numbers(numbers: &BTreeSet<i32>, id: &str, catalogue: &Catalogue) -> Result<()> {
+    let others =
+        catalogue.newest_images().into_iter().map(|(_, entry)| entry).filter(|entry| entry.unit != id);
+    for other in others {
+        if let Some(number) = other.service.pids.iter().find(|pid| numbers.contains(pid)) {
+            let reason = format!("process id {number} also belongs to the image of {}", other.unit);
+            return Err(Error::NotEligible(vec![reason]));
+        }
+    }
+    Ok(())
+}
+
+fn note_strays(numbers: &BTreeSet<i32>, band: Option<&Band>, unit: &mut Candidate) {
+    let is_stray = |number: &&i32| match band {
+        Some(band) => !band.contains(**number),
+        None => !unit::is_in_a_band(**number),
+    };
+    let strays: Vec<String> = numbers.iter().filter(is_stray).map(ToString::to_string).collect();
+    if !strays.is_empty() {
+        let shown = strays.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        let (count, all) = (strays.len(), numbers.len());
+        unit.note(format!(
+            "{count} of {all} process ids are not in the reserved band and may be taken at boot ({shown})"
+        ));
+    }
+}

@@ -1,0 +1,98 @@
+//! What a snapshot would do, without doing it: each unit stands still for a moment, nothing else happens to it.
+
+use super::Candidate;
+use crate::error::{Error, Result};
+use crate::state::PAGE_BYTES;
+use crate::unit::{Standing, Systemd};
+use image_store::Catalogue;
+use serde::Serialize;
+
+/// One service in the plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanRow {
+    pub unit: String,
+    /// Nothing stands against it.
+    pub eligible: bool,
+    /// A snapshot without names takes it.
+    pub by_default: bool,
+    /// Everything that stands against it.
+    pub reasons: Vec<String>,
+    /// What stands against it now but comes and goes.
+    pub passing: Vec<String>,
+    /// Why it is only taken when it is named.
+    pub risk: Option<String>,
+    pub processes: usize,
+    pub threads: usize,
+    pub dirty_bytes: u64,
+    /// Measured at the last snapshot, else from systemd's timestamps of this run where they say something.
+    pub cold_start_ms: Option<f64>,
+    pub cold_cpu_ms: Option<f64>,
+    /// How long it stood still for the look.
+    pub freeze_ms: f64,
+}
+
+/// The plan for some services, or for all that run.
+///
+/// # Errors
+/// Without a bus. What concerns one unit is in its row.
+pub fn plan(names: &[String], catalogue: &Catalogue) -> Result<Vec<PlanRow>> {
+    let systemd = Systemd::connect()?;
+    let running;
+    let names = match names.is_empty() {
+        true => {
+            running = systemd.running_services()?.into_iter().map(|unit| unit.name).collect::<Vec<_>>();
+            &running
+        }
+        false => names,
+    };
+    Ok(names.iter().map(|name| row(&systemd, name, catalogue)).collect())
+}
+
+fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
+    let standing = Standing::of(name);
+    let mut row = PlanRow {
+        unit: name.to_owned(),
+        eligible: false,
+        by_default: false,
+        reasons: Vec::new(),
+        passing: Vec::new(),
+        risk: match standing {
+            Standing::OnlyNamed(why) => Some(why.to_owned()),
+            _ => None,
+        },
+        processes: 0,
+        threads: 0,
+        dirty_bytes: 0,
+        cold_start_ms: None,
+        cold_cpu_ms: None,
+        freeze_ms: 0.0,
+    };
+    match fill(systemd, name, catalogue, &mut row) {
+        Ok(()) => {}
+        Err(Error::NotEligible(reasons)) => row.reasons = reasons,
+        Err(Error::Refused(blockers)) => row.reasons = blockers.iter().map(ToString::to_string).collect(),
+        Err(error) => row.reasons = vec![error.to_string()],
+    }
+    row.eligible = row.reasons.is_empty();
+    row.by_default = row.eligible && standing == Standing::Ordinary;
+    row
+}
+
+fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow) -> Result<()> {
+    let mut unit = Candidate::look(systemd, name)?;
+    unit.note_earlier(catalogue);
+    let properties = unit.properties();
+    let took_us = properties.active_enter_us.checked_sub(properties.inactive_exit_us);
+    let said_us = took_us.filter(|_| properties.waits_for_word());
+    let (measured_ms, measured_cpu_ms) = unit.cold();
+    row.cold_start_ms = measured_ms.or(said_us.map(|us| us as f64 / 1e3));
+    row.cold_cpu_ms = measured_cpu_ms.or(unit.cgroup().cpu_us().ok().map(|us| us as f64 / 1e3));
+    let seen = unit.inspect()?;
+    let (passing, lasting): (Vec<_>, Vec<_>) = seen.blockers.iter().partition(|b| crate::unit::is_passing(b));
+    row.passing = passing.iter().map(ToString::to_string).collect();
+    row.reasons = lasting.iter().map(ToString::to_string).chain(unit.inspect_open_state()?).collect();
+    (row.processes, row.threads) = (seen.processes, seen.threads);
+    row.dirty_bytes = seen.dirty_pages * PAGE_BYTES;
+    row.freeze_ms = seen.frozen_for.as_secs_f64() * 1e3;
+    Ok(())
+}

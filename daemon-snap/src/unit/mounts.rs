@@ -1,0 +1,118 @@
+//! Where a file that a unit sees is for everyone else: at boot, evidence is checked outside the unit's mount namespace.
+
+use crate::state::Pid;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Paths of a unit and paths of ours.
+#[derive(Debug)]
+pub(super) struct Mounts {
+    theirs: Vec<Mount>,
+    ours: Vec<Mount>,
+    root: PathBuf,
+}
+
+/// A line of /proc/PID/mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    /// `MAJOR:MINOR`.
+    device: String,
+    /// Directory of the file system that is mounted.
+    root: PathBuf,
+    /// Where.
+    point: PathBuf,
+}
+
+impl Mounts {
+    /// The mounts of a process and ours. A process that is gone has none.
+    pub fn of(pid: Pid) -> Self {
+        let read = |pid: &str| {
+            let text = std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+            parse(&String::from_utf8_lossy(&text))
+        };
+        Self {
+            theirs: read(&pid.to_string()),
+            ours: read("self"),
+            root: PathBuf::from(format!("/proc/{pid}/root")),
+        }
+    }
+
+    /// Our path to the file that the unit has at `path`; `None` when we have none.
+    pub fn outside(&self, path: &Path) -> Option<PathBuf> {
+        let inside = std::fs::symlink_metadata(self.inside(path)).ok()?;
+        let is_same = |candidate: &Path| {
+            std::fs::symlink_metadata(candidate)
+                .is_ok_and(|ours| (ours.dev(), ours.ino()) == (inside.dev(), inside.ino()))
+        };
+        if is_same(path) {
+            return Some(path.to_owned());
+        }
+        translate(&self.theirs, &self.ours, path).into_iter().find(|candidate| is_same(candidate))
+    }
+
+    /// The unit's path as one that we can open.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// Candidates: the place in its file system, looked for in each of our mounts of that file system.
+fn translate(theirs: &[Mount], ours: &[Mount], path: &Path) -> Vec<PathBuf> {
+    // Of mounts on top of each other the last one is seen.
+    let holds = |mount: &&Mount| path.starts_with(&mount.point);
+    let Some(mount) = theirs.iter().filter(holds).max_by_key(|mount| mount.point.components().count()) else {
+        return Vec::new();
+    };
+    let below = path.strip_prefix(&mount.point).unwrap_or(path);
+    let place = mount.root.join(below);
+    let of_same = ours.iter().filter(|ours| ours.device == mount.device);
+    of_same.filter_map(|ours| Some(ours.point.join(place.strip_prefix(&ours.root).ok()?))).collect()
+}
+
+fn parse(text: &str) -> Vec<Mount> {
+    let mount = |line: &str| {
+        let mut words = line.split(' ').skip(2);
+        let device = words.next()?.to_owned();
+        Some(Mount { device, root: unescape(words.next()?), point: unescape(words.next()?) })
+    };
+    text.lines().filter_map(mount).collect()
+}
+
+/// Blanks and backslashes are octal there.
+fn unescape(word: &str) -> PathBuf {
+    let mut text = String::new();
+    let mut rest = word;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 4).and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        match code {
+            Some(code) => text.push(char::from(code)),
+            None => text.push('\\'),
+        }
+        rest = &rest[at + if code.is_some() { 4 } else { 1 }..];
+    }
+    text.push_str(rest);
+    PathBuf::from(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = "21 1 254:0 / / rw - ext4 /dev/vda rw\n22 21 0:20 / /run rw - tmpfs tmpfs rw\n";
+
+    #[test]
+    fn a_bind_mount_is_found_where_it_comes_from() {
+        let theirs = format!("{OURS}40 21 254:0 /srv/my\\040site /etc/site ro - ext4 /dev/vda rw\n");
+        let found = translate(&parse(&theirs), &parse(OURS), Path::new("/etc/site/a.conf"));
+        assert_eq!(found, [PathBuf::from("/srv/my site/a.conf")]);
+        let plain = translate(&parse(&theirs), &parse(OURS), Path::new("/etc/passwd"));
+        assert_eq!(plain, [PathBuf::from("/etc/passwd")]);
+    }
+
+    #[test]
+    fn what_only_the_unit_has_mounted_is_not_found() {
+        let theirs = format!("{OURS}41 21 0:99 / /data rw - tmpfs tmpfs rw\n");
+        assert!(translate(&parse(&theirs), &parse(OURS), Path::new("/data/x")).is_empty());
+    }
+}

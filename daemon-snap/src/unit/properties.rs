@@ -1,0 +1,198 @@
+//! What systemd says about a service, as plain values.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
+
+/// Properties of one service, read at one time. A property that this systemd does not have is empty, 0 or false.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitProperties {
+    /// Its own name, whatever name it was asked for by.
+    pub id: String,
+    pub load_state: String,
+    pub active_state: String,
+    pub sub_state: String,
+    /// `Result=` of the last run.
+    pub result: String,
+    pub fragment: Option<PathBuf>,
+    /// In the order in which they apply.
+    pub drop_ins: Vec<PathBuf>,
+    /// Files on disk are newer than what systemd has loaded.
+    pub needs_reload: bool,
+    pub is_transient: bool,
+    pub has_job: bool,
+    pub can_restart: bool,
+    /// `CLOCK_MONOTONIC` in microseconds; 0 when it never happened.
+    pub inactive_exit_us: u64,
+    pub active_enter_us: u64,
+    /// `Type=`.
+    pub service_type: String,
+    pub notify_access: String,
+    pub pid_file: Option<String>,
+    pub main_pid: i32,
+    /// Below the root of the cgroup hierarchy; empty when nothing runs.
+    pub control_group: String,
+    pub exec_start_count: usize,
+    /// First program of `ExecStart=`.
+    pub program: Option<PathBuf>,
+    /// Path or pattern, and whether it may be missing.
+    pub environment_files: Vec<(String, bool)>,
+    pub user: String,
+    pub group: String,
+    pub is_dynamic_user: bool,
+    pub runtime_directories: Vec<String>,
+    pub state_directories: Vec<String>,
+    pub cache_directories: Vec<String>,
+    pub logs_directories: Vec<String>,
+    pub private_tmp: bool,
+    pub delegates: bool,
+    pub pam_name: String,
+    /// Directory or image that is the unit's root.
+    pub root: Option<String>,
+    pub has_own_pids: bool,
+    /// Descriptors that systemd keeps for it.
+    pub stored_fds: u32,
+}
+
+impl UnitProperties {
+    pub(super) fn from_values(values: HashMap<String, OwnedValue>) -> Self {
+        let mut values = Values(values);
+        let path = |text: String| Some(text).filter(|text| !text.is_empty());
+        let exec_start = values.exec_lines("ExecStart");
+        let (root_directory, root_image) = (values.text("RootDirectory"), values.text("RootImage"));
+        Self {
+            id: values.text("Id"),
+            load_state: values.text("LoadState"),
+            active_state: values.text("ActiveState"),
+            sub_state: values.text("SubState"),
+            result: values.text("Result"),
+            fragment: path(values.text("FragmentPath")).map(PathBuf::from),
+            drop_ins: values.texts("DropInPaths").into_iter().map(PathBuf::from).collect(),
+            needs_reload: values.flag("NeedDaemonReload"),
+            is_transient: values.flag("Transient"),
+            has_job: values.job() != 0,
+            can_restart: values.flag("CanStart")
+                && !values.flag("RefuseManualStart")
+                && !values.flag("RefuseManualStop"),
+            inactive_exit_us: values.number("InactiveExitTimestampMonotonic"),
+            active_enter_us: values.number("ActiveEnterTimestampMonotonic"),
+            service_type: values.text("Type"),
+            notify_access: values.text("NotifyAccess"),
+            pid_file: path(values.text("PIDFile")),
+            main_pid: values.number("MainPID") as i32,
+            control_group: values.text("ControlGroup"),
+            exec_start_count: exec_start.len(),
+            program: exec_start.into_iter().next().map(PathBuf::from),
+            environment_files: values.pairs("EnvironmentFiles"),
+            user: values.text("User"),
+            group: values.text("Group"),
+            is_dynamic_user: values.flag("DynamicUser"),
+            runtime_directories: values.texts("RuntimeDirectory"),
+            state_directories: values.texts("StateDirectory"),
+            cache_directories: values.texts("CacheDirectory"),
+            logs_directories: values.texts("LogsDirectory"),
+            private_tmp: values.flag("PrivateTmp"),
+            delegates: values.flag("Delegate"),
+            pam_name: values.text("PAMName"),
+            root: path(root_directory).or(path(root_image)),
+            has_own_pids: !matches!(values.text("PrivatePIDs").as_str(), "" | "no"),
+            stored_fds: values.number("NFileDescriptorStore") as u32,
+        }
+    }
+
+    /// Whether systemd waits until the service says that it is ready; else "active" only means that it was executed.
+    pub fn waits_for_word(&self) -> bool {
+        !matches!(self.service_type.as_str(), "simple" | "exec" | "idle")
+    }
+
+    /// Directories whose content does not outlive a reboot, as the unit sees them.
+    pub fn volatile_roots(&self) -> Vec<PathBuf> {
+        let mut roots: Vec<PathBuf> = Vec::new();
+        for name in &self.runtime_directories {
+            // With DynamicUser= the name below /run is a link, and the kernel shows where it leads.
+            let shown = PathBuf::from("/run").join(name);
+            let inside = PathBuf::from(format!("/proc/{}/root/run/{name}", self.main_pid));
+            let is_link = std::fs::symlink_metadata(inside).is_ok_and(|metadata| metadata.is_symlink());
+            roots.push(if is_link { PathBuf::from("/run/private").join(name) } else { shown });
+        }
+        if self.private_tmp {
+            roots.extend(["/tmp", "/var/tmp"].map(PathBuf::from));
+        }
+        roots
+    }
+}
+
+/// Properties by name; each is taken once.
+struct Values(HashMap<String, OwnedValue>);
+
+impl Values {
+    fn take<T: TryFrom<Value<'static>>>(&mut self, name: &str) -> Option<T> {
+        T::try_from(Value::from(self.0.remove(name)?)).ok()
+    }
+
+    fn text(&mut self, name: &str) -> String {
+        self.take(name).unwrap_or_default()
+    }
+
+    fn texts(&mut self, name: &str) -> Vec<String> {
+        self.take(name).unwrap_or_default()
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        self.take(name).unwrap_or_default()
+    }
+
+    fn number(&mut self, name: &str) -> u64 {
+        match self.0.remove(name).map(Value::from) {
+            Some(Value::U64(number)) => number,
+            Some(Value::U32(number)) => u64::from(number),
+            _ => 0,
+        }
+    }
+
+    fn pairs(&mut self, name: &str) -> Vec<(String, bool)> {
+        self.take(name).unwrap_or_default()
+    }
+
+    fn job(&mut self) -> u32 {
+        self.take::<(u32, OwnedObjectPath)>("Job").map_or(0, |(id, _)| id)
+    }
+
+    /// Programs of a list of commands (a structure whose first field is the path).
+    fn exec_lines(&mut self, name: &str) -> Vec<String> {
+        let Some(Value::Array(lines)) = self.0.remove(name).map(Value::from) else { return Vec::new() };
+        let program = |line: &Value<'_>| match line {
+            Value::Structure(fields) => match fields.fields().first() {
+                Some(Value::Str(path)) => path.as_str().to_owned(),
+                _ => String::new(),
+            },
+            _ => String::new(),
+        };
+        lines.iter().map(program).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_read_by_name_and_missing_ones_are_empty() {
+        let owned = |value: Value<'static>| OwnedValue::try_from(value).unwrap();
+        let values = HashMap::from([
+            ("Id".to_owned(), owned(Value::from("a.service"))),
+            ("MainPID".to_owned(), owned(Value::from(812u32))),
+            ("ActiveEnterTimestampMonotonic".to_owned(), owned(Value::from(5_000_000u64))),
+            ("PrivateTmp".to_owned(), owned(Value::from(true))),
+            ("RuntimeDirectory".to_owned(), owned(Value::from(vec!["redis".to_owned()]))),
+            ("EnvironmentFiles".to_owned(), owned(Value::from(vec![("/etc/a".to_owned(), true)]))),
+        ]);
+        let properties = UnitProperties::from_values(values);
+        assert_eq!(properties.id, "a.service");
+        assert_eq!((properties.main_pid, properties.active_enter_us), (812, 5_000_000));
+        assert_eq!(properties.environment_files, [("/etc/a".to_owned(), true)]);
+        assert_eq!(properties.fragment, None);
+        let roots = properties.volatile_roots();
+        assert_eq!(roots, ["/run/redis", "/tmp", "/var/tmp"].map(PathBuf::from));
+    }
+}
