@@ -59,6 +59,9 @@ pub struct Restored {
 /// How often the worker looks whether a process died without a word (a signal, the OOM killer).
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
+/// Last id that was given out (proc_sys_kernel(5), since Linux 3.3).
+const LAST_PID: &str = "sys/kernel/ns_last_pid";
+
 /// Where workers of different units take turns when ids are given out by counter.
 const ID_LOCK: &str = "/run/fastboot/ids.lock";
 
@@ -139,8 +142,17 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     if request.verify_pages {
         request.image.verify_pages(1)?;
     }
-    let mut watch =
-        Watch { desk: &desk, tree, go: &go, status: status_read, id_lock, turn: None, request, started };
+    let mut watch = Watch {
+        desk: &desk,
+        tree,
+        go: &go,
+        status: status_read,
+        id_lock,
+        turn: None,
+        counter: None,
+        request,
+        started,
+    };
     watch.until_ready()?;
     files::rebuild_owners(&desk, tree)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
@@ -220,6 +232,8 @@ struct Watch<'a> {
     status: OwnedFd,
     id_lock: Option<File>,
     turn: Option<Flock<File>>,
+    /// Where ids were given out before they were taken from the band.
+    counter: Option<i64>,
     request: &'a Request<'a>,
     started: Instant,
 }
@@ -238,6 +252,10 @@ impl Watch<'_> {
                 ready.insert(record.pid);
             } else if record.kind == RecordKind::WantTid as u32 {
                 self.give_tid(&record)?;
+            } else if record.kind == RecordKind::TidTaken as u32 {
+                if let Some(counter) = self.counter.take() {
+                    self.set_counter(counter)?;
+                }
             } else {
                 return Err(failure(&record));
             }
@@ -283,17 +301,24 @@ impl Watch<'_> {
         }
     }
 
-    /// Makes the wanted id the next one to be given out in this PID namespace.
+    /// Makes the wanted id the next one to be given out in this PID namespace. Everybody else who forks in that moment gets an id
+    /// of the band too, so the counter goes back as soon as the thread exists.
     fn give_tid(&mut self, record: &Record) -> Result<()> {
         if let Some(file) = self.id_lock.take() {
             self.turn = Flock::lock(file, FlockArg::LockExclusive).ok();
         }
-        let last = record.result - 1;
-        let path = "sys/kernel/ns_last_pid";
-        self.desk.proc.write(path, &last.to_string()).map_err(|e| Error::kernel("writing", path, e))?;
+        if self.counter.is_none() {
+            let text = self.desk.proc.read(LAST_PID).map_err(|e| Error::kernel("reading", LAST_PID, e))?;
+            self.counter = String::from_utf8_lossy(&text).trim().parse().ok();
+        }
+        self.set_counter(record.result - 1)?;
         let index = self.tree.processes.iter().position(|p| p.pid.0 == record.pid);
         let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
         write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
+    }
+
+    fn set_counter(&self, last: i64) -> Result<()> {
+        self.desk.proc.write(LAST_PID, &last.to_string()).map_err(|e| Error::kernel("writing", LAST_PID, e))
     }
 }
 

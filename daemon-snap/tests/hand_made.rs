@@ -28,7 +28,15 @@ fn thread(tid: i32) -> ThreadV1 {
     ThreadV1 {
         tid: Pid(tid),
         comm: b"hand-made".to_vec(),
-        regs: RegsV1 { rip: CODE, rsp: STACK + PAGE, rbx: 42, cs: 0x33, ss: 0x2b, eflags: 0x202, ..RegsV1::default() },
+        regs: RegsV1 {
+            rip: CODE,
+            rsp: STACK + PAGE,
+            rbx: 42,
+            cs: 0x33,
+            ss: 0x2b,
+            eflags: 0x202,
+            ..RegsV1::default()
+        },
         xstate,
         sigmask: 0,
         altstack: AltStackV1 { sp: Addr(0), flags: 2, len_bytes: 0 },

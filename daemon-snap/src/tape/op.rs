@@ -270,6 +270,8 @@ pub enum RecordKind {
     Ready = 3,
     /// Please make `result` the next thread id to be given out.
     WantTid = 4,
+    /// The thread exists; ids may be given out from where they were again.
+    TidTaken = 5,
 }
 
 impl Record {

@@ -132,6 +132,11 @@ pub fn create(
                 let again = (attempt + 1 < LAST_PID_ATTEMPTS).then(|| leader.len() + 1);
                 leader.push_jumping(clone_op(area, thread.tid.0, env.tid_mode, context)?, Some(after), again);
             }
+            let done = Record::new(RecordKind::TidTaken, process.pid.0, i64::from(thread.tid.0));
+            let done = area.put(Region::Drop, &done.bytes(), 8)?;
+            let write = [env.status_fd as u64, done, Record::BYTES as u64];
+            let whole = Want::Exactly(Record::BYTES as i64);
+            leader.push(Op::syscall(Step::WantTid, libc::SYS_write, &write, whole));
         }
     }
     Ok(())

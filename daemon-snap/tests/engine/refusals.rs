@@ -56,7 +56,6 @@ const EITHER: &[(&str, &str, &[&str])] = &[
     ("carried_or_refused", "main_thread_gone",   &["thread", "leader", "zombie"]),
     ("named_fifo",         "",                   &["fifo"]),
     ("pipe_packets",       "",                   &["packet"]),
-    ("seccomp_filters",    "threads",            &["seccomp"]),
 ];
 
 /// The subjects themselves are right: each passes when nobody dumps it.
@@ -128,7 +127,6 @@ variants! {
     dump_does_not_lose_threads_without_main: "carried_or_refused", "main_thread_gone";
     dump_does_not_lose_named_fifo: "named_fifo", "";
     dump_does_not_lose_packets_of_pipe: "pipe_packets", "";
-    dump_does_not_lose_seccomp_filters_of_each_thread: "seccomp_filters", "threads";
 }
 
 fn refuses(variant: &'static str) {
