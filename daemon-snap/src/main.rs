@@ -31,7 +31,7 @@ fn report(error: &anyhow::Error) -> u8 {
     match engine {
         // One blocker a line and nothing else.
         Some(Error::Refused(blockers)) => blockers.iter().for_each(|blocker| eprintln!("{blocker}")),
-        _ => eprintln!("fastboot: {error:#}"),
+        _ => eprintln!("fastboot: {}", sentence(error)),
     }
     let store = error.downcast_ref::<image_store::Error>().map(image_store::Error::kind);
     match (engine.map(Error::kind), store) {
@@ -39,4 +39,11 @@ fn report(error: &anyhow::Error) -> u8 {
         (_, Some(ErrorKind::Stale | ErrorKind::Unsupported)) => REFUSED,
         _ => FAILED,
     }
+}
+
+/// The error and its causes, without those that are part of the text already.
+fn sentence(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(ToString::to_string);
+    let joined = causes.reduce(|text, cause| if text.contains(&cause) { text } else { text + ": " + &cause });
+    joined.unwrap_or_default()
 }

@@ -14,7 +14,7 @@ pub use candidate::Candidate;
 pub use plan::{PlanRow, plan};
 
 use crate::error::{Error, Result};
-use crate::unit::{Band, Systemd, settle};
+use crate::unit::{Band, Systemd};
 use image_store::{CatalogueEntry, Store, fault};
 use serde::Serialize;
 use std::process::{Command, Stdio};
@@ -253,7 +253,7 @@ impl Path<'_> {
             let wait = |(name, mut unit): (String, Candidate)| {
                 scope.spawn(move || {
                     let settled = unit.refresh(systemd).and_then(|()| {
-                        let settled = settle(unit.properties(), unit.cgroup(), deadline)?;
+                        let settled = unit.settle(systemd, deadline)?;
                         point("snapshot.settle")?;
                         Ok(settled)
                     });

@@ -11,12 +11,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 /// Written by fastboot-initd.
 const STATUS_FILE: &str = "/run/fastboot/status.json";
 /// Written by fastboot-generator.
 const GENERATOR_FILE: &str = "/run/fastboot/generator.json";
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+/// How often the record is looked at, and how long apart.
+const LOOKS: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Say for this boot which services were restored, and which started cold and why
 #[derive(Debug, clap::Args)]
@@ -62,14 +66,13 @@ struct GeneratorUnit {
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let boot_id = std::fs::read_to_string(BOOT_ID_FILE).context(BOOT_ID_FILE)?.trim().replace('-', "");
-    let recorded: BootStatus = read(STATUS_FILE)?.unwrap_or_default();
-    let mut units = if recorded.boot_id.replace('-', "") == boot_id { recorded.units } else { Vec::new() };
     let generator: Option<GeneratorRecord> = read(GENERATOR_FILE)?;
     let catalogue = args.store.open().load()?;
     let armed = generator.iter().flat_map(|record| &record.units).map(|unit| unit.unit.as_str());
     let mut names: Vec<&str> = catalogue.units().into_iter().chain(armed).collect();
     names.sort_unstable();
     names.dedup();
+    let mut units = answered(&boot_id, generator.as_ref())?;
     for name in names {
         if !units.iter().any(|row| row.unit == name) {
             units.push(without_answer(name, generator.as_ref(), &catalogue));
@@ -84,6 +87,23 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         print(units);
     }
     Ok(0)
+}
+
+/// What initd has recorded. A unit becomes active a moment before its record is written: one that was armed, has started
+/// and is not in there is looked for again, for as long as a boot may still be at it.
+fn answered(boot_id: &str, generator: Option<&GeneratorRecord>) -> anyhow::Result<Vec<UnitStatus>> {
+    let mut looks_left = LOOKS;
+    loop {
+        let recorded: BootStatus = read(STATUS_FILE)?.unwrap_or_default();
+        let units = if recorded.boot_id.replace('-', "") == boot_id { recorded.units } else { Vec::new() };
+        let armed = generator.iter().flat_map(|record| &record.units).filter(|unit| unit.armed);
+        let mut silent = armed.filter(|unit| !units.iter().any(|row| row.unit == unit.unit));
+        looks_left -= 1;
+        if looks_left == 0 || !silent.any(|unit| has_started(&unit.unit)) {
+            return Ok(units);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// What can be said of a unit that initd has not answered.

@@ -55,28 +55,49 @@ fn stat_of(spaces: &Spaces, path: &Path) -> Result<FileStat> {
         .map_err(|e| Error::kernel("stat", path.display(), e))
 }
 
+/// Largest file that travels although nobody has it open, and all of them together. PID files and the like are small;
+/// what is larger was put there by somebody who may not want it back.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_ALL_BYTES: u64 = 16 << 20;
+
+/// Files that nobody has open.
+#[derive(Debug, Default)]
+struct Loose {
+    files: Vec<InodeId>,
+    bytes: u64,
+}
+
+impl Loose {
+    /// Why a file of this length does not travel.
+    fn refuses(&mut self, len_bytes: u64) -> Option<String> {
+        self.bytes = self.bytes.saturating_add(len_bytes);
+        if len_bytes > MAX_FILE_BYTES {
+            return Some(format!(
+                "a file of {len_bytes} bytes (at most {MAX_FILE_BYTES}) that nobody has open"
+            ));
+        }
+        let too_much = self.bytes > MAX_ALL_BYTES;
+        too_much.then(|| format!("more than {MAX_ALL_BYTES} bytes of files that nobody has open"))
+    }
+}
+
 /// Everything below the volatile roots, whether somebody has it open or not. Returns the files that nobody has.
 pub(crate) fn collect_volatile_files(
     inodes: &mut Inodes<'_>,
     blockers: &mut Blockers,
 ) -> Result<Vec<InodeId>> {
-    let mut files = Vec::new();
+    let mut loose = Loose::default();
     let roots = inodes.options().volatile_roots.clone();
     for root in &roots {
         // A root that is not there has nothing to carry.
         if stat_of(inodes.spaces(), root).is_ok() {
-            walk(root, inodes, &mut files, blockers)?;
+            walk(root, inodes, &mut loose, blockers)?;
         }
     }
-    Ok(files)
+    Ok(loose.files)
 }
 
-fn walk(
-    dir: &Path,
-    inodes: &mut Inodes<'_>,
-    files: &mut Vec<InodeId>,
-    blockers: &mut Blockers,
-) -> Result<()> {
+fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut Blockers) -> Result<()> {
     let spaces = inodes.spaces();
     let reachable = spaces.reachable(&RawPath::from_path(dir));
     let fail = |e: std::io::Error| Error::io("list", dir.display(), &e);
@@ -87,13 +108,21 @@ fn walk(
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFDIR => {
                 inodes.dirs.note(raw, &stat);
-                walk(&path, inodes, files, blockers)?;
+                walk(&path, inodes, loose, blockers)?;
             }
             SFlag::S_IFREG if !inodes.knows(&stat) => {
+                if let Some(why) = loose.refuses(stat.st_size as u64) {
+                    blockers.add(
+                        spaces.main,
+                        Part::Process,
+                        format!("{why} in a volatile directory ({raw})"),
+                    );
+                    continue;
+                }
                 let magic = spaces.reachable(&raw).to_string_lossy().into_owned();
                 let handle = Handle { magic: &magic, link: &raw.0, by_name_only: false, writable: false };
                 let found = inodes.intern(spaces.main, handle);
-                files.extend(blockers.note(spaces.main, Part::Process, found)?);
+                loose.files.extend(blockers.note(spaces.main, Part::Process, found)?);
             }
             // Open files have their entry; sockets are made again by who has them.
             SFlag::S_IFREG | SFlag::S_IFSOCK => {}
@@ -110,4 +139,18 @@ fn walk(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loose_files_are_bounded_each_and_together() {
+        let mut loose = Loose::default();
+        assert!(loose.refuses(MAX_FILE_BYTES + 1).is_some_and(|why| why.contains("1048577")));
+        let mut loose = Loose::default();
+        assert!((0..16).all(|_| loose.refuses(MAX_FILE_BYTES).is_none()));
+        assert!(loose.refuses(1).is_some());
+    }
 }

@@ -3,7 +3,7 @@
 use crate::dump::{self, CollectOptions, Inspection, TreeSelector};
 use crate::error::{Error, Result};
 use crate::state::Pid;
-use crate::unit::{self, Band, Cgroup, Systemd, UnitProperties, UnitText};
+use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties, UnitText};
 use image_store::Catalogue;
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant, SystemTime};
@@ -37,6 +37,7 @@ impl Candidate {
         if !reasons.is_empty() {
             return Err(Error::NotEligible(reasons));
         }
+        wait_for_program(properties.main_pid);
         let cgroup = Cgroup::open(&properties.control_group)?;
         if cgroup.processes()?.contains(&Pid(std::process::id() as i32)) {
             return Err(Error::NotEligible(vec!["this command runs inside it".into()]));
@@ -99,7 +100,7 @@ impl Candidate {
         for attempt in 1..=ATTEMPTS {
             self.properties = systemd.restart(&self.properties.id)?;
             self.cgroup = Cgroup::open(&self.properties.control_group)?;
-            let settled = unit::settle(&self.properties, &self.cgroup, Instant::now() + settle)?;
+            let settled = self.settle(systemd, Instant::now() + settle)?;
             self.ready_at = SystemTime::now();
             self.cold_start_ms = Some(settled.ready_ms);
             self.cold_cpu_ms = Some(settled.cpu_ms);
@@ -111,6 +112,22 @@ impl Candidate {
             tracing::debug!(unit = self.properties.id, strays, attempt, "numbered outside the band");
         }
         Ok(())
+    }
+
+    /// Waits until it is quiet.
+    ///
+    /// # Errors
+    /// When it ends meanwhile, with systemd's word for it.
+    pub fn settle(&self, systemd: &Systemd, deadline: Instant) -> Result<Settled> {
+        unit::settle(&self.properties, &self.cgroup, deadline).map_err(|error| {
+            match systemd.properties(&self.properties.id) {
+                Ok(now) if now.active_state != "active" => {
+                    let message = format!("it ended and is {} now ({})", now.active_state, now.result);
+                    Error::Internal { step: "settle", message }
+                }
+                _ => error,
+            }
+        })
     }
 
     /// Asks systemd again: the restart of another unit may have restarted this one too.
@@ -171,6 +188,25 @@ impl Candidate {
     pub fn into_notes(self) -> Vec<String> {
         self.notes
     }
+}
+
+/// A service of `Type=simple` counts as active while its main process is still systemd's own helper.
+fn wait_for_program(main_pid: i32) {
+    const LONGEST: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + LONGEST;
+    let is_helper = || {
+        let program = std::fs::read_link(format!("/proc/{main_pid}/exe"));
+        program.is_ok_and(|path| {
+            path.starts_with("/usr/lib/systemd") && path.file_name().is_some_and(is_helper_name)
+        })
+    };
+    while is_helper() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_helper_name(name: &std::ffi::OsStr) -> bool {
+    name == "systemd" || name == "systemd-executor"
 }
 
 /// `CLOCK_MONOTONIC` in microseconds, the clock of systemd's timestamps.
