@@ -36,7 +36,7 @@ const CLEARANCE: u64 = 64 << 20;
 
 /// Finds `len` bytes that none of the ranges touches, at some distance from them where possible. Searched from the top
 /// of the address space, away from program, heap and the growing side of stacks.
-pub fn find_gap(taken: &mut Vec<Range<u64>>, len: u64) -> Option<u64> {
+pub fn find_gap(taken: &mut [Range<u64>], len: u64) -> Option<u64> {
     taken.sort_by_key(|r| r.start);
     for clearance in [CLEARANCE, 0] {
         let mut upper = TASK_END;
@@ -62,7 +62,7 @@ impl Area {
     ///
     /// # Errors
     /// No such place, or no memory.
-    pub fn map(taken: &mut Vec<Range<u64>>, keep_bytes: u64, drop_bytes: u64) -> Result<Self> {
+    pub fn map(taken: &mut [Range<u64>], keep_bytes: u64, drop_bytes: u64) -> Result<Self> {
         let code = x86_64::code();
         let head = MAGIC.len() as u64 + code.len() as u64;
         let keep_len = (head + keep_bytes).next_multiple_of(PAGE_BYTES);
@@ -171,6 +171,6 @@ mod tests {
 
     #[test]
     fn gap_is_none_when_everything_is_taken() {
-        assert_eq!(find_gap(&mut vec![0..TASK_END], 4096), None);
+        assert_eq!(find_gap(&mut [0..TASK_END; 1], 4096), None);
     }
 }
