@@ -28,7 +28,7 @@ impl Tool {
         }
     }
 
-    /// First line of `--version`.
+    /// Name and version.
     ///
     /// # Errors
     /// The program does not run.
@@ -38,7 +38,8 @@ impl Tool {
             .output()
             .with_context(|| format!("running {}", self.name()))?;
         let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+        let version = text.lines().next().and_then(|line| line.split_whitespace().last()).unwrap_or("?");
+        Ok(format!("{} {version}", self.name()))
     }
 
     /// Dump the process and end it.
