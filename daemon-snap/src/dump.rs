@@ -171,6 +171,9 @@ impl Frozen {
             for (tid, status) in &member.threads {
                 threads.extend(collect_thread(member, *tid, status, &mut filters, &mut blockers)?);
             }
+            if let Some(label) = foreign_label(member.pid) {
+                blockers.add(member.pid, Part::Process, format!("a security label of its own ({label})"));
+            }
             let first = threads.first().map(|outside| &outside.thread.seccomp);
             if let Some(other) = threads.iter().find(|outside| Some(&outside.thread.seccomp) != first) {
                 let kind = "seccomp filters that other threads of its process do not have";
@@ -222,6 +225,16 @@ fn whole(
     };
     let threads = threads.iter().map(|outside| outside.thread.clone()).collect();
     collect_process(member, parent, space, directories, threads)
+}
+
+/// AppArmor profile or SELinux context, when it is not ours: what is restored would have the label of who restores it.
+fn foreign_label(pid: Pid) -> Option<String> {
+    // EINVAL: no security module keeps labels.
+    let label = |pid| proc::read(pid, "attr/current").ok();
+    let theirs = label(pid)?;
+    let own = label(Pid(std::process::id() as i32));
+    let text = String::from_utf8_lossy(&theirs).trim_end_matches(['\0', '\n']).to_owned();
+    (Some(&theirs) != own.as_ref() && !text.is_empty()).then_some(text)
 }
 
 /// The vDSO of the tree. The kernel gives all processes the same one, though at different addresses.
