@@ -125,7 +125,9 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         go,
         user,
         cgroup: request.unit.as_ref().map(|u| u.cgroup.as_fd()),
-        loader: Loader::IoUring,
+        // Not io_uring: when a ring is closed, the kernel notifies the task a moment later (TWA_SIGNAL), and a system call of
+        // the daemon that runs by then returns EINTR without a signal.
+        loader: Loader::Preadv,
         deadline: request.deadline,
     };
     let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
