@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{demo, verify};
+use vm_tests::{bench, demo, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -44,6 +44,24 @@ enum Action {
         #[arg(long)]
         no_skips: bool,
     },
+    /// Dump and restore single processes, beside CRIU.
+    BenchEngine {
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Measured rounds, after one warm-up.
+        #[arg(long, value_name = "N", default_value_t = 9)]
+        rounds: u32,
+        /// Only the subjects whose name contains this.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// Drop the page cache before each restore.
+        #[arg(long)]
+        cold_cache: bool,
+        /// How the runner calls itself inside of new namespaces.
+        #[arg(long, value_name = "ROOT", hide = true)]
+        inside: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,6 +70,10 @@ fn main() -> ExitCode {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
         }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
+        Action::BenchEngine { json, rounds, only, cold_cache, inside } => {
+            let options = bench::Options { json, rounds, only, cold_cache };
+            inside.map_or_else(|| bench::run(&options), |root| bench::run_inside(&root, &options))
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -141,18 +141,18 @@ pub fn prepare(at: u64, entries: &[squeue::Entry], min_fd: i32) -> Result<Ring> 
     })
 }
 
+/// The kernel chooses where a ring is mapped first; it may be moved afterwards.
 fn map_ring(fd: &OwnedFd, at: u64, len: u64, offset: i64) -> Result<()> {
-    let flags = libc::MAP_SHARED | libc::MAP_POPULATE | libc::MAP_FIXED;
-    // SAFETY: replaces pages inside the area that the caller reserved for this and that hold nothing.
-    let got = unsafe {
-        libc::mmap(
-            at as *mut _,
-            len as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags,
-            fd.as_raw_fd(),
-            offset,
-        )
-    };
-    if got as u64 == at { Ok(()) } else { Err(Error::kernel("mapping the io_uring", "ring", Errno::last())) }
+    let failed = || Error::kernel("mapping the io_uring", "ring", Errno::last());
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+    let len = len as usize;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let first = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd.as_raw_fd(), offset) };
+    if first == libc::MAP_FAILED {
+        return Err(failed());
+    }
+    let moving = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: moves the mapping just made onto pages inside the area that the caller reserved for this and that hold nothing.
+    let got = unsafe { libc::mremap(first, len, len, moving, at as *mut libc::c_void) };
+    if got as u64 == at { Ok(()) } else { Err(failed()) }
 }

@@ -155,9 +155,7 @@ fn image_is_for_its_owner_only() {
     assert_eq!(fs::metadata(&image).expect("image").mode() & 0o7777, 0o600);
 }
 
-/// Not met: the kernel lets a thread go on with the registers of an injected call when its tracer is killed.
 #[test]
-#[ignore = "a dumper killed with SIGKILL in the milliseconds of injection takes the tree with it"]
 fn dump_that_is_killed_leaves_the_tree() {
     if missing_need().is_some() {
         return;

@@ -62,6 +62,7 @@ pub fn recipe() -> Result<Recipe> {
             "python3-django",
             "gunicorn",
         ],
+        from_sid: Vec::new(),
         files: vec![
             django("__init__.py", ""),
             django("settings.py", source!("django/settings.py")),

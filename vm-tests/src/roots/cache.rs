@@ -15,6 +15,9 @@ use crate::container::run_in_root;
 
 /// Longest that a setup script may take.
 const SETUP_BOUND: Duration = Duration::from_secs(300);
+/// Unlike those of a release, sid's lists are valid for a week only, which a mirror or a clock may miss.
+const ADD_SID: &str = "--setup-hook=echo 'deb [check-valid-until=no] http://deb.debian.org/debian sid main' \
+                       > \"$1\"/etc/apt/sources.list.d/sid.list";
 
 /// The root that `recipe` describes; built now if it is not there yet. Not to be changed: boot a [`Scratch`].
 ///
@@ -52,9 +55,16 @@ fn lock(path: &Path) -> Result<Flock<File>> {
 }
 
 fn build(recipe: &Recipe, into: &Path) -> Result<()> {
-    let output = Command::new("mmdebstrap")
-        .args(["--variant=minbase", "--mode=root", "--quiet"])
-        .arg(format!("--include={}", recipe.packages.join(",")))
+    let from_sid = recipe.from_sid.iter().map(|package| format!("{package}/sid"));
+    let packages: Vec<String> =
+        recipe.packages.iter().map(|&package| package.to_owned()).chain(from_sid).collect();
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    mmdebstrap.args(["--variant=minbase", "--mode=root", "--quiet"]);
+    if !recipe.from_sid.is_empty() {
+        mmdebstrap.arg(format!("--aptopt=APT::Default-Release \"{}\"", recipe.suite)).arg(ADD_SID);
+    }
+    let output = mmdebstrap
+        .arg(format!("--include={}", packages.join(",")))
         .arg(recipe.suite)
         .arg(into)
         .stdin(Stdio::null())

@@ -37,6 +37,8 @@ pub struct Recipe {
     pub suite: &'static str,
     /// Packages on top of the essential ones.
     pub packages: Vec<&'static str>,
+    /// Packages of Debian's sid, where the suite's own do not do; what they need may come from there too.
+    pub from_sid: Vec<&'static str>,
     /// Files.
     pub files: Vec<RootFile>,
     /// Shell script that runs in the root, as root, at the end.
@@ -55,6 +57,9 @@ impl Recipe {
         part(self.suite.as_bytes());
         part(self.packages.join(",").as_bytes());
         part(self.setup.as_bytes());
+        if !self.from_sid.is_empty() {
+            part(self.from_sid.join(",").as_bytes());
+        }
         for file in &self.files {
             part(file.path.as_bytes());
             part(&file.mode.to_le_bytes());
@@ -71,7 +76,7 @@ mod tests {
 
     fn recipe() -> Recipe {
         let files = vec![RootFile::text("/a", "b")];
-        Recipe { name: "n", suite: "trixie", packages: vec!["p"], files, setup: "true" }
+        Recipe { name: "n", suite: "trixie", packages: vec!["p"], from_sid: Vec::new(), files, setup: "true" }
     }
 
     #[test]
@@ -79,11 +84,12 @@ mod tests {
         let key = recipe().key();
         assert!(key.starts_with("n-"));
         assert_eq!(key, recipe().key());
-        let mut changed = [recipe(), recipe(), recipe(), recipe()];
+        let mut changed = [recipe(), recipe(), recipe(), recipe(), recipe()];
         changed[0].suite = "sid";
         changed[1].packages.push("q");
         changed[2].files[0] = RootFile::program("/a", b"b".as_slice());
         changed[3].setup = "false";
+        changed[4].from_sid.push("q");
         for other in changed {
             assert_ne!(other.key(), key);
         }

@@ -44,7 +44,7 @@ impl Language {
             Language::C => ("toolchain-c", vec!["gcc", "libc6-dev"]),
             Language::Go => ("toolchain-go", vec!["golang-go"]),
         };
-        Recipe { name, suite: "trixie", packages, files: Vec::new(), setup: "true" }
+        Recipe { name, suite: "trixie", packages, from_sid: Vec::new(), files: Vec::new(), setup: "true" }
     }
 }
 

@@ -65,6 +65,7 @@ fn recipe() -> Result<Recipe> {
         name: "scenario",
         suite: "trixie",
         packages: vec!["systemd", "systemd-sysv", "dbus", "procps", "iproute2", "nginx", "redis-server"],
+        from_sid: Vec::new(),
         files: vec![
             RootFile::program("/usr/local/bin/counter", counter),
             RootFile::text(
