@@ -12,7 +12,7 @@ use crate::collect::{
 use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
 use crate::freeze::{Running, Stopped};
-use crate::inspect::{Member, inspect_members, inspect_tree};
+use crate::inspect::{Member, inspect_members, inspect_sandbox, inspect_tree};
 use crate::state::{ClocksV1, Pid, ProcessV1, TreeV1, VdsoV1};
 use crate::sys::{proc, vmread};
 use nix::time::{ClockId, clock_gettime};
@@ -154,6 +154,7 @@ impl Frozen {
         if members.is_empty() {
             return Err(Error::Refused(blockers.into_list()));
         }
+        inspect_sandbox(members)?;
         let spaces = inspect_tree(members, options, &mut blockers)?;
         let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
         mark("tree");

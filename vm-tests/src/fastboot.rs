@@ -54,6 +54,9 @@ pub struct SnapshotUnit {
 /// What `fastboot status --json` prints.
 #[derive(Debug, Clone, Deserialize)]
 pub struct StatusReport {
+    /// Why this boot looked at no image at all.
+    #[serde(default)]
+    pub error: Option<String>,
     /// One per unit with an image.
     pub units: Vec<StatusUnit>,
 }

@@ -6,10 +6,10 @@
 use super::common::{StoreArgs, ms, table};
 use anyhow::Context as _;
 use daemon_snap::unit::Systemd;
-use image_store::{Catalogue, ReasonCode};
+use image_store::{Catalogue, ErrorKind, ReasonCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::io::ErrorKind;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ pub struct Args {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct BootStatus {
     boot_id: String,
+    /// Why this boot looked at no image at all: the catalogue could not be used.
+    #[serde(default)]
+    error: Option<String>,
     units: Vec<UnitStatus>,
 }
 
@@ -53,6 +56,8 @@ struct UnitStatus {
 /// The part of the generator's record that is needed here.
 #[derive(Debug, Deserialize)]
 struct GeneratorRecord {
+    #[serde(default)]
+    error: Option<String>,
     units: Vec<GeneratorUnit>,
 }
 
@@ -67,7 +72,13 @@ struct GeneratorUnit {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let boot_id = std::fs::read_to_string(BOOT_ID_FILE).context(BOOT_ID_FILE)?.trim().replace('-', "");
     let generator: Option<GeneratorRecord> = read(GENERATOR_FILE)?;
-    let catalogue = args.store.open().load()?;
+    // A catalogue that is damaged ends in cold starts, and to say so is what this command is for.
+    let (catalogue, damage) = match args.store.open().load() {
+        Ok(catalogue) => (catalogue, None),
+        Err(error) if error.kind() == ErrorKind::Io => return Err(error.into()),
+        Err(error) => (Catalogue::default(), Some(error.to_string())),
+    };
+    let error = generator.as_ref().and_then(|record| record.error.clone()).or(damage);
     let armed = generator.iter().flat_map(|record| &record.units).map(|unit| unit.unit.as_str());
     let mut names: Vec<&str> = catalogue.units().into_iter().chain(armed).collect();
     names.sort_unstable();
@@ -80,10 +91,15 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     units.sort_by(|a, b| a.unit.cmp(&b.unit));
     if args.store.json {
-        println!("{}", serde_json::to_string(&BootStatus { boot_id, units })?);
-    } else if units.is_empty() {
-        println!("there are no images");
-    } else {
+        println!("{}", serde_json::to_string(&BootStatus { boot_id, error, units })?);
+        return Ok(0);
+    }
+    match &error {
+        Some(error) => println!("{error}; services start cold"),
+        None if units.is_empty() => println!("there are no images"),
+        None => {}
+    }
+    if !units.is_empty() {
         print(units);
     }
     Ok(0)
@@ -158,7 +174,7 @@ fn print(units: Vec<UnitStatus>) {
 fn read<T: DeserializeOwned>(path: &str) -> anyhow::Result<Option<T>> {
     match std::fs::read(Path::new(path)) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).context(path.to_owned())?)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).context(path.to_owned()),
     }
 }

@@ -4,10 +4,11 @@
 use crate::collect::{Blockers, CollectOptions};
 use crate::error::{Error, Part, Result};
 use crate::freeze::Stopped;
-use crate::state::{Pid, RawPath};
+use crate::state::{Pid, RawPath, TargetFd};
 use crate::sys::kcmp::{self, Resource};
 use crate::sys::proc::{self, Stat, Status};
 use crate::sys::{netns, pidfd};
+use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -66,6 +67,29 @@ pub(crate) fn inspect_members(stopped: &Stopped) -> Result<Vec<Member>> {
         })
     };
     stopped.processes().into_iter().map(member).collect()
+}
+
+/// Whether we ourselves may look: a container's seccomp filter may forbid it, and then nothing can be said of any tree.
+///
+/// # Errors
+/// [`Error::Refused`] for each process when not.
+pub(crate) fn inspect_sandbox(members: &[Member]) -> Result<()> {
+    let own = Pid(std::process::id() as i32);
+    if Status::of(own, own)?.seccomp_filters == 0 {
+        return Ok(());
+    }
+    let pidfd = pidfd::open(own).map_err(|e| Error::kernel("pidfd_open", "own process", e))?;
+    match pidfd::get_fd(pidfd.as_fd(), TargetFd(pidfd.as_raw_fd())) {
+        Err(Errno::EPERM | Errno::ENOSYS) => {
+            let kind = "descriptors that cannot be read: the seccomp filter that fastboot itself runs under forbids \
+                        pidfd_getfd(2)";
+            let mut blockers = Blockers::default();
+            members.iter().for_each(|member| blockers.add(member.pid, Part::Process, kind));
+            Err(Error::Refused(blockers.into_list()))
+        }
+        // Anything else belongs to the descriptor that it happens with.
+        _ => Ok(()),
+    }
 }
 
 /// Gathers what forbids a dump of the tree as a whole.

@@ -47,9 +47,13 @@ pub(super) fn missing(lab: &Lab) -> Result<()> {
 }
 
 pub(super) fn damaged_catalogue(lab: &Lab) -> Result<()> {
-    all_are_cold(lab, "catalogue", &BootOptions::default(), &[], |site| {
-        site.scratch.write(&format!("{}/catalogue.json", fastboot::STORE_DIR), "{\"format\": 1, \"gen", 0o600)
-    })
+    let (mut site, taken) = lab.site_with_images("catalogue")?;
+    site.scratch.write(&format!("{}/catalogue.json", fastboot::STORE_DIR), "{\"format\": 1, \"gen", 0o600)?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Cold(&[]))?;
+    let error = fastboot::status(&running)?.error.unwrap_or_default();
+    ensure!(error.contains("catalogue.json is damaged"), "fastboot status says {error:?}");
+    running.poweroff()
 }
 
 pub(super) fn another_machine(lab: &Lab) -> Result<()> {

@@ -40,6 +40,10 @@ const SCENARIOS: &[Scenario] = &[
         name: "a container's seccomp filter is met with refusals by name",
         run: storing::container_filter,
     },
+    Scenario {
+        name: "images are restored under a container's seccomp filter",
+        run: storing::images_under_filter,
+    },
     Scenario { name: "an initd that is masked ends in cold starts", run: service_failures::initd_masked },
     Scenario {
         name: "an initd whose binary is gone ends in cold starts",

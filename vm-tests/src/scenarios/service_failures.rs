@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::site::{COUNTER, Expected, Lab, SERVICES, Site, require};
 use crate::client::first_answer;
-use crate::container::BootOptions;
+use crate::container::{BootOptions, wait_until};
 use crate::service::Taken;
 
 /// Point in the middle of a restore, as fastboot names it.
@@ -44,9 +44,12 @@ pub(super) fn initd_killed(lab: &Lab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("initd-killed")?;
     set_fault(&site, &format!("{MID_RESTORE}:sleep=30000"))?;
     let running = site.start(&BootOptions::default())?;
-    running.wait_unit(INITD, "active", HANGING_BOUND, |unit| unit.main_pid != 0)?;
-    // Every restore hangs by now or soon: whenever initd dies, it is before one is done.
-    std::thread::sleep(Duration::from_millis(300));
+    // A worker for each service, or processes that it has made: every restore hangs halfway.
+    wait_until("a worker for each service", HANGING_BOUND, || {
+        let workers = running.run(&["pgrep", "--exact", "fastboot-worker"])?.stdout;
+        Ok((workers.lines().count() >= SERVICES.len()).then_some(()))
+    })
+    .with_context(|| running.journal(INITD, 20))?;
     running.run(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", INITD])?.success()?;
     for service in SERVICES {
         running
@@ -54,7 +57,7 @@ pub(super) fn initd_killed(lab: &Lab) -> Result<()> {
             .with_context(|| running.journal(service.unit, 20))?;
     }
     running.wait_booted(HANGING_BOUND)?;
-    require(&running, &taken, |_| Expected::Cold(&[]))?;
+    require(&running, &taken, |_| Expected::Cold(&["initd-unavailable"]))?;
     require_single_lives(&running, &taken)?;
     running.poweroff()
 }

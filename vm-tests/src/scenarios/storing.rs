@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{COUNTER, Lab, REDIS, SERVICES};
+use super::site::{Expected, Lab, SERVICES, require};
 use crate::container::BootOptions;
 use crate::fastboot::{self, STORE_DIR};
 use crate::service::{Taken, snapshot_while_driving};
@@ -24,7 +24,7 @@ pub(super) fn no_images(lab: &Lab) -> Result<()> {
 
 /// A file system for the store that holds less than the smallest image.
 fn small_store() -> String {
-    format!("--tmpfs={STORE_DIR}:size=128k,mode=0700")
+    format!("--tmpfs={STORE_DIR}:size=32k,mode=0700")
 }
 
 pub(super) fn full_disk(lab: &Lab) -> Result<()> {
@@ -50,19 +50,29 @@ pub(super) fn full_disk(lab: &Lab) -> Result<()> {
     running.poweroff()
 }
 
-/// In a container with a filter of its own, a unit that has filters too is refused; one that has none may be taken.
+/// In a container whose filter forbids looking into processes, every unit is refused and runs on.
 pub(super) fn container_filter(lab: &Lab) -> Result<()> {
     let mut site = lab.site("filter")?;
     let running = site.boot_with(&BootOptions { container_filter: true, ..BootOptions::default() })?;
-    let before = Taken::observe(&running, REDIS)?;
-    let report = fastboot::snapshot(&running, &[REDIS.unit, COUNTER.unit], &["--no-restart"])?;
-    let redis = report.unit(REDIS.unit).context("no report of redis")?;
-    ensure!(redis.outcome == "refused", "redis was {}: {:?}", redis.outcome, redis.reasons);
-    let named = redis.reasons.iter().any(|reason| reason.to_lowercase().contains("seccomp"));
-    ensure!(named, "no reason names the seccomp filter: {:?}", redis.reasons);
-    before.state.require_kept(&REDIS.observe(&running)?).context("redis after the refusal")?;
-    running.poweroff()?;
+    let before = SERVICES.iter().map(|&service| Taken::observe(&running, service));
+    let before = before.collect::<Result<Vec<_>>>()?;
+    let report = fastboot::snapshot(&running, &SERVICES.map(|service| service.unit), &["--no-restart"])?;
+    ensure!(report.exit_code == Some(3), "the exit code is {:?} and not 3", report.exit_code);
+    for unit in &report.units {
+        ensure!(unit.outcome == "refused", "{} was {}: {:?}", unit.unit, unit.outcome, unit.reasons);
+        let named = unit.reasons.iter().any(|reason| reason.contains("seccomp filter"));
+        ensure!(named, "{}: no reason names the seccomp filter: {:?}", unit.unit, unit.reasons);
+    }
+    for before in &before {
+        let now = before.service.observe(&running)?;
+        before.state.require_kept(&now).context("after the refusal").context(before.service.unit)?;
+    }
+    running.poweroff()
+}
 
+pub(super) fn images_under_filter(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("under-filter")?;
     let running = site.boot_with(&BootOptions { container_filter: true, ..BootOptions::default() })?;
+    require(&running, &taken, |_| Expected::Restored)?;
     running.poweroff()
 }
