@@ -100,6 +100,8 @@ impl StatusFile {
     /// # Errors
     /// When it cannot be written; the entries are kept for the next time.
     pub fn enter(&self, units: impl IntoIterator<Item = UnitStatus>) -> io::Result<()> {
+        // Before the lock: the iterator may ask this file who is in it.
+        let units: Vec<UnitStatus> = units.into_iter().collect();
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         for unit in units {
             status.units.retain(|other| other.unit != unit.unit);
@@ -144,5 +146,20 @@ mod tests {
         assert_eq!(value["units"][1]["reason_code"], "file-changed");
         assert_eq!(value["units"][1]["reason"], "/etc/x changed");
         assert!(!StatusFile::open(dir.path(), "other boot").has("a.service"));
+    }
+
+    /// A restore daemon that was started after another had died stood still here, and with it every later start.
+    #[test]
+    fn regression_units_that_are_entered_may_depend_on_who_is_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let file = StatusFile::open(&path, "boot");
+            let names = ["a.service", "b.service"].into_iter().filter(|name| !file.has(name));
+            let cold = names.map(|name| UnitStatus::cold(name, ReasonCode::InitdUnavailable, ""));
+            done.send(file.enter(cold).is_ok() && file.has("b.service")).unwrap();
+        });
+        assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(20)), Ok(true));
     }
 }
