@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::site::{COUNTER, Expected, Lab, SERVICES, Site, require};
 use crate::client::first_answer;
 use crate::container::{BootOptions, wait_until};
-use crate::service::Taken;
+use crate::service::{self, Taken};
 
 /// Point in the middle of a restore, as fastboot names it.
 const MID_RESTORE: &str = "worker.mid";
@@ -44,9 +44,10 @@ pub(super) fn initd_killed(lab: &Lab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("initd-killed")?;
     set_fault(&site, &format!("{MID_RESTORE}:sleep=30000"))?;
     let running = site.start(&BootOptions::default())?;
-    // A worker for each service, or processes that it has made: every restore hangs halfway.
+    // Every restore hangs by then or soon. Processes that a worker has made have its name and another parent.
+    let find_workers = "pgrep --exact fastboot-worker --parent \"$(pgrep --exact fastboot-zygote)\"";
     wait_until("a worker for each service", HANGING_BOUND, || {
-        let workers = running.run(&["pgrep", "--exact", "fastboot-worker"])?.stdout;
+        let workers = running.run(&["/bin/sh", "-c", find_workers])?.stdout;
         Ok((workers.lines().count() >= SERVICES.len()).then_some(()))
     })
     .with_context(|| running.journal(INITD, 20))?;
@@ -59,6 +60,13 @@ pub(super) fn initd_killed(lab: &Lab) -> Result<()> {
     running.wait_booted(HANGING_BOUND)?;
     require(&running, &taken, |_| Expected::Cold(&["initd-unavailable"]))?;
     require_single_lives(&running, &taken)?;
+    // The socket starts initd again, and that one answers later starts at once.
+    for taken in &taken {
+        service::restart(&running, taken).with_context(|| taken.service.unit.to_owned())?;
+    }
+    running.wait_active(INITD, HANGING_BOUND)?;
+    let journal = running.run(&["journalctl", "--boot", "--no-pager"])?.success()?;
+    ensure!(!journal.contains("did not answer in time"), "{}", running.journal(INITD, 20));
     running.poweroff()
 }
 
