@@ -1,5 +1,6 @@
 //! `vm-tests`: the demo, the one command that checks everything, and the benches.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -64,8 +65,14 @@ enum Action {
     },
 }
 
+/// The command line without the `--` that `cargo demo -- --json FILE` leaves behind the subcommand: the aliases end in a
+/// subcommand, so cargo passes the separator on, and clap would take what follows for positional arguments.
+fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    arguments.enumerate().filter(|(at, word)| !(*at == 2 && word == "--")).map(|(_, word)| word).collect()
+}
+
 fn main() -> ExitCode {
-    let done: Result<bool> = match Arguments::parse().command {
+    let done: Result<bool> = match Arguments::parse_from(without_separator(std::env::args_os())).command {
         Action::Demo { json, keep, quick, cold_only } => {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
         }
@@ -81,6 +88,25 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("vm-tests: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Action {
+        Arguments::parse_from(without_separator(line.iter().map(OsString::from))).command
+    }
+
+    #[test]
+    fn options_are_read_with_and_without_a_separator() {
+        for line in
+            [&["vm-tests", "demo", "--json", "figures"][..], &["vm-tests", "demo", "--", "--json", "figures"]]
+        {
+            let Action::Demo { json, .. } = parse(line) else { panic!("{line:?} is not the demo") };
+            assert_eq!(json.as_deref(), Some("figures".as_ref()));
         }
     }
 }
