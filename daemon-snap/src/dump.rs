@@ -3,6 +3,7 @@
 //! Until all blockers are known nothing of the tree is touched. Whatever fails afterwards, the tree runs on: registers and
 //! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
 
+use crate::bus::BusAccess;
 pub use crate::collect::{ActivationSocket, CollectOptions, PageSink};
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread,
@@ -109,6 +110,10 @@ impl Frozen {
     /// [`Error::Refused`] with all blockers, before anything has been written; others when reading or writing fails. The
     /// tree is as before and still frozen.
     pub fn collect(&mut self, sink: &mut dyn PageSink, options: &CollectOptions) -> Result<TreeV1> {
+        if matches!(options.bus, BusAccess::Looked) {
+            let message = "bus connections were to be looked at, not recorded".into();
+            return Err(Error::Internal { step: "collect", message });
+        }
         let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
         mark("frozen");
         let members = inspect_members(&self.stopped)?;

@@ -124,6 +124,11 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                     check(peer.is_some_and(mutual), "a socket pair of one")?;
                 }
             }
+            FileKindV1::Bus(connection) => {
+                let connector = tree.processes.iter().any(|process| process.pid == connection.connector);
+                check(connector, "a bus connection of nobody")?;
+                check(is_path(&connection.address), "a bus at what is not a path")?;
+            }
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)
             | FileKindV1::SignalFd { .. }

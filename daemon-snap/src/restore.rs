@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
 use crate::rebuild::process::{Builder, find_vdso};
-use crate::rebuild::{files, inode, namespaces, plan, volatile};
+use crate::rebuild::{bus, files, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
 use crate::tape::{Loader, Record, RecordKind, Step};
@@ -157,6 +157,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     };
     watch.until_ready()?;
     files::rebuild_owners(&desk, tree)?;
+    bus::introduce(&desk, tree, request.deadline)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
         nursery.close()?;

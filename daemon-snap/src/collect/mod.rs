@@ -1,6 +1,7 @@
 //! Live → state: a file per kernel object kind. Prefers reading from outside; injects system calls only for what has no
 //! other way. Knows `state` and `sys`, never `rebuild`.
 
+mod bus;
 mod epoll;
 mod eventfd;
 mod file;
@@ -33,6 +34,7 @@ pub(crate) use seccomp::Filters;
 pub(crate) use thread::{OutsideThread, collect_thread};
 pub(crate) use volatile::collect_volatile_files;
 
+use crate::bus::BusAccess;
 use crate::error::{Blocker, Error, Part, Result};
 use crate::state::Pid;
 use std::path::PathBuf;
@@ -63,6 +65,8 @@ pub struct CollectOptions {
     pub volatile_roots: Vec<PathBuf>,
     /// Sockets that systemd holds too.
     pub activation: Vec<ActivationSocket>,
+    /// Connections to the system bus.
+    pub bus: BusAccess,
 }
 
 /// A socket that systemd passes as `LISTEN_FDS`.

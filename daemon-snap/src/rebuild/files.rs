@@ -1,7 +1,7 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{epoll, events, inet, inode, pipe, unix};
+use super::{bus, epoll, events, inet, inode, pipe, unix};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
@@ -42,6 +42,7 @@ pub fn rebuild_files(
             FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
             FileKindV1::Rebind(what) => rebind(what, unit)?,
+            FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };
         if !matches!(file.kind, FileKindV1::Inode { .. } | FileKindV1::Rebind(RebindV1::JournalStream { .. }))
         {

@@ -106,6 +106,7 @@ impl Builder<'_> {
         }
         self.create(after_setsid, None)?;
         self.join_group(process, *group)?;
+        super::bus::connect_own(self.desk, self.tree, process)?;
         self.place_descriptors(&process.fds)?;
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));

@@ -1,6 +1,6 @@
 //! Open file descriptions and the objects behind them.
 
-use super::{FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1};
+use super::{BusConnectionV1, FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1};
 use serde::{Deserialize, Serialize};
 
 /// An open file description; several descriptors of several processes may refer to it.
@@ -55,6 +55,7 @@ pub enum FileKindV1 {
     Inet(InetSocketV1),
     /// Attached to today's object, not to yesterday's.
     Rebind(RebindV1),
+    Bus(BusConnectionV1),
 }
 
 /// Ends that belong to the new boot.

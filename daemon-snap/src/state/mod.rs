@@ -3,6 +3,7 @@
 //! A shared kernel object has one entry in one table of [`TreeV1`]; users hold its id.
 //! What may not live here: anything that reads or changes the running system.
 
+mod bus;
 mod file;
 mod ids;
 mod memory;
@@ -12,6 +13,7 @@ mod socket;
 pub mod testing;
 mod thread;
 
+pub use bus::*;
 pub use file::*;
 pub use ids::*;
 pub use memory::*;

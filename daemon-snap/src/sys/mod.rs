@@ -1,5 +1,6 @@
 //! System calls, typed in and `Result` out: no policy, no logging. The only place beside `tape/` with unsafe code.
 
+pub mod dbus;
 pub mod fdquery;
 pub mod fork;
 pub mod inject;
