@@ -17,4 +17,5 @@ pub mod roots;
 pub mod scenarios;
 pub mod service;
 pub mod stats;
+pub mod units;
 pub mod verify;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, dbus, demo, verify};
+use vm_tests::{bench, dbus, demo, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -36,6 +36,11 @@ enum Action {
     /// Services on the system bus: recorded, restored, watched, under both buses.
     Dbus {
         /// Only this bus: dbus-daemon or dbus-broker.
+        only: Option<String>,
+    },
+    /// One unit for each feature of systemd, restored.
+    Units {
+        /// Only the units whose name contains this.
         only: Option<String>,
     },
     /// Check everything: format, lints, unit and engine tests, containers.
@@ -82,6 +87,9 @@ fn main() -> ExitCode {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
         }
         Action::Dbus { only } => dbus::run(only.as_deref()).map(|checks| checks.failures().next().is_none()),
+        Action::Units { only } => {
+            units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
+        }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
         Action::BenchEngine { json, rounds, only, cold_cache, inside } => {
             let options = bench::Options { json, rounds, only, cold_cache };
