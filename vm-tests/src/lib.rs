@@ -13,6 +13,7 @@ pub mod dbus;
 pub mod demo;
 pub mod fastboot;
 pub mod host;
+pub mod package;
 pub mod roots;
 pub mod scenarios;
 pub mod service;
