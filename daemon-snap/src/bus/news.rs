@@ -76,6 +76,7 @@ mod tests {
         };
         let connection = BusConnectionV1 {
             address: b"/run/dbus/system_bus_socket".to_vec(),
+            own_address: Vec::new(),
             unique_name: ":1.5".into(),
             connector: Pid(7),
             uid: 0,

@@ -34,20 +34,31 @@ fn at_rest(file: &Description, fd: BorrowedFd<'_>) -> Found<()> {
 pub(super) fn look(
     file: &Description,
     fd: BorrowedFd<'_>,
-    address: Vec<u8>,
+    [address, own_address]: [&[u8]; 2],
     options: Vec<SocketOptionV1>,
 ) -> Found<BusConnectionV1> {
     at_rest(file, fd)?;
     let (unique_name, connector) = (String::new(), file.pid);
     let (rules, names, others) = (Vec::new(), Vec::new(), Vec::new());
-    Ok(BusConnectionV1 { address, unique_name, connector, uid: 0, rules, names, others, options })
+    let (address, own_address) = (address.to_vec(), own_address.to_vec());
+    Ok(BusConnectionV1 {
+        address,
+        own_address,
+        unique_name,
+        connector,
+        uid: 0,
+        rules,
+        names,
+        others,
+        options,
+    })
 }
 
 /// Everything about one connection. `tree`: processes that have descriptors.
 pub(super) fn collect(
     file: &Description,
     fd: BorrowedFd<'_>,
-    address: Vec<u8>,
+    [address, own_address]: [&[u8]; 2],
     options: Vec<SocketOptionV1>,
     tree: &HashSet<Pid>,
     watch: &BusWatch,
@@ -78,7 +89,8 @@ pub(super) fn collect(
     let of_tree = credentials.pid.map(Pid).filter(|pid| tree.contains(pid));
     let others = watch.owners()?.into_iter().filter(|(_, owner)| *owner != unique_name).collect();
     Ok(BusConnectionV1 {
-        address,
+        address: address.to_vec(),
+        own_address: own_address.to_vec(),
         unique_name,
         connector: of_tree.unwrap_or(file.pid),
         uid: credentials.uid,

@@ -96,16 +96,16 @@ impl<'a> UnixSockets<'a> {
         fd: BorrowedFd<'_>,
         address: &[u8],
     ) -> Found<BusConnectionV1> {
-        if !address.is_empty() {
-            return refused("a bound unix socket connected to the system bus");
+        if address.first().is_some_and(|&first| first != 0) {
+            return refused("a unix socket bound to a path and connected to the system bus");
         }
         let kind = (libc::AF_UNIX, libc::SOCK_STREAM, 0);
         let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
         match &self.options.bus {
             BusAccess::Watched(watch) => {
-                bus::collect(file, fd, SYSTEM_BUS.to_vec(), options, &self.processes, watch)
+                bus::collect(file, fd, [SYSTEM_BUS, address], options, &self.processes, watch)
             }
-            _ => bus::look(file, fd, SYSTEM_BUS.to_vec(), options),
+            _ => bus::look(file, fd, [SYSTEM_BUS, address], options),
         }
     }
 

@@ -44,6 +44,11 @@ pub fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedF
         sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value)
             .map_err(|e| Error::kernel("setsockopt", format!("open file {id} name {}", option.name), e))?;
     }
+    if !connection.own_address.is_empty() {
+        // Only abstract names are recorded; nobody else has a name of this kind, it has random parts.
+        sys::rebuild::bind(fd.as_fd(), &super::unix::sockaddr(&connection.own_address))
+            .map_err(|e| Error::kernel("bind", id, e))?;
+    }
     Ok(fd)
 }
 

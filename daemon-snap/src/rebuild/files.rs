@@ -4,7 +4,7 @@ use super::desk::Desk;
 use super::{bus, epoll, events, inet, inode, pipe, unix};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
-use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
+use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
 use crate::sys;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
@@ -44,8 +44,10 @@ pub fn rebuild_files(
             FileKindV1::Rebind(what) => rebind(what, unit)?,
             FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };
-        if !matches!(file.kind, FileKindV1::Inode { .. } | FileKindV1::Rebind(RebindV1::JournalStream { .. }))
-        {
+        if !matches!(
+            file.kind,
+            FileKindV1::Inode { .. } | FileKindV1::Rebind(RebindV1::JournalStream { .. } | RebindV1::Init)
+        ) {
             set_status_flags(&fd, file)?;
         }
         desk.put_file(file.id, fd)?;
@@ -120,6 +122,7 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             let fd = fd.ok_or_else(|| Error::Corrupt(format!("standard descriptor {stdio}")))?;
             fd.try_clone().map_err(|e| Error::io("dup", "standard output", &e))
         }
+        RebindV1::Init => sys::pidfd::open(Pid(1)).map_err(|e| Error::kernel("pidfd_open", "PID 1", e)),
         RebindV1::Activation { address, name, .. } => {
             let matches =
                 |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).is_ok_and(|got| got == *address);

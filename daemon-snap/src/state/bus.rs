@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct BusConnectionV1 {
     /// Path of the bus's socket, as getpeername(2) gives it.
     pub address: Vec<u8>,
+    /// Own address, as in [`super::UnixSocketV1::address`]: sd-bus binds its end to a name that tells who it is.
+    pub own_address: Vec<u8>,
     /// `:1.42`; the bus gives another one next time.
     pub unique_name: String,
     /// The process that the bus shall see on the other end.

@@ -63,6 +63,8 @@ pub enum FileKindV1 {
 pub enum RebindV1 {
     /// A stream to journald that systemd made for stdout or stderr: the shim's own descriptor 1 or 2 takes its place.
     JournalStream { stdio: i32 },
+    /// A pidfd of PID 1, which is systemd in every boot.
+    Init,
     /// A socket that systemd holds too and passes as `LISTEN_FDS`; matched by address.
     Activation { address: Vec<u8>, socket_type: i32, name: Option<String> },
 }

@@ -3,13 +3,15 @@
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 
-/// `--unit UNIT [--argv0] [--no-notify] -- PROGRAM [ARGUMENT…]`
+/// `--unit UNIT [--argv0] [--no-notify] [--say-ready] -- PROGRAM [ARGUMENT…]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShimArguments {
     /// Unit that we stand in for.
     pub unit: String,
     /// The unit had no `NOTIFY_SOCKET` before us, and must not find one.
     pub hides_notify_socket: bool,
+    /// systemd waits for a word that the service itself does not send: say it before a cold start.
+    pub says_ready: bool,
     /// Program as written in the unit file.
     pub program: CString,
     /// Its arguments, `argv[0]` included.
@@ -24,13 +26,14 @@ impl ShimArguments {
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<ShimArguments, String> {
         let mut words = words.into_iter().skip(1);
         let mut unit = None;
-        let (mut has_argv0, mut hides_notify_socket) = (false, false);
+        let (mut has_argv0, mut hides_notify_socket, mut says_ready) = (false, false, false);
         loop {
             let word = words.next().ok_or("no program is given")?;
             match word.to_str() {
                 Some("--unit") => unit = words.next().and_then(|name| name.into_string().ok()),
                 Some("--argv0") => has_argv0 = true,
                 Some("--no-notify") => hides_notify_socket = true,
+                Some("--say-ready") => says_ready = true,
                 Some("--") => break,
                 _ => return Err(format!("unknown option {}", word.to_string_lossy())),
             }
@@ -43,7 +46,7 @@ impl ShimArguments {
             argv.remove(0);
         }
         let unit = unit.filter(|unit| !unit.is_empty()).ok_or("no unit is given")?;
-        Ok(ShimArguments { unit, hides_notify_socket, program, argv })
+        Ok(ShimArguments { unit, hides_notify_socket, says_ready, program, argv })
     }
 }
 

@@ -25,7 +25,7 @@ pub fn main() -> i32 {
         Ok(arguments) => arguments,
         Err(error) => {
             cold::say(&format!(
-                "{error}\nusage: fastboot-exec --unit UNIT [--argv0] [--no-notify] -- PROGRAM [ARGUMENT…]"
+                "{error}\nusage: fastboot-exec --unit UNIT [--argv0] [--no-notify] [--say-ready] -- PROGRAM [ARGUMENT…]"
             ));
             return EXIT_USAGE;
         }

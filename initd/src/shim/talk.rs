@@ -47,6 +47,7 @@ pub fn ask(arguments: &ShimArguments) -> Result<(), Cold> {
         match answer {
             Ok(Answer::Cold { .. }) => return Err(Cold::Told),
             Ok(Answer::Restored { main_pid, send_main_pid, send_ready }) => {
+                let send_ready = send_ready || arguments.says_ready;
                 let told = match send_main_pid || send_ready {
                     true => notify::tell(main_pid, send_ready).map(Some),
                     false => Ok(None),

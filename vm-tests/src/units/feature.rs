@@ -92,7 +92,7 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             let uid = sh(&format!("stat -c %u /proc/{main_pid}"))?;
             let number: u32 = uid.parse().with_context(|| format!("reading {uid:?}"))?;
             ensure!((61184..=65519).contains(&number), "its user is {number}");
-            equal(sh("stat -L -c %u /var/lib/private/dynamic-user")?, &uid)
+            equal(sh(&format!("nsenter -t {main_pid} -m stat -c %u /var/lib/dynamic-user/count"))?, &uid)
         }
         "credential" => equal(
             sh(&format!("cat /proc/{main_pid}/root/run/credentials/credential.service/word"))?,
