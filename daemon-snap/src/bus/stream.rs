@@ -98,7 +98,7 @@ impl<F: AsFd> BusStream<F> {
     pub fn any_reply(&mut self, serial: u32, what: &str) -> Result<(Message, Vec<Message>)> {
         let mut before = Vec::new();
         loop {
-            let Some(message) = self.next()? else {
+            let Some(message) = self.message()? else {
                 return Err(refused(format!("{what}: the bus does not answer")));
             };
             match answers(&message) {
@@ -124,7 +124,7 @@ impl<F: AsFd> BusStream<F> {
     ///
     /// # Errors
     /// The connection is gone, or what comes is no message.
-    pub fn next(&mut self) -> Result<Option<Message>> {
+    pub fn message(&mut self) -> Result<Option<Message>> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
@@ -138,12 +138,12 @@ impl<F: AsFd> BusStream<F> {
     /// The next message if it is there already, whole or in part.
     ///
     /// # Errors
-    /// As [`Self::next`].
-    pub fn next_at_hand(&mut self) -> Result<Option<Message>> {
+    /// As [`Self::message`].
+    pub fn message_at_hand(&mut self) -> Result<Option<Message>> {
         let at_hand = sys::fdquery::poll_now(self.fd.as_fd(), libc::POLLIN);
         let at_hand = at_hand.map_err(|e| Error::kernel("poll", "bus", e))? & libc::POLLIN != 0;
         match at_hand || !self.unread.is_empty() {
-            true => self.next(),
+            true => self.message(),
             false => Ok(None),
         }
     }

@@ -55,7 +55,7 @@ impl BusWatch {
         let listener = std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 ears.until(Instant::now() + BREATH);
-                match ears.next() {
+                match ears.message() {
                     Ok(Some(message)) => lock(&heard).see(&message),
                     Ok(None) => {}
                     Err(error) => {

@@ -117,7 +117,7 @@ fn own_name(file: &Description, fd: BorrowedFd<'_>) -> Result<Option<String>> {
         if let Some(len) = message_len(&bytes)?.filter(|len| *len <= bytes.len()) {
             let message = dbus::message_from(bytes[..len].to_vec())
                 .map_err(|e| Error::Internal { step: "asking the bus", message: e.to_string() })?;
-            if !answers(&message).is_some_and(|(serial, _)| serial == OUR_SERIAL) {
+            if answers(&message).is_none_or(|(serial, _)| serial != OUR_SERIAL) {
                 return Ok(None);
             }
             let mut taken = vec![0; len];

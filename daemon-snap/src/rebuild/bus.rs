@@ -198,7 +198,7 @@ impl Entry<'_> {
 
     /// Takes along what has arrived by now, so that the order stays.
     fn catch_up(&mut self) -> Result<()> {
-        while let Some(message) = self.stream.next_at_hand()? {
+        while let Some(message) = self.stream.message_at_hand()? {
             self.keep(vec![message]);
         }
         Ok(())
