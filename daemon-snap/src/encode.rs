@@ -147,6 +147,7 @@ fn check_inodes(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
             }
             InodeKindV1::Memfd { name, .. } => check(!name.contains(&0), "a memfd name with NUL")?,
             InodeKindV1::SharedAnon => {}
+            InodeKindV1::Segment(segment) => check(segment.id >= 0 && inode.len_bytes > 0, "an empty segment")?,
         }
         check(inode.len_bytes <= i64::MAX as u64, "a file too long")?;
         let end = inode.len_bytes.next_multiple_of(PAGE_BYTES);
@@ -189,6 +190,12 @@ fn check_process(tree: &TreeV1, process: &ProcessV1) -> Result<()> {
         check(entry.fd.0 > last, "descriptors out of order")?;
         last = entry.fd.0;
     }
+    for lock in &process.locks {
+        let has = process.fds.binary_search_by_key(&lock.fd, |entry| entry.fd).is_ok();
+        check(has, "a lock on a descriptor that is not there")?;
+        let last = lock.last.unwrap_or(i64::MAX as u64);
+        check(lock.start <= last && last <= i64::MAX as u64, "a lock of no bytes")?;
+    }
     check(
         process.threads.first().is_some_and(|leader| leader.tid == process.pid),
         "a process without leader",
@@ -215,7 +222,16 @@ fn check_memory(tree: &TreeV1, process: &ProcessV1, page_area: &Range<u64>) -> R
         if let BackingV1::Inode { inode, offset, .. } = vma.backing {
             check(has_inode(tree, inode), "an area without inode")?;
             check(offset.is_multiple_of(PAGE_BYTES), "an area with an odd offset")?;
+            let inode = &tree.inodes[inode.0 as usize];
+            let whole = vma.shared && offset == 0 && vma.len_bytes() == inode.len_bytes.next_multiple_of(PAGE_BYTES);
+            check(whole || !matches!(inode.kind, InodeKindV1::Segment(_)), "a part of a segment")?;
         }
+    }
+    let mut at = 0;
+    for guard in &process.mm.guards {
+        let aligned = guard.start.0.is_multiple_of(PAGE_BYTES) && guard.end.0.is_multiple_of(PAGE_BYTES);
+        check(aligned && guard.start.0 >= at && guard.start < guard.end && guard.end.0 <= USER_END, "guard pages out of order")?;
+        at = guard.end.0;
     }
     let mut areas = process.mm.vmas.iter().peekable();
     let mut at = 0;

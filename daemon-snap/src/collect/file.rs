@@ -2,6 +2,7 @@
 
 use super::epoll::Targets;
 use super::inode::Handle;
+use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::{
@@ -22,6 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) struct Descriptors {
     /// In the order of the members.
     pub tables: Vec<Vec<FdV1>>,
+    pub locks: Locks,
     pub files: Vec<FileV1>,
     pub pipes: Vec<PipeV1>,
 }
@@ -45,10 +47,11 @@ impl Description {
 }
 
 /// One entry of one table.
-struct Slot {
-    owner: usize,
-    description: Description,
-    info: FdInfo,
+pub(super) struct Slot {
+    /// Index of the member.
+    pub owner: usize,
+    pub description: Description,
+    pub info: FdInfo,
 }
 
 /// Reads all tables, finds out which entries share a description, and asks each description what it is.
@@ -57,8 +60,12 @@ pub(crate) fn collect_descriptors(
     inodes: &mut Inodes<'_>,
     blockers: &mut Blockers,
 ) -> Result<Descriptors> {
-    let mut slots = read_tables(members, blockers)?;
+    let mut slots = read_tables(members)?;
+    if inspect_leases(&slots, blockers) {
+        return Err(Error::Refused(std::mem::take(blockers).into_list()));
+    }
     let firsts = number_descriptions(&mut slots)?;
+    let locks = collect_locks(&slots, members.len());
     let by_number = slots.iter().map(|s| ((s.description.pid, s.description.fd), s.description.id)).collect();
     let descriptions: Vec<Description> = firsts.iter().map(|&slot| slots[slot].description.clone()).collect();
 
@@ -105,23 +112,16 @@ pub(crate) fn collect_descriptors(
         let (fd, file) = (slot.description.fd, slot.description.id);
         tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
     }
-    Ok(Descriptors { tables, files, pipes })
+    Ok(Descriptors { tables, locks, files, pipes })
 }
 
-fn read_tables(members: &[Member], blockers: &mut Blockers) -> Result<Vec<Slot>> {
+fn read_tables(members: &[Member]) -> Result<Vec<Slot>> {
     let mut slots = Vec::new();
     for (owner, member) in members.iter().enumerate() {
         let pid = member.pid;
         for fd in proc::fds(pid)? {
             let link = proc::read_link(pid, &format!("fd/{fd}"))?;
             let info = FdInfo::of(pid, fd)?;
-            if info.locked {
-                blockers.add(
-                    pid,
-                    Part::Fd(fd),
-                    format!("a locked file ({})", String::from_utf8_lossy(&link)),
-                );
-            }
             let stat = stat(format!("/proc/{pid}/fd/{fd}").as_str()).map_err(failed("stat", pid, fd))?;
             let (dev, ino) = (stat.st_dev, stat.st_ino);
             slots.push(Slot {

@@ -1,12 +1,13 @@
 //! Files, memfds and shared memory: which object it is, and whether its content has to travel.
 
 use super::volatile::VolatileDirs;
-use super::{CollectOptions, Found, failed, refused};
+use super::{CollectOptions, Found, failed, refused, sysv};
 use crate::error::Error;
 use crate::inspect::Spaces;
 use crate::state::{InodeId, InodeKindV1, InodeV1, Pid, RawPath};
 use crate::sys::fdquery;
 use crate::sys::proc::MapsEntry;
+use crate::sys::sysvipc::Objects;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstatat, stat};
@@ -55,6 +56,7 @@ pub(crate) struct Inodes<'a> {
     pub(super) dirs: VolatileDirs,
     /// Devices of `/` and `/dev`: their files are there again at the next boot whatever file system it is.
     steady_devices: Vec<u64>,
+    ipc_objects: Objects,
 }
 
 /// How an object is reached and what the kernel calls it.
@@ -70,7 +72,7 @@ pub(crate) struct Handle<'a> {
 }
 
 impl<'a> Inodes<'a> {
-    pub fn new(spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
+    pub fn new(spaces: &'a Spaces, options: &'a CollectOptions, ipc_objects: Objects) -> Self {
         let device = |path: &str| stat(&spaces.reachable(&RawPath(path.into()))).map(|stat| stat.st_dev).ok();
         Self {
             spaces,
@@ -81,6 +83,7 @@ impl<'a> Inodes<'a> {
             sources: Vec::new(),
             dirs: VolatileDirs::default(),
             steady_devices: ["/", "/dev"].into_iter().filter_map(device).collect(),
+            ipc_objects,
         }
     }
 
@@ -152,6 +155,12 @@ impl<'a> Inodes<'a> {
             (InodeKindV1::Memfd { name, .. }, Some(file)) => memfd(name, file, pid)?,
             (kind, _) => kind,
         };
+        let len_bytes = match &kind {
+            // The file has whole pages.
+            InodeKindV1::Segment(segment) => sysv::segment(&self.ipc_objects, segment.id as u64, "")?.1,
+            _ if file_type == SFlag::S_IFREG => found.st_size as u64,
+            _ => 0,
+        };
         let id = InodeId(self.list.len() as u32);
         self.known.insert((found.st_dev, found.st_ino), id);
         self.list.push(InodeV1 {
@@ -160,7 +169,7 @@ impl<'a> Inodes<'a> {
             mode: found.st_mode,
             uid: found.st_uid,
             gid: found.st_gid,
-            len_bytes: if file_type == SFlag::S_IFREG { found.st_size as u64 } else { 0 },
+            len_bytes,
             rdev: found.st_rdev,
             content: Vec::new(),
         });
@@ -184,6 +193,22 @@ impl<'a> Inodes<'a> {
         let in_memory =
             matches!(fs, TMPFS_MAGIC | RAMFS_MAGIC) && !self.steady_devices.contains(&stat.st_dev);
         in_memory || self.options.volatile_roots.iter().any(|root| path != root && path.starts_with(root))
+    }
+
+    /// System V objects of the tree's IPC namespace.
+    pub fn ipc_objects(&self) -> &Objects {
+        &self.ipc_objects
+    }
+
+    /// An entry by its id.
+    pub fn get(&self, id: InodeId) -> Option<&InodeV1> {
+        self.list.get(id.0 as usize)
+    }
+
+    /// Whether an object is mapped: `MAJOR:MINOR:INODE` as in /proc/locks.
+    pub fn maps_object(&self, object: &str) -> bool {
+        let Some((dev, ino)) = object.rsplit_once(':') else { return false };
+        self.mapped.keys().any(|(d, i, _)| d == dev.as_bytes() && i.to_string() == ino)
     }
 
     /// Whether this object has an entry already.
@@ -221,7 +246,8 @@ impl<'a> Inodes<'a> {
                 return Ok(InodeKindV1::SharedAnon);
             }
             if path.starts_with(b"/SYSV") {
-                return refused(format!("a SysV shared memory segment ({shown})"));
+                let (segment, _) = sysv::segment(&self.ipc_objects, found.st_ino, &shown)?;
+                return Ok(InodeKindV1::Segment(segment));
             }
         }
         if path == b"/[aio]" {

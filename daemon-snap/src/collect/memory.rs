@@ -97,6 +97,13 @@ fn is_of_kernel(entry: &MapsEntry) -> bool {
     entry.name == b"[vdso]" || entry.name.starts_with(b"[vvar")
 }
 
+/// Two-letter attributes of smaps (proc_pid_smaps(5)) that are carried, refused, or follow from something else.
+const KNOWN_FLAGS: [&[u8; 2]; 38] = [
+    b"rd", b"wr", b"ex", b"sh", b"mr", b"mw", b"me", b"ms", b"gd", b"pf", b"lo", b"lf", b"io", b"sr", b"rr", b"dc",
+    b"de", b"ac", b"nr", b"ht", b"sf", b"ar", b"wf", b"dd", b"sd", b"mm", b"hg", b"nh", b"mg", b"um", b"uw", b"ui",
+    b"ss", b"sl", b"dp", b"gu", b"mt", b"bt",
+];
+
 /// Kinds of memory that mmap and madvise cannot make again.
 fn inspect_flags(entry: &MapsEntry) -> Vec<String> {
     let mut kinds = Vec::new();
@@ -110,8 +117,10 @@ fn inspect_flags(entry: &MapsEntry) -> Vec<String> {
     refuse(&[b"ss"], "a shadow stack");
     if !is_of_kernel(entry) {
         refuse(&[b"io", b"pf"], "device memory");
-        refuse(&[b"sl"], "sealed (mseal)");
-        refuse(&[b"gu"], "memory with guard pages (MADV_GUARD_INSTALL)");
+        refuse(&[b"sf"], "memory with synchronous faults (MAP_SYNC)");
+    }
+    for flag in entry.flags.iter().filter(|flag| !KNOWN_FLAGS.contains(flag)) {
+        kinds.push(format!("memory with an attribute that is not known ({})", String::from_utf8_lossy(flag.as_slice())));
     }
     if entry.protection_key != 0 {
         kinds.push(format!("memory with protection key {}", entry.protection_key));
@@ -160,6 +169,7 @@ fn area(entry: &MapsEntry, backing: BackingV1) -> VmaV1 {
             huge_page: has(b"hg"),
             no_huge_page: has(b"nh"),
             mergeable: has(b"mg"),
+            sealed: has(b"sl"),
         },
         name: named(b"[anon:").or_else(|| named(b"[anon_shmem:")),
     }

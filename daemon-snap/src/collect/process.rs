@@ -102,12 +102,16 @@ pub(crate) fn collect_process(
             auxv: space.auxv.clone(),
             vmas: space.areas.iter().map(|area| area.vma.clone()).collect(),
             runs: Vec::new(),
+            guards: Vec::new(),
+            lock_future: Default::default(),
+            merge_all: false,
         },
         sigactions: Vec::new(),
         pending: pending(pid, true).map_err(failed("read pending signals", pid, "process"))?,
         itimers: Default::default(),
         posix_timers: Vec::new(),
         fds: Vec::new(),
+        locks: Vec::new(),
         threads,
     })
 }

@@ -49,7 +49,7 @@ pub fn rebuild_files(
         }
         desk.put_file(file.id, fd)?;
     }
-    inode::rebuild_seals(desk, tree)?;
+    inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
     epoll::rebuild_watches(desk, tree)
 }
 

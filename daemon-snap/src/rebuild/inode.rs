@@ -50,6 +50,11 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
                 own(&file, inode, "memfd")?;
                 desk.put_object(inode.id, file.into())?;
             }
+            InodeKindV1::Segment(segment) => {
+                let (file, at) = super::sysv::rebuild_segment(desk, inode, segment)?;
+                fill_content(&file, inode, image)?;
+                desk.segments.push((inode.id, segment.id, at));
+            }
             InodeKindV1::SharedAnon => {
                 let file = create_shared_anonymous(desk, inode)?;
                 fill(&file, inode, image)?;
@@ -61,14 +66,27 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
     Ok(())
 }
 
-/// Seals come after every writable mapping description was opened: a write seal forbids opening for writing.
+/// Whether the daemon's memory is mapped already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealWhen {
+    BeforeMapping,
+    AfterMapping,
+}
+
+/// Seals come after every writable mapping description was opened: a write seal forbids opening for writing. One that forbids
+/// only later writable mappings comes when all mappings are there, and with it the one that forbids further seals.
 ///
 /// # Errors
 /// fcntl(2).
-pub fn rebuild_seals(desk: &Desk, tree: &TreeV1) -> Result<()> {
+pub fn rebuild_seals(desk: &Desk, tree: &TreeV1, when: SealWhen) -> Result<()> {
+    const F_SEAL_SEAL: u32 = 1;
+    const F_SEAL_FUTURE_WRITE: u32 = 0x10;
     for inode in &tree.inodes {
-        if let InodeKindV1::Memfd { seals, .. } = inode.kind
-            && seals > 1
+        let InodeKindV1::Memfd { seals, .. } = inode.kind else { continue };
+        let late = if seals & F_SEAL_FUTURE_WRITE != 0 { F_SEAL_SEAL | F_SEAL_FUTURE_WRITE } else { 0 };
+        let seals = if when == SealWhen::AfterMapping { seals & late } else { seals & !late };
+        // A memfd that was made without seals is born with the first one.
+        if (seals > F_SEAL_SEAL || late & seals != 0)
             && let Some(fd) = desk.object(inode.id)
         {
             sys::rebuild::fcntl_number(fd, F_ADD_SEALS, seals as i32)
@@ -132,6 +150,11 @@ fn fill(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
     let step = "writing a file's content";
     ftruncate(file, 0).map_err(|e| Error::kernel(step, inode.id, e))?;
     ftruncate(file, inode.len_bytes as i64).map_err(|e| Error::kernel(step, inode.id, e))?;
+    fill_content(file, inode, image)
+}
+
+fn fill_content(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
+    let step = "writing a file's content";
     let mut buffer = vec![0; 1 << 20];
     for run in &inode.content {
         let mut done = 0;
@@ -193,6 +216,8 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             wanted.insert((inode, vma.shared && may_write));
         }
     }
+    // Segments are attached by their ids.
+    wanted.retain(|(id, _)| desk.segment(*id).is_none());
     for (id, writable) in wanted {
         let inode =
             tree.inodes.get(id.0 as usize).ok_or_else(|| Error::Corrupt(format!("no object {id}")))?;

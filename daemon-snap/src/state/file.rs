@@ -148,6 +148,26 @@ pub enum InodeKindV1 {
     Memfd { name: Vec<u8>, flags: u32, seals: u32 },
     /// MAP_SHARED | MAP_ANONYMOUS.
     SharedAnon,
+    /// System V shared memory; mapped as a whole only.
+    Segment(SegmentV1),
+}
+
+/// `shmget(2)`. Its length is that of the inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentV1 {
+    pub id: i32,
+    /// 0 is IPC_PRIVATE.
+    pub key: i32,
+    /// Permissions.
+    pub mode: u32,
+    /// IPC_RMID was called: it ends with the last who has it attached.
+    pub removed: bool,
+    /// SHM_LOCK was called.
+    pub locked: bool,
+    pub uid: u32,
+    pub gid: u32,
+    pub creator_uid: u32,
+    pub creator_gid: u32,
 }
 
 /// Consecutive pages of a file and where the image holds them.

@@ -5,6 +5,7 @@
 
 mod file;
 mod ids;
+mod lock;
 mod memory;
 mod process;
 mod socket;
@@ -14,6 +15,7 @@ mod thread;
 
 pub use file::*;
 pub use ids::*;
+pub use lock::*;
 pub use memory::*;
 pub use process::*;
 pub use socket::*;

@@ -58,12 +58,16 @@ fn process(pid: i32, parent: Option<i32>, sid: i32, pgid: i32) -> ProcessV1 {
             auxv: Vec::new(),
             vmas: Vec::new(),
             runs: Vec::new(),
+            guards: Vec::new(),
+            lock_future: Default::default(),
+            merge_all: false,
         },
         sigactions: vec![None; 64],
         pending: Vec::new(),
         itimers: [IntervalTimerV1::default(); 3],
         posix_timers: Vec::new(),
         fds: Vec::new(),
+        locks: Vec::new(),
         threads: Vec::new(),
     }
 }

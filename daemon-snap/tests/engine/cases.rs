@@ -76,6 +76,21 @@ subjects! {
     restore_keeps_executable_link: "exe_link", "";
     restore_keeps_auxiliary_vector: "auxv", "";
     restore_keeps_memory_advice_and_locks: "madvise_flags", "";
+    restore_keeps_pages_shared_by_fork_shared: "prefork", "data";
+    restore_keeps_pages_shared_among_generations: "prefork", "generations";
+    restore_keeps_pages_that_fork_copied_apart: "fork_divides", "";
+    restore_keeps_sysv_shared_memory: "sysv_shm", "attached";
+    restore_keeps_removed_sysv_shared_memory: "sysv_shm", "removed";
+    restore_keeps_locking_of_future_memory: "lock_future", "at_once";
+    restore_keeps_locking_of_all_memory: "lock_future", "current";
+    restore_keeps_locking_of_future_memory_on_fault: "lock_future", "on_fault";
+    restore_keeps_guard_pages: "guard_pages", "";
+    restore_keeps_sealed_memory_sealed: "sealed_memory", "";
+    restore_keeps_memfd_mapped_twice: "memfd_twice", "";
+    restore_keeps_memfd_closed_to_later_writers: "memfd_twice", "future_write";
+    restore_keeps_merging_of_all_memory: "merge_all", "";
+    restore_keeps_area_growing_down: "grows_down", "";
+    restore_keeps_30000_mappings: "vmas_30000", "";
     restore_keeps_2000_mappings: "vmas_2000", "";
     restore_keeps_256_mib: "memory_256mib", "";
     restore_leaves_at_most_one_page: "left_behind", "one";
@@ -102,6 +117,10 @@ subjects! {
     restore_keeps_sparse_descriptor_numbers: "sparse_fds", "";
     restore_keeps_owner_of_sigio: "fd_owner", "";
     restore_keeps_device_nodes: "device_nodes", "";
+    restore_keeps_posix_locks_with_their_owners: "file_locks", "posix";
+    restore_keeps_posix_locks_of_mapped_file: "file_locks", "mapped";
+    restore_keeps_flock_of_description_shared_over_fork: "file_locks", "flock";
+    restore_keeps_locks_of_open_file_descriptions: "file_locks", "ofd";
 
     // pipes and events
     restore_keeps_pipe_content_and_size: "pipe_content", "";

@@ -11,14 +11,20 @@ const KINDS: &[(&str, &[&str])] = &[
     ("tcp_established",    &["established tcp", "tcp connection"]),
     ("netlink",            &["netlink"]),
     ("userfaultfd",        &["userfaultfd"]),
-    ("sysv_shm",           &["sysv", "system v"]),
+    ("sysv_part",          &["sysv"]),
+    ("sysv_unattached",    &["sysv"]),
+    ("sysv_semaphores",    &["sysv"]),
+    ("sysv_queue",         &["sysv"]),
+    ("ldt",                &["modify_ldt"]),
+    ("secret_memory",      &["secret"]),
+    ("hugetlb",            &["hugetlb"]),
+    ("userfault_memory",   &["userfaultfd"]),
     ("pidfd",              &["pidfd"]),
     ("packet_socket",      &["packet"]),
     ("raw_socket",         &["raw"]),
     ("perf_event",         &["perf"]),
-    ("flock",              &["lock"]),
-    ("posix_lock",         &["lock"]),
-    ("ofd_lock",           &["lock"]),
+    ("lease",              &["lease"]),
+    ("hidden_flock",       &["lock"]),
     ("terminal",           &["terminal", "tty"]),
     ("aio",                &["aio"]),
     ("traced",             &["tracer", "ptrace"]),
@@ -83,14 +89,20 @@ variants! {
     dump_refuses_established_tcp: "tcp_established";
     dump_refuses_netlink: "netlink";
     dump_refuses_userfaultfd: "userfaultfd";
-    dump_refuses_sysv_shared_memory: "sysv_shm";
+    dump_refuses_part_of_sysv_segment: "sysv_part";
+    dump_refuses_sysv_segment_that_is_not_attached: "sysv_unattached";
+    dump_refuses_sysv_semaphores: "sysv_semaphores";
+    dump_refuses_sysv_message_queue: "sysv_queue";
+    dump_refuses_local_descriptor_table: "ldt";
+    dump_refuses_secret_memory: "secret_memory";
+    dump_refuses_huge_tlb_memory: "hugetlb";
+    dump_refuses_memory_of_a_userfaultfd: "userfault_memory";
     dump_refuses_pidfd: "pidfd";
     dump_refuses_packet_socket: "packet_socket";
     dump_refuses_raw_socket: "raw_socket";
     dump_refuses_perf_event: "perf_event";
-    dump_refuses_flock: "flock";
-    dump_refuses_posix_lock: "posix_lock";
-    dump_refuses_lock_of_open_file_description: "ofd_lock";
+    dump_refuses_lease: "lease";
+    dump_refuses_lock_of_file_that_is_only_mapped: "hidden_flock";
     dump_refuses_controlling_terminal: "terminal";
     dump_refuses_aio_ring: "aio";
     dump_refuses_traced_child: "traced";
