@@ -131,7 +131,11 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             | FileKindV1::Rebind(_) => {}
         }
     }
-    let fits = |pipe: &crate::state::PipeV1| pipe.data.len() <= pipe.capacity_bytes as usize;
+    let fits = |pipe: &crate::state::PipeV1| {
+        let packets = pipe.packets.iter().map(|len| *len as usize).sum::<usize>();
+        let whole = pipe.packets.is_empty() || packets == pipe.data.len() && !pipe.packets.contains(&0);
+        whole && pipe.data.len() <= pipe.capacity_bytes as usize && pipe.fifo.is_none_or(|id| has_inode(tree, id))
+    };
     check(tree.pipes.iter().all(fits), "a pipe with more than it holds")
 }
 

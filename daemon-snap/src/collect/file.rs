@@ -104,7 +104,7 @@ pub(crate) fn collect_descriptors(
             kind,
         });
     }
-    let pipes = kinds.pipes.collect(duplicate, blockers)?;
+    let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
     let mut tables = vec![Vec::new(); members.len()];
     slots.sort_by_key(|slot| (slot.owner, slot.description.fd));
@@ -200,9 +200,12 @@ impl Kinds<'_> {
                     writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
                 };
                 let inode = inodes.intern(file.pid, handle)?;
+                if !handle.by_name_only && inodes.is_fifo(inode) {
+                    return Ok(self.pipes.add(file, info.flags, Some(inode)));
+                }
                 Ok(FileKindV1::Inode { inode, pos: info.pos })
             }
-            link if link.starts_with(b"pipe:[") => self.pipes.add(file, info.flags),
+            link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
             b"anon_inode:[eventfd]" => eventfd::collect(info),
             b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),

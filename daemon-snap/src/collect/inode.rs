@@ -195,6 +195,11 @@ impl<'a> Inodes<'a> {
         in_memory || self.options.volatile_roots.iter().any(|root| path != root && path.starts_with(root))
     }
 
+    /// Whether an object is a named FIFO.
+    pub fn is_fifo(&self, id: InodeId) -> bool {
+        self.get(id).is_some_and(|inode| SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    }
+
     /// System V objects of the tree's IPC namespace.
     pub fn ipc_objects(&self) -> &Objects {
         &self.ipc_objects
@@ -274,6 +279,7 @@ impl<'a> Inodes<'a> {
             return match file_type {
                 SFlag::S_IFREG => Ok(InodeKindV1::Deleted { path }),
                 SFlag::S_IFDIR => refused(format!("a deleted directory ({path})")),
+                SFlag::S_IFIFO => refused(format!("a deleted FIFO ({path})")),
                 _ => refused(format!("a deleted special file ({path})")),
             };
         }
@@ -289,7 +295,7 @@ impl<'a> Inodes<'a> {
             }
             Err(e) => return Err(Error::kernel("stat", path, e).into()),
         }
-        let plain = matches!(file_type, SFlag::S_IFREG | SFlag::S_IFDIR);
+        let plain = matches!(file_type, SFlag::S_IFREG | SFlag::S_IFDIR | SFlag::S_IFIFO);
         if plain && self.is_volatile(fs, found, path.as_path()) {
             return Ok(InodeKindV1::Volatile { path });
         }
@@ -316,7 +322,7 @@ fn inspect_type(file_type: SFlag, found: &FileStat, handle: Handle<'_>) -> Found
         SFlag::S_IFCHR if major == 1 && minor == KMSG && handle.writable => Ok(()),
         SFlag::S_IFCHR => refused(format!("a character device ({shown}, {major}:{minor})")),
         SFlag::S_IFBLK => refused(format!("a block device ({shown}, {major}:{minor})")),
-        SFlag::S_IFIFO => refused(format!("a named FIFO ({shown})")),
+        SFlag::S_IFIFO => Ok(()),
         SFlag::S_IFSOCK => refused(format!("a socket file ({shown})")),
         _ => refused(format!("a file of unknown type ({shown})")),
     }

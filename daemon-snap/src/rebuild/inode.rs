@@ -28,6 +28,9 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
             InodeKindV1::Volatile { path } if is_dir(inode) => {
                 super::volatile::make_dir(path, inode.mode, inode.uid, inode.gid)?;
             }
+            InodeKindV1::Volatile { path } if is_fifo(inode) => {
+                super::volatile::make_fifo(path, inode)?;
+            }
             InodeKindV1::Volatile { path } => {
                 let file = create_volatile(inode, path)?;
                 fill(&file, inode, image)?;
@@ -98,6 +101,10 @@ pub fn rebuild_seals(desk: &Desk, tree: &TreeV1, when: SealWhen) -> Result<()> {
 
 fn is_dir(inode: &InodeV1) -> bool {
     SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+}
+
+fn is_fifo(inode: &InodeV1) -> bool {
+    SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFIFO
 }
 
 fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
@@ -185,7 +192,7 @@ pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd>
     }
     let path = match &inode.kind {
         InodeKindV1::Path { path } => path,
-        InodeKindV1::Volatile { path } if is_dir(inode) => path,
+        InodeKindV1::Volatile { path } if is_dir(inode) || is_fifo(inode) => path,
         _ => return Err(Error::Corrupt(format!("object {} was recorded but not made", inode.id))),
     };
     let fd = open(path.as_path(), flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).map_err(
@@ -239,6 +246,7 @@ pub fn check_all_used(tree: &TreeV1) -> Result<()> {
         FileKindV1::Inode { inode, .. } => Some(inode),
         _ => None,
     }));
+    used.extend(tree.pipes.iter().filter_map(|pipe| pipe.fifo));
     used.extend(tree.processes.iter().flat_map(|p| &p.mm.vmas).filter_map(|v| match v.backing {
         BackingV1::Inode { inode, .. } => Some(inode),
         _ => None,

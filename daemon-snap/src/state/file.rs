@@ -75,13 +75,19 @@ pub enum PipeEnd {
     Both,
 }
 
-/// An anonymous pipe.
+/// A pipe, anonymous or behind a named FIFO.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipeV1 {
     /// F_GETPIPE_SZ, bytes.
     pub capacity_bytes: u32,
     /// Unread bytes.
     pub data: Vec<u8>,
+    /// Lengths of the packets that `data` consists of (pipe2(2), O_DIRECT); empty for a stream.
+    pub packets: Vec<u32>,
+    /// The named FIFO that it is opened through.
+    pub fifo: Option<InodeId>,
+    /// A FIFO whose readers have seen the last writer go.
+    pub hung_up: bool,
     pub uid: u32,
     pub gid: u32,
 }

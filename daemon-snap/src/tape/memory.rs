@@ -283,7 +283,11 @@ fn after_load(area: &mut Area, mm: &MmV1, vma: &VmaV1, protect: bool, seq: &mut 
     }
     if vma.flags.locked {
         let on_fault = u64::from(vma.flags.lock_on_fault);
-        seq.push(Op::syscall(Step::Lock, libc::SYS_mlock2, &[start, len, on_fault], Want::Exactly(0)));
+        // The attribute is set first; what cannot be brought in afterwards is an error even so.
+        let has_guards = mm.guards.get(first).is_some_and(|guard| guard.start < vma.end);
+        let empty = on_fault == 0 && (vma.prot == 0 || has_guards);
+        let want = if empty { -i64::from(libc::ENOMEM) } else { 0 };
+        seq.push(Op::syscall(Step::Lock, libc::SYS_mlock2, &[start, len, on_fault], Want::Exactly(want)));
     }
     if let Some(name) = &vma.name {
         let mut bytes = name.clone();

@@ -51,6 +51,29 @@ pub fn read_link(pid: Pid, name: &str) -> Result<Vec<u8>> {
     }
 }
 
+/// A process outside the tree that has an object open.
+///
+/// # Errors
+/// /proc cannot be listed.
+pub fn holder_outside(dev: u64, ino: u64, tree: &[Pid]) -> io::Result<Option<Pid>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = std::process::id() as i32;
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| i32::from_str(name).ok()) else { continue };
+        if pid == own || tree.contains(&Pid(pid)) {
+            continue;
+        }
+        // Who ends meanwhile has nothing open any more.
+        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for fd in fds.flatten() {
+            if fs::metadata(fd.path()).is_ok_and(|found| (found.dev(), found.ino()) == (dev, ino)) {
+                return Ok(Some(Pid(pid)));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Memory that is locked (`VmLck`), in KiB.
 ///
 /// # Errors
