@@ -7,8 +7,8 @@ pub use crate::collect::{ActivationSocket, CollectOptions, PageSink};
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
     collect_address_space, collect_content, collect_descriptors, collect_directories, collect_insides,
-    collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages, inspect_hidden_locks,
-    inspect_objects, list_objects,
+    collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages,
+    inspect_hidden_locks, inspect_objects, list_objects,
 };
 use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
@@ -190,7 +190,7 @@ impl Frozen {
         let whole_spaces: Vec<&AddressSpace> = halves.iter().map(|(space, ..)| space).collect();
         inspect_objects(inodes.ipc_objects(), members, &whole_spaces, &inodes, &mut blockers);
         inspect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
-        let volatile_files = collect_volatile_files(&mut inodes, &mut blockers)?;
+        let volatile = collect_volatile_files(&mut inodes, &mut blockers)?;
         let blockers = blockers.into_list();
         if !blockers.is_empty() {
             return Err(Error::Refused(blockers));
@@ -198,7 +198,8 @@ impl Frozen {
 
         let mut processes = Vec::with_capacity(members.len());
         let tables = tables.into_iter().zip(locks.tables);
-        for ((member, (space, directories, threads)), (fds, locks)) in members.iter().zip(halves).zip(tables) {
+        for ((member, (space, directories, threads)), (fds, locks)) in members.iter().zip(halves).zip(tables)
+        {
             let mut process = whole(member, members, &space, directories, &threads)?;
             (process.fds, process.locks) = (fds, locks);
             processes.push(SeenProcess { process, space, threads });
@@ -215,7 +216,8 @@ impl Frozen {
             pipes,
             seccomp_filters: filters.into_list(),
             volatile_dirs: dirs.into_list(),
-            volatile_files,
+            volatile_files: volatile.files,
+            volatile_nodes: volatile.nodes,
         };
         Ok(Seen { processes, tree, sources })
     }

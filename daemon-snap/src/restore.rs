@@ -102,6 +102,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     };
     volatile::rebuild_volatile_dirs(tree)?;
     inode::rebuild_inodes(&mut desk, tree, request.image)?;
+    volatile::rebuild_volatile_nodes(tree)?;
     let realtime =
         clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
     let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();

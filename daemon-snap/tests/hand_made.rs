@@ -84,6 +84,8 @@ fn path_inode(id: u32, path: &str) -> InodeV1 {
         gid: meta.gid(),
         len_bytes: meta.len(),
         rdev: meta.rdev(),
+        mtime_ns: 0,
+        xattrs: Vec::new(),
         content: vec![],
     }
 }
@@ -165,6 +167,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         seccomp_filters: vec![],
         volatile_dirs: vec![],
         volatile_files: vec![],
+        volatile_nodes: Vec::new(),
     }
 }
 

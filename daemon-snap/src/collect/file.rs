@@ -6,11 +6,12 @@ use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::{
-    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, refused, signalfd, timerfd,
+    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, refused, signalfd,
+    timerfd,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
-use crate::state::{FdV1, FileId, FileKindV1, FileV1, Pid, PipeV1, TargetFd};
+use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, Pid, PipeV1, TargetFd};
 use crate::sys::proc::{self, FdInfo};
 use crate::sys::{fdquery, kcmp, pidfd};
 use nix::sys::stat::stat;
@@ -95,14 +96,16 @@ pub(crate) fn collect_descriptors(
         // With a blocker nothing is written, so that the stand-in is never seen.
         let kind = blockers.note(file.pid, file.part(), kind)?;
         let kind = kind.unwrap_or(FileKindV1::EventFd { count: 0, semaphore: false });
+        inspect_own_files(&slots, file, &kind, inodes, blockers);
         let fail = |step| failed(step, file.pid, file.fd);
         let opath = slot.info.flags & libc::O_PATH != 0;
-        files.push(FileV1 {
-            id: file.id,
-            flags: fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?,
-            owner: if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? },
-            kind,
-        });
+        let owner = if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? };
+        if owner.is_some_and(|owner| owner.pid.0 != 0) && inodes.is_directory(&kind) {
+            // Nothing else makes a directory send signals, and no list shows what is watched for.
+            blockers.add(file.pid, file.part(), "a directory that is watched by dnotify (F_NOTIFY)");
+        }
+        let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
+        files.push(FileV1 { id: file.id, flags, owner, kind });
     }
     let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
@@ -113,6 +116,23 @@ pub(crate) fn collect_descriptors(
         tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
     }
     Ok(Descriptors { tables, locks, files, pipes })
+}
+
+/// A file below a process's own directory of /proc is opened by that process, so nobody else can have the description.
+fn inspect_own_files(
+    slots: &[Slot],
+    file: &Description,
+    kind: &FileKindV1,
+    inodes: &Inodes<'_>,
+    blockers: &mut Blockers,
+) {
+    let FileKindV1::Inode { inode, .. } = kind else { return };
+    let own = inodes.get(*inode).is_some_and(|inode| matches!(inode.kind, InodeKindV1::OfProcess { .. }));
+    let shared = slots.iter().any(|slot| slot.description.id == file.id && slot.description.pid != file.pid);
+    if own && shared {
+        let shown = String::from_utf8_lossy(&file.link);
+        blockers.add(file.pid, file.part(), format!("a /proc file that several processes share ({shown})"));
+    }
 }
 
 fn read_tables(members: &[Member]) -> Result<Vec<Slot>> {
@@ -198,10 +218,15 @@ impl Kinds<'_> {
                     link,
                     by_name_only: info.flags & libc::O_PATH != 0,
                     writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
+                    open: true,
                 };
                 let inode = inodes.intern(file.pid, handle)?;
                 if !handle.by_name_only && inodes.is_fifo(inode) {
                     return Ok(self.pipes.add(file, info.flags, Some(inode)));
+                }
+                let writes = info.flags & libc::O_ACCMODE != libc::O_RDONLY && !handle.by_name_only;
+                if let Some(trigger) = kernel_file::collect_trigger(file, fd.as_fd(), inode, writes)? {
+                    return Ok(trigger);
                 }
                 Ok(FileKindV1::Inode { inode, pos: info.pos })
             }
@@ -214,6 +239,7 @@ impl Kinds<'_> {
             b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
                 inotify::collect(file, fd.as_fd(), info, self.spaces)
             }
+            link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
             link => refused(describe(link)),
         }
     }
@@ -261,10 +287,11 @@ fn describe(link: &[u8]) -> String {
     if let Some((_, name)) = known.iter().find(|(prefix, _)| link.starts_with(prefix)) {
         return (*name).to_owned();
     }
-    let shown = String::from_utf8_lossy(link);
-    let namespaces = ["mnt:", "net:", "uts:", "ipc:", "pid:", "user:", "cgroup:", "time:"];
-    match namespaces.iter().any(|prefix| shown.starts_with(prefix)) {
-        true => format!("a namespace descriptor ({shown})"),
-        false => format!("a descriptor of a kind that is not known ({shown})"),
-    }
+    format!("a descriptor of a kind that is not known ({})", String::from_utf8_lossy(link))
+}
+
+fn is_namespace(link: &[u8]) -> bool {
+    ["mnt:[", "net:[", "uts:[", "ipc:[", "pid:[", "user:[", "cgroup:[", "time:["]
+        .iter()
+        .any(|prefix| link.starts_with(prefix.as_bytes()))
 }

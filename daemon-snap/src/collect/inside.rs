@@ -198,7 +198,8 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     process.mm.merge_all = prctl("PR_GET_MEMORY_MERGE", PR_GET_MEMORY_MERGE, 0).unwrap_or_default() == 1;
     process.membarrier = membarrier_registrations(injector);
     // Kernels without the call have no such table either.
-    let ldt_bytes = injector.call(libc::SYS_modify_ldt, [0, scratch.at.0, PAGE_BYTES, 0, 0, 0]).unwrap_or_default();
+    let ldt_bytes =
+        injector.call(libc::SYS_modify_ldt, [0, scratch.at.0, PAGE_BYTES, 0, 0, 0]).unwrap_or_default();
     if ldt_bytes != 0 {
         let kind = "segment descriptors of its own (modify_ldt)".to_owned();
         return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));

@@ -25,7 +25,11 @@ pub(super) fn inspect_leases(slots: &[Slot], blockers: &mut Blockers) -> bool {
     for slot in slots {
         if slot.info.locks.iter().any(|line| line.class == LockClass::Lease) {
             let shown = String::from_utf8_lossy(&slot.description.link);
-            blockers.add(slot.description.pid, slot.description.part(), format!("a lease on a file ({shown})"));
+            blockers.add(
+                slot.description.pid,
+                slot.description.part(),
+                format!("a lease on a file ({shown})"),
+            );
             found = true;
         }
     }
@@ -52,7 +56,8 @@ pub(super) fn collect_locks(slots: &[Slot], members: usize) -> Locks {
             }
             // The kernel notes who took it; whoever else has the description will do.
             let has = |slot: &&Slot| slot.description.id == id;
-            let taker = slots.iter().filter(has).find(|slot| slot.description.pid == line.pid).unwrap_or(slot);
+            let taker =
+                slots.iter().filter(has).find(|slot| slot.description.pid == line.pid).unwrap_or(slot);
             locks.tables[taker.owner].push(FileLockV1 {
                 fd: taker.description.fd,
                 kind,
@@ -96,8 +101,14 @@ mod tests {
     use crate::sys::proc::FdInfo;
 
     fn slot(owner: usize, fd: i32, id: u32, locks: Vec<LockLine>) -> Slot {
-        let description =
-            Description { id: FileId(id), pid: Pid(10 + owner as i32), fd: TargetFd(fd), dev: 1, ino: 2, link: b"/f".to_vec() };
+        let description = Description {
+            id: FileId(id),
+            pid: Pid(10 + owner as i32),
+            fd: TargetFd(fd),
+            dev: 1,
+            ino: 2,
+            link: b"/f".to_vec(),
+        };
         Slot { owner, description, info: FdInfo::of_locks(locks) }
     }
 
@@ -108,7 +119,11 @@ mod tests {
     #[test]
     fn lock_of_a_description_is_taken_once_by_who_took_it() {
         let flock = line(LockClass::Flock, 11);
-        let slots = [slot(0, 3, 0, vec![flock.clone()]), slot(1, 4, 0, vec![flock.clone()]), slot(1, 5, 0, vec![flock])];
+        let slots = [
+            slot(0, 3, 0, vec![flock.clone()]),
+            slot(1, 4, 0, vec![flock.clone()]),
+            slot(1, 5, 0, vec![flock]),
+        ];
         let locks = collect_locks(&slots, 2);
         assert!(locks.tables[0].is_empty());
         assert_eq!(locks.tables[1].iter().map(|lock| lock.fd).collect::<Vec<_>>(), [TargetFd(4)]);

@@ -9,6 +9,7 @@ mod inet;
 mod inode;
 mod inotify;
 mod inside;
+mod kernel_file;
 mod lock;
 mod memory;
 mod pages;

@@ -65,7 +65,9 @@ pub(crate) fn collect_pages(
             continue;
         }
         let sorted = match &sharing {
-            Some(sharing) => sharing.sort(&map, &own).map_err(failed("look at pages", pid, area.vma.start))?,
+            Some(sharing) => {
+                sharing.sort(&map, &own).map_err(failed("look at pages", pid, area.vma.start))?
+            }
             None => Sorted { alone: own, ..Sorted::default() },
         };
         batch.read_as(forced, keep_zero, sink, &mut sharing)?;
@@ -102,7 +104,11 @@ pub(crate) fn count_own_pages(pid: Pid, space: &AddressSpace) -> Result<u64> {
     let mut count = 0;
     for area in space.areas.iter().filter(|area| area.carries_pages()) {
         let own = own_pages(pid, &map, area)?;
-        count += own.iter().filter(|pages| !pages.guard).map(|pages| (pages.end.0 - pages.start.0) / PAGE_BYTES).sum::<u64>();
+        count += own
+            .iter()
+            .filter(|pages| !pages.guard)
+            .map(|pages| (pages.end.0 - pages.start.0) / PAGE_BYTES)
+            .sum::<u64>();
     }
     Ok(count)
 }

@@ -64,7 +64,8 @@ impl Pipes {
                 let outside = proc::holder_outside(holder.dev, holder.ino, &tree);
                 if let Some(other) = outside.map_err(|e| Error::io("look for holders", holder.fd, &e))? {
                     let shown = String::from_utf8_lossy(&holder.link);
-                    let kind = format!("a named FIFO ({shown}) that pid {other} outside the tree has open too");
+                    let kind =
+                        format!("a named FIFO ({shown}) that pid {other} outside the tree has open too");
                     blockers.add(holder.pid, holder.part(), kind);
                 }
             } else if pipe.other_end_is_outside(fd.as_fd(), holder)? {
@@ -112,7 +113,11 @@ impl Pipe {
         };
         Ok(PipeV1 {
             capacity_bytes,
-            packets: if self.packets { pieces.iter().map(|piece| piece.len() as u32).collect() } else { Vec::new() },
+            packets: if self.packets {
+                pieces.iter().map(|piece| piece.len() as u32).collect()
+            } else {
+                Vec::new()
+            },
             data: pieces.concat(),
             fifo: self.fifo,
             hung_up,

@@ -27,7 +27,7 @@ pub(crate) fn collect_directories(
     let mut directory = |name: &str, what: &str, inodes: &mut Inodes<'_>| -> Result<Option<(bool, FileId)>> {
         let link = proc::read_link(pid, name)?;
         let magic = format!("/proc/{pid}/{name}");
-        let handle = Handle { magic: &magic, link: &link, by_name_only: true, writable: false };
+        let handle = Handle { magic: &magic, link: &link, by_name_only: true, writable: false, open: false };
         let found = inodes.intern(pid, handle).map_err(|trouble| match trouble {
             Trouble::Refused(kind) => Trouble::Refused(format!("as {what} {kind}")),
             failed @ Trouble::Failed(_) => failed,

@@ -37,7 +37,14 @@ impl Desk {
         let proc = OwnProc::mount().map_err(|e| Error::kernel("mounting a proc instance", "proc", e))?;
         let proc = OwnProc::from_fd(raise(proc.into_fd(), first_own_fd)?);
         let files = tree.files.iter().map(|_| None).collect();
-        Ok(Self { first_own_fd, proc, files, objects: HashMap::new(), mapped: HashMap::new(), segments: Vec::new() })
+        Ok(Self {
+            first_own_fd,
+            proc,
+            files,
+            objects: HashMap::new(),
+            mapped: HashMap::new(),
+            segments: Vec::new(),
+        })
     }
 
     /// Moves a descriptor above the recorded numbers.

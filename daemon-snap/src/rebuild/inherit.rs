@@ -8,7 +8,9 @@ use super::process::Builder;
 use crate::error::{Error, Result};
 use crate::state::{BackingV1, PAGE_BYTES, PageRunV1, ProcessV1, TreeV1, VmaV1};
 use crate::sys;
-use crate::tape::{Inherited, can_be_inherited, chunks, is_alike, overlay, part_of, prot_in_place, push_run, without_equal};
+use crate::tape::{
+    Inherited, can_be_inherited, chunks, is_alike, overlay, part_of, prot_in_place, push_run, without_equal,
+};
 use nix::errno::Errno;
 
 /// Bytes that one read moves at most.
@@ -97,7 +99,8 @@ fn common_runs(family: &[&ProcessV1]) -> Vec<PageRunV1> {
         found.clear();
         for (process, cursor) in family.iter().zip(&mut cursors) {
             let runs = &process.mm.runs;
-            while runs.get(*cursor).is_some_and(|run| run.addr.0 + u64::from(run.pages) * PAGE_BYTES <= start) {
+            while runs.get(*cursor).is_some_and(|run| run.addr.0 + u64::from(run.pages) * PAGE_BYTES <= start)
+            {
                 *cursor += 1;
             }
             let Some(run) = runs.get(*cursor).filter(|run| run.addr.0 <= start) else { continue };
@@ -126,7 +129,8 @@ impl Builder<'_> {
         let mut usable = Vec::new();
         for area in &heritage.areas {
             // What came from our own parent stays when it is the same.
-            let same = |other: &VmaV1| (other.start, other.end) == (area.start, area.end) && is_alike(other, area);
+            let same =
+                |other: &VmaV1| (other.start, other.end) == (area.start, area.end) && is_alike(other, area);
             if inherited.areas.iter().any(same) {
                 usable.push(area.start.0..area.end.0);
             } else if self.map_in_place(area)? {

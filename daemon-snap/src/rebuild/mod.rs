@@ -10,6 +10,7 @@ pub mod files;
 pub mod inet;
 pub mod inherit;
 pub mod inode;
+pub mod kernel_file;
 pub mod namespaces;
 pub mod pipe;
 pub mod plan;

@@ -76,7 +76,9 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             let fd = match (first, fifo) {
                 (Some(fd), _) => fd,
                 (None, None) => reopen(desk, &spare, file, end)?,
-                (None, Some(fifo)) => super::inode::open_inode(desk, fifo, access_of(end) | OFlag::O_NONBLOCK)?,
+                (None, Some(fifo)) => {
+                    super::inode::open_inode(desk, fifo, access_of(end) | OFlag::O_NONBLOCK)?
+                }
             };
             super::files::set_status_flags(&fd, file)?;
             desk.put_file(file.id, fd)?;

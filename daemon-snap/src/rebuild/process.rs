@@ -189,6 +189,10 @@ impl Builder<'_> {
     fn place_descriptors(&self, fds: &[FdV1]) -> Result<()> {
         let mut numbers: Vec<i32> = Vec::with_capacity(fds.len());
         for fd in fds {
+            if super::kernel_file::own_path(self.tree, fd.file).is_some() {
+                numbers.push(fd.fd.0);
+                continue;
+            }
             let from = self.desk.file(fd.file)?;
             sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
             if let Some(file) = self.tree.files.get(fd.file.0 as usize) {
@@ -196,6 +200,7 @@ impl Builder<'_> {
             }
             numbers.push(fd.fd.0);
         }
+        super::kernel_file::place_own_files(self.desk, self.tree, fds)?;
         numbers.sort_unstable();
         let mut next = 0;
         for number in numbers.into_iter().chain([self.desk.first_own_fd]) {

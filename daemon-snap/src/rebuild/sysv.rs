@@ -55,9 +55,7 @@ fn left_behind(inode: &InodeV1, segment: &SegmentV1) -> Result<bool> {
 fn create(desk: &Desk, inode: &InodeV1, segment: &SegmentV1) -> Result<()> {
     // A removed segment has lost its key.
     let key = if segment.removed { libc::IPC_PRIVATE } else { segment.key };
-    desk.proc
-        .write(NEXT_ID, &segment.id.to_string())
-        .map_err(|e| Error::kernel("writing", NEXT_ID, e))?;
+    desk.proc.write(NEXT_ID, &segment.id.to_string()).map_err(|e| Error::kernel("writing", NEXT_ID, e))?;
     // The creator stays noted for ever, and a change of ids has side effects: another process does it.
     let done = match sys::fork::fork(None, 0, None).map_err(|e| Error::kernel("clone3", "creator", e))? {
         sys::fork::Side::Child => {

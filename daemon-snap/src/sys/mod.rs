@@ -18,3 +18,4 @@ pub mod sched;
 pub mod sock_diag;
 pub mod sysvipc;
 pub mod vmread;
+pub mod xattr;

@@ -32,11 +32,14 @@ pub fn advise(range: Range<u64>, advice: i32) -> Result<(), Errno> {
 /// # Errors
 /// As preadv(2); `EIO` when the file is too short.
 pub fn read(file: &OwnedFd, places: &[(u64, u64)], offset: u64) -> Result<(), Errno> {
-    let vectors: Vec<libc::iovec> =
-        places.iter().map(|(at, len)| libc::iovec { iov_base: *at as *mut _, iov_len: *len as usize }).collect();
+    let vectors: Vec<libc::iovec> = places
+        .iter()
+        .map(|(at, len)| libc::iovec { iov_base: *at as *mut _, iov_len: *len as usize })
+        .collect();
     let wanted: u64 = places.iter().map(|(_, len)| len).sum();
     // SAFETY: the places lie in mappings made by `map`, into which no Rust reference exists; the vector is live and at most
     // IOV_MAX long, as its maker (`tape::chunks`) sees to.
-    let got = unsafe { libc::preadv(file.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset as i64) };
+    let got =
+        unsafe { libc::preadv(file.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset as i64) };
     if Errno::result(got)? as u64 == wanted { Ok(()) } else { Err(Errno::EIO) }
 }

@@ -66,7 +66,11 @@ fn list_own() -> io::Result<Objects> {
                 // Keys and ids are decimal, permissions octal.
                 if column == 2 { i64::from_str_radix(word, 8).ok() } else { word.parse().ok() }
             };
-            if index == 0 { None } else { Some(words.map(number).collect::<Option<Vec<i64>>>().ok_or_else(bad)) }
+            if index == 0 {
+                None
+            } else {
+                Some(words.map(number).collect::<Option<Vec<i64>>>().ok_or_else(bad))
+            }
         };
         text.lines().enumerate().filter_map(row).collect()
     };

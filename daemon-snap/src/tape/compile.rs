@@ -161,7 +161,11 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
     let vdso_len: u64 = env.vdso_parts.iter().map(|p| p.end - p.start).sum();
     let keep = finish::keep_bound(process, env);
     let kept = Kept::new(&process.mm.vmas, &process.mm.runs, env.inherited);
-    let drop = memory::drop_bound(process, &kept) + thread::drop_bound(process) + finish::locks_bound(process) + vdso_len + 2 * PAGE_BYTES;
+    let drop = memory::drop_bound(process, &kept)
+        + thread::drop_bound(process)
+        + finish::locks_bound(process)
+        + vdso_len
+        + 2 * PAGE_BYTES;
     let mut area = Area::map(&mut taken, keep, drop)?;
 
     let words = Words::place(&mut area)?;

@@ -8,7 +8,7 @@ use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use super::thread::{clone_op, parent_death, put_siginfo, signal_number};
 use crate::error::{Error, Result};
-use crate::state::{LockKindV1, PosixTimerV1, ProcessV1};
+use crate::state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1};
 
 const PR_SET_MDWE: u64 = 65;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
@@ -201,9 +201,11 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
         seq.extend(process.threads.first().map(parent_death));
     }
 
-    for (which, timer) in process.itimers.iter().enumerate().filter(|(_, t)| t.remaining_us != 0) {
+    // One that has expired while its signal waits goes on when the signal is taken: no time is left, but there is an interval.
+    let runs = |timer: &IntervalTimerV1| timer.remaining_us != 0 || timer.interval_us != 0;
+    for (which, timer) in process.itimers.iter().enumerate().filter(|(_, timer)| runs(timer)) {
         let mut bytes = Vec::with_capacity(32);
-        for us in [timer.interval_us, timer.remaining_us] {
+        for us in [timer.interval_us, timer.remaining_us.max(1)] {
             bytes.extend_from_slice(&(us / 1_000_000).to_ne_bytes());
             bytes.extend_from_slice(&(us % 1_000_000).to_ne_bytes());
         }

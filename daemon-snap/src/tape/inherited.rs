@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn equal_pages_are_kept_others_loaded_missing_ones_dropped() {
-        let inherited = Inherited { areas: vec![vma(10, 20, 3)], runs: vec![run(10, 4, 100), run(16, 2, 106)] };
+        let inherited =
+            Inherited { areas: vec![vma(10, 20, 3)], runs: vec![run(10, 4, 100), run(16, 2, 106)] };
         // Page 11 was written, 13 given back, 17 lies behind the end of the child's area.
         let own = [run(10, 1, 100), run(11, 1, 500), run(12, 1, 102), run(16, 1, 106)];
         let kept = Kept::new(&[vma(10, 17, 1)], &own, &inherited);
@@ -239,11 +240,9 @@ mod tests {
 
     #[test]
     fn overlay_covers_what_is_below() {
-        assert_eq!(overlay(&[run(0, 10, 100)], &[run(2, 1, 7), run(9, 3, 50)]), [
-            run(0, 2, 100),
-            run(2, 1, 7),
-            run(3, 6, 103),
-            run(9, 3, 50)
-        ]);
+        assert_eq!(
+            overlay(&[run(0, 10, 100)], &[run(2, 1, 7), run(9, 3, 50)]),
+            [run(0, 2, 100), run(2, 1, 7), run(3, 6, 103), run(9, 3, 50)]
+        );
     }
 }

@@ -161,7 +161,8 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
     if let BackingV1::Inode { inode, may_write, .. } = vma.backing
         && let Some(segment) = (env.segment)(inode)
     {
-        let how = if may_write { 0 } else { libc::SHM_RDONLY } | if prot & 4 != 0 { libc::SHM_EXEC } else { 0 };
+        let how =
+            if may_write { 0 } else { libc::SHM_RDONLY } | if prot & 4 != 0 { libc::SHM_EXEC } else { 0 };
         let args = [segment as u64, start, how as u64];
         return Ok(Some(Op::syscall(Step::Map, libc::SYS_shmat, &args, Want::Exactly(start as i64))));
     }
@@ -209,7 +210,9 @@ pub fn map_ops(
         };
         now.push(prot);
         let mut from = vma.start.0;
-        for (start, end) in pieces.iter().map(|piece| (piece.start, piece.end)).chain([(vma.end.0, vma.end.0)]) {
+        for (start, end) in
+            pieces.iter().map(|piece| (piece.start, piece.end)).chain([(vma.end.0, vma.end.0)])
+        {
             if from < start
                 && let Some(op) = map_op(env, vma, from, start, u64::from(prot))?
             {
@@ -319,7 +322,9 @@ pub fn future_ops(mm: &MmV1) -> Sequence {
         seq.push(Op::syscall(Step::MergeMemory, libc::SYS_prctl, &args, ok));
         // It holds for what is there as well, whatever was taken out since.
         let private = mm.vmas.iter().filter(|vma| vma.backing == BackingV1::Anon && !vma.flags.droppable);
-        seq.extend(private.filter(|vma| !vma.flags.mergeable).map(|vma| advise(vma, libc::MADV_UNMERGEABLE as u64)));
+        seq.extend(
+            private.filter(|vma| !vma.flags.mergeable).map(|vma| advise(vma, libc::MADV_UNMERGEABLE as u64)),
+        );
     }
     seq
 }

@@ -1,8 +1,9 @@
 //! What comes back as it was: one subject, one test. The control test runs all of them without dump and restore.
 
 use crate::compile::Toolchain;
+use crate::fastboot::Fastboot;
 use crate::process::missing_need;
-use crate::running::{Running, Subject, all_pass_without_dump, dump_and_restore};
+use crate::running::{Running, Subject, all_pass_without_dump, dump_and_restore, judge};
 use std::fs;
 
 /// `name: program, variant;` with an optional `, what happens between dump and restore`.
@@ -117,6 +118,14 @@ subjects! {
     restore_keeps_sparse_descriptor_numbers: "sparse_fds", "";
     restore_keeps_owner_of_sigio: "fd_owner", "";
     restore_keeps_device_nodes: "device_nodes", "";
+    restore_keeps_named_fifo: "named_fifo", "";
+    restore_keeps_named_fifos_in_every_state: "fifo_states", "disk";
+    restore_keeps_named_fifos_on_tmpfs: "fifo_states", "tmpfs";
+    restore_makes_named_fifos_again_after_reboot: "fifo_states", "tmpfs", between empty_tmpfs;
+    restore_keeps_packets_of_pipe: "pipe_packets", "";
+    restore_keeps_ways_of_opening_and_nameless_files: "open_flags", "";
+    restore_keeps_files_of_proc_sys_and_namespaces: "kernel_files", "";
+    restore_keeps_pressure_trigger: "pressure_trigger", "";
     restore_keeps_posix_locks_with_their_owners: "file_locks", "posix";
     restore_keeps_posix_locks_of_mapped_file: "file_locks", "mapped";
     restore_keeps_flock_of_description_shared_over_fork: "file_locks", "flock";
@@ -221,6 +230,24 @@ fn empty_tmpfs(running: &Running) {
     for entry in fs::read_dir(running.shm()).expect("tmpfs directory").flatten() {
         fs::remove_file(entry.path()).expect("remove from the tmpfs");
     }
+}
+
+/// A whole tree below a directory that the dump is told of.
+#[test]
+fn restore_makes_volatile_directory_again_after_reboot() {
+    if missing_need().is_some() {
+        return;
+    }
+    let subject = Subject::new("volatile_tree", "");
+    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let image = running.file("image");
+    let dump = Fastboot::dump(running.pid, &image).volatile(running.shm());
+    let answer = running.run(dump);
+    assert_eq!(answer.code, Some(0), "dump: {answer:?}");
+    running.assert_gone("after the dump");
+    fs::remove_dir_all(running.shm().join("tree")).expect("remove what a reboot removes");
+    running.restore(&image);
+    judge(subject, &running.finish("restored"));
 }
 
 /// The subjects themselves are right: each passes when nobody dumps it.

@@ -276,6 +276,36 @@ static void make_pending_client(void)
     SYS(connect(client, (void *)&address, sizeof address));
 }
 
+/* A network namespace that nobody of the tree is in. */
+static void make_foreign_namespace(void)
+{
+    int ends[2];
+    SYS(pipe2(ends, O_CLOEXEC));
+    pid_t pid = SYS(fork());
+    if (pid == 0) {
+        char byte;
+        SYS(unshare(CLONE_NEWNET));
+        SYS(write(ends[1], "x", 1));
+        close(ends[1]);
+        nap_ms(200);
+        (void)!read(ends[0], &byte, 1);
+        _exit(0);
+    }
+    char byte, path[64];
+    SYS(read(ends[0], &byte, 1));
+    snprintf(path, sizeof path, "/proc/%d/ns/net", pid);
+    named(open(path, O_RDONLY | O_CLOEXEC));
+    close(ends[0]);
+    close(ends[1]);
+    reap(pid);
+}
+
+static void holds(void *unused)
+{
+    (void)unused;
+    member_hold("holder");
+}
+
 static void make_seccomp_listener(void)
 {
     struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
@@ -351,7 +381,33 @@ int main(int argc, char **argv)
         mq_unlink("/subject-queue");
         named(queue);
     } else if (variant("namespace_fd"))
-        named(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+        make_foreign_namespace();
+    else if (variant("fifo_outside")) {
+        SYS(mkfifo(in_dir("fifo"), 0600));
+        ends[0] = SYS(open(in_dir("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        ends[1] = SYS(open(in_dir("fifo"), O_WRONLY | O_CLOEXEC));
+        give_to_outsider(ends[0], ends[1]);
+    } else if (variant("proc_of_another"))
+        named(open("/proc/1/status", O_RDONLY | O_CLOEXEC));
+    else if (variant("proc_shared")) {
+        named(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
+        kid = fork_member(holds, NULL);
+        await_member("holder");
+    } else if (variant("dnotify")) {
+        SYS(signal(SIGIO, SIG_IGN) == SIG_ERR ? -1 : 0);
+        if (fcntl(named(open(subject_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)), F_NOTIFY, DN_RENAME | DN_MULTISHOT) < 0)
+            subject_skip("no dnotify");
+    } else if (variant("pressure_unknown")) {
+        int fd = open("/proc/pressure/memory", O_RDWR | O_CLOEXEC);
+        if (fd < 0)
+            subject_skip("no pressure stall information");
+        SYS(write(named(fd), "some 150000 2000000", 20));
+    } else if (variant("lost_name")) {
+        SYS(mkdir(in_dir("elsewhere"), 0700));
+        named(open(in_dir("lost"), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+        SYS(link(in_dir("lost"), in_dir("elsewhere/name")));
+        SYS(unlink(in_dir("lost")));
+    }
     else if (variant("seccomp_listener"))
         make_seccomp_listener();
     else if (variant("shared_files"))

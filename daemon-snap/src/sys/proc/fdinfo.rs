@@ -65,7 +65,11 @@ impl FdInfo {
             pos: value(&text, "pos")?.parse().ok()?,
             flags: flags & !libc::O_CLOEXEC,
             cloexec: flags & libc::O_CLOEXEC != 0,
-            locks: text.lines().filter_map(|line| line.strip_prefix("lock:")).map(LockLine::parse).collect::<Option<_>>()?,
+            locks: text
+                .lines()
+                .filter_map(|line| line.strip_prefix("lock:"))
+                .map(LockLine::parse)
+                .collect::<Option<_>>()?,
             text,
         })
     }

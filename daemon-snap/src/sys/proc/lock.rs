@@ -77,7 +77,10 @@ mod tests {
         let line = LockLine::parse("\t3: OFDLCK ADVISORY  READ -1 fe:00:10027079 100 EOF").unwrap();
         assert_eq!((line.class, line.exclusive, line.pid), (LockClass::Ofd, false, Pid(-1)));
         assert_eq!(line.last, None);
-        assert_eq!(LockLine::parse("4: LEASE  ACTIVE    WRITE 7 fe:00:1 0 EOF").unwrap().class, LockClass::Lease);
+        assert_eq!(
+            LockLine::parse("4: LEASE  ACTIVE    WRITE 7 fe:00:1 0 EOF").unwrap().class,
+            LockClass::Lease
+        );
         assert_eq!(LockLine::parse("1: -> POSIX  ADVISORY  WRITE 7 fe:00:1 0 EOF"), None);
     }
 }

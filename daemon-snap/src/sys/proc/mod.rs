@@ -59,7 +59,9 @@ pub fn holder_outside(dev: u64, ino: u64, tree: &[Pid]) -> io::Result<Option<Pid
     use std::os::unix::fs::MetadataExt as _;
     let own = std::process::id() as i32;
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| i32::from_str(name).ok()) else { continue };
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| i32::from_str(name).ok()) else {
+            continue;
+        };
         if pid == own || tree.contains(&Pid(pid)) {
             continue;
         }
