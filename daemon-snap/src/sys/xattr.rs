@@ -1,5 +1,6 @@
 //! Extended attributes by path, links not followed (xattr(7)).
 
+use crate::state::XattrsV1;
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,7 +14,7 @@ fn c_path(path: &Path) -> Result<CString, Errno> {
 ///
 /// # Errors
 /// As llistxattr(2) and lgetxattr(2).
-pub fn all(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub fn all(path: &Path) -> Result<XattrsV1, Errno> {
     let path = c_path(path)?;
     let mut names = vec![0u8; 64 << 10];
     // SAFETY: path ends with NUL, names is writable for its length.
