@@ -57,6 +57,9 @@ pub(super) fn names(machine: &Machine) -> Result<Vec<Name>> {
     Ok(all.into_iter().filter(|name| name.pid.is_some()).collect())
 }
 
+/// Match rules by unique name.
+type RulesByName = BTreeMap<String, Vec<String>>;
+
 /// What one unit has on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Presence {
@@ -83,7 +86,7 @@ pub(super) fn presence(machine: &Machine, unit: &str) -> Result<Presence> {
     connections.sort_unstable();
     let driver = "org.freedesktop.DBus";
     let stats = "org.freedesktop.DBus.Debug.Stats";
-    let answer: Result<Answer<(BTreeMap<String, Vec<String>>,)>> =
+    let answer: Result<Answer<(RulesByName,)>> =
         raw_call(machine, driver, "/org/freedesktop/DBus", stats, &["GetAllMatchRules"]);
     let rules = answer.ok().map(|answer| {
         let of_unit = |name: &&Name| answer.data.0.get(&name.name).cloned().unwrap_or_default();
