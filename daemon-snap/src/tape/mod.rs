@@ -36,5 +36,5 @@ mod x86_64;
 
 pub use area::MAGIC;
 pub use compile::{Compiled, Loader, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
-pub use op::{Record, RecordKind, Step};
+pub use op::{Record, RecordKind, Step, code_of, reason_of};
 pub use x86_64::run;

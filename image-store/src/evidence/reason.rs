@@ -57,6 +57,8 @@ reason_codes! {
     PidTaken = "pid-taken",
     /// An address that the unit listens on is in use.
     AddressTaken = "address-taken",
+    /// An address, a listener or an activation socket that the unit needs is not there.
+    AddressMissing = "address-missing",
     /// The restore was tried and failed.
     RestoreFailed = "restore-failed",
     /// The restore took longer than it may.
