@@ -194,6 +194,7 @@ pub fn snapshot(
     if let Some(band) = &band {
         units = path.each(Phase::Restart, units, |_, mut unit| {
             unit.restart(&systemd, band, options.settle)?;
+            band.leave_gap()?;
             point("snapshot.restart")?;
             Ok(unit)
         });

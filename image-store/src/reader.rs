@@ -287,6 +287,32 @@ impl Image {
             .map_err(|source| Error::io(&self.path, "read ahead", source))
     }
 
+    /// From now on the kernel reads what is asked for and nothing beyond it: who reads in steps can then stop between
+    /// them, and has one step under way at most. Holds for everybody who shares the open file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. The caller may ignore it.
+    pub fn read_only_what_is_asked(&self) -> Result<()> {
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM;
+        nix::fcntl::posix_fadvise(&self.file, 0, 0, advice)
+            .map_err(|errno| Error::io(&self.path, "advise on", errno.into()))
+    }
+
+    /// Have the kernel begin to read a chunk of the page area; none that is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. The caller may ignore it.
+    pub fn advise_chunk(&self, index: u64) -> Result<()> {
+        let (area, len) = (self.page_area(), CHECKSUM_CHUNK_LEN as u64);
+        let offset = area.start.saturating_add(index.saturating_mul(len));
+        if offset >= area.end {
+            return Ok(());
+        }
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        nix::fcntl::posix_fadvise(&self.file, offset as i64, len as i64, advice)
+            .map_err(|errno| Error::io(&self.path, "advise on", errno.into()))
+    }
+
     fn page_area_len(&self) -> u64 {
         self.header.page_area_len
     }

@@ -6,19 +6,31 @@
 //! it loads.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use image_store::evidence::Digests;
 use image_store::layout::CHECKSUM_CHUNK_LEN;
 use image_store::validate::Place;
-use image_store::{CatalogueEntry, Opened, ReasonCode, StaleReason, Store};
+use image_store::{CatalogueEntry, FileKind, Opened, ReasonCode, StaleReason, Store};
 
-use crate::lanes::Lanes;
+use crate::lanes::{HEAVY_PATIENCE, LIGHT_LEN, Lanes};
+use crate::sys::priority::{IoClass, set_io_class};
 
 /// Reading ahead takes at most this part of the memory that is available.
 const MEMORY_SHARE: u64 = 4;
+
+/// How long a large image that somebody waits for is read only when nobody else reads.
+const IDLE_READING: Duration = Duration::from_millis(200);
+/// Chunks of it that are under way after that.
+const CHUNKS_AHEAD: u64 = 4;
+/// Files of a small service up to this length, in bytes, are read ahead with its image.
+const SMALL_FILE: u64 = 8 << 20;
+const STEP_LEN: usize = 256 << 10;
 
 /// All images that may be asked for.
 #[derive(Debug)]
@@ -47,6 +59,14 @@ enum State {
     Bad(StaleReason),
     /// An image is used once.
     Taken,
+}
+
+/// Something that is done ahead for one unit.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Open,
+    Pages,
+    Files,
 }
 
 /// An image that may be used now.
@@ -95,6 +115,49 @@ impl Images {
         Ok(Usable { opened, checked_chunks: slot.checked_chunks.load(Ordering::Acquire) })
     }
 
+    /// Bring the pages of a large image into memory and compare them, one step at a time: small ones pass in between, and
+    /// at first everybody else reads before us. Of a small image that is left to the worker.
+    ///
+    /// # Errors
+    /// The first damage.
+    pub fn read_pages(
+        &self,
+        usable: &mut Usable,
+        lanes: &Lanes,
+        deadline: Instant,
+    ) -> Result<(), StaleReason> {
+        let image = &usable.opened.image;
+        if image.len_bytes() <= LIGHT_LEN {
+            return Ok(());
+        }
+        let stored = |error: image_store::Error| error.to_stale_reason();
+        let (mut patience, began) = (HEAVY_PATIENCE, Instant::now());
+        // Where that is not possible we only get in the way of others.
+        let _ = set_io_class(IoClass::Idle);
+        let _ = image.read_only_what_is_asked();
+        let mut is_idle = true;
+        let sums = image.page_sums().map_err(stored)?;
+        let mut buffer = Vec::new();
+        while usable.checked_chunks < sums.chunk_count() {
+            lanes.let_pass(&mut patience);
+            if is_idle && began.elapsed() > IDLE_READING {
+                let _ = set_io_class(IoClass::Ordinary);
+                is_idle = false;
+            }
+            if !is_idle {
+                // A failure only makes it slower.
+                let _ = image.advise_chunk(usable.checked_chunks + CHUNKS_AHEAD);
+            }
+            if Instant::now() >= deadline {
+                let sentence = "the image was not read in time".to_owned();
+                return Err(StaleReason::new(ReasonCode::Deadline, sentence));
+            }
+            image.verify_chunk(&sums, usable.checked_chunks, &mut buffer).map_err(stored)?;
+            usable.checked_chunks += 1;
+        }
+        Ok(())
+    }
+
     /// Look at an image that is in no catalogue yet (the trial of a snapshot).
     ///
     /// # Errors
@@ -119,17 +182,46 @@ impl Images {
 
     /// Do ahead what can be done, until all is done. Several threads may share the work; `next` says how far they are.
     pub fn look_ahead(&self, lanes: &Lanes, next: &AtomicUsize) {
-        // First everything that is small, of all images: where nothing else is read, this makes the difference.
-        let jobs =
-            self.order.iter().map(|unit| (unit, false)).chain(self.order.iter().map(|unit| (unit, true)));
-        let jobs: Vec<(&String, bool)> = jobs.collect();
+        // What is small comes first, of all images; their pages; then the files that small services map: their commands
+        // before the start and their first steps want them.
+        let (light, heavy): (Vec<&String>, Vec<&String>) =
+            self.order.iter().partition(|unit| self.slots[*unit].entry.len_bytes <= LIGHT_LEN);
+        let of = |units: &[&String], job| units.iter().map(|unit| ((*unit).clone(), job)).collect::<Vec<_>>();
+        let jobs = [
+            of(&light, Job::Open),
+            of(&heavy, Job::Open),
+            of(&light, Job::Pages),
+            of(&light, Job::Files),
+            of(&heavy, Job::Pages),
+        ]
+        .concat();
         let mut chunks_left = available_memory() / MEMORY_SHARE / CHECKSUM_CHUNK_LEN as u64;
-        while let Some((unit, with_pages)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some((unit, job)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             lanes.wait_idle();
-            let Some(slot) = self.slots.get(*unit) else { continue };
-            match with_pages {
-                false => self.open_ahead(slot),
-                true => slot.check_pages_ahead(lanes, &mut chunks_left),
+            let Some(slot) = self.slots.get(unit) else { continue };
+            match job {
+                Job::Open => self.open_ahead(slot),
+                Job::Pages => slot.check_pages_ahead(lanes, &mut chunks_left),
+                Job::Files => self.read_files_ahead(slot, lanes),
+            }
+        }
+    }
+
+    fn read_files_ahead(&self, slot: &Slot, lanes: &Lanes) {
+        let opened = match &*slot.lock() {
+            State::Opened(opened) => Arc::clone(opened),
+            _ => return,
+        };
+        let files = opened.evidence.files.iter();
+        let small = files.filter(|file| file.kind == FileKind::File && file.size <= SMALL_FILE);
+        let mut buffer = vec![0; STEP_LEN];
+        for file in small {
+            let Ok(mut open) = File::open(self.root.join(file.path.strip_prefix("/").unwrap_or(&file.path)))
+            else {
+                continue;
+            };
+            while slot.lock().is_opened() && matches!(open.read(&mut buffer), Ok(len) if len > 0) {
+                lanes.wait_idle();
             }
         }
     }
@@ -142,6 +234,8 @@ impl Images {
             Ok(opened) => {
                 // For the sake of what it brings into memory; the verdict comes when the unit asks.
                 let _ = opened.require_now(self.place());
+                // Reading ahead of the reader is what we do ourselves, in steps between which others come.
+                let _ = opened.image.read_only_what_is_asked();
                 State::Opened(Arc::new(opened))
             }
             Err(reason) => State::Bad(reason),

@@ -5,12 +5,12 @@
 //! under way, and what nobody has asked for waits until nobody waits.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Images up to this length, in bytes, are small: read and checked in a few milliseconds.
 pub const LIGHT_LEN: u64 = 16 << 20;
 /// How long a large one lets small ones pass, all in all.
-const HEAVY_WAIT: Duration = Duration::from_millis(250);
+pub const HEAVY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Starts under way.
 #[derive(Debug, Default)]
@@ -33,20 +33,27 @@ pub struct Turn<'a> {
 }
 
 impl Lanes {
-    /// Begin a start from an image of this length. A large one returns when no small one is under way, or it has waited
-    /// long enough.
+    /// Begin a start from an image of this length.
     pub fn enter(&self, len_bytes: u64) -> Turn<'_> {
         let is_light = len_bytes <= LIGHT_LEN;
         let mut counts = self.lock();
         match is_light {
             true => counts.light += 1,
-            false => {
-                counts.heavy += 1;
-                let waited = self.changed.wait_timeout_while(counts, HEAVY_WAIT, |counts| counts.light > 0);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
-            }
+            false => counts.heavy += 1,
         }
         Turn { lanes: self, is_light }
+    }
+
+    /// Let small ones pass in the middle of a large one's work. `patience` is what is left of its waiting, and shrinks.
+    pub fn let_pass(&self, patience: &mut Duration) {
+        let counts = self.lock();
+        if counts.light == 0 || patience.is_zero() {
+            return;
+        }
+        let began = Instant::now();
+        let waited = self.changed.wait_timeout_while(counts, *patience, |counts| counts.light > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        *patience = patience.saturating_sub(began.elapsed());
     }
 
     /// Return when nobody waits for a start.
@@ -76,18 +83,20 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Instant;
 
     #[test]
-    fn a_large_one_waits_for_small_ones_but_not_for_ever() {
+    fn a_large_one_lets_small_ones_pass_but_not_for_ever() {
         let lanes = Lanes::default();
-        let began = Instant::now();
-        drop(lanes.enter(LIGHT_LEN + 1));
+        let heavy = lanes.enter(LIGHT_LEN + 1);
+        let mut patience = Duration::from_millis(60);
+        lanes.let_pass(&mut patience);
+        assert_eq!(patience, Duration::from_millis(60));
         let light = lanes.enter(LIGHT_LEN);
-        assert!(began.elapsed() < HEAVY_WAIT);
-        drop(lanes.enter(LIGHT_LEN + 1));
-        assert!(began.elapsed() >= HEAVY_WAIT);
-        drop(light);
+        let began = Instant::now();
+        lanes.let_pass(&mut patience);
+        assert!(began.elapsed() >= Duration::from_millis(60) && patience.is_zero());
+        lanes.let_pass(&mut patience);
+        drop((heavy, light));
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Server {
         let turn = self.lanes.enter(entry.len_bytes);
         start.timeline.mark("queue");
 
-        let usable = match start.is_trial {
+        let mut usable = match start.is_trial {
             true => self.images.open_once(entry),
             false => self.images.take(&start.unit),
         }?;
@@ -151,6 +151,8 @@ impl Server {
             StaleReason::new(ReasonCode::Deadline, "TimeoutStartSec= leaves no time for a restore")
         })?;
         let deadline = start.began + budget.deadline;
+        self.images.read_pages(&mut usable, &self.lanes, deadline)?;
+        start.timeline.mark("read");
         let cgroup = UnitCgroup::open(&peer.cgroup, peer.pid)
             .map_err(|error| StaleReason::new(ReasonCode::HostUnsupported, format!("cgroup: {error}")))?;
         let order = order_for(entry, &usable, peer, hello, deadline);

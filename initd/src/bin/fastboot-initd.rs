@@ -120,6 +120,8 @@ fn start_looking_ahead(server: &Arc<Server>) {
                     "images are not looked at ahead: {error}; restores take longer"
                 ));
             }
+            // What everybody's start begins with; what it brings into memory is all that counts.
+            let _ = std::fs::read(SHIM);
             server.images.look_ahead(&server.lanes, &next);
         };
         if let Err(error) = std::thread::Builder::new().spawn(look) {
