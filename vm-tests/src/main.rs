@@ -1,11 +1,12 @@
 //! `vm-tests`: the demo, the one command that checks everything, and the benches.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, demo, verify};
+use vm_tests::{bench, demo, package, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -62,6 +63,8 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Build the Debian package and say where it is.
+    Package,
     /// Dump and restore single processes, beside CRIU.
     BenchEngine {
         /// Write the figures to this file.
@@ -82,8 +85,14 @@ enum Action {
     },
 }
 
+/// The command line without the `--` that `cargo demo -- --json FILE` leaves behind the subcommand: the aliases end in a
+/// subcommand, so cargo passes the separator on, and clap would take what follows for positional arguments.
+fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    arguments.enumerate().filter(|(at, word)| !(*at == 2 && word == "--")).map(|(_, word)| word).collect()
+}
+
 fn main() -> ExitCode {
-    let done: Result<bool> = match Arguments::parse().command {
+    let done: Result<bool> = match Arguments::parse_from(without_separator(std::env::args_os())).command {
         Action::Demo { json, keep, quick, cold_only } => {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
         }
@@ -91,6 +100,10 @@ fn main() -> ExitCode {
         Action::BenchBoot { boots, machine, keep, release, json } => {
             demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
         }
+        Action::Package => package::build().map(|package| {
+            println!("{}", package.display());
+            true
+        }),
         Action::BenchEngine { json, rounds, only, cold_cache, inside } => {
             let options = bench::Options { json, rounds, only, cold_cache };
             inside.map_or_else(|| bench::run(&options), |root| bench::run_inside(&root, &options))
@@ -102,6 +115,25 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("vm-tests: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Action {
+        Arguments::parse_from(without_separator(line.iter().map(OsString::from))).command
+    }
+
+    #[test]
+    fn options_are_read_with_and_without_a_separator() {
+        for line in
+            [&["vm-tests", "demo", "--json", "figures"][..], &["vm-tests", "demo", "--", "--json", "figures"]]
+        {
+            let Action::Demo { json, .. } = parse(line) else { panic!("{line:?} is not the demo") };
+            assert_eq!(json.as_deref(), Some("figures".as_ref()));
         }
     }
 }
