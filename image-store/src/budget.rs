@@ -32,12 +32,16 @@ impl StartBudget {
     /// For a service and its image of `len_bytes`. `None`: its `TimeoutStartSec=` leaves no time for a restore that
     /// fails and a cold start after it.
     pub fn of(service: &ServiceRecord, len_bytes: u64) -> Option<StartBudget> {
-        let wanted = (BASE + Duration::from_millis(len_bytes * 1000 / SLOW_DISK)).min(LONGEST) + CLEANING;
+        let reading = Duration::from_millis(len_bytes.saturating_mul(1000) / SLOW_DISK);
+        let wanted = (BASE + reading).min(LONGEST);
         let limit = match service.timeout_start_ms.map(Duration::from_millis) {
-            None => wanted,
-            Some(timeout) => wanted.min(timeout.saturating_sub(cold_start(service, timeout) + SLACK)),
+            None => wanted + CLEANING,
+            Some(timeout) => {
+                let room = timeout.saturating_sub(cold_start(service, timeout) + SLACK);
+                room.min(wanted + CLEANING)
+            }
         };
-        let deadline = limit - CLEANING.min(limit / 4);
+        let deadline = wanted.min(limit - CLEANING.min(limit / 4));
         (limit >= SHORTEST).then_some(StartBudget { deadline, limit })
     }
 }

@@ -1,8 +1,11 @@
 //! The trial restore of a snapshot: what it keeps, what it drops, and what is left when it fails.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 
 use super::site::{COUNTER, Expected, Lab, require};
+use crate::client::first_answer;
 use crate::container::Machine;
 use crate::fastboot::{self, SnapshotUnit};
 use crate::service::Taken;
@@ -34,7 +37,8 @@ pub(super) fn gain_decides(lab: &Lab) -> Result<()> {
     // What runs now came from the image, and a restart by somebody is a cold start, as ever.
     let taken = Taken::observe(&running, COUNTER)?;
     ensure!(taken.main_pid > 1_000_000, "the restored instance does not run: main PID {}", taken.main_pid);
-    crate::service::restart(&running, &taken)?;
+    COUNTER.drive(&running)?;
+    crate::service::restart(&running, &Taken::observe(&running, COUNTER)?)?;
     let shown = running.run(&["systemctl", "show", "--property=ExecStart,DropInPaths", COUNTER.unit])?;
     let shown = shown.success()?;
     ensure!(!shown.contains("fastboot-exec"), "the shim is still in front of it: {shown}");
@@ -57,7 +61,8 @@ pub(super) fn failure(lab: &Lab) -> Result<()> {
     ensure!(unit.reasons.iter().any(|reason| reason.contains("trial restore")), "{:?}", unit.reasons);
     let state = running.unit(COUNTER.unit)?;
     ensure!(state.is_active() && state.restarts == 0, "{state:?}");
-    running.in_network(|| COUNTER.ask())?;
+    // It counts as started before it has computed what it was told to.
+    running.in_network(|| first_answer(Duration::from_secs(30), || COUNTER.ask()))?;
     let left = running.run(&["find", fastboot::STORE_DIR, "-name", "*.img"])?.success()?;
     ensure!(left.is_empty(), "an image that failed was kept: {left}");
     running.poweroff()
