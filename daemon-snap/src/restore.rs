@@ -5,10 +5,10 @@
 use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
 use crate::rebuild::process::{Builder, find_vdso};
-use crate::rebuild::{files, inode, namespaces, plan, volatile};
+use crate::rebuild::{files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
-use crate::tape::{Loader, Record, RecordKind, Step, reason_of};
+use crate::tape::{Inherited, Loader, Record, RecordKind, Step, reason_of};
 use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -133,6 +133,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     };
     volatile::rebuild_volatile_dirs(tree)?;
     inode::rebuild_inodes(&mut desk, tree, request.image)?;
+    volatile::rebuild_volatile_nodes(tree)?;
     let realtime =
         clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
     let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();
@@ -151,6 +152,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         vdso: find_vdso(&desk, tree)?,
         helper_tid: free_ids(tree),
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
+        heritage: inherit::plan_heritage(tree),
         desk: &desk,
         tree,
         image,
@@ -166,7 +168,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
         true => Some(Nursery::open(&builder, &births)?),
         false => {
-            builder.create(&births, builder.cgroup)?;
+            builder.create(&births, builder.cgroup, &Inherited::default())?;
             None
         }
     };
@@ -191,6 +193,8 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     watch.until_ready()?;
     times.load = lap(&mut last);
     files::rebuild_owners(&desk, tree)?;
+    inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
+    desk.release_segments();
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
         nursery.close()?;
@@ -231,7 +235,7 @@ impl Nursery {
             sys::fork::Side::Child => {
                 drop(hold);
                 builder.or_report(Pid(0), || {
-                    builder.create(births, builder.cgroup)?;
+                    builder.create(births, builder.cgroup, &Inherited::default())?;
                     builder.forget_go();
                     let mut end = [0];
                     let _ = read(&wait, &mut end);
@@ -406,6 +410,12 @@ fn failure(record: &Record) -> Error {
         return Error::stale(
             ReasonCode::PidTaken,
             format!("an id of a thread of process {} is taken", record.pid),
+        );
+    }
+    if record.label == Step::FileLock as u64 && record.result == -i64::from(libc::EAGAIN) {
+        return Error::stale(
+            ReasonCode::AddressTaken,
+            format!("somebody else holds a file lock of process {}", record.pid),
         );
     }
     Error::Tape { pid: Pid(record.pid), step: step.into(), result, wanted: "its recorded value".into() }
