@@ -3,6 +3,7 @@
 use super::message::{DRIVER, answers, driver_call, error_text, message_len};
 use crate::error::{Error, Result};
 use crate::sys;
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -55,11 +56,14 @@ impl<F: AsFd> BusStream<F> {
                 let line: Vec<u8> = self.unread.drain(..end + 2).collect();
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
                 if line.starts_with("REJECTED") || line.starts_with("ERROR") {
-                    return Err(refused(format!("the bus does not let it in ({line})")));
+                    return Err(refused(
+                        ReasonCode::BusRefused,
+                        format!("the bus does not let it in ({line})"),
+                    ));
                 }
                 lines.push(line);
             } else if !self.receive()? {
-                return Err(refused("the bus does not answer".into()));
+                return Err(refused(ReasonCode::BusUnavailable, "the bus does not answer".into()));
             }
         }
         let (reply, _) = self.reply(hello, "Hello")?;
@@ -87,7 +91,7 @@ impl<F: AsFd> BusStream<F> {
         let (reply, before) = self.any_reply(serial, what)?;
         match answers(&reply) {
             Some((_, true)) => Ok((reply, before)),
-            _ => Err(refused(format!("{what}: {}", error_text(&reply)))),
+            _ => Err(refused(ReasonCode::BusRefused, format!("{what}: {}", error_text(&reply)))),
         }
     }
 
@@ -99,7 +103,7 @@ impl<F: AsFd> BusStream<F> {
         let mut before = Vec::new();
         loop {
             let Some(message) = self.message()? else {
-                return Err(refused(format!("{what}: the bus does not answer")));
+                return Err(refused(ReasonCode::BusUnavailable, format!("{what}: the bus does not answer")));
             };
             match answers(&message) {
                 Some((answered, _)) if answered == serial => return Ok((message, before)),
@@ -169,7 +173,7 @@ impl<F: AsFd> BusStream<F> {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     if !self.wait(PollFlags::POLLOUT)? {
-                        return Err(refused("the bus does not read".into()));
+                        return Err(refused(ReasonCode::BusUnavailable, "the bus does not read".into()));
                     }
                 }
                 Err(e) => return Err(gone(e)),
@@ -185,7 +189,7 @@ impl<F: AsFd> BusStream<F> {
         }
         let mut bytes = [0; 16 << 10];
         match recv(self.fd.as_fd().as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => Err(refused("the bus has closed the connection".into())),
+            Ok(0) => Err(refused(ReasonCode::BusUnavailable, "the bus has closed the connection".into())),
             Ok(got) => {
                 self.unread.extend_from_slice(&bytes[..got]);
                 Ok(true)
@@ -209,12 +213,12 @@ impl<F: AsFd> BusStream<F> {
     }
 }
 
-fn refused(message: String) -> Error {
-    Error::Stale(message)
+fn refused(code: ReasonCode, message: String) -> Error {
+    Error::stale(code, message)
 }
 
 fn gone(errno: Errno) -> Error {
-    Error::Stale(format!("the connection to the bus is gone ({})", errno.desc()))
+    Error::stale(ReasonCode::BusUnavailable, format!("the connection to the bus is gone ({})", errno.desc()))
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Error {

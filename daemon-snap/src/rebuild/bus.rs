@@ -12,6 +12,7 @@ use crate::bus::{BusStream, DRIVER, Watcher, driver_signal, news};
 use crate::error::{Error, Result};
 use crate::state::{BusConnectionV1, CredsV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
 use crate::sys;
+use image_store::ReasonCode;
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
@@ -63,8 +64,12 @@ pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()
         let address = super::unix::sockaddr(&connection.address);
         let socket = desk.file(id)?;
         as_user(process.pid, connection.uid, creds, || {
-            sys::rebuild::connect(socket, &address)
-                .map_err(|e| Error::Stale(format!("the system bus cannot be reached ({})", e.desc())))
+            sys::rebuild::connect(socket, &address).map_err(|e| {
+                Error::stale(
+                    ReasonCode::BusUnavailable,
+                    format!("the system bus cannot be reached ({})", e.desc()),
+                )
+            })
         })?;
     }
     Ok(())
@@ -189,7 +194,10 @@ impl Entry<'_> {
                 // It moved up; the bus says so, and this time the daemon has to hear it.
                 (false, PRIMARY_OWNER) => {}
                 _ => {
-                    return Err(Error::Stale(format!("bus name {} belongs to somebody else", wanted.name)));
+                    return Err(Error::stale(
+                        ReasonCode::BusRefused,
+                        format!("bus name {} belongs to somebody else", wanted.name),
+                    ));
                 }
             }
         }
@@ -235,7 +243,7 @@ fn far_end(desk: &Desk, near: BorrowedFd<'_>, bus: Pid) -> Result<OwnedFd> {
         .map_err(fail("sock_diag"))?;
     let sockets = sys::sock_diag::unix_sockets(netlink.as_fd()).map_err(fail("sock_diag"))?;
     let Some(peer) = sockets.get(&inode).and_then(|socket| socket.peer).filter(|peer| *peer != 0) else {
-        return Err(Error::Stale("the connection to the bus is gone".into()));
+        return Err(Error::stale(ReasonCode::BusUnavailable, "the connection to the bus is gone"));
     };
     let wanted = format!("socket:[{peer}]");
     let children = desk.proc.read(&format!("{bus}/task/{bus}/children")).unwrap_or_default();
@@ -249,7 +257,10 @@ fn far_end(desk: &Desk, near: BorrowedFd<'_>, bus: Pid) -> Result<OwnedFd> {
             }
         }
     }
-    Err(Error::Stale(format!("the bus's end of the connection was not found (pid {bus})")))
+    Err(Error::stale(
+        ReasonCode::BusUnavailable,
+        format!("the bus's end of the connection was not found (pid {bus})"),
+    ))
 }
 
 /// One write: a message stays whole whatever the bus itself sends.
@@ -258,7 +269,9 @@ fn say(far: &OwnedFd, bytes: &[u8]) -> Result<()> {
     let sent = send(far.as_raw_fd(), bytes, flags).map_err(|e| Error::kernel("send", "bus connection", e))?;
     match sent == bytes.len() {
         true => Ok(()),
-        false => Err(Error::Stale("more has changed on the bus than a socket holds".into())),
+        false => {
+            Err(Error::stale(ReasonCode::BusUnavailable, "more has changed on the bus than a socket holds"))
+        }
     }
 }
 
