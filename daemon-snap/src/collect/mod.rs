@@ -31,7 +31,7 @@ pub(crate) use file::{Descriptors, collect_descriptors};
 pub(crate) use gate::Gates;
 pub(crate) use inode::Inodes;
 pub(crate) use inside::collect_insides;
-pub(crate) use lock::inspect_hidden_locks;
+pub(crate) use lock::collect_hidden_locks;
 pub(crate) use memory::{AddressSpace, collect_address_space};
 pub(crate) use pages::{collect_content, collect_pages, count_own_pages};
 pub(crate) use process::{Directories, collect_directories, collect_process};
