@@ -130,6 +130,7 @@ fn restore_to_taken_pid_fails_and_harms_nobody() {
     if missing_need().is_some() {
         return;
     }
+    let _alone = process::NUMBERS.write();
     let (mut running, image) = dumped(TREE);
     let members: Vec<i32> = running.members.iter().copied().collect();
     for pid in [running.pid, members[members.len() - 1]] {
