@@ -90,6 +90,9 @@ pub(crate) fn collect_hidden_locks(
         };
         match (holder, line.class, mapped) {
             (None, ..) => {}
+            // The description is neither open nor mapped here: somebody else has it. systemd holds the lock of a dynamic user
+            // like this, which the process took before it became the service.
+            (Some(_), LockClass::Flock, None) => {}
             (Some(pid), LockClass::Flock, Some(inode)) => {
                 carried.push(MappedLockV1 { pid, inode, exclusive: line.exclusive });
             }

@@ -10,7 +10,6 @@ use crate::container::Machine;
 /// A sentence that holds when [`check`] passes.
 pub(super) fn claim(case: &Case) -> &'static str {
     match case.name {
-        "notify" => "its status text is there",
         "watchdog" => "its watchdog is fed",
         "notify-reload" => "it reloads by signal and says so",
         "forking" => "its PID file is there",
@@ -26,7 +25,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "aliased" => "its other name leads to it",
         "sandboxed" => "it is still in its sandbox",
         "listen-stream" => "clients of its sockets are answered from memory",
-        "listen-datagram" | "listen-fifo" => "what is sent to its socket counts",
+        "listen-datagram" => "what is sent to its socket counts",
         "syslog" => "its messages to /dev/log arrive",
         _ => "systemd has it in its control group",
     }
@@ -55,7 +54,6 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
         })
     };
     match case.name {
-        "notify" => equal(show("StatusText")?, "counting"),
         "watchdog" => {
             // More than two of its periods.
             std::thread::sleep(Duration::from_secs(5));
@@ -127,10 +125,6 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
         "listen-datagram" => {
             let script = "import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('/run/listen-datagram')\ns.send(b'x')\n";
             machine.run(&["python3", "-c", script])?.success()?;
-            counts_on()
-        }
-        "listen-fifo" => {
-            sh("echo x > /run/listen-fifo")?;
             counts_on()
         }
         "syslog" => {
