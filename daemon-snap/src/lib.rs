@@ -4,6 +4,7 @@
 //! `collect` and `rebuild` never import each other; both know `state`.
 
 pub mod collect;
+pub mod doctor;
 pub mod dump;
 pub mod encode;
 pub mod error;

@@ -9,6 +9,7 @@ pub mod netns;
 pub mod own;
 pub mod pagemap;
 pub mod pidfd;
+pub mod probe;
 pub mod proc;
 pub mod procfs_own;
 pub mod ptrace;
