@@ -17,5 +17,6 @@ pub mod pipe;
 pub mod plan;
 pub mod process;
 pub mod sysv;
+pub mod tids;
 pub mod unix;
 pub mod volatile;
