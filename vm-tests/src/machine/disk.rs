@@ -1,0 +1,136 @@
+//! Disks: built once per recipe, written to through throw-away overlays.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::roots::{CACHE_DIR, Recipe, cached};
+
+/// Room for the root, for images and for an upgrade. Sparse.
+const ROOT_SIZE: &str = "4G";
+
+/// Debian's kernel out of a built root. NVMe, ext4 and the agent's virtio port are built into it, so it needs no initrd,
+/// and boots the root of another suite as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// The file.
+    pub path: PathBuf,
+    /// As `uname -r`.
+    pub release: String,
+}
+
+impl Kernel {
+    /// The kernel that is installed in the root of `recipe`.
+    ///
+    /// # Errors
+    /// The root cannot be built, or has none.
+    pub fn of(recipe: &Recipe) -> Result<Kernel> {
+        let boot = cached(recipe)?.join("boot");
+        let entries = fs::read_dir(&boot).with_context(|| format!("listing {}", boot.display()))?;
+        let mut kernels: Vec<Kernel> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let release = path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
+                Some(Kernel { path, release })
+            })
+            .collect();
+        kernels.sort_by(|a, b| a.release.cmp(&b.release));
+        kernels.pop().with_context(|| format!("no kernel in {}", boot.display()))
+    }
+}
+
+/// An overlay of a disk that is not written to any more.
+#[derive(Debug)]
+pub struct Disk {
+    pub(super) path: PathBuf,
+}
+
+impl Disk {
+    /// A fresh overlay, at `path`, of the disk that has the root of `recipe`.
+    ///
+    /// # Errors
+    /// The root or the disk cannot be built.
+    pub fn of_root(recipe: &Recipe, path: &Path) -> Result<Disk> {
+        overlay(&built(recipe)?, "raw", path)
+    }
+
+    /// A fresh overlay, at `path`, of this one as it is now. This one must not be booted again.
+    ///
+    /// # Errors
+    /// qemu-img fails.
+    pub fn fork(&self, path: &Path) -> Result<Disk> {
+        overlay(&self.path, "qcow2", path)
+    }
+
+    /// A disk with an empty ext4 of that label.
+    ///
+    /// # Errors
+    /// mke2fs fails.
+    pub fn empty(label: &str, size: &str, path: &Path) -> Result<Disk> {
+        make_ext4(label, None, size, path)?;
+        Ok(Disk { path: path.to_owned() })
+    }
+
+    /// A small disk with an ext4 that holds the files of `dir`.
+    ///
+    /// # Errors
+    /// mke2fs fails.
+    pub fn of_files(dir: &Path, path: &Path) -> Result<Disk> {
+        make_ext4("parcel", Some(dir), "256M", path)?;
+        Ok(Disk { path: path.to_owned() })
+    }
+}
+
+fn overlay(base: &Path, format: &str, path: &Path) -> Result<Disk> {
+    let mut command = Command::new("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(base).arg(path);
+    run(command)?;
+    Ok(Disk { path: path.to_owned() })
+}
+
+fn built(recipe: &Recipe) -> Result<PathBuf> {
+    let root = cached(recipe)?;
+    let disks = Path::new(CACHE_DIR).join("disks");
+    fs::create_dir_all(&disks).with_context(|| format!("making {}", disks.display()))?;
+    let disk = disks.join(format!("{}.raw", recipe.key()));
+    let lock = disks.join(format!("{}.lock", recipe.key()));
+    let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
+    // Two runs build a disk once; released with the process.
+    let _lock =
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context("locking a disk")?;
+    if !disk.exists() {
+        let building = disk.with_extension("building");
+        make_ext4("root", Some(&root), ROOT_SIZE, &building)?;
+        fs::rename(&building, &disk).with_context(|| format!("renaming {}", building.display()))?;
+    }
+    Ok(disk)
+}
+
+fn make_ext4(label: &str, content: Option<&Path>, size: &str, path: &Path) -> Result<()> {
+    let mut command = Command::new("mke2fs");
+    command.args(["-q", "-F", "-t", "ext4", "-L", label]);
+    if let Some(content) = content {
+        command.arg("-d").arg(content);
+    }
+    // mke2fs keeps the length of a file that is there.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", path.display()));
+        }
+        _ => {}
+    }
+    command.arg(path).arg(size);
+    run(command)
+}
+
+pub(super) fn run(mut command: Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("running {name}"))?;
+    if !output.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
