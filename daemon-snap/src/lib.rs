@@ -3,6 +3,7 @@
 //! `inspect`/`collect` read a live tree into [`state`]; `rebuild` and `tape` make a live tree from it.
 //! `collect` and `rebuild` never import each other; both know `state`.
 
+pub mod bus;
 pub mod collect;
 pub mod dump;
 pub mod encode;

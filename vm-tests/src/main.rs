@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, demo, package, verify};
+use vm_tests::{bench, dbus, demo, package, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -33,6 +33,16 @@ enum Action {
         #[arg(long)]
         cold_only: bool,
     },
+    /// Services on the system bus: recorded, restored, watched, under both buses.
+    Dbus {
+        /// Only this bus: dbus-daemon or dbus-broker.
+        only: Option<String>,
+    },
+    /// One unit for each feature of systemd, restored.
+    Units {
+        /// Only the units whose name contains this.
+        only: Option<String>,
+    },
     /// Check everything: format, lints, unit and engine tests, containers.
     Verify {
         /// Also the long stages: the whole demo.
@@ -44,6 +54,24 @@ enum Action {
         /// A skip is a failure, as it always is where the environment has CI=true.
         #[arg(long)]
         no_skips: bool,
+    },
+    /// Boot one machine cold and restored in turns, and say where the time of each service went.
+    BenchBoot {
+        /// Boots of each kind.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        boots: u32,
+        /// A machine that an earlier run has left; its images are used again.
+        #[arg(long, value_name = "DIR")]
+        machine: Option<PathBuf>,
+        /// Leave the machine for a later run.
+        #[arg(long)]
+        keep: bool,
+        /// Binaries of another build in place of this work tree's.
+        #[arg(long, value_name = "DIR")]
+        release: Option<PathBuf>,
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// Build the Debian package and say where it is.
     Package,
@@ -78,7 +106,14 @@ fn main() -> ExitCode {
         Action::Demo { json, keep, quick, cold_only } => {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
         }
+        Action::Dbus { only } => dbus::run(only.as_deref()).map(|checks| checks.failures().next().is_none()),
+        Action::Units { only } => {
+            units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
+        }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
+        Action::BenchBoot { boots, machine, keep, release, json } => {
+            demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
+        }
         Action::Package => package::build().map(|package| {
             println!("{}", package.display());
             true
