@@ -15,6 +15,7 @@ pub mod fastboot;
 pub mod host;
 pub mod machine;
 pub mod package;
+pub mod reboots;
 pub mod roots;
 pub mod scenarios;
 pub mod service;
