@@ -1,7 +1,7 @@
 # Runs in the root, once, after its packages are installed.
 set -eu
 echo machine > /etc/hostname
-echo 'LABEL=root / ext4 defaults 0 1' > /etc/fstab
+echo "PARTUUID=fa57b007-01 / ext4 defaults 0 1" > /etc/fstab
 systemctl mask getty@tty1.service serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer \
     dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service ndctl-monitor.service \
     systemd-tmpfiles-clean.timer \

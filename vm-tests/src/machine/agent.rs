@@ -1,6 +1,6 @@
 //! The runner's side of the agent's port: requests and answers, as `roots/machine/agent.c` describes them.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -28,36 +28,20 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Greet until the agent answers, and is of another boot than `other_than`.
-    pub(super) fn connect(socket: &Path, bound: Duration, other_than: Option<&str>) -> Result<Agent> {
-        let end = Instant::now() + bound;
+    /// Greet until the agent answers.
+    pub(super) fn connect(socket: &Path, bound: Duration) -> Result<Agent> {
         let stream =
             wait_until("QEMU's socket", Duration::from_secs(20), || Ok(Some(UnixStream::connect(socket)?)))?;
-        stream.set_read_timeout(Some(GREETING)).context("setting a bound")?;
         let mut stream = BufReader::new(stream);
-        let mut nonce = 0_u32;
-        let mut line = Vec::new();
-        while Instant::now() < end {
-            nonce += 1;
-            writeln!(stream.get_mut(), "hello {nonce}").context("greeting the agent")?;
-            let answered = Instant::now() + GREETING;
-            while Instant::now() < answered {
-                match stream.read_until(b'\n', &mut line) {
-                    Ok(0) => bail!("QEMU ended"),
-                    // A part stays for the next time.
-                    Err(_) => break,
-                    Ok(_) => {}
-                }
-                let text = String::from_utf8_lossy(&line).trim().to_owned();
-                line.clear();
-                if let Some(boot_id) = text.strip_prefix(&format!("hello {nonce} "))
-                    && Some(boot_id) != other_than
-                {
-                    return Ok(Agent { boot_id: boot_id.to_owned(), stream: Mutex::new(stream) });
-                }
-            }
-        }
-        bail!("the guest's agent did not answer within {} s", bound.as_secs())
+        let boot_id = greet(&mut stream, bound, "")?;
+        Ok(Agent { boot_id, stream: Mutex::new(stream) })
+    }
+
+    /// Greet until the agent of another boot answers. On the same connection: QEMU serves one only.
+    pub(super) fn wait_next_boot(&mut self, bound: Duration) -> Result<()> {
+        let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.boot_id = greet(stream, bound, &self.boot_id)?;
+        Ok(())
     }
 
     /// Run a command in the guest.
@@ -89,6 +73,7 @@ impl Agent {
     fn exchange(&self, verb: &str, request: &[u8], bound: Duration) -> Result<(i32, Vec<u8>, Vec<u8>)> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         stream.get_ref().set_read_timeout(Some(bound + GRACE)).context("setting a bound")?;
+        stream.get_ref().set_write_timeout(Some(GRACE)).context("setting a bound")?;
         let mut bytes = format!("{verb} {}\n", request.len()).into_bytes();
         bytes.extend(request);
         stream.get_mut().write_all(&bytes).context("asking the agent")?;
@@ -110,6 +95,42 @@ impl Agent {
         let (out, err) = (read(lengths[0])?, read(lengths[1])?);
         Ok((status, out, err))
     }
+}
+
+fn greet(stream: &mut BufReader<UnixStream>, bound: Duration, other_than: &str) -> Result<String> {
+    let end = Instant::now() + bound;
+    stream.get_ref().set_read_timeout(Some(GREETING)).context("setting a bound")?;
+    let mut nonce = 0_u32;
+    let mut line = Vec::new();
+    while Instant::now() < end {
+        nonce += 1;
+        let greeting = format!("hello {nonce}\n");
+        // A port that nobody has opened yet takes little; what it took is thrown away.
+        stream.get_ref().set_write_timeout(Some(GREETING)).context("setting a bound")?;
+        match stream.get_mut().write_all(greeting.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                return Err(error).context("greeting the agent");
+            }
+            _ => {}
+        }
+        let answered = Instant::now() + GREETING;
+        while Instant::now() < answered {
+            match stream.read_until(b'\n', &mut line) {
+                Ok(0) => bail!("QEMU ended"),
+                // A part stays for the next time.
+                Err(_) => break,
+                Ok(_) => {}
+            }
+            let text = String::from_utf8_lossy(&line).trim().to_owned();
+            line.clear();
+            if let Some(boot_id) = text.strip_prefix(&format!("hello {nonce} "))
+                && boot_id != other_than
+            {
+                return Ok(boot_id.to_owned());
+            }
+        }
+    }
+    bail!("the guest's agent did not answer within {} s", bound.as_secs())
 }
 
 fn parse(line: &str) -> Option<(i32, [usize; 2])> {

@@ -1,6 +1,7 @@
 //! Disks: built once per recipe, written to through throw-away overlays.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,7 +11,14 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::roots::{CACHE_DIR, Recipe, cached};
 
 /// Room for the root, for images and for an upgrade. Sparse.
-const ROOT_SIZE: &str = "4G";
+const ROOT_MIB: u32 = 4096;
+/// The root is a partition, because drives and their namespaces are numbered as they are found, and the kernel finds a
+/// partition by its id.
+const ROOT_STARTS_MIB: u32 = 1;
+const DISK_ID: u32 = 0xfa57_b007;
+/// What the kernel is told.
+pub(super) const ROOT_PARTITION: &str = "root=PARTUUID=fa57b007-01";
+const SECTORS_PER_MIB: u32 = 2048;
 
 /// Debian's kernel out of a built root. NVMe, ext4 and the agent's virtio port are built into it, so it needs no initrd,
 /// and boots the root of another suite as well.
@@ -95,7 +103,7 @@ fn built(recipe: &Recipe) -> Result<PathBuf> {
     let root = cached(recipe)?;
     let disks = Path::new(CACHE_DIR).join("disks");
     fs::create_dir_all(&disks).with_context(|| format!("making {}", disks.display()))?;
-    let disk = disks.join(format!("{}.raw", recipe.key()));
+    let disk = disks.join(format!("{}.disk", recipe.key()));
     let lock = disks.join(format!("{}.lock", recipe.key()));
     let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
     // Two runs build a disk once; released with the process.
@@ -103,15 +111,29 @@ fn built(recipe: &Recipe) -> Result<PathBuf> {
         Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context("locking a disk")?;
     if !disk.exists() {
         let building = disk.with_extension("building");
-        make_ext4("root", Some(&root), ROOT_SIZE, &building)?;
+        make_ext4_at("root", Some(&root), ROOT_STARTS_MIB, &format!("{ROOT_MIB}M"), &building)?;
+        write_partition_table(&building)?;
         fs::rename(&building, &disk).with_context(|| format!("renaming {}", building.display()))?;
     }
     Ok(disk)
 }
 
 fn make_ext4(label: &str, content: Option<&Path>, size: &str, path: &Path) -> Result<()> {
+    make_ext4_at(label, content, 0, size, path)
+}
+
+fn make_ext4_at(label: &str, content: Option<&Path>, start_mib: u32, size: &str, path: &Path) -> Result<()> {
     let mut command = Command::new("mke2fs");
-    command.args(["-q", "-F", "-t", "ext4", "-L", label]);
+    command.args([
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-L",
+        label,
+        "-E",
+        &format!("offset={}", u64::from(start_mib) << 20),
+    ]);
     if let Some(content) = content {
         command.arg("-d").arg(content);
     }
@@ -126,7 +148,24 @@ fn make_ext4(label: &str, content: Option<&Path>, size: &str, path: &Path) -> Re
     run(command)
 }
 
-pub(super) fn run(mut command: Command) -> Result<()> {
+/// One Linux partition in a table of the oldest kind.
+fn write_partition_table(path: &Path) -> Result<()> {
+    let mut sector = [0_u8; 512];
+    sector[440..444].copy_from_slice(&DISK_ID.to_le_bytes());
+    let entry = &mut sector[446..462];
+    entry[4] = 0x83;
+    entry[8..12].copy_from_slice(&(ROOT_STARTS_MIB * SECTORS_PER_MIB).to_le_bytes());
+    entry[12..16].copy_from_slice(&(ROOT_MIB * SECTORS_PER_MIB).to_le_bytes());
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let write = || -> std::io::Result<()> {
+        let disk = fs::OpenOptions::new().write(true).open(path)?;
+        disk.set_len(u64::from(ROOT_STARTS_MIB + ROOT_MIB) << 20)?;
+        disk.write_all_at(&sector, 0)
+    };
+    write().with_context(|| format!("partitioning {}", path.display()))
+}
+
+fn run(mut command: Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("running {name}"))?;
     if !output.status.success() {

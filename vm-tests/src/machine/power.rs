@@ -8,14 +8,13 @@ use anyhow::{Context as _, Result};
 
 use super::accelerator::Accelerator;
 use super::agent::Agent;
-use super::disk::{Disk, Kernel};
+use super::disk::{Disk, Kernel, ROOT_PARTITION};
 use super::qemu::{self, PMEM_MIB, Plan, Store, agent_socket, control_socket};
 use super::running::{BOOT_BOUND, Running, console_tail};
 use crate::roots::{CACHE_DIR, Recipe};
 
 /// What every kernel is told. `panic=30`: the console has been written when a panic ends in a reset.
-const ARGUMENTS: &str =
-    "root=/dev/nvme0n1 rw console=ttyS0 panic=30 quiet loglevel=5 audit=0 mitigations=off";
+const ARGUMENTS: &str = "rw rootwait console=ttyS0 panic=30 quiet loglevel=5 audit=0 mitigations=off";
 /// Label of the file system for the images.
 const STORE_LABEL: &str = "store";
 
@@ -119,7 +118,7 @@ impl Machine {
             // Of the boot before.
             let _ = fs::remove_file(left);
         }
-        let arguments = [&[ARGUMENTS][..], &boot.arguments].concat().join(" ");
+        let arguments = [&[ROOT_PARTITION, ARGUMENTS][..], &boot.arguments].concat().join(" ");
         let store_disk = self.store_disk.as_ref().filter(|_| !boot.without_store);
         let mut command = qemu::command(&Plan {
             accelerator: &self.accelerator()?,
@@ -139,7 +138,7 @@ impl Machine {
             .stderr(errors)
             .spawn()
             .context("starting QEMU")?;
-        match Agent::connect(&agent_socket(&self.dir), BOOT_BOUND, None) {
+        match Agent::connect(&agent_socket(&self.dir), BOOT_BOUND) {
             Ok(agent) => Ok(Running { qemu, agent, console, dir: self.dir.clone() }),
             Err(error) => {
                 // It may have ended by itself.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::agent::Agent;
-use super::qemu::{agent_socket, control_socket};
+use super::qemu::control_socket;
 use crate::container::{Output, wait_until};
 
 /// Longest for an ordinary command. Emulated on a busy host, everything takes a hundred times as long as it should.
@@ -117,8 +117,8 @@ impl Running {
     }
 
     fn greet_next(&mut self) -> Result<()> {
-        let agent = Agent::connect(&agent_socket(&self.dir), 2 * BOOT_BOUND, Some(&self.agent.boot_id));
-        self.agent = agent.with_context(|| self.console_tail())?;
+        let answered = self.agent.wait_next_boot(2 * BOOT_BOUND);
+        answered.with_context(|| self.console_tail())?;
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl Running {
     pub fn poweroff(mut self) -> Result<()> {
         self.run(&["systemctl", "poweroff"])?.success()?;
         let ended = wait_until("the end of the machine", POWEROFF_BOUND, || {
-            Ok(self.qemu.try_wait().context("waiting for QEMU")?)
+            self.qemu.try_wait().context("waiting for QEMU")
         });
         let status = ended.with_context(|| self.console_tail())?;
         ensure!(status.success(), "QEMU ended with {status}");

@@ -87,7 +87,7 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
 
 pub(super) fn install(running: &Running) -> Result<()> {
     running
-        .shell("mkdir -p /srv/parcel; mountpoint -q /srv/parcel || mount -o ro /dev/nvme0n3 /srv/parcel")?;
+        .shell("mkdir -p /srv/parcel; mountpoint -q /srv/parcel || mount -o ro LABEL=parcel /srv/parcel")?;
     let apt =
         ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "/srv/parcel/fastboot.deb"];
     running.run_for(&apt, APT_BOUND)?.success()?;
