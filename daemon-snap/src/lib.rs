@@ -5,6 +5,7 @@
 
 pub mod bus;
 pub mod collect;
+pub mod doctor;
 pub mod dump;
 pub mod encode;
 pub mod error;

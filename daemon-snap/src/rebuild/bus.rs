@@ -112,9 +112,8 @@ pub fn introduce(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
         entry.catch_up()?;
         if !entry.unheard.is_empty() {
             let pid = entry.bus_pid()?;
-            let bytes: Vec<u8> = entry.unheard.iter().flat_map(|m| m.data().to_vec()).collect();
-            let far = far_end(desk, desk.file(*id)?, pid)?;
-            say(&far, &bytes)?;
+            let near = desk.file(*id)?;
+            entry.put_back(near, &far_end(desk, near, pid)?)?;
         }
     }
     Ok(())
@@ -223,6 +222,28 @@ impl Entry<'_> {
         };
         let kept: Vec<Message> = messages.into_iter().filter(|message| !is_old_news(message)).collect();
         self.unheard.extend(kept);
+    }
+
+    /// Puts everything into the daemon's queue. If the bus itself said something just before, that is taken out again and put
+    /// behind: it is younger.
+    fn put_back(&mut self, near: BorrowedFd<'_>, far: &OwnedFd) -> Result<()> {
+        const ATTEMPTS: u32 = 8;
+        for _ in 0..ATTEMPTS {
+            let bytes: Vec<u8> = self.unheard.iter().flat_map(|m| m.data().to_vec()).collect();
+            say(far, &bytes)?;
+            let first = self.unheard.first().map(|m| m.data().to_vec()).unwrap_or_default();
+            let peeked = sys::fdquery::peek_message(near, first.len())
+                .map_err(|e| Error::kernel("recvmsg", "bus connection", e))?;
+            if peeked.is_some_and(|peeked| peeked.bytes == first) {
+                return Ok(());
+            }
+            let ours: Vec<Message> = std::mem::take(&mut self.unheard);
+            self.catch_up()?;
+            let is_ours = |message: &Message| ours.iter().any(|own| own.data()[..] == message.data()[..]);
+            let younger: Vec<Message> = self.unheard.drain(..).filter(|message| !is_ours(message)).collect();
+            self.unheard = ours.iter().cloned().chain(younger).collect();
+        }
+        Err(Error::stale(ReasonCode::BusUnavailable, "the bus does not come to rest"))
     }
 
     fn bus_pid(&mut self) -> Result<Pid> {

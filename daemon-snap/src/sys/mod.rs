@@ -11,6 +11,7 @@ pub mod own;
 pub mod pagemap;
 pub mod pidfd;
 pub mod premap;
+pub mod probe;
 pub mod proc;
 pub mod procfs_own;
 pub mod ptrace;
