@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::roots::{CACHE_DIR, Recipe, cached};
+use crate::roots::{CACHE_DIR, Recipe, Scratch, cached};
 
 /// Room for the root, for images and for an upgrade. Sparse.
 const ROOT_MIB: u32 = 4096;
@@ -20,14 +20,16 @@ const DISK_ID: u32 = 0xfa57_b007;
 pub(super) const ROOT_PARTITION: &str = "root=PARTUUID=fa57b007-01";
 const SECTORS_PER_MIB: u32 = 2048;
 
-/// Debian's kernel out of a built root. NVMe, ext4 and the agent's virtio port are built into it, so it needs no initrd,
-/// and boots the root of another suite as well.
+/// Debian's kernel out of a built root. NVMe and ext4 are built into it, so it needs no initrd; with its modules it boots
+/// the root of another suite as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
     /// The file.
     pub path: PathBuf,
     /// As `uname -r`.
     pub release: String,
+    /// Its modules.
+    modules: PathBuf,
 }
 
 impl Kernel {
@@ -36,13 +38,15 @@ impl Kernel {
     /// # Errors
     /// The root cannot be built, or has none.
     pub fn of(recipe: &Recipe) -> Result<Kernel> {
-        let boot = cached(recipe)?.join("boot");
+        let root = cached(recipe)?;
+        let boot = root.join("boot");
         let entries = fs::read_dir(&boot).with_context(|| format!("listing {}", boot.display()))?;
         let mut kernels: Vec<Kernel> = entries
             .filter_map(|entry| {
                 let path = entry.ok()?.path();
                 let release = path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
-                Some(Kernel { path, release })
+                let modules = root.join("usr/lib/modules").join(&release);
+                Some(Kernel { path, release, modules })
             })
             .collect();
         kernels.sort_by(|a, b| a.release.cmp(&b.release));
@@ -57,12 +61,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A fresh overlay, at `path`, of the disk that has the root of `recipe`.
+    /// A fresh overlay, at `path`, of the disk that has the root of `recipe`, and the modules of more kernels.
     ///
     /// # Errors
     /// The root or the disk cannot be built.
-    pub fn of_root(recipe: &Recipe, path: &Path) -> Result<Disk> {
-        overlay(&built(recipe)?, "raw", path)
+    pub fn of_root(recipe: &Recipe, kernels: &[Kernel], path: &Path) -> Result<Disk> {
+        overlay(&built(recipe, kernels)?, "raw", path)
     }
 
     /// A fresh overlay, at `path`, of this one as it is now. This one must not be booted again.
@@ -92,6 +96,16 @@ impl Disk {
     }
 }
 
+fn with_modules(root: &Path, kernels: &[Kernel]) -> Result<Scratch> {
+    let copy = Scratch::copy_of(root, "modules")?;
+    for kernel in kernels {
+        let mut command = Command::new("cp");
+        command.arg("-a").arg(&kernel.modules).arg(copy.path("/usr/lib/modules/"));
+        run(command)?;
+    }
+    Ok(copy)
+}
+
 fn overlay(base: &Path, format: &str, path: &Path) -> Result<Disk> {
     let mut command = Command::new("qemu-img");
     command.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(base).arg(path);
@@ -99,19 +113,22 @@ fn overlay(base: &Path, format: &str, path: &Path) -> Result<Disk> {
     Ok(Disk { path: path.to_owned() })
 }
 
-fn built(recipe: &Recipe) -> Result<PathBuf> {
+fn built(recipe: &Recipe, kernels: &[Kernel]) -> Result<PathBuf> {
     let root = cached(recipe)?;
+    let key = kernels.iter().fold(recipe.key(), |key, kernel| format!("{key}+{}", kernel.release));
     let disks = Path::new(CACHE_DIR).join("disks");
     fs::create_dir_all(&disks).with_context(|| format!("making {}", disks.display()))?;
-    let disk = disks.join(format!("{}.disk", recipe.key()));
-    let lock = disks.join(format!("{}.lock", recipe.key()));
+    let disk = disks.join(format!("{key}.disk"));
+    let lock = disks.join(format!("{key}.lock"));
     let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
     // Two runs build a disk once; released with the process.
     let _lock =
         Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context("locking a disk")?;
     if !disk.exists() {
         let building = disk.with_extension("building");
-        make_ext4_at("root", Some(&root), ROOT_STARTS_MIB, &format!("{ROOT_MIB}M"), &building)?;
+        let copy = if kernels.is_empty() { None } else { Some(with_modules(&root, kernels)?) };
+        let root = copy.as_ref().map_or(root.as_path(), Scratch::root);
+        make_ext4_at("root", Some(root), ROOT_STARTS_MIB, &format!("{ROOT_MIB}M"), &building)?;
         write_partition_table(&building)?;
         fs::rename(&building, &disk).with_context(|| format!("renaming {}", building.display()))?;
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::accelerator::Accelerator;
 use super::agent::Agent;
 use super::disk::{Disk, Kernel, ROOT_PARTITION};
-use super::qemu::{self, PMEM_MIB, Plan, Store, agent_socket, control_socket};
+use super::qemu::{self, PMEM_LABEL_MIB, PMEM_MIB, Plan, Store, agent_socket, control_socket};
 use super::running::{BOOT_BOUND, Running, console_tail};
 use crate::roots::{CACHE_DIR, Recipe};
 
@@ -43,13 +43,20 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that has never been booted: the root of `recipe`, and the files of `parcel` on a disk with that label.
+    /// A machine that has never been booted: the root of `recipe`, which `kernels` may boot too, and the files of `parcel`
+    /// on a disk with that label.
     ///
     /// # Errors
     /// A disk cannot be made.
-    pub fn new(name: &str, recipe: &Recipe, store: Store, parcel: Option<&Path>) -> Result<Machine> {
+    pub fn new(
+        name: &str,
+        recipe: &Recipe,
+        kernels: &[Kernel],
+        store: Store,
+        parcel: Option<&Path>,
+    ) -> Result<Machine> {
         let dir = machine_dir(name)?;
-        let root = Disk::of_root(recipe, &dir.join("root.qcow2"))?;
+        let root = Disk::of_root(recipe, kernels, &dir.join("root.qcow2"))?;
         let kernel = Kernel::of(recipe)?;
         let path = dir.join("store.raw");
         let store_disk = match store {
@@ -57,7 +64,8 @@ impl Machine {
             Store::Nvme | Store::VirtioBlk => Some(Disk::empty(STORE_LABEL, &format!("{PMEM_MIB}M"), &path)?),
             Store::Pmem => {
                 let file = fs::File::create(&path).context("making a file for the NVDIMM")?;
-                file.set_len(u64::from(PMEM_MIB) << 20).context("making a file for the NVDIMM")?;
+                file.set_len(u64::from(PMEM_MIB + PMEM_LABEL_MIB) << 20)
+                    .context("making a file for the NVDIMM")?;
                 Some(Disk { path })
             }
         };

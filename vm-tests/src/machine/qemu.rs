@@ -9,8 +9,9 @@ pub(super) const QEMU: &str = "qemu-system-x86_64";
 /// The agent's port, as the guest finds it below /dev/virtio-ports.
 const PORT: &str = "fastboot-tests";
 const MEMORY_MIB: u32 = 1024;
-/// With its label area; ndctl takes the rest.
+/// A multiple of the 16 MiB that ndctl aligns name spaces to; the label area comes on top.
 pub(super) const PMEM_MIB: u32 = 512;
+pub(super) const PMEM_LABEL_MIB: u32 = 2;
 
 /// What the images are stored on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,10 +86,9 @@ pub(super) fn command(plan: &Plan<'_>) -> Command {
                 ]);
             }
             Store::Pmem => {
-                let object = format!(
-                    "memory-backend-file,id=pmem,share=on,size={PMEM_MIB}M,mem-path={}",
-                    disk.display()
-                );
+                let size = PMEM_MIB + PMEM_LABEL_MIB;
+                let object =
+                    format!("memory-backend-file,id=pmem,share=on,size={size}M,mem-path={}", disk.display());
                 command.args(["-object", &object]);
                 command.args(["-device", "nvdimm,id=nvdimm0,memdev=pmem,label-size=2M"]);
             }

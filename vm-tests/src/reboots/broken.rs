@@ -16,7 +16,8 @@ const DELAY_MS: u64 = 1000;
 
 pub(super) fn missing(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let store = Store::Nvme;
-    let mut machine = lab.machine("missing", "trixie", store)?;
+    let other = Kernel::of(&root::recipe("bookworm")?)?;
+    let mut machine = lab.machine("missing", "trixie", std::slice::from_ref(&other), store)?;
     let (running, taken) = provision(&mut machine, store, &Boot::default())?;
     running.poweroff()?;
 
@@ -44,7 +45,6 @@ pub(super) fn missing(lab: &Lab, checks: &mut Checks) -> Result<()> {
     checks.note("the images' disk is missing: no delay", in_time(&running));
     running.poweroff()?;
 
-    let other = Kernel::of(&root::recipe("bookworm")?)?;
     ensure!(other != *machine.kernel(), "the kernels are the same");
     let running = boot(&mut machine, &Boot { kernel: Some(other), ..Boot::default() })?;
     checks.note("another kernel: all cold, all up", cold(&running, &taken, Some("kernel-changed")));

@@ -20,7 +20,7 @@ const NGINX_CONF: &str = "/etc/nginx/nginx.conf";
 
 /// Install, snapshot, reboot, restored; configuration changed, off and on, cold with the reason; purge.
 pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut machine = lab.machine("debian13", "trixie", Store::OnRoot)?;
+    let mut machine = lab.machine("debian13", "trixie", &[], Store::OnRoot)?;
     let mut running = boot(&mut machine, &Boot::default())?;
     let before = running.shell(TREE)?;
     install(&running)?;
@@ -57,7 +57,7 @@ pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
 
 /// The power fails as soon as the snapshot says that it is done.
 pub(super) fn debian_12(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut machine = lab.machine("debian12", "bookworm", Store::OnRoot)?;
+    let mut machine = lab.machine("debian12", "bookworm", &[], Store::OnRoot)?;
     let (running, taken) = provision(&mut machine, Store::OnRoot, &Boot::default())?;
     mark(&running)?;
     running.power_cut()?;
@@ -75,7 +75,7 @@ pub(super) fn debian_12(lab: &Lab, checks: &mut Checks) -> Result<()> {
 }
 
 pub(super) fn pmem(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut machine = lab.machine("pmem", "trixie", Store::Pmem)?;
+    let mut machine = lab.machine("pmem", "trixie", &[], Store::Pmem)?;
     let (running, taken) = provision(&mut machine, Store::Pmem, &Boot::default())?;
     running.poweroff()?;
     let running = boot(&mut machine, &Boot::default())?;
@@ -116,8 +116,8 @@ fn over_a_power_cycle(
     store: Store,
 ) -> Result<()> {
     let kernel = kernel.map(|suite| Kernel::of(&root::recipe(suite)?)).transpose()?;
+    let mut machine = lab.machine(&format!("cycle-{suite}"), suite, kernel.as_slice(), store)?;
     let options = Boot { kernel, ..Boot::default() };
-    let mut machine = lab.machine(&format!("cycle-{suite}"), suite, store)?;
     let (running, taken) = provision(&mut machine, store, &options)?;
     running.poweroff()?;
     let running = boot(&mut machine, &options)?;
