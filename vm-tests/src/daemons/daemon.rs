@@ -7,6 +7,9 @@ use anyhow::{Result, ensure};
 use crate::client::{self, Turn};
 use crate::container::Machine;
 
+/// Longest part of a wrong answer in messages.
+const MAX_SHOWN: usize = 200;
+
 /// One service. Most of it is optional: `..Daemon::DEFAULT`.
 #[derive(Debug, Clone, Copy)]
 pub struct Daemon {
@@ -107,11 +110,9 @@ impl Ask {
         match self {
             Ask::Http { port, path, has } => {
                 let response = client::get(port, path)?;
-                let (status, body) = (response.status, &response.body);
-                ensure!(
-                    status == 200 && body.contains(has),
-                    "port {port} answered {path} with {status}, {body:?}"
-                );
+                let right = response.status == 200 && response.body.contains(has);
+                let shown: String = response.body.chars().take(MAX_SHOWN).collect();
+                ensure!(right, "port {port} answered {path} with {}, {shown:?}", response.status);
                 Ok(())
             }
             Ask::Talk { port, turns } => client::talk(port, turns),

@@ -166,7 +166,7 @@ fn parse_sockets(text: &str, is_ours: impl Fn(u32) -> bool) -> BTreeSet<String> 
             .skip(1)
             .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok());
         let port: u16 = local.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
-        if (kind == "tcp" || port < FIRST_EPHEMERAL_PORT) && pids.any(&is_ours) {
+        if port < FIRST_EPHEMERAL_PORT && pids.any(&is_ours) {
             listening.insert(format!("{kind} {local}"));
         }
     }

@@ -61,7 +61,7 @@ impl Subject {
 impl Lab<'_> {
     pub(super) fn run(&self) -> Result<Outcomes> {
         let mut site = Site::new(self.group, self.logs)?;
-        let mut subjects = self.provision(&mut site)?;
+        let (mut subjects, broken) = self.provision(&mut site)?;
         let mut problems = Vec::new();
         for _ in 1..self.options.runs {
             let booted = site.boot(&daemons(&subjects))?;
@@ -86,28 +86,32 @@ impl Lab<'_> {
             println!("root: {}", site.scratch.keep()?.display());
         }
         let verdict = |subject: Subject| Verdict::of(subject.daemon, self.group.name, subject.seen);
-        Ok(Outcomes { verdicts: subjects.into_iter().map(verdict).collect(), problems })
+        Ok(Outcomes { verdicts: subjects.into_iter().chain(broken).map(verdict).collect(), problems })
     }
 
-    /// The first boot of a machine writes much that no later one writes. What does not work here, does not work.
-    fn provision(&self, site: &mut Site) -> Result<Vec<Subject>> {
+    /// The first boot of a machine writes much that no later one writes. The second list is
+    /// of those that do not work here: nothing can be learned from them.
+    fn provision(&self, site: &mut Site) -> Result<(Vec<Subject>, Vec<Subject>)> {
         let daemons = &self.group.daemons;
         let scripts: Vec<&str> =
             daemons.iter().map(|daemon| daemon.provision).filter(|script| !script.is_empty()).collect();
         let booted = site.boot_and_provision(daemons, &scripts)?;
         let stops = booted.stop(daemons)?;
-        let mut subjects = Vec::new();
+        let (mut subjects, mut broken) = (Vec::new(), Vec::new());
         for ((daemon, stops), answer) in daemons.iter().zip(stops).zip(&booted.answers) {
             let mut subject =
                 Subject { daemon, seen: Seen::default(), cold: None, taken: None, stops, stored: false };
-            if let Err(error) = answer {
-                let journal = booted.machine.journal(daemon.unit, 15);
-                subject.note("in the new machine", Err(anyhow::anyhow!("{error:#}\n{journal}")));
+            match answer {
+                Ok(_) => subjects.push(subject),
+                Err(error) => {
+                    let journal = booted.machine.journal(daemon.unit, 15);
+                    subject.note("in the new machine", Err(anyhow::anyhow!("{error:#}\n{journal}")));
+                    broken.push(subject);
+                }
             }
-            subjects.push(subject);
         }
         booted.poweroff()?;
-        Ok(subjects)
+        Ok((subjects, broken))
     }
 }
 
@@ -140,9 +144,7 @@ fn take(site: &mut Site, subjects: &mut [Subject]) -> Result<Vec<String>> {
     let units: Vec<&str> = subjects.iter().map(|subject| subject.daemon.unit).collect();
     let mut told = Vec::new();
     let report = snapshot_while(&site.scratch, machine, &units, || {
-        for subject in subjects.iter() {
-            told.push(tell(subject.daemon, &booted));
-        }
+        told = tell_all(subjects, &booted);
         Ok(())
     })?;
     booted.note("snapshot", &format!("{report:#?}\n"))?;
@@ -171,6 +173,21 @@ fn take(site: &mut Site, subjects: &mut [Subject]) -> Result<Vec<String>> {
     note_stops(subjects, "stopped after the snapshot", &stops);
     booted.poweroff()?;
     Ok(failed)
+}
+
+/// All at once: the snapshot's warm-up command does not wait for ever.
+fn tell_all(subjects: &[Subject], booted: &Booted) -> Vec<Result<()>> {
+    std::thread::scope(|scope| {
+        let tell = |subject: &Subject| {
+            let daemon = subject.daemon;
+            scope.spawn(move || tell(daemon, booted))
+        };
+        let threads: Vec<_> = subjects.iter().map(tell).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// Ask a service, and put into its memory what is to be found there later.

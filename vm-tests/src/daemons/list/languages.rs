@@ -211,7 +211,8 @@ pub(super) const DAEMONS: &[Daemon] = &[
         family: "Erlang",
         unit: "yaws.service",
         packages: &["yaws"],
-        ask: Ask::Talk { port: 8000, turns: &[(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", b"Yaws")] },
+        setup: "grep -rl 8080 /etc/yaws | xargs sed -i 's/8080/7011/g'",
+        ask: Ask::Talk { port: 7011, turns: &[(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", b"Yaws")] },
         ..Daemon::DEFAULT
     },
 ];

@@ -2,6 +2,8 @@
 
 use crate::daemons::daemon::{Ask, Daemon};
 
+/// For those that are asked through nginx or ask it themselves: with --only it has to be there too.
+const WITH_NGINX: &str = "systemctl unmask --quiet nginx.service; systemctl enable --quiet nginx.service";
 const HTTP_PROXY: &str = "http://127.0.0.1:80/";
 
 pub(super) const DAEMONS: &[Daemon] = &[
@@ -61,8 +63,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
                  fastcgi_pass unix:/run/php/php8.4-fpm.sock;\n }\n}\n",
             ),
         ],
-        // Through nginx, as always; with --only it has to be there too.
-        setup: "systemctl unmask --quiet nginx.service; systemctl enable --quiet nginx.service",
+        setup: WITH_NGINX,
         ask: Ask::Http { port: 8085, path: "/answer.php", has: "PHP answers" },
         ..Daemon::DEFAULT
     },
@@ -92,7 +93,8 @@ pub(super) const DAEMONS: &[Daemon] = &[
                  visible_hostname squid.test\nshutdown_lifetime 1 second\n",
             ),
         ],
-        ask: Ask::Http { port: 3128, path: "http://127.0.0.1:3128/squid-internal-mgr/info", has: "Squid Object Cache" },
+        setup: WITH_NGINX,
+        ask: Ask::Http { port: 3128, path: HTTP_PROXY, has: "nginx answers" },
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -108,8 +110,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         family: "proxy",
         unit: "tinyproxy.service",
         packages: &["tinyproxy"],
-        files: &[],
-        setup: "systemctl unmask --quiet nginx.service; systemctl enable --quiet nginx.service",
+        setup: WITH_NGINX,
         ask: Ask::Http { port: 8888, path: HTTP_PROXY, has: "nginx answers" },
         ..Daemon::DEFAULT
     },
