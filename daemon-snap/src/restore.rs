@@ -5,20 +5,20 @@
 use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
 use crate::rebuild::process::{Builder, find_vdso};
-use crate::rebuild::{files, inode, namespaces, plan, volatile};
+use crate::rebuild::tids::Tids;
+use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
-use crate::tape::{Loader, Record, RecordKind, Step};
-use image_store::{Image, fault};
+use crate::tape::{Inherited, Loader, Record, RecordKind, Step, reason_of};
+use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use std::collections::HashSet;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,9 @@ pub struct Request<'a> {
     pub tree: TreeV1,
     /// `None`: restore where we are (plumbing command).
     pub unit: Option<UnitContext>,
-    /// Verify the page checksums while the pages are loaded (not needed when somebody did before).
-    pub verify_pages: bool,
+    /// Chunks of pages, from the first on, that somebody has compared with their checksums already; the others are
+    /// compared here, while the processes load them.
+    pub checked_chunks: u64,
     pub deadline: Instant,
 }
 
@@ -54,16 +55,39 @@ pub struct Request<'a> {
 pub struct Restored {
     /// Roots of the tree, children of the caller until it exits.
     pub roots: Vec<Pid>,
+    pub times: Times,
+}
+
+/// How long each step took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Namespaces and shared objects.
+    pub objects: Duration,
+    /// Until all processes exist. They go on by themselves from there.
+    pub tree: Duration,
+    /// Comparing pages with their checksums.
+    pub check: Duration,
+    /// What the processes still needed after that.
+    pub load: Duration,
+    /// From the go until nothing was left that could fail.
+    pub release: Duration,
+}
+
+impl Times {
+    /// Each step with its name, in order.
+    pub fn steps(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("objects", self.objects),
+            ("tree", self.tree),
+            ("check", self.check),
+            ("load", self.load),
+            ("release", self.release),
+        ]
+    }
 }
 
 /// How often the worker looks whether a process died without a word (a signal, the OOM killer).
 const LOOK_AROUND: Duration = Duration::from_millis(50);
-
-/// Last id that was given out (proc_sys_kernel(5), since Linux 3.3).
-const LAST_PID: &str = "sys/kernel/ns_last_pid";
-
-/// Where workers of different units take turns when ids are given out by counter.
-const ID_LOCK: &str = "/run/fastboot/ids.lock";
 
 /// Restores a tree. When this returns `Ok`, all processes run; when it returns an error, none of them exists any more.
 ///
@@ -90,9 +114,10 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
 
 fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let started = Instant::now();
+    let (mut last, mut times) = (started, Times::default());
     let tree = &request.tree;
     inode::check_all_used(tree)?;
-    let id_lock = File::options().create(true).truncate(false).write(true).open(ID_LOCK).ok();
+    let tids = Tids::open();
     let mut desk = Desk::new(tree)?;
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
@@ -102,11 +127,14 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     };
     volatile::rebuild_volatile_dirs(tree)?;
     inode::rebuild_inodes(&mut desk, tree, request.image)?;
+    volatile::rebuild_volatile_nodes(tree)?;
     let realtime =
         clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
     let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();
     files::rebuild_files(&mut desk, tree, request.unit.as_ref(), realtime_ns)?;
     namespaces::continue_clocks(&desk, &tree.clocks)?;
+
+    times.objects = lap(&mut last);
 
     let (status_read, status_write) = pipe(&desk)?;
     let go = tree.processes.iter().map(|_| pipe(&desk)).collect::<Result<Vec<_>>>()?;
@@ -118,6 +146,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         vdso: find_vdso(&desk, tree)?,
         helper_tid: free_ids(tree),
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
+        heritage: inherit::plan_heritage(tree),
         desk: &desk,
         tree,
         image,
@@ -133,7 +162,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
         true => Some(Nursery::open(&builder, &births)?),
         false => {
-            builder.create(&births, builder.cgroup)?;
+            builder.create(&births, builder.cgroup, &Inherited::default())?;
             None
         }
     };
@@ -141,22 +170,16 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     drop(status);
     let go: Vec<OwnedFd> = go.into_iter().map(|(_, write_end)| write_end).collect();
 
-    if request.verify_pages {
-        request.image.verify_pages(1)?;
-    }
-    let mut watch = Watch {
-        desk: &desk,
-        tree,
-        go: &go,
-        status: status_read,
-        id_lock,
-        turn: None,
-        counter: None,
-        request,
-        started,
-    };
+    times.tree = lap(&mut last);
+    request.image.verify_pages_from(request.checked_chunks, 1)?;
+    times.check = lap(&mut last);
+    let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, tids, request, started };
     watch.until_ready()?;
+    times.load = lap(&mut last);
     files::rebuild_owners(&desk, tree)?;
+    inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
+    desk.release_segments();
+    bus::introduce(&desk, tree, request.deadline)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
         nursery.close()?;
@@ -168,7 +191,14 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     watch.until_released()?;
     drop(watch);
     check_filters(&desk, tree, request.deadline)?;
-    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect() })
+    times.release = lap(&mut last);
+    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times })
+}
+
+/// Time since `last`, which becomes now.
+fn lap(last: &mut Instant) -> Duration {
+    let before = std::mem::replace(last, Instant::now());
+    *last - before
 }
 
 fn pipe(desk: &Desk) -> Result<(OwnedFd, OwnedFd)> {
@@ -190,7 +220,7 @@ impl Nursery {
             sys::fork::Side::Child => {
                 drop(hold);
                 builder.or_report(Pid(0), || {
-                    builder.create(births, builder.cgroup)?;
+                    builder.create(births, builder.cgroup, &Inherited::default())?;
                     builder.forget_go();
                     let mut end = [0];
                     let _ = read(&wait, &mut end);
@@ -232,10 +262,7 @@ struct Watch<'a> {
     tree: &'a TreeV1,
     go: &'a [OwnedFd],
     status: OwnedFd,
-    id_lock: Option<File>,
-    turn: Option<Flock<File>>,
-    /// Where ids were given out before they were taken from the band.
-    counter: Option<i64>,
+    tids: Tids,
     request: &'a Request<'a>,
     started: Instant,
 }
@@ -255,14 +282,14 @@ impl Watch<'_> {
             } else if record.kind == RecordKind::WantTid as u32 {
                 self.give_tid(&record)?;
             } else if record.kind == RecordKind::TidTaken as u32 {
-                if let Some(counter) = self.counter.take() {
-                    self.set_counter(counter)?;
-                }
+                self.tids.taken(&self.desk.proc)?;
+            } else if let Some(holder) = self.tids.holder(&self.desk.proc, &record) {
+                return Err(Error::stale(ReasonCode::PidTaken, holder));
             } else {
                 return Err(failure(&record));
             }
         }
-        self.turn = None;
+        self.tids.done();
         Ok(())
     }
 
@@ -303,24 +330,12 @@ impl Watch<'_> {
         }
     }
 
-    /// Makes the wanted id the next one to be given out in this PID namespace. Everybody else who forks in that moment gets an id
-    /// of the band too, so the counter goes back as soon as the thread exists.
+    /// Lets the process that asked make its thread now.
     fn give_tid(&mut self, record: &Record) -> Result<()> {
-        if let Some(file) = self.id_lock.take() {
-            self.turn = Flock::lock(file, FlockArg::LockExclusive).ok();
-        }
-        if self.counter.is_none() {
-            let text = self.desk.proc.read(LAST_PID).map_err(|e| Error::kernel("reading", LAST_PID, e))?;
-            self.counter = String::from_utf8_lossy(&text).trim().parse().ok();
-        }
-        self.set_counter(record.result - 1)?;
         let index = self.tree.processes.iter().position(|p| p.pid.0 == record.pid);
         let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
+        self.tids.make_next(&self.desk.proc, Pid(record.pid), record.result)?;
         write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
-    }
-
-    fn set_counter(&self, last: i64) -> Result<()> {
-        self.desk.proc.write(LAST_PID, &last.to_string()).map_err(|e| Error::kernel("writing", LAST_PID, e))
     }
 }
 
@@ -346,9 +361,9 @@ fn died(pid: nix::unistd::Pid, how: String) -> Error {
 fn failure(record: &Record) -> Error {
     if record.kind == RecordKind::RebuildFailed as u32 {
         let text = record.text();
-        return match record.result {
-            1 => Error::Stale(text.strip_prefix("image is stale: ").unwrap_or(&text).to_owned()),
-            _ => Error::Tape {
+        return match reason_of(record.result) {
+            Some(code) => Error::stale(code, text),
+            None => Error::Tape {
                 pid: Pid(record.pid),
                 step: text,
                 result: "an error".into(),
@@ -362,7 +377,16 @@ fn failure(record: &Record) -> Error {
     };
     let step = Step::text(record.label);
     if record.label == Step::CloneThread as u64 && record.result == -i64::from(libc::EEXIST) {
-        return Error::Stale(format!("an id of a thread of process {} is taken", record.pid));
+        return Error::stale(
+            ReasonCode::PidTaken,
+            format!("an id of a thread of process {} is taken", record.pid),
+        );
+    }
+    if record.label == Step::FileLock as u64 && record.result == -i64::from(libc::EAGAIN) {
+        return Error::stale(
+            ReasonCode::AddressTaken,
+            format!("somebody else holds a file lock of process {}", record.pid),
+        );
     }
     Error::Tape { pid: Pid(record.pid), step: step.into(), result, wanted: "its recorded value".into() }
 }

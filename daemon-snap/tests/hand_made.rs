@@ -84,6 +84,8 @@ fn path_inode(id: u32, path: &str) -> InodeV1 {
         gid: meta.gid(),
         len_bytes: meta.len(),
         rdev: meta.rdev(),
+        mtime_ns: 0,
+        xattrs: Vec::new(),
         content: vec![],
     }
 }
@@ -142,11 +144,15 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
                 auxv: vec![0; 16],
                 vmas: vec![anon(CODE, 5), anon(STACK, 3)],
                 runs: vec![PageRunV1 { addr: Addr(CODE), pages: 1, image_offset: code_offset }],
+                guards: Vec::new(),
+                lock_future: Default::default(),
+                merge_all: false,
             },
             sigactions: vec![None; 64],
             pending: vec![],
             itimers: [IntervalTimerV1::default(); 3],
             posix_timers: vec![],
+            locks: vec![],
             fds: vec![],
             threads: vec![thread(pid)],
         }],
@@ -161,6 +167,8 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         seccomp_filters: vec![],
         volatile_dirs: vec![],
         volatile_files: vec![],
+        mapped_locks: vec![],
+        volatile_nodes: Vec::new(),
     }
 }
 
@@ -191,7 +199,7 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
     match daemon_snap::sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
         daemon_snap::sys::fork::Side::Child => {
             let deadline = Instant::now() + Duration::from_secs(5);
-            let request = Request { image: &image, tree, unit: None, verify_pages: true, deadline };
+            let request = Request { image: &image, tree, unit: None, checked_chunks: 0, deadline };
             let text = match restore(request) {
                 Ok(_) => match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
                     Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => format!("exit {code}"),

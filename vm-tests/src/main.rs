@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, daemons, demo, verify};
+use vm_tests::{bench, daemons, dbus, demo, package, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -48,6 +48,16 @@ enum Action {
         #[arg(long)]
         keep: bool,
     },
+    /// Services on the system bus: recorded, restored, watched, under both buses.
+    Dbus {
+        /// Only this bus: dbus-daemon or dbus-broker.
+        only: Option<String>,
+    },
+    /// One unit for each feature of systemd, restored.
+    Units {
+        /// Only the units whose name contains this.
+        only: Option<String>,
+    },
     /// Check everything: format, lints, unit and engine tests, containers.
     Verify {
         /// Also the long stages: the whole demo.
@@ -60,6 +70,26 @@ enum Action {
         #[arg(long)]
         no_skips: bool,
     },
+    /// Boot one machine cold and restored in turns, and say where the time of each service went.
+    BenchBoot {
+        /// Boots of each kind.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        boots: u32,
+        /// A machine that an earlier run has left; its images are used again.
+        #[arg(long, value_name = "DIR")]
+        machine: Option<PathBuf>,
+        /// Leave the machine for a later run.
+        #[arg(long)]
+        keep: bool,
+        /// Binaries of another build in place of this work tree's.
+        #[arg(long, value_name = "DIR")]
+        release: Option<PathBuf>,
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Build the Debian package and say where it is.
+    Package,
     /// Dump and restore single processes, beside CRIU.
     BenchEngine {
         /// Write the figures to this file.
@@ -94,7 +124,18 @@ fn main() -> ExitCode {
         Action::Daemons { json, only, runs, keep } => {
             daemons::run(&daemons::Options { json, only, runs, keep }).map(|tally| tally.failed == 0)
         }
+        Action::Dbus { only } => dbus::run(only.as_deref()).map(|checks| checks.failures().next().is_none()),
+        Action::Units { only } => {
+            units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
+        }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
+        Action::BenchBoot { boots, machine, keep, release, json } => {
+            demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
+        }
+        Action::Package => package::build().map(|package| {
+            println!("{}", package.display());
+            true
+        }),
         Action::BenchEngine { json, rounds, only, cold_cache, inside } => {
             let options = bench::Options { json, rounds, only, cold_cache };
             inside.map_or_else(|| bench::run(&options), |root| bench::run_inside(&root, &options))

@@ -1,6 +1,7 @@
 //! Arguments: each command is one file with its arguments and a `run` that returns the exit code.
 
 mod common;
+mod doctor;
 mod dump;
 mod list;
 mod plan;
@@ -13,7 +14,12 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 
-/// Checkpoints services and gives them back at the next boot.
+/// Start services from checkpoints instead of from scratch
+///
+/// After provisioning, `fastboot snapshot` takes running systemd services (memory, threads, descriptors, sockets) into
+/// images. At the next boot each daemon is put back where it was, inside the cgroup, sandbox and namespaces that systemd made
+/// for it. Whatever is stale, damaged or not understood starts cold, as if fastboot were not installed, and `fastboot
+/// status` says why.
 #[derive(Debug, Parser)]
 #[command(name = "fastboot", version, disable_help_subcommand = true)]
 pub struct Cli {
@@ -30,6 +36,7 @@ enum Command {
     Show(show::Args),
     Verify(verify::Args),
     Remove(remove::Args),
+    Doctor(doctor::Args),
     Dump(dump::Args),
     Restore(restore::Args),
 }
@@ -45,6 +52,7 @@ impl Cli {
             Command::Show(args) => show::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Remove(args) => remove::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Dump(args) => dump::run(&args),
             Command::Restore(args) => restore::run(&args),
         }

@@ -1,11 +1,12 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{epoll, events, inet, inode, pipe, unix};
+use super::{bus, epoll, events, inet, inode, kernel_file, pipe, unix};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
-use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
+use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
 use crate::sys;
+use image_store::ReasonCode;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,21 +36,41 @@ pub fn rebuild_files(
     for file in &tree.files {
         let fd = match &file.kind {
             FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Epoll { .. } => continue,
+            // Its process opens it.
+            FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
+            FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {
+                let fd = desk.file(file.id)?;
+                lseek(fd, *pos as i64, Whence::SeekSet).map_err(|e| Error::kernel("lseek", file.id, e))?;
+                set_status_flags(&fd, file)?;
+                continue;
+            }
             FileKindV1::Inode { inode, pos } => open_description(desk, tree, file, *inode, *pos)?,
+            FileKindV1::PressureTrigger { inode, text } => {
+                let inode = tree.inodes.get(inode.0 as usize);
+                let inode = inode.ok_or_else(|| Error::Corrupt(format!("no object of file {}", file.id)))?;
+                kernel_file::rebuild_trigger(desk, file, inode, text)?
+            }
+            FileKindV1::Namespace { name, of } => kernel_file::open_namespace(desk, name, *of)?,
             FileKindV1::EventFd { count, semaphore } => events::rebuild_eventfd(file.id, *count, *semaphore)?,
             FileKindV1::TimerFd(timer) => events::rebuild_timerfd(file.id, timer, realtime_ns)?,
             FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
             FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
             FileKindV1::Rebind(what) => rebind(what, unit)?,
+            FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };
-        if !matches!(file.kind, FileKindV1::Inode { .. } | FileKindV1::Rebind(RebindV1::JournalStream { .. }))
-        {
+        if !matches!(
+            file.kind,
+            FileKindV1::Inode { .. }
+                | FileKindV1::PressureTrigger { .. }
+                | FileKindV1::Namespace { .. }
+                | FileKindV1::Rebind(RebindV1::JournalStream { .. } | RebindV1::Init)
+        ) {
             set_status_flags(&fd, file)?;
         }
         desk.put_file(file.id, fd)?;
     }
-    inode::rebuild_seals(desk, tree)?;
+    inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
     epoll::rebuild_watches(desk, tree)
 }
 
@@ -73,7 +94,7 @@ fn open_description(desk: &Desk, tree: &TreeV1, file: &FileV1, id: InodeId, pos:
 ///
 /// # Errors
 /// fcntl(2).
-pub fn set_status_flags(fd: &OwnedFd, file: &FileV1) -> Result<()> {
+pub fn set_status_flags(fd: &impl AsFd, file: &FileV1) -> Result<()> {
     sys::rebuild::fcntl_number(fd.as_fd(), libc::F_SETFL, file.flags & STATUS_FLAGS)
         .map(drop)
         .map_err(|e| Error::kernel("F_SETFL", file.id, e))
@@ -109,8 +130,9 @@ pub fn set_async(fd: BorrowedFd<'_>, file: &FileV1) -> Result<()> {
 
 fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
     let Some(unit) = unit else {
-        return Err(Error::Stale(
-            "the image belongs to a systemd unit and can only be restored by it".into(),
+        return Err(Error::stale(
+            ReasonCode::HostUnsupported,
+            "the image belongs to a systemd unit and can only be restored by it",
         ));
     };
     match what {
@@ -119,13 +141,17 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             let fd = fd.ok_or_else(|| Error::Corrupt(format!("standard descriptor {stdio}")))?;
             fd.try_clone().map_err(|e| Error::io("dup", "standard output", &e))
         }
+        RebindV1::Init => sys::pidfd::open(Pid(1)).map_err(|e| Error::kernel("pidfd_open", "PID 1", e)),
         RebindV1::Activation { address, name, .. } => {
             let matches =
                 |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).is_ok_and(|got| got == *address);
             let by_address = unit.listen_fds.iter().find(|(_, fd)| matches(fd));
             let found = by_address.or_else(|| unit.listen_fds.iter().find(|(n, _)| Some(n) == name.as_ref()));
             let (_, fd) = found.ok_or_else(|| {
-                Error::Stale(format!("no activation socket for {}", name.as_deref().unwrap_or("an address")))
+                Error::stale(
+                    ReasonCode::AddressMissing,
+                    format!("no activation socket for {}", name.as_deref().unwrap_or("an address")),
+                )
             })?;
             fd.try_clone().map_err(|e| Error::io("dup", "activation socket", &e))
         }

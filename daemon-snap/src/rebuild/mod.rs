@@ -3,15 +3,20 @@
 //! Order in the worker: shared objects once, on high descriptor numbers; then the process tree, which inherits them and
 //! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
 
+pub mod bus;
 pub mod desk;
 pub mod epoll;
 pub mod events;
 pub mod files;
 pub mod inet;
+pub mod inherit;
 pub mod inode;
+pub mod kernel_file;
 pub mod namespaces;
 pub mod pipe;
 pub mod plan;
 pub mod process;
+pub mod sysv;
+pub mod tids;
 pub mod unix;
 pub mod volatile;

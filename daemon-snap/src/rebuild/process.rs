@@ -1,13 +1,17 @@
 //! One process on its way from a fork of the worker to its tape.
 
 use super::desk::Desk;
+use super::inherit::Heritage;
 use super::namespaces::UserNamespace;
 use super::plan::{Birth, Group};
 use crate::error::{Error, Result};
 use crate::state::{BackingV1, FdV1, InodeId, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::sys::fork::Side;
-use crate::tape::{self, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPart, VdsoPlace};
+use crate::tape::{
+    self, Inherited, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPart, VdsoPlace, code_of,
+};
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -33,6 +37,8 @@ pub struct Builder<'a> {
     /// First of as many unused ids as there are processes.
     pub helper_tid: i32,
     pub own_affinity: Vec<u64>,
+    /// By index of the process.
+    pub heritage: Vec<Heritage>,
     pub deadline: Instant,
 }
 
@@ -43,20 +49,25 @@ impl std::fmt::Debug for Builder<'_> {
 }
 
 impl Builder<'_> {
-    /// Forks the given processes; each of them forks its own children.
+    /// Forks the given processes; each of them forks its own children. `inherited` is what the caller has put in place.
     ///
     /// # Errors
     /// A PID is taken (`Stale`), or the kernel refuses.
-    pub fn create(&self, births: &[Birth], cgroup: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub fn create(
+        &self,
+        births: &[Birth],
+        cgroup: Option<BorrowedFd<'_>>,
+        inherited: &Inherited,
+    ) -> Result<()> {
         for birth in births {
             match birth {
                 Birth::Process { index, .. } => {
                     let process = &self.tree.processes[*index];
                     if self.fork(process.pid, process.exit_signal, cgroup)? == Side::Child {
-                        self.or_report(process.pid, || self.become_process(birth));
+                        self.or_report(process.pid, || self.become_process(birth, inherited));
                     }
                 }
-                Birth::Leader { sid, members } => self.lead(*sid, members, cgroup)?,
+                Birth::Leader { sid, members } => self.lead(*sid, members, cgroup, inherited)?,
             }
         }
         Ok(())
@@ -64,17 +75,23 @@ impl Builder<'_> {
 
     fn fork(&self, pid: Pid, exit_signal: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
         sys::fork::fork(Some(pid.0), exit_signal, cgroup).map_err(|e| match e {
-            Errno::EEXIST => Error::Stale(format!("PID {pid} is taken")),
+            Errno::EEXIST => Error::stale(ReasonCode::PidTaken, format!("PID {pid} is taken")),
             e => Error::kernel("clone3", format!("PID {pid}"), e),
         })
     }
 
     /// A session leader that lives until its members exist. Its end sends no signal.
-    fn lead(&self, sid: Pid, members: &[Birth], cgroup: Option<BorrowedFd<'_>>) -> Result<()> {
+    fn lead(
+        &self,
+        sid: Pid,
+        members: &[Birth],
+        cgroup: Option<BorrowedFd<'_>>,
+        inherited: &Inherited,
+    ) -> Result<()> {
         match self.fork(sid, 0, cgroup)? {
             Side::Child => self.or_report(sid, || {
                 setsid().map_err(|e| Error::kernel("setsid", sid, e))?;
-                self.create(members, None)?;
+                self.create(members, None, inherited)?;
                 sys::fork::exit_now(0)
             }),
             Side::Parent { child } => reap(child),
@@ -84,14 +101,17 @@ impl Builder<'_> {
     /// Runs the life of a child; an error is sent to the worker and ends the process.
     pub fn or_report(&self, pid: Pid, life: impl FnOnce() -> Result<std::convert::Infallible>) -> ! {
         let Err(error) = life();
-        let kind = if error.kind() == crate::Kind::Stale { 1 } else { 0 };
-        let record = Record::new(RecordKind::RebuildFailed, pid.0, kind).with_text(&error.to_string());
+        let record = match &error {
+            Error::Stale(reason) => Record::new(RecordKind::RebuildFailed, pid.0, code_of(reason.code))
+                .with_text(&reason.sentence),
+            other => Record::new(RecordKind::RebuildFailed, pid.0, 0).with_text(&other.to_string()),
+        };
         // Nobody is left to tell if this fails; the worker's deadline catches it.
         let _ = write(&self.status, &record.bytes());
         sys::fork::exit_now(127)
     }
 
-    fn become_process(&self, birth: &Birth) -> Result<std::convert::Infallible> {
+    fn become_process(&self, birth: &Birth, inherited: &Inherited) -> Result<std::convert::Infallible> {
         let Birth::Process { index, before_setsid, setsid: own_session, after_setsid, group } = birth else {
             return Err(Error::Internal { step: "rebuild", message: "not a process".into() });
         };
@@ -100,12 +120,15 @@ impl Builder<'_> {
         if process.child_subreaper {
             sys::own::become_subreaper(true);
         }
-        self.create(before_setsid, None)?;
+        let inherited = self.put_in_place(*index, inherited)?;
+        self.create(before_setsid, None, &inherited)?;
         if *own_session {
             setsid().map_err(|e| Error::kernel("setsid", process.pid, e))?;
         }
-        self.create(after_setsid, None)?;
+        self.create(after_setsid, None, &inherited)?;
         self.join_group(process, *group)?;
+        super::bus::connect_own(self.desk, self.tree, process)?;
+        super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
         self.place_descriptors(&process.fds)?;
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));
@@ -120,7 +143,7 @@ impl Builder<'_> {
             nix::sched::setns(user, nix::sched::CloneFlags::CLONE_NEWUSER)
                 .map_err(|e| Error::kernel("setns", "user namespace", e))?;
         }
-        let tape = self.compile(*index, process, mapped_now)?;
+        let tape = self.compile(*index, process, mapped_now, &inherited)?;
         tape::run(&tape)
     }
 
@@ -168,12 +191,19 @@ impl Builder<'_> {
         if got == pid(process.pgid) {
             return Ok(());
         }
-        Err(Error::Stale(format!("process {} is in group {got} instead of {}", process.pid, process.pgid)))
+        Err(Error::stale(
+            ReasonCode::HostUnsupported,
+            format!("process {} is in group {got} instead of {}", process.pid, process.pgid),
+        ))
     }
 
     fn place_descriptors(&self, fds: &[FdV1]) -> Result<()> {
         let mut numbers: Vec<i32> = Vec::with_capacity(fds.len());
         for fd in fds {
+            if super::kernel_file::own_path(self.tree, fd.file).is_some() {
+                numbers.push(fd.fd.0);
+                continue;
+            }
             let from = self.desk.file(fd.file)?;
             sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
             if let Some(file) = self.tree.files.get(fd.file.0 as usize) {
@@ -181,6 +211,7 @@ impl Builder<'_> {
             }
             numbers.push(fd.fd.0);
         }
+        super::kernel_file::place_own_files(self.desk, self.tree, fds)?;
         numbers.sort_unstable();
         let mut next = 0;
         for number in numbers.into_iter().chain([self.desk.first_own_fd]) {
@@ -238,10 +269,10 @@ impl Builder<'_> {
     fn set_groups(&self, process: &ProcessV1) -> Result<()> {
         let groups = process.threads.first().map_or(&[][..], |t| t.creds.groups.as_slice());
         if let Some(other) = process.threads.iter().find(|t| t.creds.groups != groups) {
-            return Err(Error::Stale(format!(
-                "thread {} has groups of its own in a user namespace",
-                other.tid
-            )));
+            return Err(Error::stale(
+                ReasonCode::HostUnsupported,
+                format!("thread {} has groups of its own in a user namespace", other.tid),
+            ));
         }
         let groups: Vec<nix::unistd::Gid> = groups.iter().copied().map(nix::unistd::Gid::from_raw).collect();
         nix::unistd::setgroups(&groups).map_err(|e| Error::kernel("setgroups", process.pid, e))
@@ -256,6 +287,7 @@ impl Builder<'_> {
         index: usize,
         process: &ProcessV1,
         mapped_now: Vec<Range<u64>>,
+        inherited: &Inherited,
     ) -> Result<tape::Compiled> {
         let (own_caps, own_bounding) =
             sys::own::capabilities().map_err(|e| Error::kernel("capget", process.pid, e))?;
@@ -268,8 +300,10 @@ impl Builder<'_> {
             loader: self.loader,
             tid_mode: if self.user.fd.is_some() { TidMode::LastPid } else { TidMode::SetTid },
             vdso_parts: self.vdso.clone(),
+            inherited,
             mapped_now,
             mapped_fd: &|id: InodeId, writable| self.desk.mapped(id, writable),
+            segment: &|id: InodeId| self.desk.segment(id),
             filters: &self.tree.seccomp_filters,
             helper_tid: self.helper_tid + index as i32,
             sets_groups: self.user.fd.is_none(),
@@ -308,7 +342,7 @@ pub fn find_vdso(desk: &Desk, tree: &TreeV1) -> Result<Vec<VdsoPlace>> {
             MMapPath::Vdso => {
                 let bytes = sys::own::read_mapped(start..end);
                 if *blake3::hash(&bytes).as_bytes() != tree.vdso.digest {
-                    return Err(Error::Stale("the kernel's vDSO is another one".into()));
+                    return Err(Error::stale(ReasonCode::KernelChanged, "the kernel's vDSO is another one"));
                 }
                 VdsoPart::Code
             }
@@ -321,7 +355,7 @@ pub fn find_vdso(desk: &Desk, tree: &TreeV1) -> Result<Vec<VdsoPlace>> {
     }
     let recorded = tree.processes.iter().flat_map(|p| &p.mm.vmas).any(|v| v.backing == BackingV1::Vdso);
     if recorded && !out.iter().any(|p| p.backing == VdsoPart::Code) {
-        return Err(Error::Stale("this kernel maps no vDSO".into()));
+        return Err(Error::stale(ReasonCode::HostUnsupported, "this kernel maps no vDSO"));
     }
     Ok(out)
 }

@@ -3,26 +3,33 @@
 //! A shared kernel object has one entry in one table of [`TreeV1`]; users hold its id.
 //! What may not live here: anything that reads or changes the running system.
 
+mod bus;
 mod file;
 mod ids;
+mod lock;
 mod memory;
 mod process;
 mod socket;
 #[cfg(test)]
 pub mod testing;
 mod thread;
+mod volatile;
 
+pub use bus::*;
 pub use file::*;
 pub use ids::*;
+pub use lock::*;
 pub use memory::*;
 pub use process::*;
 pub use socket::*;
 pub use thread::*;
+pub use volatile::*;
 
 use serde::{Deserialize, Serialize};
 
-/// Version of the state section that holds a [`TreeV1`].
-pub const TREE_VERSION: u16 = 1;
+/// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
+/// images; version 1 was that of the first complete path.
+pub const TREE_VERSION: u16 = 2;
 /// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
 pub const TREE_MAX_BYTES: usize = 512 << 20;
 
@@ -46,6 +53,9 @@ pub struct TreeV1 {
     /// Directories whose watchers, files and sockets vanish at a reboot (RuntimeDirectory=, PrivateTmp=): files that
     /// nobody held open but that belong to the unit (PID files and the like).
     pub volatile_files: Vec<InodeId>,
+    pub mapped_locks: Vec<MappedLockV1>,
+    /// The same for symbolic links, further names of files and sockets that nobody has.
+    pub volatile_nodes: Vec<VolatileNodeV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).
@@ -71,6 +81,7 @@ pub struct VolatileDirV1 {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    pub xattrs: XattrsV1,
 }
 
 impl TreeV1 {

@@ -1,5 +1,6 @@
 //! The flat table of system calls: layout shared with the interpreter, and the builder.
 
+use image_store::ReasonCode;
 use std::mem::{offset_of, size_of};
 
 /// How the result of a system call is judged.
@@ -171,6 +172,10 @@ steps! {
     Advise => "advising memory",
     Lock => "locking memory",
     NameMemory => "naming memory",
+    Guard => "installing guard pages",
+    Seal => "sealing memory",
+    LockFuture => "locking future memory",
+    MergeMemory => "setting memory merging",
     SetMm => "setting the memory layout (PR_SET_MM_MAP)",
     Post => "waking threads",
     WaitMapped => "waiting for the memory",
@@ -204,6 +209,7 @@ steps! {
     Mdwe => "setting memory-deny-write-execute",
     ThpDisable => "setting THP disable",
     Subreaper => "setting child subreaper",
+    FileLock => "taking a file lock",
     Ready => "reporting ready",
     Go => "waiting for the go",
     IntervalTimer => "setting an interval timer",
@@ -264,7 +270,7 @@ type RecordKindRaw = u32;
 pub enum RecordKind {
     /// An op had another result than wanted.
     TapeFailed = 1,
-    /// A rebuild step before the tape failed; `text` says which.
+    /// A rebuild step before the tape failed; `text` says which, `result` why ([`reason_of`]).
     RebuildFailed = 2,
     /// Everything but the last steps is done; the process waits for the go.
     Ready = 3,
@@ -272,6 +278,16 @@ pub enum RecordKind {
     WantTid = 4,
     /// The thread exists; ids may be given out from where they were again.
     TidTaken = 5,
+}
+
+/// A reason in the `result` of a [`RecordKind::RebuildFailed`]. Both ends are the same program.
+pub fn code_of(reason: ReasonCode) -> i64 {
+    ReasonCode::ALL.iter().position(|code| *code == reason).map_or(0, |index| index as i64 + 1)
+}
+
+/// The reason again; `None` for a failure that is not about today's machine.
+pub fn reason_of(result: i64) -> Option<ReasonCode> {
+    ReasonCode::ALL.get(usize::try_from(result - 1).ok()?).copied()
 }
 
 impl Record {

@@ -51,6 +51,15 @@ impl Systemd {
         Ok(Self { connection: connect().map_err(|e| failed("connecting to the system bus", &e))? })
     }
 
+    /// A property of systemd itself that is text, as `Version` or `Virtualization`.
+    ///
+    /// # Errors
+    /// Those of the bus, and a property that is not there or no text.
+    pub fn manager_text(&self, property: &'static str) -> Result<String> {
+        let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
+        proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
+    }
+
     /// All services that run.
     ///
     /// # Errors
@@ -110,6 +119,64 @@ impl Systemd {
             if Instant::now() >= deadline {
                 let message = format!("{unit} was not ready after {} s", RESTART_TIMEOUT.as_secs());
                 return Err(Error::Internal { step: "restart", message });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Has systemd read all units again, and run its generators.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn reload(&self) -> Result<()> {
+        self.manager("Reload", &())
+    }
+
+    /// Forgets earlier failures of a unit, and how often it was started lately.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn reset_failed(&self, unit: &str) -> Result<()> {
+        self.manager("ResetFailedUnit", &(unit,))
+    }
+
+    /// `ActiveState` of a unit of any kind.
+    ///
+    /// # Errors
+    /// When there is no such unit; those of the bus.
+    pub fn active_state(&self, unit: &str) -> Result<String> {
+        let path = self.unit_path(unit)?;
+        Ok(UnitProperties::from_values(self.all_properties(&path, UNIT)?).active_state)
+    }
+
+    /// Starts a unit of any kind and waits until it is active.
+    ///
+    /// # Errors
+    /// When it does not become active; those of the bus.
+    pub fn start(&self, unit: &str) -> Result<()> {
+        self.change(unit, "StartUnit", "active")
+    }
+
+    /// Stops a unit of any kind and waits until it is inactive.
+    ///
+    /// # Errors
+    /// When it does not; those of the bus.
+    pub fn stop(&self, unit: &str) -> Result<()> {
+        self.change(unit, "StopUnit", "inactive")
+    }
+
+    fn change(&self, unit: &str, method: &'static str, wanted: &str) -> Result<()> {
+        let path = self.unit_path(unit)?;
+        let _job: OwnedObjectPath = self.manager(method, &(unit, "replace"))?;
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        loop {
+            let now = UnitProperties::from_values(self.all_properties(&path, UNIT)?);
+            if !now.has_job && now.active_state == wanted {
+                return Ok(());
+            }
+            if (!now.has_job && now.active_state == "failed") || Instant::now() >= deadline {
+                let message = format!("{unit} is {} and not {wanted}", now.active_state);
+                return Err(Error::Internal { step: method, message });
             }
             std::thread::sleep(POLL);
         }

@@ -55,8 +55,10 @@ reason_codes! {
     ImageConsumed = "image-consumed",
     /// A recorded process id is in use.
     PidTaken = "pid-taken",
-    /// An address that the unit listens on is in use.
+    /// An address that the unit listens on, a lock or a key that it holds is in use.
     AddressTaken = "address-taken",
+    /// An address, a listener or an activation socket that the unit needs is not there.
+    AddressMissing = "address-missing",
     /// The restore was tried and failed.
     RestoreFailed = "restore-failed",
     /// The restore took longer than it may.
@@ -71,6 +73,10 @@ reason_codes! {
     NoImage = "no-image",
     /// A user or group has another id.
     IdentityChanged = "identity-changed",
+    /// The system bus cannot be reached, or does not answer.
+    BusUnavailable = "bus-unavailable",
+    /// The system bus refuses a name or a rule, or a name belongs to somebody else.
+    BusRefused = "bus-refused",
     /// This kernel or environment cannot do what the restore needs.
     HostUnsupported = "host-unsupported",
 }
