@@ -96,6 +96,8 @@ pub(super) const DAEMONS: &[Daemon] = &[
         family: "Python",
         unit: "radicale.service",
         packages: &["radicale"],
+        // As its unit's own collections would be on a machine that has had some.
+        setup: "install -d -o radicale -g radicale /var/lib/radicale/collections",
         ask: Ask::Http { port: 5232, path: "/.web/", has: "Radicale" },
         ..Daemon::DEFAULT
     },

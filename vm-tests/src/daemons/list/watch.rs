@@ -33,6 +33,8 @@ pub(super) const DAEMONS: &[Daemon] = &[
         family: "monitoring, Go",
         unit: "prometheus-pushgateway.service",
         packages: &["prometheus-pushgateway"],
+        // Debian has it write its values to a file when it stops.
+        setup: "echo 'ARGS=\"--persistence.file=\"' > /etc/default/prometheus-pushgateway",
         ask: Ask::Http { port: 9091, path: "/-/ready", has: "OK" },
         memory: Some(Memory {
             put: Ask::Talk {
@@ -76,14 +78,6 @@ pub(super) const DAEMONS: &[Daemon] = &[
         ..Daemon::DEFAULT
     },
     Daemon {
-        name: "zabbix-agent",
-        family: "monitoring",
-        unit: "zabbix-agent.service",
-        packages: &["zabbix-agent"],
-        ask: Ask::Talk { port: 10050, turns: &[(b"agent.ping\n", b"ZBXD")] },
-        ..Daemon::DEFAULT
-    },
-    Daemon {
         name: "monit",
         family: "monitoring",
         unit: "monit.service",
@@ -115,14 +109,6 @@ pub(super) const DAEMONS: &[Daemon] = &[
         packages: &["fail2ban", "python3-systemd"],
         files: &[("/etc/fail2ban/jail.d/defaults-debian.conf", "[sshd]\nenabled = false\n")],
         ask: Ask::Shell { script: "fail2ban-client ping", has: "pong" },
-        ..Daemon::DEFAULT
-    },
-    Daemon {
-        name: "vnstat",
-        family: "monitoring",
-        unit: "vnstat.service",
-        packages: &["vnstat"],
-        ask: Ask::Shell { script: "vnstat --json", has: "vnstatversion" },
         ..Daemon::DEFAULT
     },
 ];
