@@ -9,6 +9,7 @@ pub mod bench;
 pub mod checks;
 pub mod client;
 pub mod container;
+pub mod daemons;
 pub mod dbus;
 pub mod demo;
 pub mod fastboot;
