@@ -3,7 +3,7 @@ set -eu
 echo machine > /etc/hostname
 echo "PARTUUID=fa57b007-01 / ext4 defaults 0 1" > /etc/fstab
 systemctl mask getty@tty1.service serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer \
-    dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service ndctl-monitor.service \
+    dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service ndctl-monitor.service cxl-monitor.service \
     systemd-tmpfiles-clean.timer \
     systemd-pstore.service
 # nginx: two workers on every machine (packaged: one per CPU).

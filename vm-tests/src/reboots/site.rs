@@ -78,9 +78,10 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
         Store::OnRoot => return Ok(()),
         Store::Nvme => ("", "nofail"),
         Store::VirtioBlk => ("modprobe virtio_blk; udevadm settle", "nofail"),
+        // Without labels the kernel has made one name space of everything.
         Store::Pmem => (
             "modprobe nfit; echo nfit > /etc/modules-load.d/nfit.conf; udevadm settle; \
-             ndctl create-namespace --mode fsdax > /dev/null; udevadm settle; mkfs.ext4 -q -L store /dev/pmem0; udevadm settle",
+             ndctl create-namespace --force --reconfig=namespace0.0 --mode fsdax > /dev/null; udevadm settle; mkfs.ext4 -q -L store /dev/pmem0; udevadm settle",
             "nofail,dax=always",
         ),
     };
@@ -134,42 +135,24 @@ pub(super) fn snapshot(running: &Running) -> Result<Vec<Seen>> {
         .shell(&format!("cat {REPORT}; systemctl stop fastboot-tests-snapshot 2> /dev/null || true"))?;
     ensure!(driven, "the snapshot ran no warm-up: {text} {}", running.journal(None, 20));
     let report: SnapshotReport = fastboot::parse(&text)?;
-    let release = running.shell("uname -r")?;
     for subject in SUBJECTS {
         let unit = report.unit(subject.unit).with_context(|| format!("no report of {}", subject.unit))?;
-        if let Some(words) = refused_by(&release, subject.unit) {
-            let named = unit.reasons.iter().any(|reason| reason.contains(words));
-            ensure!(
-                unit.outcome == "refused" && named,
-                "{}: {}: {:?}",
-                unit.unit,
-                unit.outcome,
-                unit.reasons
-            );
-            continue;
-        }
         ensure!(unit.outcome == "stored", "{}: {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
     }
     Seen::all(running)
-}
-
-/// What a kernel does not tell enough of, and the words by which the snapshot refuses it. The unit is cold at each boot.
-fn refused_by(release: &str, unit: &str) -> Option<&'static str> {
-    (release.starts_with("6.1.") && unit == "nginx.service").then_some("eventfd-semaphore, Linux 6.5")
 }
 
 pub(super) fn status(running: &Running) -> Result<StatusReport> {
     fastboot::parse(&running.run(&["fastboot", "status", "--json"])?.success()?)
 }
 
-/// Every service but `cold`, and those that this kernel had refused, is what it was when it was taken, by fastboot's word and by its own; its clocks too.
+/// Every service but `cold` is what it was when it was taken, by fastboot's word and by its own; its clocks too.
 pub(super) fn restored(running: &Running, taken: &[Seen], cold: &[&str]) -> Result<()> {
     let status = status(running)?;
     let now = Seen::all(running)?;
-    let release = running.shell("uname -r")?;
     for (taken, now) in taken.iter().zip(&now) {
         let unit = taken.subject.unit;
-        if cold.contains(&unit) || refused_by(&release, unit).is_some() {
+        if cold.contains(&unit) {
             taken.require_gone(now).with_context(|| unit.to_owned())?;
             continue;
         }
