@@ -81,8 +81,9 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
         // Without labels the kernel has made one name space of everything.
         Store::Pmem => (
             "modprobe nfit; echo nfit > /etc/modules-load.d/nfit.conf; udevadm settle; \
-             ndctl create-namespace --force --reconfig=namespace0.0 --mode fsdax > /dev/null; udevadm settle; mkfs.ext4 -q -L store /dev/pmem0; udevadm settle",
-            "nofail,dax=always",
+             ndctl create-namespace --force --reconfig=namespace0.0 --mode fsdax > /dev/null; udevadm settle; mkfs.ext4 -q -b 4096 -L store /dev/pmem0; udevadm settle",
+            // Not `nofail`: services wait for local-fs.target, and that for the mount, however long the NVDIMM takes to appear.
+            "dax=always",
         ),
     };
     running.shell(&format!(
