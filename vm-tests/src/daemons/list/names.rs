@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::daemons::daemon::{Ask, Daemon, Memory};
+use crate::daemons::daemon::{Ask, Daemon};
 
 const NAME: &str = "www.fastboot.test";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
@@ -118,20 +118,6 @@ pub(super) const DAEMONS: &[Daemon] = &[
         ..Daemon::DEFAULT
     },
     Daemon {
-        name: "pdns-recursor",
-        family: "DNS",
-        unit: "pdns-recursor.service",
-        packages: &["pdns-recursor"],
-        files: &[(
-            "/etc/powerdns/recursor.conf",
-            "incoming:\n  listen: ['127.0.0.1:5307']\nrecursor:\n  forward_zones:\n  - zone: fastboot.test\n    \
-             forwarders: ['127.0.0.1:5302']\n  security_poll_suffix: ''\noutgoing:\n  dont_query: []\ndnssec:\n  validation: 'off'\n",
-        )],
-        setup: WITH_UNBOUND,
-        ask: dns(5307),
-        ..Daemon::DEFAULT
-    },
-    Daemon {
         name: "dnsdist",
         family: "DNS",
         unit: "dnsdist.service",
@@ -173,7 +159,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
             "module(load=\"imudp\")\ninput(type=\"imudp\" port=\"514\")\n",
         )],
         ask: Ask::Shell {
-            script: "word=fastboot-$$; logger --server 127.0.0.1 --udp --port 514 $word
+            script: "word=fastboot-$(cat /proc/sys/kernel/random/uuid); logger --server 127.0.0.1 --udp --port 514 $word
                 for n in 1 2 3 4 5; do sleep 0.1; grep $word /var/log/syslog && exit; done; exit 1",
             has: "fastboot-",
         },
@@ -190,13 +176,6 @@ pub(super) const DAEMONS: &[Daemon] = &[
              master no\n",
         )],
         ask: Ask::Shell { script: "snmpget -v2c -c public 127.0.0.1 1.3.6.1.2.1.1.3.0", has: "Timeticks" },
-        memory: Some(Memory {
-            put: Ask::Shell { script: "snmpset -v2c -c secret 127.0.0.1 1.3.6.1.2.1.11.30.0 i 1", has: "" },
-            shows: Ask::Shell {
-                script: "snmpget -v2c -c public 127.0.0.1 1.3.6.1.2.1.11.30.0",
-                has: "INTEGER: 1",
-            },
-        }),
         ..Daemon::DEFAULT
     },
     Daemon {
