@@ -21,8 +21,8 @@ use crate::publish::{sync_dir, temporary_path};
 
 /// State sections are small and written while a daemon stands still: level 1 takes nearly all there is to gain.
 const ZSTD_LEVEL: i32 = 1;
-/// Shorter sections are not worth a frame header.
-const MIN_COMPRESS_LEN: usize = 128;
+/// Shorter sections are not worth it: to set up a decoder takes longer than to read them, and each restore does.
+const MIN_COMPRESS_LEN: usize = 8 << 10;
 /// Version of the page checksum section.
 pub(crate) const PAGE_CHECKSUMS_VERSION: u16 = 1;
 

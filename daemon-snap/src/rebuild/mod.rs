@@ -10,6 +10,7 @@ pub mod files;
 pub mod inet;
 pub mod inode;
 pub mod namespaces;
+pub mod own_maps;
 pub mod pipe;
 pub mod plan;
 pub mod process;
