@@ -9,6 +9,7 @@
 //!
 //! The byte layout is documented in `docs/image-format.md`.
 
+mod background;
 pub mod catalogue;
 mod digest;
 mod error;
