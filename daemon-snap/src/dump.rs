@@ -5,9 +5,10 @@
 
 pub use crate::collect::{ActivationSocket, CollectOptions, PageSink};
 use crate::collect::{
-    AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread,
+    AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
     collect_address_space, collect_content, collect_descriptors, collect_directories, collect_insides,
     collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages,
+    inspect_hidden_locks, inspect_objects, list_objects,
 };
 use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
@@ -115,10 +116,13 @@ impl Frozen {
         let Seen { processes, mut tree, sources } = self.look(&members, options)?;
         mark("seen");
         let mut gates = Gates::default();
+        // A process alone has nobody to share with.
+        let mut sharing = (processes.len() > 1).then(Sharing::default);
         for SeenProcess { mut process, space, threads } in processes {
             collect_insides(&mut process, &threads, &space, &mut gates)?;
             mark("insides");
-            process.mm.runs = collect_pages(process.pid, &space, sink)?;
+            let pages = collect_pages(process.pid, &space, sink, sharing.as_mut())?;
+            (process.mm.runs, process.mm.guards) = (pages.runs, pages.guards);
             tree.processes.push(process);
         }
         mark("pages");
@@ -158,10 +162,10 @@ impl Frozen {
         let spaces = inspect_tree(members, options, &mut blockers)?;
         let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
         mark("tree");
-        let mut inodes = Inodes::new(&spaces, options);
+        let mut inodes = Inodes::new(&spaces, options, list_objects(&spaces)?);
         let mut filters = Filters::new()?;
 
-        let Descriptors { tables, mut files, pipes } =
+        let Descriptors { tables, locks, mut files, pipes } =
             collect_descriptors(members, &mut inodes, &mut blockers)?;
         mark("descriptors");
         let mut halves = Vec::with_capacity(members.len());
@@ -183,16 +187,21 @@ impl Frozen {
             halves.push((space, directories, threads));
         }
         mark("outsides");
-        let volatile_files = collect_volatile_files(&mut inodes, &mut blockers)?;
+        let whole_spaces: Vec<&AddressSpace> = halves.iter().map(|(space, ..)| space).collect();
+        inspect_objects(inodes.ipc_objects(), members, &whole_spaces, &inodes, &mut blockers);
+        inspect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
+        let volatile = collect_volatile_files(&mut inodes, &mut blockers)?;
         let blockers = blockers.into_list();
         if !blockers.is_empty() {
             return Err(Error::Refused(blockers));
         }
 
         let mut processes = Vec::with_capacity(members.len());
-        for ((member, (space, directories, threads)), fds) in members.iter().zip(halves).zip(tables) {
+        let tables = tables.into_iter().zip(locks.tables);
+        for ((member, (space, directories, threads)), (fds, locks)) in members.iter().zip(halves).zip(tables)
+        {
             let mut process = whole(member, members, &space, directories, &threads)?;
-            process.fds = fds;
+            (process.fds, process.locks) = (fds, locks);
             processes.push(SeenProcess { process, space, threads });
         }
         let vdso = read_vdso(&processes)?;
@@ -207,7 +216,8 @@ impl Frozen {
             pipes,
             seccomp_filters: filters.into_list(),
             volatile_dirs: dirs.into_list(),
-            volatile_files,
+            volatile_files: volatile.files,
+            volatile_nodes: volatile.nodes,
         };
         Ok(Seen { processes, tree, sources })
     }

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::state::{
     BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, PipeEnd, ProcessV1,
-    TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1,
+    TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -18,6 +18,8 @@ const RLIMITS: usize = 16;
 const SIGNALS: usize = 64;
 const SIGINFO_BYTES: usize = 128;
 const MAX_COMM_BYTES: usize = 15;
+/// Entries of /proc/PID/ns.
+const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 const FILTER_INSTRUCTION_BYTES: usize = 8;
 
 /// The bytes of the state section.
@@ -69,6 +71,14 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
     }
     check(tree.volatile_dirs.iter().all(|dir| is_path(&dir.path.0)), "a directory that is not a path")?;
     check(tree.volatile_files.iter().all(|id| has_inode(tree, *id)), "a volatile file out of range")?;
+    for node in &tree.volatile_nodes {
+        let sound = match &node.kind {
+            VolatileNodeKindV1::Symlink { target } => !target.is_empty() && !target.contains(&0),
+            VolatileNodeKindV1::DeadSocket { .. } => true,
+            VolatileNodeKindV1::Link { inode } => has_inode(tree, *inode),
+        };
+        check(sound && is_path(&node.path.0), "an odd entry of a volatile directory")?;
+    }
     let (mut pids, mut tids) = (BTreeSet::new(), BTreeSet::new());
     for process in &tree.processes {
         check(process.parent.is_none_or(|parent| pids.contains(&parent)), "a child before its parent")?;
@@ -124,6 +134,15 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                     check(peer.is_some_and(mutual), "a socket pair of one")?;
                 }
             }
+            FileKindV1::PressureTrigger { inode, text } => {
+                check(
+                    has_inode(tree, *inode) && !text.is_empty() && text.len() <= 64,
+                    "an odd pressure trigger",
+                )?;
+            }
+            FileKindV1::Namespace { name, .. } => {
+                check(NAMESPACES.contains(&name.as_str()), "a namespace that does not exist")?;
+            }
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)
             | FileKindV1::SignalFd { .. }
@@ -131,7 +150,13 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             | FileKindV1::Rebind(_) => {}
         }
     }
-    let fits = |pipe: &crate::state::PipeV1| pipe.data.len() <= pipe.capacity_bytes as usize;
+    let fits = |pipe: &crate::state::PipeV1| {
+        let packets = pipe.packets.iter().map(|len| *len as usize).sum::<usize>();
+        let whole = pipe.packets.is_empty() || packets == pipe.data.len() && !pipe.packets.contains(&0);
+        whole
+            && pipe.data.len() <= pipe.capacity_bytes as usize
+            && pipe.fifo.is_none_or(|id| has_inode(tree, id))
+    };
     check(tree.pipes.iter().all(fits), "a pipe with more than it holds")
 }
 
@@ -142,11 +167,22 @@ fn check_inodes(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
                 check(is_path(&path.0), "an inode that is not a path")?;
                 check(inode.content.is_empty(), "content of a file that does not travel")?;
             }
+            InodeKindV1::OfProcess { path } => {
+                check(is_path(&path.0), "an inode that is not a path")?;
+                check(inode.content.is_empty(), "content of a file that does not travel")?;
+            }
+            InodeKindV1::Renamed { was, path } => {
+                check(is_path(&was.0) && is_path(&path.0), "an inode that is not a path")?;
+                check(inode.content.is_empty(), "content of a file that does not travel")?;
+            }
             InodeKindV1::Volatile { path } | InodeKindV1::Deleted { path } => {
                 check(is_path(&path.0), "an inode that is not a path")?;
             }
             InodeKindV1::Memfd { name, .. } => check(!name.contains(&0), "a memfd name with NUL")?,
             InodeKindV1::SharedAnon => {}
+            InodeKindV1::Segment(segment) => {
+                check(segment.id >= 0 && inode.len_bytes > 0, "an empty segment")?
+            }
         }
         check(inode.len_bytes <= i64::MAX as u64, "a file too long")?;
         let end = inode.len_bytes.next_multiple_of(PAGE_BYTES);
@@ -189,6 +225,12 @@ fn check_process(tree: &TreeV1, process: &ProcessV1) -> Result<()> {
         check(entry.fd.0 > last, "descriptors out of order")?;
         last = entry.fd.0;
     }
+    for lock in &process.locks {
+        let has = process.fds.binary_search_by_key(&lock.fd, |entry| entry.fd).is_ok();
+        check(has, "a lock on a descriptor that is not there")?;
+        let last = lock.last.unwrap_or(i64::MAX as u64);
+        check(lock.start <= last && last <= i64::MAX as u64, "a lock of no bytes")?;
+    }
     check(
         process.threads.first().is_some_and(|leader| leader.tid == process.pid),
         "a process without leader",
@@ -215,7 +257,20 @@ fn check_memory(tree: &TreeV1, process: &ProcessV1, page_area: &Range<u64>) -> R
         if let BackingV1::Inode { inode, offset, .. } = vma.backing {
             check(has_inode(tree, inode), "an area without inode")?;
             check(offset.is_multiple_of(PAGE_BYTES), "an area with an odd offset")?;
+            let inode = &tree.inodes[inode.0 as usize];
+            let whole =
+                vma.shared && offset == 0 && vma.len_bytes() == inode.len_bytes.next_multiple_of(PAGE_BYTES);
+            check(whole || !matches!(inode.kind, InodeKindV1::Segment(_)), "a part of a segment")?;
         }
+    }
+    let mut at = 0;
+    for guard in &process.mm.guards {
+        let aligned = guard.start.0.is_multiple_of(PAGE_BYTES) && guard.end.0.is_multiple_of(PAGE_BYTES);
+        check(
+            aligned && guard.start.0 >= at && guard.start < guard.end && guard.end.0 <= USER_END,
+            "guard pages out of order",
+        )?;
+        at = guard.end.0;
     }
     let mut areas = process.mm.vmas.iter().peekable();
     let mut at = 0;

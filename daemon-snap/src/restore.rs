@@ -6,10 +6,10 @@ use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
 use crate::rebuild::own_maps::OwnMaps;
 use crate::rebuild::process::Builder;
-use crate::rebuild::{files, inode, namespaces, plan, volatile};
+use crate::rebuild::{files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
-use crate::tape::{Loader, Record, RecordKind, Step};
+use crate::tape::{Inherited, Loader, Record, RecordKind, Step};
 use image_store::{Image, fault};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -103,6 +103,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     };
     volatile::rebuild_volatile_dirs(tree)?;
     inode::rebuild_inodes(&mut desk, tree, request.image)?;
+    volatile::rebuild_volatile_nodes(tree)?;
     let realtime =
         clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
     let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();
@@ -121,6 +122,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         mapped: own_maps.ranges(),
         helper_tid: free_ids(tree),
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
+        heritage: inherit::plan_heritage(tree),
         desk: &desk,
         tree,
         image,
@@ -136,7 +138,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
         true => Some(Nursery::open(&builder, &births)?),
         false => {
-            builder.create(&births, builder.cgroup)?;
+            builder.create(&births, builder.cgroup, &Inherited::default())?;
             None
         }
     };
@@ -160,6 +162,8 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     };
     watch.until_ready()?;
     files::rebuild_owners(&desk, tree)?;
+    inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
+    desk.release_segments();
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
         nursery.close()?;
@@ -195,7 +199,7 @@ impl Nursery {
             sys::fork::Side::Child => {
                 drop(hold);
                 builder.or_report(Pid(0), || {
-                    builder.create(births, builder.cgroup)?;
+                    builder.create(births, builder.cgroup, &Inherited::default())?;
                     builder.forget_go();
                     let mut end = [0];
                     let _ = read(&wait, &mut end);
@@ -368,6 +372,9 @@ fn failure(record: &Record) -> Error {
     let step = Step::text(record.label);
     if record.label == Step::CloneThread as u64 && record.result == -i64::from(libc::EEXIST) {
         return Error::Stale(format!("an id of a thread of process {} is taken", record.pid));
+    }
+    if record.label == Step::FileLock as u64 && record.result == -i64::from(libc::EAGAIN) {
+        return Error::Stale(format!("somebody else holds a file lock of process {}", record.pid));
     }
     Error::Tape { pid: Pid(record.pid), step: step.into(), result, wanted: "its recorded value".into() }
 }

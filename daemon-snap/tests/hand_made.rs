@@ -84,6 +84,8 @@ fn path_inode(id: u32, path: &str) -> InodeV1 {
         gid: meta.gid(),
         len_bytes: meta.len(),
         rdev: meta.rdev(),
+        mtime_ns: 0,
+        xattrs: Vec::new(),
         content: vec![],
     }
 }
@@ -142,11 +144,15 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
                 auxv: vec![0; 16],
                 vmas: vec![anon(CODE, 5), anon(STACK, 3)],
                 runs: vec![PageRunV1 { addr: Addr(CODE), pages: 1, image_offset: code_offset }],
+                guards: Vec::new(),
+                lock_future: Default::default(),
+                merge_all: false,
             },
             sigactions: vec![None; 64],
             pending: vec![],
             itimers: [IntervalTimerV1::default(); 3],
             posix_timers: vec![],
+            locks: vec![],
             fds: vec![],
             threads: vec![thread(pid)],
         }],
@@ -161,6 +167,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         seccomp_filters: vec![],
         volatile_dirs: vec![],
         volatile_files: vec![],
+        volatile_nodes: Vec::new(),
     }
 }
 

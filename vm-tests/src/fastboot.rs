@@ -13,7 +13,7 @@ use crate::container::Machine;
 
 /// Binary and its place.
 const PROGRAMS: &[(&str, &str)] = &[
-    ("fastboot", "/usr/bin/fastboot"),
+    ("fastboot", "/usr/sbin/fastboot"),
     ("fastboot-initd", "/usr/lib/fastboot/fastboot-initd"),
     ("fastboot-exec", "/usr/lib/fastboot/fastboot-exec"),
     ("fastboot-generator", "/usr/lib/systemd/system-generators/fastboot-generator"),
@@ -108,8 +108,12 @@ pub fn build() -> Result<PathBuf> {
     if !output.status.success() {
         bail!("cargo build: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    Ok(target.join("release"))
+    Ok(target_dir().join("release"))
+}
+
+/// Where cargo builds.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
 /// The work tree.

@@ -14,14 +14,30 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/nsenter", "util-linux"),
 ];
 
+/// What building and checking the Debian package needs on top.
+const PACKAGING: &[(&str, &str)] =
+    &[("/usr/bin/dh", "debhelper"), ("/usr/bin/dpkg-shlibdeps", "dpkg-dev"), ("/usr/bin/lintian", "lintian")];
+
 /// Install whatever Debian packages are missing. Does nothing, quickly, where all are there.
 ///
 /// # Errors
 /// Not root; apt-get fails.
 pub fn install_missing_packages() -> Result<()> {
+    install_missing(PROGRAMS)
+}
+
+/// The same for what building and checking the Debian package needs.
+///
+/// # Errors
+/// Not root; apt-get fails.
+pub fn install_packages_for_packaging() -> Result<()> {
+    install_missing(PACKAGING)
+}
+
+fn install_missing(programs: &[(&str, &str)]) -> Result<()> {
     ensure!(geteuid().is_root(), "this needs root: it builds root file systems and boots containers");
     let missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(path, _)| !Path::new(path).exists()).map(|&(_, package)| package).collect();
+        programs.iter().filter(|(path, _)| !Path::new(path).exists()).map(|&(_, package)| package).collect();
     if missing.is_empty() {
         return Ok(());
     }

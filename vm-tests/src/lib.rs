@@ -12,6 +12,7 @@ pub mod container;
 pub mod demo;
 pub mod fastboot;
 pub mod host;
+pub mod package;
 pub mod roots;
 pub mod scenarios;
 pub mod service;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, demo, verify};
+use vm_tests::{bench, demo, package, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -45,6 +45,8 @@ enum Action {
         #[arg(long)]
         no_skips: bool,
     },
+    /// Build the Debian package and say where it is.
+    Package,
     /// Dump and restore single processes, beside CRIU.
     BenchEngine {
         /// Write the figures to this file.
@@ -77,6 +79,10 @@ fn main() -> ExitCode {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
         }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
+        Action::Package => package::build().map(|package| {
+            println!("{}", package.display());
+            true
+        }),
         Action::BenchEngine { json, rounds, only, cold_cache, inside } => {
             let options = bench::Options { json, rounds, only, cold_cache };
             inside.map_or_else(|| bench::run(&options), |root| bench::run_inside(&root, &options))

@@ -23,6 +23,9 @@ pub struct Args {
     /// Let the tree go on afterwards
     #[arg(long)]
     leave_running: bool,
+    /// A directory that does not outlive a reboot: its content travels (may be given several times)
+    #[arg(long, value_name = "DIR")]
+    volatile: Vec<PathBuf>,
     /// Print sizes and times
     #[arg(long)]
     json: bool,
@@ -43,8 +46,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let machine = MachineEvidence::collect(Path::new("/"))?;
     let mut writer = ImageWriter::create(&args.output)?;
 
+    let options = CollectOptions { volatile_roots: args.volatile.clone(), ..CollectOptions::default() };
     let mut frozen = dump::freeze(TreeSelector::Root(Pid(args.pid)))?;
-    let tree = frozen.collect(&mut writer, &CollectOptions::default())?;
+    let tree = frozen.collect(&mut writer, &options)?;
     let state = encode::encode(&tree)?;
     writer.add_section(SectionKind::STATE, TREE_VERSION, &state)?;
     let evidence = evidence(machine, &tree).encode(&args.output)?;

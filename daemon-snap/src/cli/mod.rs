@@ -13,7 +13,12 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 
-/// Checkpoints services and gives them back at the next boot.
+/// Start services from checkpoints instead of from scratch
+///
+/// After provisioning, `fastboot snapshot` takes running systemd services (memory, threads, descriptors, sockets) into
+/// images. At the next boot each daemon is put back where it was, inside the cgroup, sandbox and namespaces that systemd made
+/// for it. Whatever is stale, damaged or not understood starts cold, as if fastboot were not installed, and `fastboot
+/// status` says why.
 #[derive(Debug, Parser)]
 #[command(name = "fastboot", version, disable_help_subcommand = true)]
 pub struct Cli {

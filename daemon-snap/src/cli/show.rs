@@ -91,6 +91,8 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
             FileKindV1::Inotify { .. } => "inotify",
             FileKindV1::Unix(_) => "unix socket",
             FileKindV1::Inet(_) => "internet socket",
+            FileKindV1::PressureTrigger { .. } => "pressure trigger",
+            FileKindV1::Namespace { .. } => "namespace",
             FileKindV1::Rebind(_) => "taken over from systemd",
         };
         *counts.entry(kind).or_insert(0) += 1;

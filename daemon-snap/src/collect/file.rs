@@ -2,14 +2,16 @@
 
 use super::epoll::Targets;
 use super::inode::Handle;
+use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::{
-    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, refused, signalfd, timerfd,
+    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, refused, signalfd,
+    timerfd,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
-use crate::state::{FdV1, FileId, FileKindV1, FileV1, Pid, PipeV1, TargetFd};
+use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, Pid, PipeV1, TargetFd};
 use crate::sys::proc::{self, FdInfo};
 use crate::sys::{fdquery, kcmp, pidfd};
 use nix::sys::stat::stat;
@@ -22,6 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) struct Descriptors {
     /// In the order of the members.
     pub tables: Vec<Vec<FdV1>>,
+    pub locks: Locks,
     pub files: Vec<FileV1>,
     pub pipes: Vec<PipeV1>,
 }
@@ -45,10 +48,11 @@ impl Description {
 }
 
 /// One entry of one table.
-struct Slot {
-    owner: usize,
-    description: Description,
-    info: FdInfo,
+pub(super) struct Slot {
+    /// Index of the member.
+    pub owner: usize,
+    pub description: Description,
+    pub info: FdInfo,
 }
 
 /// Reads all tables, finds out which entries share a description, and asks each description what it is.
@@ -57,8 +61,12 @@ pub(crate) fn collect_descriptors(
     inodes: &mut Inodes<'_>,
     blockers: &mut Blockers,
 ) -> Result<Descriptors> {
-    let mut slots = read_tables(members, blockers)?;
+    let mut slots = read_tables(members)?;
+    if inspect_leases(&slots, blockers) {
+        return Err(Error::Refused(std::mem::take(blockers).into_list()));
+    }
     let firsts = number_descriptions(&mut slots)?;
+    let locks = collect_locks(&slots, members.len());
     let by_number = slots.iter().map(|s| ((s.description.pid, s.description.fd), s.description.id)).collect();
     let descriptions: Vec<Description> = firsts.iter().map(|&slot| slots[slot].description.clone()).collect();
 
@@ -88,16 +96,18 @@ pub(crate) fn collect_descriptors(
         // With a blocker nothing is written, so that the stand-in is never seen.
         let kind = blockers.note(file.pid, file.part(), kind)?;
         let kind = kind.unwrap_or(FileKindV1::EventFd { count: 0, semaphore: false });
+        inspect_own_files(&slots, file, &kind, inodes, blockers);
         let fail = |step| failed(step, file.pid, file.fd);
         let opath = slot.info.flags & libc::O_PATH != 0;
-        files.push(FileV1 {
-            id: file.id,
-            flags: fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?,
-            owner: if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? },
-            kind,
-        });
+        let owner = if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? };
+        if owner.is_some_and(|owner| owner.pid.0 != 0) && inodes.is_directory(&kind) {
+            // Nothing else makes a directory send signals, and no list shows what is watched for.
+            blockers.add(file.pid, file.part(), "a directory that is watched by dnotify (F_NOTIFY)");
+        }
+        let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
+        files.push(FileV1 { id: file.id, flags, owner, kind });
     }
-    let pipes = kinds.pipes.collect(duplicate, blockers)?;
+    let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
     let mut tables = vec![Vec::new(); members.len()];
     slots.sort_by_key(|slot| (slot.owner, slot.description.fd));
@@ -105,23 +115,33 @@ pub(crate) fn collect_descriptors(
         let (fd, file) = (slot.description.fd, slot.description.id);
         tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
     }
-    Ok(Descriptors { tables, files, pipes })
+    Ok(Descriptors { tables, locks, files, pipes })
 }
 
-fn read_tables(members: &[Member], blockers: &mut Blockers) -> Result<Vec<Slot>> {
+/// A file below a process's own directory of /proc is opened by that process, so nobody else can have the description.
+fn inspect_own_files(
+    slots: &[Slot],
+    file: &Description,
+    kind: &FileKindV1,
+    inodes: &Inodes<'_>,
+    blockers: &mut Blockers,
+) {
+    let FileKindV1::Inode { inode, .. } = kind else { return };
+    let own = inodes.get(*inode).is_some_and(|inode| matches!(inode.kind, InodeKindV1::OfProcess { .. }));
+    let shared = slots.iter().any(|slot| slot.description.id == file.id && slot.description.pid != file.pid);
+    if own && shared {
+        let shown = String::from_utf8_lossy(&file.link);
+        blockers.add(file.pid, file.part(), format!("a /proc file that several processes share ({shown})"));
+    }
+}
+
+fn read_tables(members: &[Member]) -> Result<Vec<Slot>> {
     let mut slots = Vec::new();
     for (owner, member) in members.iter().enumerate() {
         let pid = member.pid;
         for fd in proc::fds(pid)? {
             let link = proc::read_link(pid, &format!("fd/{fd}"))?;
             let info = FdInfo::of(pid, fd)?;
-            if info.locked {
-                blockers.add(
-                    pid,
-                    Part::Fd(fd),
-                    format!("a locked file ({})", String::from_utf8_lossy(&link)),
-                );
-            }
             let stat = stat(format!("/proc/{pid}/fd/{fd}").as_str()).map_err(failed("stat", pid, fd))?;
             let (dev, ino) = (stat.st_dev, stat.st_ino);
             slots.push(Slot {
@@ -198,11 +218,19 @@ impl Kinds<'_> {
                     link,
                     by_name_only: info.flags & libc::O_PATH != 0,
                     writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
+                    open: true,
                 };
                 let inode = inodes.intern(file.pid, handle)?;
+                if !handle.by_name_only && inodes.is_fifo(inode) {
+                    return Ok(self.pipes.add(file, info.flags, Some(inode)));
+                }
+                let writes = info.flags & libc::O_ACCMODE != libc::O_RDONLY && !handle.by_name_only;
+                if let Some(trigger) = kernel_file::collect_trigger(file, fd.as_fd(), inode, writes)? {
+                    return Ok(trigger);
+                }
                 Ok(FileKindV1::Inode { inode, pos: info.pos })
             }
-            link if link.starts_with(b"pipe:[") => self.pipes.add(file, info.flags),
+            link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
             b"anon_inode:[eventfd]" => eventfd::collect(info),
             b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),
@@ -211,6 +239,7 @@ impl Kinds<'_> {
             b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
                 inotify::collect(file, fd.as_fd(), info, self.spaces)
             }
+            link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
             link => refused(describe(link)),
         }
     }
@@ -258,10 +287,11 @@ fn describe(link: &[u8]) -> String {
     if let Some((_, name)) = known.iter().find(|(prefix, _)| link.starts_with(prefix)) {
         return (*name).to_owned();
     }
-    let shown = String::from_utf8_lossy(link);
-    let namespaces = ["mnt:", "net:", "uts:", "ipc:", "pid:", "user:", "cgroup:", "time:"];
-    match namespaces.iter().any(|prefix| shown.starts_with(prefix)) {
-        true => format!("a namespace descriptor ({shown})"),
-        false => format!("a descriptor of a kind that is not known ({shown})"),
-    }
+    format!("a descriptor of a kind that is not known ({})", String::from_utf8_lossy(link))
+}
+
+fn is_namespace(link: &[u8]) -> bool {
+    ["mnt:[", "net:[", "uts:[", "ipc:[", "pid:[", "user:[", "cgroup:[", "time:["]
+        .iter()
+        .any(|prefix| link.starts_with(prefix.as_bytes()))
 }

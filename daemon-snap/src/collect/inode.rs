@@ -1,16 +1,18 @@
 //! Files, memfds and shared memory: which object it is, and whether its content has to travel.
 
 use super::volatile::VolatileDirs;
-use super::{CollectOptions, Found, failed, refused};
+use super::{CollectOptions, Found, failed, kernel_file, refused, sysv};
 use crate::error::Error;
 use crate::inspect::Spaces;
-use crate::state::{InodeId, InodeKindV1, InodeV1, Pid, RawPath};
+use crate::state::{FileKindV1, InodeId, InodeKindV1, InodeV1, Pid, RawPath};
 use crate::sys::fdquery;
 use crate::sys::proc::MapsEntry;
+use crate::sys::sysvipc::Objects;
+use crate::sys::xattr;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstatat, stat};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -55,6 +57,9 @@ pub(crate) struct Inodes<'a> {
     pub(super) dirs: VolatileDirs,
     /// Devices of `/` and `/dev`: their files are there again at the next boot whatever file system it is.
     steady_devices: Vec<u64>,
+    ipc_objects: Objects,
+    /// Nodes of sockets that the tree has, by device and inode number.
+    pub(super) nodes: HashSet<(u64, u64)>,
 }
 
 /// How an object is reached and what the kernel calls it.
@@ -67,10 +72,12 @@ pub(crate) struct Handle<'a> {
     /// Opened with O_PATH: only the name counts.
     pub by_name_only: bool,
     pub writable: bool,
+    /// A descriptor of the process, not a mapping or a directory that it is in.
+    pub open: bool,
 }
 
 impl<'a> Inodes<'a> {
-    pub fn new(spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
+    pub fn new(spaces: &'a Spaces, options: &'a CollectOptions, ipc_objects: Objects) -> Self {
         let device = |path: &str| stat(&spaces.reachable(&RawPath(path.into()))).map(|stat| stat.st_dev).ok();
         Self {
             spaces,
@@ -81,6 +88,8 @@ impl<'a> Inodes<'a> {
             sources: Vec::new(),
             dirs: VolatileDirs::default(),
             steady_devices: ["/", "/dev"].into_iter().filter_map(device).collect(),
+            ipc_objects,
+            nodes: HashSet::new(),
         }
     }
 
@@ -113,7 +122,8 @@ impl<'a> Inodes<'a> {
         } else {
             &entry.name
         };
-        let id = self.intern(pid, Handle { magic: &magic, link, by_name_only: false, writable: false })?;
+        let id = self
+            .intern(pid, Handle { magic: &magic, link, by_name_only: false, writable: false, open: false })?;
         self.mapped.insert(key, id);
         Ok(id)
     }
@@ -121,7 +131,8 @@ impl<'a> Inodes<'a> {
     /// The executable of a process. It is always opened by path.
     pub fn of_executable(&mut self, pid: Pid, link: &[u8]) -> Found<InodeId> {
         let magic = format!("/proc/{pid}/exe");
-        let id = self.intern(pid, Handle { magic: &magic, link, by_name_only: false, writable: false })?;
+        let id = self
+            .intern(pid, Handle { magic: &magic, link, by_name_only: false, writable: false, open: false })?;
         let (inode, source) = (&mut self.list[id.0 as usize], &mut self.sources[id.0 as usize]);
         match &inode.kind {
             InodeKindV1::Path { .. } => {}
@@ -143,7 +154,11 @@ impl<'a> Inodes<'a> {
             return Ok(id);
         }
         let kind = self.classify(pid, &found, file_type, handle)?;
-        let carries_content = file_type == SFlag::S_IFREG && !matches!(kind, InodeKindV1::Path { .. });
+        let by_name = matches!(
+            kind,
+            InodeKindV1::Path { .. } | InodeKindV1::OfProcess { .. } | InodeKindV1::Renamed { .. }
+        );
+        let carries_content = file_type == SFlag::S_IFREG && !by_name;
         let source = if carries_content { Some(open_for_reading(handle.magic)?) } else { None };
         if let InodeKindV1::Volatile { path } = &kind {
             self.dirs.note_parents(self.spaces, &self.options.volatile_roots, path)?;
@@ -152,15 +167,31 @@ impl<'a> Inodes<'a> {
             (InodeKindV1::Memfd { name, .. }, Some(file)) => memfd(name, file, pid)?,
             (kind, _) => kind,
         };
+        let len_bytes = match &kind {
+            // The file has whole pages.
+            InodeKindV1::Segment(segment) => sysv::segment(&self.ipc_objects, segment.id as u64, "")?.1,
+            _ if file_type == SFlag::S_IFREG => found.st_size as u64,
+            _ => 0,
+        };
         let id = InodeId(self.list.len() as u32);
         self.known.insert((found.st_dev, found.st_ino), id);
+        let xattrs = match &kind {
+            InodeKindV1::Volatile { path } => {
+                let place = self.spaces.reachable(path);
+                xattr::all(&place).map_err(|e| Error::kernel("read extended attributes", path, e))?
+            }
+            _ => Vec::new(),
+        };
+        let mtime_ns = if carries_content { found.st_mtime * 1_000_000_000 + found.st_mtime_nsec } else { 0 };
         self.list.push(InodeV1 {
             id,
             kind,
+            mtime_ns,
+            xattrs,
             mode: found.st_mode,
             uid: found.st_uid,
             gid: found.st_gid,
-            len_bytes: if file_type == SFlag::S_IFREG { found.st_size as u64 } else { 0 },
+            len_bytes,
             rdev: found.st_rdev,
             content: Vec::new(),
         });
@@ -170,6 +201,7 @@ impl<'a> Inodes<'a> {
 
     /// A socket's node in the file system: the directories above it, where they do not outlive a reboot.
     pub fn note_node(&mut self, path: &RawPath, stat: &FileStat) -> crate::error::Result<()> {
+        self.nodes.insert((stat.st_dev, stat.st_ino));
         let reachable = self.spaces.reachable(path);
         let text = CString::new(reachable.into_os_string().into_encoded_bytes())
             .map_err(|_| Error::Internal { step: "statfs", message: "a path with NUL".into() })?;
@@ -186,9 +218,38 @@ impl<'a> Inodes<'a> {
         in_memory || self.options.volatile_roots.iter().any(|root| path != root && path.starts_with(root))
     }
 
-    /// Whether this object has an entry already.
-    pub fn knows(&self, stat: &FileStat) -> bool {
-        self.known.contains_key(&(stat.st_dev, stat.st_ino))
+    /// Whether a descriptor is one of a directory.
+    pub fn is_directory(&self, kind: &FileKindV1) -> bool {
+        let FileKindV1::Inode { inode, .. } = kind else { return false };
+        self.get(*inode)
+            .is_some_and(|inode| SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+    }
+
+    /// Whether an object is a named FIFO.
+    pub fn is_fifo(&self, id: InodeId) -> bool {
+        self.get(id)
+            .is_some_and(|inode| SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    }
+
+    /// System V objects of the tree's IPC namespace.
+    pub fn ipc_objects(&self) -> &Objects {
+        &self.ipc_objects
+    }
+
+    /// An entry by its id.
+    pub fn get(&self, id: InodeId) -> Option<&InodeV1> {
+        self.list.get(id.0 as usize)
+    }
+
+    /// Whether an object is mapped: `MAJOR:MINOR:INODE` as in /proc/locks.
+    pub fn maps_object(&self, object: &str) -> bool {
+        let Some((dev, ino)) = object.rsplit_once(':') else { return false };
+        self.mapped.keys().any(|(d, i, _)| d == dev.as_bytes() && i.to_string() == ino)
+    }
+
+    /// The entry that this object has already.
+    pub fn known(&self, stat: &FileStat) -> Option<InodeId> {
+        self.known.get(&(stat.st_dev, stat.st_ino)).copied()
     }
 
     fn classify(
@@ -202,12 +263,17 @@ impl<'a> Inodes<'a> {
             .map_err(|_| Error::Internal { step: "stat", message: "a path with NUL".into() })?;
         let fs = fdquery::file_system_magic(&magic_path).map_err(failed("statfs", pid, handle.magic))?;
         let (path, marked_deleted) = match handle.link.strip_suffix(DELETED) {
+            // It may be part of the name.
+            Some(_) if self.leads_to(&RawPath(handle.link.to_vec()), found) => (handle.link, false),
             Some(path) => (path, true),
             None => (handle.link, false),
         };
         let shown = String::from_utf8_lossy(handle.link);
         if fs == HUGETLBFS_MAGIC {
             return refused(format!("hugetlb memory ({shown})"));
+        }
+        if let Some(kind) = kernel_file::classify(fs, path, pid, handle.open) {
+            return kind;
         }
         if let Some((_, name)) = KERNEL_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == fs) {
             return refused(format!("a {name} file ({shown})"));
@@ -221,7 +287,8 @@ impl<'a> Inodes<'a> {
                 return Ok(InodeKindV1::SharedAnon);
             }
             if path.starts_with(b"/SYSV") {
-                return refused(format!("a SysV shared memory segment ({shown})"));
+                let (segment, _) = sysv::segment(&self.ipc_objects, found.st_ino, &shown)?;
+                return Ok(InodeKindV1::Segment(segment));
             }
         }
         if path == b"/[aio]" {
@@ -236,6 +303,32 @@ impl<'a> Inodes<'a> {
         self.classify_by_path(found, file_type, fs, RawPath(path.to_vec()), marked_deleted)
     }
 
+    fn leads_to(&self, path: &RawPath, found: &FileStat) -> bool {
+        fstatat(nix::fcntl::AT_FDCWD, &self.spaces.reachable(path), AtFlags::AT_SYMLINK_NOFOLLOW)
+            .is_ok_and(|there| (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino))
+    }
+
+    /// A file that has lost the name it was opened by but has another one, which is looked for in the same directory.
+    fn find_other_name(&self, found: &FileStat, fs: i64, was: RawPath) -> Found<InodeKindV1> {
+        let lost = format!("a deleted file that has another name, which is not known ({was})");
+        let Some(directory) = was.as_path().parent() else { return refused(lost) };
+        if self.is_volatile(fs, found, was.as_path()) {
+            return refused(format!(
+                "a deleted file that has another name on a volatile file system ({was})"
+            ));
+        }
+        let Ok(entries) = std::fs::read_dir(self.spaces.reachable(&RawPath::from_path(directory))) else {
+            return refused(lost);
+        };
+        for entry in entries.flatten() {
+            let path = RawPath::from_path(&directory.join(entry.file_name()));
+            if std::os::unix::fs::DirEntryExt::ino(&entry) == found.st_ino && self.leads_to(&path, found) {
+                return Ok(InodeKindV1::Renamed { was, path });
+            }
+        }
+        refused(lost)
+    }
+
     fn classify_by_path(
         &self,
         found: &FileStat,
@@ -246,8 +339,10 @@ impl<'a> Inodes<'a> {
     ) -> Found<InodeKindV1> {
         if marked_deleted || found.st_nlink == 0 {
             return match file_type {
+                SFlag::S_IFREG if found.st_nlink > 0 => self.find_other_name(found, fs, path),
                 SFlag::S_IFREG => Ok(InodeKindV1::Deleted { path }),
                 SFlag::S_IFDIR => refused(format!("a deleted directory ({path})")),
+                SFlag::S_IFIFO => refused(format!("a deleted FIFO ({path})")),
                 _ => refused(format!("a deleted special file ({path})")),
             };
         }
@@ -263,7 +358,7 @@ impl<'a> Inodes<'a> {
             }
             Err(e) => return Err(Error::kernel("stat", path, e).into()),
         }
-        let plain = matches!(file_type, SFlag::S_IFREG | SFlag::S_IFDIR);
+        let plain = matches!(file_type, SFlag::S_IFREG | SFlag::S_IFDIR | SFlag::S_IFIFO);
         if plain && self.is_volatile(fs, found, path.as_path()) {
             return Ok(InodeKindV1::Volatile { path });
         }
@@ -290,7 +385,7 @@ fn inspect_type(file_type: SFlag, found: &FileStat, handle: Handle<'_>) -> Found
         SFlag::S_IFCHR if major == 1 && minor == KMSG && handle.writable => Ok(()),
         SFlag::S_IFCHR => refused(format!("a character device ({shown}, {major}:{minor})")),
         SFlag::S_IFBLK => refused(format!("a block device ({shown}, {major}:{minor})")),
-        SFlag::S_IFIFO => refused(format!("a named FIFO ({shown})")),
+        SFlag::S_IFIFO => Ok(()),
         SFlag::S_IFSOCK => refused(format!("a socket file ({shown})")),
         _ => refused(format!("a file of unknown type ({shown})")),
     }

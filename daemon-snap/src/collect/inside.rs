@@ -9,9 +9,9 @@ use super::memory::AddressSpace;
 use super::thread::{OutsideThread, collect_inside};
 use super::{failed, timers};
 use crate::error::{Blocker, Error, Part, Result};
-use crate::state::{Addr, AltStackV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, ThreadV1};
+use crate::state::{Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, ThreadV1};
 use crate::sys::inject::{Injector, SafeStack};
-use crate::sys::vmread;
+use crate::sys::{proc, vmread};
 use crate::tape::frame;
 
 /// Highest signal number.
@@ -88,8 +88,10 @@ pub(crate) fn collect_insides(
         None => None,
     };
     let mut injector = begin(leader, stack)?;
+    let locked_before = proc::locked_kib(pid)?;
     let scratch = Scratch::map(pid, &mut injector, len_bytes)?;
     let collected = (|| {
+        process.mm.lock_future = lock_future(pid, locked_before, scratch)?;
         collect_by_leader(process, &mut injector, scratch)?;
         collect_inside(pid, &mut process.threads[0], &mut injector, scratch)?;
         for (outside, thread) in others.iter().zip(&mut process.threads[1..]) {
@@ -107,6 +109,20 @@ pub(crate) fn collect_insides(
         borrowed.give_back(pid)?;
     }
     collected.and(unmapped.map(drop))
+}
+
+/// What a mapping that has just been made tells of `mlockall(2)`: the kernel itself does not say.
+fn lock_future(pid: Pid, locked_before: u64, scratch: Scratch) -> Result<LockFutureV1> {
+    if proc::locked_kib(pid)? == locked_before {
+        return Ok(LockFutureV1::No);
+    }
+    let entries = proc::parse_smaps(&proc::read(pid, "smaps")?)?;
+    let fresh = entries.iter().find(|entry| entry.start <= scratch.at && scratch.at < entry.end);
+    Ok(match fresh {
+        Some(entry) if entry.has(b"lf") => LockFutureV1::OnFault,
+        Some(entry) if entry.has(b"lo") => LockFutureV1::AtOnce,
+        _ => LockFutureV1::No,
+    })
 }
 
 /// A part of the leader's stack that nothing lives in, and what was there before.
@@ -160,6 +176,7 @@ fn safe_stack(pid: Pid, thread: &ThreadV1, gate: Gate, at: Addr) -> Result<Optio
 
 fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: Scratch) -> Result<()> {
     const PR_GET_MDWE: u64 = 66;
+    const PR_GET_MEMORY_MERGE: u64 = 68;
     let pid = process.pid;
     process.sigactions = collect_sigactions(pid, injector, scratch)?;
     process.itimers = timers::collect_itimers(pid, injector, scratch)?;
@@ -177,7 +194,16 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
         return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
     }
     process.thp_disable = thp == 1;
+    // Without KSM in the kernel there is nothing to merge.
+    process.mm.merge_all = prctl("PR_GET_MEMORY_MERGE", PR_GET_MEMORY_MERGE, 0).unwrap_or_default() == 1;
     process.membarrier = membarrier_registrations(injector);
+    // Kernels without the call have no such table either.
+    let ldt_bytes =
+        injector.call(libc::SYS_modify_ldt, [0, scratch.at.0, PAGE_BYTES, 0, 0, 0]).unwrap_or_default();
+    if ldt_bytes != 0 {
+        let kind = "segment descriptors of its own (modify_ldt)".to_owned();
+        return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
+    }
     process.mm.layout.brk = Addr(call(pid, injector, "brk", libc::SYS_brk, [0; 6])?);
     Ok(())
 }

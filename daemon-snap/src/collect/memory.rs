@@ -70,11 +70,32 @@ pub(crate) fn collect_address_space(
         let Some(backing) = blockers.note(pid, part, backing)? else { continue };
         areas.push(Area { vma: area(&entry, backing), has_own_pages: entry.own_kib > 0 });
     }
+    if machine_has_nodes() {
+        let text = proc::read(pid, "numa_maps")?;
+        if let Some((at, policy)) = first_policy(&String::from_utf8_lossy(&text)) {
+            blockers.add(pid, Part::Mapping(at), format!("memory with a NUMA policy ({policy})"));
+        }
+    }
     let space = AddressSpace { layout: layout(&member.stat), auxv: proc::read(pid, "auxv")?, areas };
     if space.vdso().is_none() {
         blockers.add(pid, Part::Process, "no vDSO");
     }
     Ok(space)
+}
+
+/// Whether memory lies in several nodes: with one, a policy says nothing, and the list of policies costs as much as smaps.
+fn machine_has_nodes() -> bool {
+    let online = std::fs::read_to_string("/sys/devices/system/node/online");
+    online.is_ok_and(|online| online.contains(['-', ',']))
+}
+
+/// The first line of numa_maps (numa(7)) with another policy than the default.
+fn first_policy(text: &str) -> Option<(Addr, &str)> {
+    text.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let at = Addr(u64::from_str_radix(words.next()?, 16).ok()?);
+        words.next().filter(|policy| *policy != "default").map(|policy| (at, policy))
+    })
 }
 
 fn layout(stat: &Stat) -> MmLayoutV1 {
@@ -97,6 +118,13 @@ fn is_of_kernel(entry: &MapsEntry) -> bool {
     entry.name == b"[vdso]" || entry.name.starts_with(b"[vvar")
 }
 
+/// Two-letter attributes of smaps (proc_pid_smaps(5)) that are carried, refused, or follow from something else.
+const KNOWN_FLAGS: [&[u8; 2]; 38] = [
+    b"rd", b"wr", b"ex", b"sh", b"mr", b"mw", b"me", b"ms", b"gd", b"pf", b"lo", b"lf", b"io", b"sr", b"rr",
+    b"dc", b"de", b"ac", b"nr", b"ht", b"sf", b"ar", b"wf", b"dd", b"sd", b"mm", b"hg", b"nh", b"mg", b"um",
+    b"uw", b"ui", b"ss", b"sl", b"dp", b"gu", b"mt", b"bt",
+];
+
 /// Kinds of memory that mmap and madvise cannot make again.
 fn inspect_flags(entry: &MapsEntry) -> Vec<String> {
     let mut kinds = Vec::new();
@@ -110,8 +138,13 @@ fn inspect_flags(entry: &MapsEntry) -> Vec<String> {
     refuse(&[b"ss"], "a shadow stack");
     if !is_of_kernel(entry) {
         refuse(&[b"io", b"pf"], "device memory");
-        refuse(&[b"sl"], "sealed (mseal)");
-        refuse(&[b"gu"], "memory with guard pages (MADV_GUARD_INSTALL)");
+        refuse(&[b"sf"], "memory with synchronous faults (MAP_SYNC)");
+    }
+    for flag in entry.flags.iter().filter(|flag| !KNOWN_FLAGS.contains(flag)) {
+        kinds.push(format!(
+            "memory with an attribute that is not known ({})",
+            String::from_utf8_lossy(flag.as_slice())
+        ));
     }
     if entry.protection_key != 0 {
         kinds.push(format!("memory with protection key {}", entry.protection_key));
@@ -160,7 +193,20 @@ fn area(entry: &MapsEntry, backing: BackingV1) -> VmaV1 {
             huge_page: has(b"hg"),
             no_huge_page: has(b"nh"),
             mergeable: has(b"mg"),
+            sealed: has(b"sl"),
         },
         name: named(b"[anon:").or_else(|| named(b"[anon_shmem:")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numa_policies_are_found() {
+        let text = "5614c7b0a000 default file=/bin/true mapped=1 N0=1\n7fe6097b3000 bind:0 anon=1 N0=1\n";
+        assert_eq!(first_policy(text), Some((Addr(0x7fe6_097b_3000), "bind:0")));
+        assert_eq!(first_policy("5614c7b0a000 default\n"), None);
     }
 }

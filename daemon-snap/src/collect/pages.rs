@@ -1,11 +1,12 @@
 //! Page content, in large batches straight from the process into the image.
 
 use super::memory::{AddressSpace, Area};
+use super::sharing::{Sharing, Sorted};
 use super::{PageSink, failed};
-use crate::error::{Blocker, Error, Part, Result};
-use crate::state::{Addr, BackingV1, ContentRunV1, PAGE_BYTES, PageRunV1, Pid};
+use crate::error::{Error, Result};
+use crate::state::{Addr, BackingV1, ContentRunV1, GuardV1, PAGE_BYTES, PageRunV1, Pid};
 use crate::sys::fdquery::{next_data, next_hole};
-use crate::sys::pagemap::{OwnPages, PageMap};
+use crate::sys::pagemap::{Frame, OwnPages, PageMap};
 use crate::sys::vmread::{self, MAX_AREAS};
 use nix::errno::Errno;
 use std::fs::File;
@@ -18,15 +19,24 @@ const PAGE: usize = PAGE_BYTES as usize;
 /// VMA protection bit of readable memory.
 const PROT_READ: u8 = 1;
 
-/// Pages of private memory that differ from what mapping again would give.
+/// What [`collect_pages`] found.
+pub(crate) struct Pages {
+    pub runs: Vec<PageRunV1>,
+    pub guards: Vec<GuardV1>,
+}
+
+/// Pages of private memory that differ from what mapping again would give. With `sharing`, those that another process has
+/// too are stored once.
 pub(crate) fn collect_pages(
     pid: Pid,
     space: &AddressSpace,
     sink: &mut dyn PageSink,
-) -> Result<Vec<PageRunV1>> {
+    mut sharing: Option<&mut Sharing>,
+) -> Result<Pages> {
     let map = PageMap::open(pid).map_err(|e| Error::io("open pagemap", format!("pid {pid}"), &e))?;
     let mem = File::open(format!("/proc/{pid}/mem"))
         .map_err(|e| Error::io("open mem", format!("pid {pid}"), &e))?;
+    let (mut common, mut known) = (Vec::new(), Vec::new());
     let mut batch = Batch {
         pid,
         mem,
@@ -35,23 +45,57 @@ pub(crate) fn collect_pages(
         used: 0,
         forced: false,
         keep_zero: false,
+        frames: Vec::new(),
         runs: Vec::new(),
     };
-    for area in space.areas.iter().filter(|area| area.carries_pages()) {
-        let own = own_pages(pid, &map, area)?;
+    let mut guards = Vec::new();
+    for area in &space.areas {
+        if matches!(area.vma.backing, BackingV1::Vdso | BackingV1::Vvar { .. }) {
+            continue;
+        }
+        let mut own = own_pages(pid, &map, area)?;
+        take_guards(&mut own, &mut guards);
+        if !area.carries_pages() {
+            continue;
+        }
         // Zero pages of anonymous memory come back by themselves; in a file mapping they hide the file's.
         let keep_zero = area.vma.backing != BackingV1::Anon;
         let forced = area.vma.prot & PROT_READ == 0;
-        if !own.is_empty() && (forced, keep_zero) != (batch.forced, batch.keep_zero) {
-            batch.flush(sink)?;
-            (batch.forced, batch.keep_zero) = (forced, keep_zero);
+        if own.is_empty() {
+            continue;
         }
-        for pages in own {
-            batch.add(pages, sink)?;
+        let sorted = match &sharing {
+            Some(sharing) => {
+                sharing.sort(&map, &own).map_err(failed("look at pages", pid, area.vma.start))?
+            }
+            None => Sorted { alone: own, ..Sorted::default() },
+        };
+        batch.read_as(forced, keep_zero, sink, &mut sharing)?;
+        for pages in sorted.alone {
+            batch.add(pages, &mut std::iter::empty(), sink, &mut sharing)?;
+        }
+        common.push((keep_zero, sorted.common, sorted.frames));
+        known.extend(sorted.known);
+    }
+    // Pages with frames and pages without do not go into one batch.
+    batch.flush(sink, &mut sharing)?;
+    for (keep_zero, ranges, frames) in common {
+        if !ranges.is_empty() {
+            batch.read_as(true, keep_zero, sink, &mut sharing)?;
+        }
+        let mut frames = frames.into_iter();
+        for pages in ranges {
+            batch.add(pages, &mut frames, sink, &mut sharing)?;
         }
     }
-    batch.flush(sink)?;
-    Ok(batch.runs)
+    batch.flush(sink, &mut sharing)?;
+    let mut runs = batch.runs;
+    if let Some(sharing) = sharing {
+        sharing.keep(pid, map);
+        known.iter().for_each(|known| push_run(&mut runs, known.addr.0, known.image_offset));
+        runs.sort_by_key(|run| run.addr);
+    }
+    Ok(Pages { runs, guards })
 }
 
 /// Pages that [`collect_pages`] would look at.
@@ -60,7 +104,11 @@ pub(crate) fn count_own_pages(pid: Pid, space: &AddressSpace) -> Result<u64> {
     let mut count = 0;
     for area in space.areas.iter().filter(|area| area.carries_pages()) {
         let own = own_pages(pid, &map, area)?;
-        count += own.iter().map(|pages| (pages.end.0 - pages.start.0) / PAGE_BYTES).sum::<u64>();
+        count += own
+            .iter()
+            .filter(|pages| !pages.guard)
+            .map(|pages| (pages.end.0 - pages.start.0) / PAGE_BYTES)
+            .sum::<u64>();
     }
     Ok(count)
 }
@@ -76,11 +124,20 @@ fn own_pages(pid: Pid, map: &PageMap, area: &Area) -> Result<Vec<OwnPages>> {
         pid,
         area.vma.start,
     ))?;
-    if let Some(guard) = own.iter().find(|pages| pages.guard) {
-        let kind = "a guard page (MADV_GUARD_INSTALL)".to_owned();
-        return Err(Error::Refused(vec![Blocker { pid, part: Part::Mapping(guard.start), kind }]));
-    }
     Ok(own)
+}
+
+/// Takes the guard markers out of what was found.
+fn take_guards(own: &mut Vec<OwnPages>, guards: &mut Vec<GuardV1>) {
+    own.retain(|pages| {
+        if pages.guard {
+            match guards.last_mut() {
+                Some(last) if last.end == pages.start => last.end = pages.end,
+                _ => guards.push(GuardV1 { start: pages.start, end: pages.end }),
+            }
+        }
+        !pages.guard
+    });
 }
 
 struct Batch {
@@ -92,17 +149,42 @@ struct Batch {
     /// The areas are not readable for the process itself.
     forced: bool,
     keep_zero: bool,
+    /// Of each page; none for pages that are nobody else's.
+    frames: Vec<Frame>,
     runs: Vec<PageRunV1>,
 }
 
 impl Batch {
-    fn add(&mut self, pages: OwnPages, sink: &mut dyn PageSink) -> Result<()> {
+    /// How the areas to come are read and kept.
+    fn read_as(
+        &mut self,
+        forced: bool,
+        keep_zero: bool,
+        sink: &mut dyn PageSink,
+        sharing: &mut Option<&mut Sharing>,
+    ) -> Result<()> {
+        if (forced, keep_zero) != (self.forced, self.keep_zero) {
+            self.flush(sink, sharing)?;
+            (self.forced, self.keep_zero) = (forced, keep_zero);
+        }
+        Ok(())
+    }
+
+    /// `frames` are those of the pages to come.
+    fn add(
+        &mut self,
+        pages: OwnPages,
+        frames: &mut impl Iterator<Item = Frame>,
+        sink: &mut dyn PageSink,
+        sharing: &mut Option<&mut Sharing>,
+    ) -> Result<()> {
         let (mut addr, mut rest) = (pages.start.0, (pages.end.0 - pages.start.0) as usize);
         while rest > 0 {
             if self.used == self.buffer.len() || self.areas.len() == MAX_AREAS {
-                self.flush(sink)?;
+                self.flush(sink, sharing)?;
             }
             let now = rest.min(self.buffer.len() - self.used);
+            self.frames.extend(frames.by_ref().take(now / PAGE));
             self.areas.push((Addr(addr), now));
             self.used += now;
             addr += now as u64;
@@ -111,7 +193,7 @@ impl Batch {
         Ok(())
     }
 
-    fn flush(&mut self, sink: &mut dyn PageSink) -> Result<()> {
+    fn flush(&mut self, sink: &mut dyn PageSink, sharing: &mut Option<&mut Sharing>) -> Result<()> {
         if self.used == 0 {
             return Ok(());
         }
@@ -128,7 +210,12 @@ impl Batch {
             if span > 0 {
                 let offset = sink.append_pages(&bytes[at..at + span * PAGE])?;
                 for (page, addr) in addrs.by_ref().take(span).enumerate() {
-                    push_run(&mut self.runs, addr, offset + page as u64 * PAGE_BYTES);
+                    let image_offset = offset + page as u64 * PAGE_BYTES;
+                    push_run(&mut self.runs, addr, image_offset);
+                    let frame = self.frames.get(at / PAGE + page).copied();
+                    if let (Some(sharing), Some(frame)) = (sharing.as_deref_mut(), frame) {
+                        sharing.note(frame, self.pid, Addr(addr), image_offset);
+                    }
                 }
             } else {
                 addrs.next();
@@ -136,6 +223,7 @@ impl Batch {
             at += span.max(1) * PAGE;
         }
         self.areas.clear();
+        self.frames.clear();
         self.used = 0;
         Ok(())
     }

@@ -1,52 +1,56 @@
-//! Anonymous pipes: both ends belong together.
+//! Pipes, anonymous or behind a named FIFO: both ends belong together.
 
 use super::file::Description;
-use super::{Blockers, Found, failed, refused};
-use crate::error::Result;
-use crate::state::{FileKindV1, PipeEnd, PipeId, PipeV1};
-use crate::sys::fdquery;
-use nix::sys::stat::fstat;
+use super::{Blockers, failed};
+use crate::error::{Error, Result};
+use crate::inspect::Member;
+use crate::state::{FileKindV1, InodeId, PipeEnd, PipeId, PipeV1};
+use crate::sys::{fdquery, proc};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// Pipes of the tree, by inode number.
+/// Pipes of the tree, by device and inode number.
 #[derive(Debug, Default)]
-pub(super) struct Pipes(BTreeMap<u64, Pipe>);
+pub(super) struct Pipes(BTreeMap<(u64, u64), Pipe>);
 
 #[derive(Debug)]
 struct Pipe {
     id: PipeId,
+    fifo: Option<InodeId>,
+    packets: bool,
     /// First description of each direction.
     reader: Option<Description>,
     writer: Option<Description>,
 }
 
 impl Pipes {
-    /// Notes one end.
-    pub fn add(&mut self, file: &Description, flags: i32) -> Found<FileKindV1> {
-        if flags & libc::O_DIRECT != 0 {
-            return refused("a pipe in packet mode");
-        }
+    /// Notes one end; `fifo` is what it was opened through.
+    pub fn add(&mut self, file: &Description, flags: i32, fifo: Option<InodeId>) -> FileKindV1 {
         let end = match flags & libc::O_ACCMODE {
             libc::O_RDONLY => PipeEnd::Read,
             libc::O_WRONLY => PipeEnd::Write,
             _ => PipeEnd::Both,
         };
         let next = PipeId(self.0.len() as u32);
-        let pipe = self.0.entry(file.ino).or_insert(Pipe { id: next, reader: None, writer: None });
+        let new = Pipe { id: next, fifo, packets: false, reader: None, writer: None };
+        let pipe = self.0.entry((file.dev, file.ino)).or_insert(new);
+        pipe.packets |= flags & libc::O_DIRECT != 0;
         if end != PipeEnd::Write {
             pipe.reader.get_or_insert_with(|| file.clone());
         }
         if end != PipeEnd::Read {
             pipe.writer.get_or_insert_with(|| file.clone());
         }
-        Ok(FileKindV1::Pipe { pipe: pipe.id, end })
+        FileKindV1::Pipe { pipe: pipe.id, end }
     }
 
     /// Content and size of all pipes, by id.
     pub fn collect(
         self,
         duplicate: impl Fn(&Description) -> Result<OwnedFd>,
+        members: &[Member],
         blockers: &mut Blockers,
     ) -> Result<Vec<PipeV1>> {
         let mut pipes: Vec<Pipe> = self.0.into_values().collect();
@@ -55,7 +59,16 @@ impl Pipes {
         for pipe in &pipes {
             let Some(holder) = pipe.reader.as_ref().or(pipe.writer.as_ref()) else { continue };
             let fd = duplicate(holder)?;
-            if pipe.other_end_is_outside(fd.as_fd(), holder)? {
+            if pipe.fifo.is_some() {
+                let tree: Vec<_> = members.iter().map(|member| member.pid).collect();
+                let outside = proc::holder_outside(holder.dev, holder.ino, &tree);
+                if let Some(other) = outside.map_err(|e| Error::io("look for holders", holder.fd, &e))? {
+                    let shown = String::from_utf8_lossy(&holder.link);
+                    let kind =
+                        format!("a named FIFO ({shown}) that pid {other} outside the tree has open too");
+                    blockers.add(holder.pid, holder.part(), kind);
+                }
+            } else if pipe.other_end_is_outside(fd.as_fd(), holder)? {
                 blockers.add(holder.pid, holder.part(), "a pipe whose other end is held outside the tree");
             }
             collected.push(pipe.content(fd.as_fd(), holder)?);
@@ -80,11 +93,36 @@ impl Pipe {
         let fail = |step| failed(step, holder.pid, holder.fd);
         let stat = fstat(fd).map_err(fail("stat pipe"))?;
         let capacity_bytes = fdquery::pipe_capacity(fd).map_err(fail("size of pipe"))?;
-        let data = match self.reader {
-            Some(_) => fdquery::pipe_content(fd, capacity_bytes).map_err(fail("read pipe"))?,
+        let read = |fd| fdquery::pipe_content(fd, capacity_bytes, self.packets).map_err(fail("read pipe"));
+        let pieces = match (&self.reader, self.fifo) {
+            (Some(_), _) => read(fd)?,
+            // Who opens the FIFO later gets what is in it.
+            (None, Some(_)) => {
+                let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                read(open(again.as_str(), flags, Mode::empty()).map_err(fail("open FIFO"))?.as_fd())?
+            }
             // Nobody will ever read it.
-            None => Vec::new(),
+            (None, None) => Vec::new(),
         };
-        Ok(PipeV1 { capacity_bytes, data, uid: stat.st_uid, gid: stat.st_gid })
+        let hung_up = match (&self.reader, &self.writer, self.fifo) {
+            (Some(_), None, Some(_)) => {
+                fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll FIFO"))? & libc::POLLHUP != 0
+            }
+            _ => false,
+        };
+        Ok(PipeV1 {
+            capacity_bytes,
+            packets: if self.packets {
+                pieces.iter().map(|piece| piece.len() as u32).collect()
+            } else {
+                Vec::new()
+            },
+            data: pieces.concat(),
+            fifo: self.fifo,
+            hung_up,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        })
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn collect_directories(
     let mut directory = |name: &str, what: &str, inodes: &mut Inodes<'_>| -> Result<Option<(bool, FileId)>> {
         let link = proc::read_link(pid, name)?;
         let magic = format!("/proc/{pid}/{name}");
-        let handle = Handle { magic: &magic, link: &link, by_name_only: true, writable: false };
+        let handle = Handle { magic: &magic, link: &link, by_name_only: true, writable: false, open: false };
         let found = inodes.intern(pid, handle).map_err(|trouble| match trouble {
             Trouble::Refused(kind) => Trouble::Refused(format!("as {what} {kind}")),
             failed @ Trouble::Failed(_) => failed,
@@ -102,12 +102,16 @@ pub(crate) fn collect_process(
             auxv: space.auxv.clone(),
             vmas: space.areas.iter().map(|area| area.vma.clone()).collect(),
             runs: Vec::new(),
+            guards: Vec::new(),
+            lock_future: Default::default(),
+            merge_all: false,
         },
         sigactions: Vec::new(),
         pending: pending(pid, true).map_err(failed("read pending signals", pid, "process"))?,
         itimers: Default::default(),
         posix_timers: Vec::new(),
         fds: Vec::new(),
+        locks: Vec::new(),
         threads,
     })
 }

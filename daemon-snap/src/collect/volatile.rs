@@ -4,7 +4,8 @@ use super::inode::Handle;
 use super::{Blockers, Inodes};
 use crate::error::{Error, Part, Result};
 use crate::inspect::Spaces;
-use crate::state::{InodeId, RawPath, VolatileDirV1};
+use crate::state::{InodeId, InodeKindV1, RawPath, VolatileDirV1, VolatileNodeKindV1, VolatileNodeV1};
+use crate::sys::xattr;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 use std::collections::BTreeMap;
@@ -29,19 +30,23 @@ impl VolatileDirs {
             if here.st_dev != stat_of(spaces, above)?.st_dev {
                 break;
             }
-            self.note(raw, &here);
+            self.note(spaces, raw, &here)?;
         }
         Ok(())
     }
 
-    fn note(&mut self, path: RawPath, stat: &FileStat) {
+    fn note(&mut self, spaces: &Spaces, path: RawPath, stat: &FileStat) -> Result<()> {
+        let xattrs = xattr::all(&spaces.reachable(&path))
+            .map_err(|e| Error::kernel("read extended attributes", &path, e))?;
         let dir = VolatileDirV1 {
             path: path.clone(),
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
+            xattrs,
         };
         self.0.insert(path, dir);
+        Ok(())
     }
 
     pub fn into_list(self) -> Vec<VolatileDirV1> {
@@ -62,12 +67,17 @@ const MAX_ALL_BYTES: u64 = 16 << 20;
 
 /// Files that nobody has open.
 #[derive(Debug, Default)]
-struct Loose {
-    files: Vec<InodeId>,
+pub(crate) struct Loose {
+    pub files: Vec<InodeId>,
+    pub nodes: Vec<VolatileNodeV1>,
     bytes: u64,
 }
 
 impl Loose {
+    fn note(&mut self, path: RawPath, kind: VolatileNodeKindV1, stat: &FileStat) {
+        self.nodes.push(VolatileNodeV1 { path, kind, uid: stat.st_uid, gid: stat.st_gid });
+    }
+
     /// Why a file of this length does not travel.
     fn refuses(&mut self, len_bytes: u64) -> Option<String> {
         self.bytes = self.bytes.saturating_add(len_bytes);
@@ -81,11 +91,8 @@ impl Loose {
     }
 }
 
-/// Everything below the volatile roots, whether somebody has it open or not. Returns the files that nobody has.
-pub(crate) fn collect_volatile_files(
-    inodes: &mut Inodes<'_>,
-    blockers: &mut Blockers,
-) -> Result<Vec<InodeId>> {
+/// Everything below the volatile roots, whether somebody has it open or not. Returns what nobody has.
+pub(crate) fn collect_volatile_files(inodes: &mut Inodes<'_>, blockers: &mut Blockers) -> Result<Loose> {
     let mut loose = Loose::default();
     let roots = inodes.options().volatile_roots.clone();
     for root in &roots {
@@ -94,7 +101,7 @@ pub(crate) fn collect_volatile_files(
             walk(root, inodes, &mut loose, blockers)?;
         }
     }
-    Ok(loose.files)
+    Ok(loose)
 }
 
 fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut Blockers) -> Result<()> {
@@ -107,30 +114,25 @@ fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut B
         let stat = stat_of(spaces, &path)?;
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFDIR => {
-                inodes.dirs.note(raw, &stat);
+                inodes.dirs.note(spaces, raw, &stat)?;
                 walk(&path, inodes, loose, blockers)?;
             }
-            SFlag::S_IFREG if !inodes.knows(&stat) => {
-                if let Some(why) = loose.refuses(stat.st_size as u64) {
-                    blockers.add(
-                        spaces.main,
-                        Part::Process,
-                        format!("{why} in a volatile directory ({raw})"),
-                    );
-                    continue;
-                }
-                let magic = spaces.reachable(&raw).to_string_lossy().into_owned();
-                let handle = Handle { magic: &magic, link: &raw.0, by_name_only: false, writable: false };
-                let found = inodes.intern(spaces.main, handle);
-                loose.files.extend(blockers.note(spaces.main, Part::Process, found)?);
+            SFlag::S_IFREG | SFlag::S_IFIFO => match inodes.known(&stat) {
+                Some(inode) => note_name(inode, raw, inodes, loose),
+                None => collect_loose(raw, &stat, inodes, loose, blockers)?,
+            },
+            // Made again by who has it.
+            SFlag::S_IFSOCK if inodes.nodes.contains(&(stat.st_dev, stat.st_ino)) => {}
+            SFlag::S_IFSOCK => {
+                let kind = VolatileNodeKindV1::DeadSocket { mode: stat.st_mode & 0o7777 };
+                loose.note(raw, kind, &stat);
             }
-            // Open files have their entry; sockets are made again by who has them.
-            SFlag::S_IFREG | SFlag::S_IFSOCK => {}
-            SFlag::S_IFLNK => blockers.add(
-                spaces.main,
-                Part::Process,
-                format!("a symbolic link in a volatile directory ({raw})"),
-            ),
+            SFlag::S_IFLNK => {
+                let target = std::fs::read_link(spaces.reachable(&raw));
+                let target = target.map_err(|e| Error::io("read link", &raw, &e))?;
+                let target = target.into_os_string().into_encoded_bytes();
+                loose.note(raw, VolatileNodeKindV1::Symlink { target }, &stat);
+            }
             _ => blockers.add(
                 spaces.main,
                 Part::Process,
@@ -138,6 +140,34 @@ fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut B
             ),
         }
     }
+    Ok(())
+}
+
+/// A further name of a file that has an entry.
+fn note_name(inode: InodeId, raw: RawPath, inodes: &Inodes<'_>, loose: &mut Loose) {
+    let first = inodes.get(inode).map(|inode| &inode.kind);
+    if !matches!(first, Some(InodeKindV1::Volatile { path }) if *path == raw) {
+        let kind = VolatileNodeKindV1::Link { inode };
+        loose.nodes.push(VolatileNodeV1 { path: raw, kind, uid: 0, gid: 0 });
+    }
+}
+
+fn collect_loose(
+    raw: RawPath,
+    stat: &FileStat,
+    inodes: &mut Inodes<'_>,
+    loose: &mut Loose,
+    blockers: &mut Blockers,
+) -> Result<()> {
+    let main = inodes.spaces().main;
+    if let Some(why) = loose.refuses(stat.st_size as u64) {
+        blockers.add(main, Part::Process, format!("{why} in a volatile directory ({raw})"));
+        return Ok(());
+    }
+    let magic = inodes.spaces().reachable(&raw).to_string_lossy().into_owned();
+    let handle = Handle { magic: &magic, link: &raw.0, by_name_only: false, writable: false, open: false };
+    let found = inodes.intern(main, handle);
+    loose.files.extend(blockers.note(main, Part::Process, found)?);
     Ok(())
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Spaces {
     root: OwnedFd,
     /// Its network namespace when that is not ours.
     net: Option<File>,
+    /// Its IPC namespace when that is not ours.
+    ipc: Option<File>,
     /// Whose mounts are looked at.
     pub main: Pid,
 }
@@ -42,6 +44,11 @@ impl Spaces {
         }
         reachable.extend_from_slice(&path.0);
         RawPath(reachable).as_path().to_owned()
+    }
+
+    /// The IPC namespace; ours when `None`.
+    pub fn ipc(&self) -> Option<BorrowedFd<'_>> {
+        self.ipc.as_ref().map(AsFd::as_fd)
     }
 
     /// The network namespace to make sockets in; ours when `None`.
@@ -177,7 +184,8 @@ fn inspect_namespaces(
             .map_err(|e| Error::kernel("enter", format!("mount namespace of pid {main}"), e))?
     };
     let net = if link(main, "net")? == link(own, "net")? { None } else { Some(open("net")?) };
-    Ok(Spaces { root, net, main })
+    let ipc = if link(main, "ipc")? == link(own, "ipc")? { None } else { Some(open("ipc")?) };
+    Ok(Spaces { root, net, ipc, main })
 }
 
 /// Ids inside and outside are the same numbers, as with `PrivateUsers=`.

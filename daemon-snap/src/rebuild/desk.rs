@@ -21,6 +21,8 @@ pub struct Desk {
     objects: HashMap<InodeId, OwnedFd>,
     /// What mappings and executables are taken from; second part of the key: writable.
     mapped: HashMap<(InodeId, bool), OwnedFd>,
+    /// System V segments: object, id, and where we have it attached.
+    pub segments: Vec<(InodeId, i32, u64)>,
 }
 
 impl Desk {
@@ -40,7 +42,14 @@ impl Desk {
         };
         let proc = OwnProc::from_fd(raise(proc.into_fd(), first_own_fd)?);
         let files = tree.files.iter().map(|_| None).collect();
-        Ok(Self { first_own_fd, proc, files, objects: HashMap::new(), mapped: HashMap::new() })
+        Ok(Self {
+            first_own_fd,
+            proc,
+            files,
+            objects: HashMap::new(),
+            mapped: HashMap::new(),
+            segments: Vec::new(),
+        })
     }
 
     /// Moves a descriptor above the recorded numbers.
@@ -112,6 +121,16 @@ impl Desk {
             .get(&(id, writable))
             .map(AsRawFd::as_raw_fd)
             .ok_or_else(|| Error::Corrupt(format!("mapped object {id} was recorded but not opened")))
+    }
+
+    /// Id of a System V segment, when the object is one.
+    pub fn segment(&self, id: InodeId) -> Option<i32> {
+        self.segments.iter().find(|(inode, ..)| *inode == id).map(|(_, segment, _)| *segment)
+    }
+
+    /// Detaches the segments: the processes have theirs.
+    pub fn release_segments(&self) {
+        self.segments.iter().for_each(|(.., at)| sys::sysvipc::detach(*at));
     }
 
     /// Opens one of our own descriptors once more with other flags.

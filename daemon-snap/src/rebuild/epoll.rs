@@ -31,7 +31,10 @@ pub fn rebuild_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
     let mut by_place: BTreeMap<(i32, u32), Vec<(crate::state::FileId, EpollWatchV1)>> = BTreeMap::new();
     for file in &tree.files {
         if let FileKindV1::Epoll { watches } = &file.kind {
-            for watch in watches {
+            // What only its process can open is added by that process.
+            for watch in
+                watches.iter().filter(|watch| super::kernel_file::own_path(tree, watch.file).is_none())
+            {
                 by_place.entry((watch.fd.0, watch.file.0)).or_default().push((file.id, *watch));
             }
         }

@@ -1,7 +1,7 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{epoll, events, inet, inode, pipe, unix};
+use super::{epoll, events, inet, inode, kernel_file, pipe, unix};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
@@ -35,7 +35,21 @@ pub fn rebuild_files(
     for file in &tree.files {
         let fd = match &file.kind {
             FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Epoll { .. } => continue,
+            // Its process opens it.
+            FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
+            FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {
+                let fd = desk.file(file.id)?;
+                lseek(fd, *pos as i64, Whence::SeekSet).map_err(|e| Error::kernel("lseek", file.id, e))?;
+                set_status_flags(&fd, file)?;
+                continue;
+            }
             FileKindV1::Inode { inode, pos } => open_description(desk, tree, file, *inode, *pos)?,
+            FileKindV1::PressureTrigger { inode, text } => {
+                let inode = tree.inodes.get(inode.0 as usize);
+                let inode = inode.ok_or_else(|| Error::Corrupt(format!("no object of file {}", file.id)))?;
+                kernel_file::rebuild_trigger(desk, file, inode, text)?
+            }
+            FileKindV1::Namespace { name, of } => kernel_file::open_namespace(desk, name, *of)?,
             FileKindV1::EventFd { count, semaphore } => events::rebuild_eventfd(file.id, *count, *semaphore)?,
             FileKindV1::TimerFd(timer) => events::rebuild_timerfd(file.id, timer, realtime_ns)?,
             FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
@@ -43,13 +57,18 @@ pub fn rebuild_files(
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
             FileKindV1::Rebind(what) => rebind(what, unit)?,
         };
-        if !matches!(file.kind, FileKindV1::Inode { .. } | FileKindV1::Rebind(RebindV1::JournalStream { .. }))
-        {
+        if !matches!(
+            file.kind,
+            FileKindV1::Inode { .. }
+                | FileKindV1::PressureTrigger { .. }
+                | FileKindV1::Namespace { .. }
+                | FileKindV1::Rebind(RebindV1::JournalStream { .. })
+        ) {
             set_status_flags(&fd, file)?;
         }
         desk.put_file(file.id, fd)?;
     }
-    inode::rebuild_seals(desk, tree)?;
+    inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
     epoll::rebuild_watches(desk, tree)
 }
 
@@ -73,7 +92,7 @@ fn open_description(desk: &Desk, tree: &TreeV1, file: &FileV1, id: InodeId, pos:
 ///
 /// # Errors
 /// fcntl(2).
-pub fn set_status_flags(fd: &OwnedFd, file: &FileV1) -> Result<()> {
+pub fn set_status_flags(fd: &impl AsFd, file: &FileV1) -> Result<()> {
     sys::rebuild::fcntl_number(fd.as_fd(), libc::F_SETFL, file.flags & STATUS_FLAGS)
         .map(drop)
         .map_err(|e| Error::kernel("F_SETFL", file.id, e))

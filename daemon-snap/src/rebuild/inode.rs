@@ -2,17 +2,21 @@
 
 use super::desk::Desk;
 use crate::error::{Error, Result};
-use crate::state::{BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, RawPath, TreeV1};
+use crate::state::{
+    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, RawPath, TreeV1,
+};
 use crate::sys;
 use image_store::Image;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
-use nix::unistd::{Gid, Uid, fchown, ftruncate};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, ftruncate, linkat, unlink};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 const F_ADD_SEALS: i32 = 1033;
 
@@ -24,22 +28,39 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
     let volatile: BTreeSet<InodeId> = tree.volatile_files.iter().copied().collect();
     for inode in &tree.inodes {
         match &inode.kind {
-            InodeKindV1::Path { .. } => {}
+            InodeKindV1::Path { .. } | InodeKindV1::OfProcess { .. } => {}
+            InodeKindV1::Renamed { was, path } => {
+                let fd = open_renamed(was, path)?;
+                check_kind(&fd, inode, path)?;
+                desk.put_object(inode.id, fd)?;
+            }
             InodeKindV1::Volatile { path } if is_dir(inode) => {
-                super::volatile::make_dir(path, inode.mode, inode.uid, inode.gid)?;
+                if super::volatile::make_dir(path, inode.mode, inode.uid, inode.gid)? {
+                    super::volatile::set_xattrs(path, &inode.xattrs)?;
+                }
+            }
+            InodeKindV1::Volatile { path } if is_fifo(inode) => {
+                super::volatile::make_fifo(path, inode)?;
             }
             InodeKindV1::Volatile { path } => {
                 let file = create_volatile(inode, path)?;
                 fill(&file, inode, image)?;
+                super::volatile::set_xattrs(path, &inode.xattrs)?;
+                set_time(&file, inode)?;
                 if !volatile.contains(&inode.id) {
                     desk.put_object(inode.id, file.into())?;
                 }
             }
             InodeKindV1::Deleted { path } => {
-                let file = create_deleted(inode, path)?;
+                let nameless = tree.files.iter().find(|file| is_made_nameless(file, inode.id));
+                let (file, first) = create_deleted(desk, inode, path, nameless)?;
                 fill(&file, inode, image)?;
                 own(&file, inode, &path.to_string())?;
+                set_time(&file, inode)?;
                 desk.put_object(inode.id, file.into())?;
+                if let (Some(first), Some(nameless)) = (first, nameless) {
+                    desk.put_file(nameless.id, first)?;
+                }
             }
             InodeKindV1::Memfd { name, flags, seals } => {
                 let flags = flags | if *seals != 1 { libc::MFD_ALLOW_SEALING } else { 0 };
@@ -49,6 +70,11 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
                 fill(&file, inode, image)?;
                 own(&file, inode, "memfd")?;
                 desk.put_object(inode.id, file.into())?;
+            }
+            InodeKindV1::Segment(segment) => {
+                let (file, at) = super::sysv::rebuild_segment(desk, inode, segment)?;
+                fill_content(&file, inode, image)?;
+                desk.segments.push((inode.id, segment.id, at));
             }
             InodeKindV1::SharedAnon => {
                 let file = create_shared_anonymous(desk, inode)?;
@@ -61,14 +87,27 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
     Ok(())
 }
 
-/// Seals come after every writable mapping description was opened: a write seal forbids opening for writing.
+/// Whether the daemon's memory is mapped already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealWhen {
+    BeforeMapping,
+    AfterMapping,
+}
+
+/// Seals come after every writable mapping description was opened: a write seal forbids opening for writing. One that forbids
+/// only later writable mappings comes when all mappings are there, and with it the one that forbids further seals.
 ///
 /// # Errors
 /// fcntl(2).
-pub fn rebuild_seals(desk: &Desk, tree: &TreeV1) -> Result<()> {
+pub fn rebuild_seals(desk: &Desk, tree: &TreeV1, when: SealWhen) -> Result<()> {
+    const F_SEAL_SEAL: u32 = 1;
+    const F_SEAL_FUTURE_WRITE: u32 = 0x10;
     for inode in &tree.inodes {
-        if let InodeKindV1::Memfd { seals, .. } = inode.kind
-            && seals > 1
+        let InodeKindV1::Memfd { seals, .. } = inode.kind else { continue };
+        let late = if seals & F_SEAL_FUTURE_WRITE != 0 { F_SEAL_SEAL | F_SEAL_FUTURE_WRITE } else { 0 };
+        let seals = if when == SealWhen::AfterMapping { seals & late } else { seals & !late };
+        // A memfd that was made without seals is born with the first one.
+        if (seals > F_SEAL_SEAL || late & seals != 0)
             && let Some(fd) = desk.object(inode.id)
         {
             sys::rebuild::fcntl_number(fd, F_ADD_SEALS, seals as i32)
@@ -82,6 +121,10 @@ fn is_dir(inode: &InodeV1) -> bool {
     SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
+fn is_fifo(inode: &InodeV1) -> bool {
+    SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFIFO
+}
+
 fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let mode = Mode::from_bits_truncate(inode.mode & 0o7777);
@@ -91,17 +134,64 @@ fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
     Ok(file)
 }
 
-fn create_deleted(inode: &InodeV1, path: &RawPath) -> Result<File> {
+/// The description that made the file (O_TMPFILE): the only one with that flag.
+fn is_made_nameless(file: &FileV1, id: InodeId) -> bool {
+    let made = file.flags & libc::O_TMPFILE == libc::O_TMPFILE;
+    made && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
+}
+
+/// The file opened for reading and writing, and the description that made it where that was recorded.
+fn create_deleted(
+    desk: &Desk,
+    inode: &InodeV1,
+    path: &RawPath,
+    nameless: Option<&FileV1>,
+) -> Result<(File, Option<OwnedFd>)> {
+    const LATER: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_ASYNC;
+    let failed = |e| Error::kernel("making a deleted file again", path, e);
     let directory = path.as_path().parent().unwrap_or(std::path::Path::new("/"));
     let mode = Mode::from_bits_truncate(inode.mode & 0o7777);
-    let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
-    match open(directory, flags, mode) {
-        Ok(fd) => Ok(File::from(fd)),
-        // The directory is gone or its file system has no nameless files: memory will do, nobody can see the difference.
-        Err(_) => sys::rebuild::memfd(b"deleted", 0)
-            .map(File::from)
-            .map_err(|e| Error::kernel("making a deleted file again", path, e)),
+    if let Some(nameless) = nameless {
+        let flags = OFlag::from_bits_retain(nameless.flags & !LATER) | OFlag::O_CLOEXEC;
+        let first = open(directory, flags, mode).map_err(failed)?;
+        let file = desk.reopen(first.as_fd(), OFlag::O_RDWR).map_err(failed)?;
+        return Ok((File::from(file), Some(first)));
     }
+    // A name that is gone cannot come back: O_EXCL forbids linkat(2).
+    let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let file = match open(directory, flags, mode) {
+        Ok(fd) => File::from(fd),
+        // The directory is gone or its file system has no nameless files: memory will do, nobody can see the difference.
+        Err(_) => File::from(sys::rebuild::memfd(b"deleted", 0).map_err(failed)?),
+    };
+    Ok((file, None))
+}
+
+/// A file under its other name. Where nothing has taken the old name meanwhile it gets that one back for a moment, so that its
+/// description says the same as before.
+fn open_renamed(was: &RawPath, path: &RawPath) -> Result<OwnedFd> {
+    let open_path = |path: &RawPath| {
+        open(path.as_path(), OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+    };
+    let opened = match linkat(AT_FDCWD, path.as_path(), AT_FDCWD, was.as_path(), AtFlags::empty()) {
+        Ok(()) => {
+            let opened = open_path(was);
+            unlink(was.as_path()).map_err(|e| Error::kernel("unlink", was, e))?;
+            opened
+        }
+        Err(_) => open_path(path),
+    };
+    opened.map_err(|e| match e {
+        Errno::ENOENT | Errno::ENOTDIR => Error::Stale(format!("{path} is missing")),
+        e => Error::kernel("opening", path, e),
+    })
+}
+
+fn set_time(file: &File, inode: &InodeV1) -> Result<()> {
+    let time =
+        TimeSpec::from_duration(Duration::from_nanos(u64::try_from(inode.mtime_ns).unwrap_or_default()));
+    futimens(file, &TimeSpec::UTIME_OMIT, &time)
+        .map_err(|e| Error::kernel("setting a file's time", inode.id, e))
 }
 
 fn create_shared_anonymous(desk: &Desk, inode: &InodeV1) -> Result<File> {
@@ -132,6 +222,11 @@ fn fill(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
     let step = "writing a file's content";
     ftruncate(file, 0).map_err(|e| Error::kernel(step, inode.id, e))?;
     ftruncate(file, inode.len_bytes as i64).map_err(|e| Error::kernel(step, inode.id, e))?;
+    fill_content(file, inode, image)
+}
+
+fn fill_content(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
+    let step = "writing a file's content";
     let mut buffer = vec![0; 1 << 20];
     for run in &inode.content {
         let mut done = 0;
@@ -162,7 +257,7 @@ pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd>
     }
     let path = match &inode.kind {
         InodeKindV1::Path { path } => path,
-        InodeKindV1::Volatile { path } if is_dir(inode) => path,
+        InodeKindV1::Volatile { path } if is_dir(inode) || is_fifo(inode) => path,
         _ => return Err(Error::Corrupt(format!("object {} was recorded but not made", inode.id))),
     };
     let fd = open(path.as_path(), flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).map_err(
@@ -173,7 +268,13 @@ pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd>
             e => Error::kernel("opening", path, e),
         },
     )?;
-    let stat = fstat(&fd).map_err(|e| Error::kernel("stat", path, e))?;
+    check_kind(&fd, inode, path)?;
+    Ok(fd)
+}
+
+/// Another kind of file than recorded, or another device, is not the one.
+fn check_kind(fd: &OwnedFd, inode: &InodeV1, path: &RawPath) -> Result<()> {
+    let stat = fstat(fd).map_err(|e| Error::kernel("stat", path, e))?;
     let kind = |mode: u32| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
     if kind(stat.st_mode) != kind(inode.mode) {
         return Err(Error::Stale(format!("{path} is another kind of file")));
@@ -182,7 +283,7 @@ pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd>
     if device && stat.st_rdev != inode.rdev {
         return Err(Error::Stale(format!("{path} is another device")));
     }
-    Ok(fd)
+    Ok(())
 }
 
 /// Opens what is mapped or executed, once each.
@@ -193,6 +294,8 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             wanted.insert((inode, vma.shared && may_write));
         }
     }
+    // Segments are attached by their ids.
+    wanted.retain(|(id, _)| desk.segment(*id).is_none());
     for (id, writable) in wanted {
         let inode =
             tree.inodes.get(id.0 as usize).ok_or_else(|| Error::Corrupt(format!("no object {id}")))?;
@@ -211,9 +314,10 @@ pub fn check_all_used(tree: &TreeV1) -> Result<()> {
     let mut used: BTreeSet<InodeId> = tree.volatile_files.iter().copied().collect();
     used.extend(tree.processes.iter().map(|p| p.exe));
     used.extend(tree.files.iter().filter_map(|f| match f.kind {
-        FileKindV1::Inode { inode, .. } => Some(inode),
+        FileKindV1::Inode { inode, .. } | FileKindV1::PressureTrigger { inode, .. } => Some(inode),
         _ => None,
     }));
+    used.extend(tree.pipes.iter().filter_map(|pipe| pipe.fifo));
     used.extend(tree.processes.iter().flat_map(|p| &p.mm.vmas).filter_map(|v| match v.backing {
         BackingV1::Inode { inode, .. } => Some(inode),
         _ => None,

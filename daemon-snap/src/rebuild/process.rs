@@ -1,6 +1,7 @@
 //! One process on its way from a fork of the worker to its tape.
 
 use super::desk::Desk;
+use super::inherit::Heritage;
 use super::namespaces::UserNamespace;
 use super::own_maps::OwnMaps;
 use super::plan::{Birth, Group};
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::state::{FdV1, InodeId, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::sys::fork::Side;
-use crate::tape::{self, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPlace};
+use crate::tape::{self, Inherited, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPlace};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -34,6 +35,8 @@ pub struct Builder<'a> {
     /// First of as many unused ids as there are processes.
     pub helper_tid: i32,
     pub own_affinity: Vec<u64>,
+    /// By index of the process.
+    pub heritage: Vec<Heritage>,
     pub deadline: Instant,
 }
 
@@ -44,20 +47,25 @@ impl std::fmt::Debug for Builder<'_> {
 }
 
 impl Builder<'_> {
-    /// Forks the given processes; each of them forks its own children.
+    /// Forks the given processes; each of them forks its own children. `inherited` is what the caller has put in place.
     ///
     /// # Errors
     /// A PID is taken (`Stale`), or the kernel refuses.
-    pub fn create(&self, births: &[Birth], cgroup: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub fn create(
+        &self,
+        births: &[Birth],
+        cgroup: Option<BorrowedFd<'_>>,
+        inherited: &Inherited,
+    ) -> Result<()> {
         for birth in births {
             match birth {
                 Birth::Process { index, .. } => {
                     let process = &self.tree.processes[*index];
                     if self.fork(process.pid, process.exit_signal, cgroup)? == Side::Child {
-                        self.or_report(process.pid, || self.become_process(birth));
+                        self.or_report(process.pid, || self.become_process(birth, inherited));
                     }
                 }
-                Birth::Leader { sid, members } => self.lead(*sid, members, cgroup)?,
+                Birth::Leader { sid, members } => self.lead(*sid, members, cgroup, inherited)?,
             }
         }
         Ok(())
@@ -71,11 +79,17 @@ impl Builder<'_> {
     }
 
     /// A session leader that lives until its members exist. Its end sends no signal.
-    fn lead(&self, sid: Pid, members: &[Birth], cgroup: Option<BorrowedFd<'_>>) -> Result<()> {
+    fn lead(
+        &self,
+        sid: Pid,
+        members: &[Birth],
+        cgroup: Option<BorrowedFd<'_>>,
+        inherited: &Inherited,
+    ) -> Result<()> {
         match self.fork(sid, 0, cgroup)? {
             Side::Child => self.or_report(sid, || {
                 setsid().map_err(|e| Error::kernel("setsid", sid, e))?;
-                self.create(members, None)?;
+                self.create(members, None, inherited)?;
                 sys::fork::exit_now(0)
             }),
             Side::Parent { child } => reap(child),
@@ -92,7 +106,7 @@ impl Builder<'_> {
         sys::fork::exit_now(127)
     }
 
-    fn become_process(&self, birth: &Birth) -> Result<std::convert::Infallible> {
+    fn become_process(&self, birth: &Birth, inherited: &Inherited) -> Result<std::convert::Infallible> {
         let Birth::Process { index, before_setsid, setsid: own_session, after_setsid, group } = birth else {
             return Err(Error::Internal { step: "rebuild", message: "not a process".into() });
         };
@@ -101,11 +115,12 @@ impl Builder<'_> {
         if process.child_subreaper {
             sys::own::become_subreaper(true);
         }
-        self.create(before_setsid, None)?;
+        let inherited = self.put_in_place(*index, inherited)?;
+        self.create(before_setsid, None, &inherited)?;
         if *own_session {
             setsid().map_err(|e| Error::kernel("setsid", process.pid, e))?;
         }
-        self.create(after_setsid, None)?;
+        self.create(after_setsid, None, &inherited)?;
         self.join_group(process, *group)?;
         self.place_descriptors(&process.fds)?;
         self.enter_root(process)?;
@@ -120,10 +135,13 @@ impl Builder<'_> {
             nix::sched::setns(user, nix::sched::CloneFlags::CLONE_NEWUSER)
                 .map_err(|e| Error::kernel("setns", "user namespace", e))?;
         }
-        let tape = match self.compile(*index, process, self.mapped.clone()) {
+        // A process of a family has what it inherited in place already, the only one has what the worker has.
+        let read = || OwnMaps::read(self.desk).map(|maps| maps.ranges());
+        let mapped = if self.tree.processes.len() == 1 { self.mapped.clone() } else { read()? };
+        let tape = match self.compile(*index, process, mapped, &inherited) {
             // Memory that we have mapped since the worker looked is where the tape should go.
             Err(Error::Kernel { errno: Errno::EEXIST, .. }) => {
-                self.compile(*index, process, OwnMaps::read(self.desk)?.ranges())
+                self.compile(*index, process, read()?, &inherited)
             }
             done => done,
         }?;
@@ -180,6 +198,10 @@ impl Builder<'_> {
     fn place_descriptors(&self, fds: &[FdV1]) -> Result<()> {
         let mut numbers: Vec<i32> = Vec::with_capacity(fds.len());
         for fd in fds {
+            if super::kernel_file::own_path(self.tree, fd.file).is_some() {
+                numbers.push(fd.fd.0);
+                continue;
+            }
             let from = self.desk.file(fd.file)?;
             sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
             if let Some(file) = self.tree.files.get(fd.file.0 as usize) {
@@ -187,6 +209,7 @@ impl Builder<'_> {
             }
             numbers.push(fd.fd.0);
         }
+        super::kernel_file::place_own_files(self.desk, self.tree, fds)?;
         numbers.sort_unstable();
         let mut next = 0;
         for number in numbers.into_iter().chain([self.desk.first_own_fd]) {
@@ -258,6 +281,7 @@ impl Builder<'_> {
         index: usize,
         process: &ProcessV1,
         mapped_now: Vec<Range<u64>>,
+        inherited: &Inherited,
     ) -> Result<tape::Compiled> {
         let (own_caps, own_bounding) =
             sys::own::capabilities().map_err(|e| Error::kernel("capget", process.pid, e))?;
@@ -270,8 +294,10 @@ impl Builder<'_> {
             loader: self.loader,
             tid_mode: if self.user.fd.is_some() { TidMode::LastPid } else { TidMode::SetTid },
             vdso_parts: self.vdso.clone(),
+            inherited,
             mapped_now,
             mapped_fd: &|id: InodeId, writable| self.desk.mapped(id, writable),
+            segment: &|id: InodeId| self.desk.segment(id),
             filters: &self.tree.seccomp_filters,
             helper_tid: self.helper_tid + index as i32,
             sets_groups: self.user.fd.is_none(),

@@ -1,6 +1,6 @@
 //! Open file descriptions and the objects behind them.
 
-use super::{FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1};
+use super::{FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1, XattrsV1};
 use serde::{Deserialize, Serialize};
 
 /// An open file description; several descriptors of several processes may refer to it.
@@ -53,8 +53,28 @@ pub enum FileKindV1 {
     },
     Unix(UnixSocketV1),
     Inet(InetSocketV1),
+    /// A file in /proc/pressure or of a control group with a trigger (since Linux 5.2).
+    PressureTrigger {
+        inode: InodeId,
+        /// What was written to it.
+        text: Vec<u8>,
+    },
+    /// `/proc/PID/ns/NAME`.
+    Namespace {
+        name: String,
+        of: NamespaceOfV1,
+    },
     /// Attached to today's object, not to yesterday's.
     Rebind(RebindV1),
+}
+
+/// Whose namespace a descriptor refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceOfV1 {
+    /// The tree's own.
+    Tree,
+    /// That of PID 1.
+    Init,
 }
 
 /// Ends that belong to the new boot.
@@ -75,13 +95,19 @@ pub enum PipeEnd {
     Both,
 }
 
-/// An anonymous pipe.
+/// A pipe, anonymous or behind a named FIFO.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipeV1 {
     /// F_GETPIPE_SZ, bytes.
     pub capacity_bytes: u32,
     /// Unread bytes.
     pub data: Vec<u8>,
+    /// Lengths of the packets that `data` consists of (pipe2(2), O_DIRECT); empty for a stream.
+    pub packets: Vec<u32>,
+    /// The named FIFO that it is opened through.
+    pub fifo: Option<InodeId>,
+    /// A FIFO whose readers have seen the last writer go.
+    pub hung_up: bool,
     pub uid: u32,
     pub gid: u32,
 }
@@ -131,6 +157,10 @@ pub struct InodeV1 {
     pub len_bytes: u64,
     /// For device nodes.
     pub rdev: u64,
+    /// Of files whose content travels; nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Of volatile files.
+    pub xattrs: XattrsV1,
     /// Content that travels in the image; holes are left out. Empty for [`InodeKindV1::Path`].
     pub content: Vec<ContentRunV1>,
 }
@@ -142,12 +172,36 @@ pub enum InodeKindV1 {
     Path { path: RawPath },
     /// On a volatile file system: made again with content if it is not there, overwritten if it is.
     Volatile { path: RawPath },
+    /// Below the /proc directory of the process that has it open; opened by that process itself.
+    OfProcess { path: RawPath },
+    /// The name it was opened by is gone, but it has another one.
+    Renamed { was: RawPath, path: RawPath },
     /// Unlinked while open or mapped: made again as a nameless file in the directory of `path`, or as a memfd.
     Deleted { path: RawPath },
     /// `memfd_create(2)`; flags MFD_*, seals F_SEAL_*.
     Memfd { name: Vec<u8>, flags: u32, seals: u32 },
     /// MAP_SHARED | MAP_ANONYMOUS.
     SharedAnon,
+    /// System V shared memory; mapped as a whole only.
+    Segment(SegmentV1),
+}
+
+/// `shmget(2)`. Its length is that of the inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentV1 {
+    pub id: i32,
+    /// 0 is IPC_PRIVATE.
+    pub key: i32,
+    /// Permissions.
+    pub mode: u32,
+    /// IPC_RMID was called: it ends with the last who has it attached.
+    pub removed: bool,
+    /// SHM_LOCK was called.
+    pub locked: bool,
+    pub uid: u32,
+    pub gid: u32,
+    pub creator_uid: u32,
+    pub creator_gid: u32,
 }
 
 /// Consecutive pages of a file and where the image holds them.

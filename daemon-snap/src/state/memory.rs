@@ -16,6 +16,31 @@ pub struct MmV1 {
     pub vmas: Vec<VmaV1>,
     /// Pages of private memory that differ from what mapping again would give. Sorted by address.
     pub runs: Vec<PageRunV1>,
+    /// Pages that nobody may touch (MADV_GUARD_INSTALL, since Linux 6.13). Sorted by address.
+    pub guards: Vec<GuardV1>,
+    /// `mlockall(MCL_FUTURE)`: what is mapped from now on is locked.
+    pub lock_future: LockFutureV1,
+    /// `PR_SET_MEMORY_MERGE` (since Linux 6.4).
+    pub merge_all: bool,
+}
+
+/// Consecutive guard pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardV1 {
+    pub start: Addr,
+    /// Exclusive.
+    pub end: Addr,
+}
+
+/// What `mlockall(2)` said of later mappings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockFutureV1 {
+    #[default]
+    No,
+    /// MCL_FUTURE
+    AtOnce,
+    /// MCL_FUTURE | MCL_ONFAULT
+    OnFault,
 }
 
 /// Fields of `struct prctl_mm_map` (prctl(2), PR_SET_MM_MAP, since Linux 3.18).
@@ -104,6 +129,8 @@ pub struct VmaFlagsV1 {
     pub no_huge_page: bool,
     /// mg
     pub mergeable: bool,
+    /// sl (mseal(2), since Linux 6.10)
+    pub sealed: bool,
 }
 
 /// Consecutive pages of an address space and where the image holds them.

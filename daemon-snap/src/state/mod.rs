@@ -5,19 +5,23 @@
 
 mod file;
 mod ids;
+mod lock;
 mod memory;
 mod process;
 mod socket;
 #[cfg(test)]
 pub mod testing;
 mod thread;
+mod volatile;
 
 pub use file::*;
 pub use ids::*;
+pub use lock::*;
 pub use memory::*;
 pub use process::*;
 pub use socket::*;
 pub use thread::*;
+pub use volatile::*;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +50,8 @@ pub struct TreeV1 {
     /// Directories whose watchers, files and sockets vanish at a reboot (RuntimeDirectory=, PrivateTmp=): files that
     /// nobody held open but that belong to the unit (PID files and the like).
     pub volatile_files: Vec<InodeId>,
+    /// The same for symbolic links, further names of files and sockets that nobody has.
+    pub volatile_nodes: Vec<VolatileNodeV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).
@@ -71,6 +77,7 @@ pub struct VolatileDirV1 {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    pub xattrs: XattrsV1,
 }
 
 impl TreeV1 {

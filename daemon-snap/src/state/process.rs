@@ -1,6 +1,6 @@
 //! A process: what its threads share.
 
-use super::{Addr, FileId, InodeId, MmV1, Pid, SigInfoV1, TargetFd, ThreadV1};
+use super::{Addr, FileId, FileLockV1, InodeId, MmV1, Pid, SigInfoV1, TargetFd, ThreadV1};
 use serde::{Deserialize, Serialize};
 
 /// One thread group.
@@ -44,6 +44,8 @@ pub struct ProcessV1 {
     pub itimers: [IntervalTimerV1; 3],
     pub posix_timers: Vec<PosixTimerV1>,
     pub fds: Vec<FdV1>,
+    /// Taken by this process, in any order.
+    pub locks: Vec<FileLockV1>,
     /// The leader (tid == pid) first.
     pub threads: Vec<ThreadV1>,
 }

@@ -17,6 +17,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         seccomp_filters: Vec::new(),
         volatile_dirs: Vec::new(),
         volatile_files: Vec::new(),
+        volatile_nodes: Vec::new(),
     }
 }
 
@@ -58,12 +59,16 @@ fn process(pid: i32, parent: Option<i32>, sid: i32, pgid: i32) -> ProcessV1 {
             auxv: Vec::new(),
             vmas: Vec::new(),
             runs: Vec::new(),
+            guards: Vec::new(),
+            lock_future: Default::default(),
+            merge_all: false,
         },
         sigactions: vec![None; 64],
         pending: Vec::new(),
         itimers: [IntervalTimerV1::default(); 3],
         posix_timers: Vec::new(),
         fds: Vec::new(),
+        locks: Vec::new(),
         threads: Vec::new(),
     }
 }

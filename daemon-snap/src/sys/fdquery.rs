@@ -97,11 +97,11 @@ pub fn poll_now(fd: BorrowedFd<'_>, events: i16) -> Result<i16, Errno> {
     Ok(entry.revents)
 }
 
-/// Unread content of a pipe, which stays in it (tee(2)).
+/// Unread content of a pipe, which stays in it (tee(2)): one piece, or a piece for each packet.
 ///
 /// # Errors
 /// `EBADF` when this end is not for reading.
-pub fn pipe_content(fd: BorrowedFd<'_>, capacity: u32) -> Result<Vec<u8>, Errno> {
+pub fn pipe_content(fd: BorrowedFd<'_>, capacity: u32, packets: bool) -> Result<Vec<Vec<u8>>, Errno> {
     let unread = unread_bytes(fd)?;
     if unread == 0 {
         return Ok(Vec::new());
@@ -113,15 +113,22 @@ pub fn pipe_content(fd: BorrowedFd<'_>, capacity: u32) -> Result<Vec<u8>, Errno>
     // SAFETY: plain system call without pointers.
     let copied = unsafe { libc::tee(fd.as_raw_fd(), write_end.as_raw_fd(), unread, libc::SPLICE_F_NONBLOCK) };
     let copied = Errno::result(copied)? as usize;
-    let mut content = vec![0; copied];
-    let mut filled = 0;
+    let (mut pieces, mut filled) = (Vec::new(), 0);
     while filled < copied {
-        match nix::unistd::read(&read_end, &mut content[filled..])? {
-            0 => break,
-            more => filled += more,
+        // A read takes one packet at most, or as much of a stream as there is.
+        let mut piece = vec![0; copied - filled];
+        let got = nix::unistd::read(&read_end, &mut piece)?;
+        if got == 0 {
+            break;
+        }
+        piece.truncate(got);
+        filled += got;
+        match pieces.last_mut() {
+            Some(last) if !packets => Vec::append(last, &mut piece),
+            _ => pieces.push(piece),
         }
     }
-    if filled == unread { Ok(content) } else { Err(Errno::EIO) }
+    if filled == unread { Ok(pieces) } else { Err(Errno::EIO) }
 }
 
 /// getsockopt(2).
@@ -350,7 +357,7 @@ mod tests {
         nix::unistd::write(&write_end, b"hello").unwrap();
         let capacity = pipe_capacity(read_end.as_fd()).unwrap();
         for _ in 0..2 {
-            assert_eq!(pipe_content(read_end.as_fd(), capacity).unwrap(), b"hello");
+            assert_eq!(pipe_content(read_end.as_fd(), capacity, false).unwrap(), [b"hello"]);
         }
     }
 

@@ -21,6 +21,23 @@ const ENTRY_SWAPPED: u64 = 1 << 62;
 const ENTRY_FILE_OR_SHARED: u64 = 1 << 61;
 /// Since Linux 6.15.
 const ENTRY_GUARD: u64 = 1 << 58;
+/// Nobody else maps the page (since Linux 4.2).
+const ENTRY_EXCLUSIVE: u64 = 1 << 56;
+/// Number of the page frame, or place in swap. Zero for who lacks CAP_SYS_ADMIN.
+const ENTRY_PLACE: u64 = (1 << 55) - 1;
+
+/// Where a page physically is: equal frames at one moment are one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frame(u64);
+
+impl Frame {
+    /// `None` when nobody else has the page, or when we are not told.
+    fn of_entry(entry: u64) -> Option<Self> {
+        let there = entry & (ENTRY_PRESENT | ENTRY_SWAPPED) != 0 && entry & ENTRY_PLACE != 0;
+        (there && entry & (ENTRY_EXCLUSIVE | ENTRY_GUARD) == 0)
+            .then_some(Self(entry & (ENTRY_PRESENT | ENTRY_SWAPPED | ENTRY_PLACE)))
+    }
+}
 
 /// `struct page_region`.
 #[repr(C)]
@@ -111,6 +128,19 @@ impl PageMap {
             Method::Scan => self.scan(range, 0, found),
             Method::Entries => self.entries(range, found),
         }
+    }
+
+    /// Frames of a range, a page after the other.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn frames(&self, range: Range<Addr>) -> Result<Vec<Option<Frame>>, Errno> {
+        let pages = (range.end.0 - range.start.0) / PAGE_BYTES;
+        let mut bytes = vec![0u8; pages as usize * 8];
+        let at = range.start.0 / PAGE_BYTES * 8;
+        let failed = |e: io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        self.file.read_exact_at(&mut bytes, at).map_err(failed)?;
+        Ok(bytes.as_chunks::<8>().0.iter().map(|entry| Frame::of_entry(u64::from_ne_bytes(*entry))).collect())
     }
 
     fn scan(&self, range: Range<Addr>, guard_bit: u64, found: &mut Vec<OwnPages>) -> Result<(), Errno> {

@@ -1,6 +1,7 @@
 //! State of one process → its tape.
 
 use super::area::{Area, Region};
+use super::inherited::{Inherited, Kept};
 use super::op::{Context, OP_BYTES, Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use super::{finish, frame, memory, thread};
@@ -54,10 +55,14 @@ pub struct TapeEnv<'a> {
     pub loader: Loader,
     pub tid_mode: TidMode,
     pub vdso_parts: Vec<VdsoPlace>,
+    /// What of the recorded memory is in place already.
+    pub inherited: &'a Inherited,
     /// Address ranges that are mapped now.
     pub mapped_now: Vec<Range<u64>>,
     /// Our descriptor for a mapped object; second argument: a writable one is needed.
     pub mapped_fd: &'a dyn Fn(InodeId, bool) -> Result<i32>,
+    /// Id of a System V segment, when the object is one.
+    pub segment: &'a dyn Fn(InodeId) -> Option<i32>,
     pub filters: &'a [SeccompFilterV1],
     /// Thread id for the thread that installs seccomp filters; free in the whole tree. 0: whichever comes.
     pub helper_tid: i32,
@@ -155,7 +160,12 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
     taken.extend(env.mapped_now.iter().cloned());
     let vdso_len: u64 = env.vdso_parts.iter().map(|p| p.end - p.start).sum();
     let keep = finish::keep_bound(process, env);
-    let drop = memory::drop_bound(process) + thread::drop_bound(process) + vdso_len + 2 * PAGE_BYTES;
+    let kept = Kept::new(&process.mm.vmas, &process.mm.runs, env.inherited);
+    let drop = memory::drop_bound(process, &kept)
+        + thread::drop_bound(process)
+        + finish::locks_bound(process)
+        + vdso_len
+        + 2 * PAGE_BYTES;
     let mut area = Area::map(&mut taken, keep, drop)?;
 
     let words = Words::place(&mut area)?;
@@ -169,8 +179,8 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
     finish::create_helper(env, &mut area, &ends, &mut leader)?;
 
     let parking = area.reserve(Region::Drop, vdso_len, PAGE_BYTES)?;
-    leader.append(memory::unmap_ops(env, &area, process, parking)?);
-    let (map, ring) = memory::map_ops(env, &mut area, process)?;
+    leader.append(memory::unmap_ops(env, &area, process, &kept, parking)?);
+    let (map, ring) = memory::map_ops(env, &mut area, process, &kept)?;
     leader.append(map);
     leader.push(memory::layout_op(env, &mut area, &process.mm)?);
     let after = leader.len() + 1;

@@ -8,7 +8,7 @@ use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use super::thread::{clone_op, parent_death, put_siginfo, signal_number};
 use crate::error::{Error, Result};
-use crate::state::{PosixTimerV1, ProcessV1};
+use crate::state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1};
 
 const PR_SET_MDWE: u64 = 65;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
@@ -160,6 +160,7 @@ pub fn process_ops(area: &mut Area, process: &ProcessV1, words: &Words) -> Resul
     if process.thp_disable {
         seq.push(prctl(Step::ThpDisable, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]));
     }
+    seq.append(super::memory::future_ops(&process.mm));
     if process.mdwe != 0 {
         seq.push(prctl(Step::Mdwe, &[PR_SET_MDWE, u64::from(process.mdwe), 0, 0, 0]));
     }
@@ -189,6 +190,7 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
         let args = [libc::PR_SET_DUMPABLE as u64, process.dumpable as u64, 0, 0, 0];
         seq.push(Op::syscall(Step::Dumpable, libc::SYS_prctl, &args, Want::Exactly(0)));
     }
+    lock_files(env, area, process, &mut seq)?;
     let ready = area.put(Region::Drop, &Record::new(RecordKind::Ready, process.pid.0, 0).bytes(), 8)?;
     let write = [env.status_fd as u64, ready, Record::BYTES as u64];
     seq.push(Op::syscall(Step::Ready, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
@@ -199,9 +201,11 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
         seq.extend(process.threads.first().map(parent_death));
     }
 
-    for (which, timer) in process.itimers.iter().enumerate().filter(|(_, t)| t.remaining_us != 0) {
+    // One that has expired while its signal waits goes on when the signal is taken: no time is left, but there is an interval.
+    let runs = |timer: &IntervalTimerV1| timer.remaining_us != 0 || timer.interval_us != 0;
+    for (which, timer) in process.itimers.iter().enumerate().filter(|(_, timer)| runs(timer)) {
         let mut bytes = Vec::with_capacity(32);
-        for us in [timer.interval_us, timer.remaining_us] {
+        for us in [timer.interval_us, timer.remaining_us.max(1)] {
             bytes.extend_from_slice(&(us / 1_000_000).to_ne_bytes());
             bytes.extend_from_slice(&(us % 1_000_000).to_ne_bytes());
         }
@@ -223,6 +227,47 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
     seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &close, Want::Exactly(0)));
     seq.push(jump(ends.leader));
     Ok(seq)
+}
+
+/// File locks. A process loses its locks on a file when it closes any descriptor of that file, so ours are closed first, the two
+/// that the barrier needs aside.
+fn lock_files(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Result<()> {
+    const F_OFD_SETLK: u64 = 37;
+    if process.locks.is_empty() {
+        return Ok(());
+    }
+    let (low, high) = (env.status_fd.min(env.go_fd), env.status_fd.max(env.go_fd));
+    for (first, last) in [(env.first_own_fd, low - 1), (low + 1, high - 1), (high + 1, i32::MAX)] {
+        if first <= last {
+            let args = [first as u64, last as u64, 0];
+            seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &args, Want::Exactly(0)));
+        }
+    }
+    for lock in &process.locks {
+        let fd = lock.fd.0 as u64;
+        let op = if lock.kind == LockKindV1::Flock {
+            let how = if lock.exclusive { libc::LOCK_EX } else { libc::LOCK_SH } | libc::LOCK_NB;
+            Op::syscall(Step::FileLock, libc::SYS_flock, &[fd, how as u64], Want::Exactly(0))
+        } else {
+            let kind = if lock.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+            let len = lock.last.map_or(0, |last| last - lock.start + 1);
+            // struct flock: type, whence (SEEK_SET), start, length, pid.
+            let mut bytes = vec![0; 32];
+            bytes[..2].copy_from_slice(&(kind as i16).to_ne_bytes());
+            bytes[8..16].copy_from_slice(&lock.start.to_ne_bytes());
+            bytes[16..24].copy_from_slice(&len.to_ne_bytes());
+            let at = area.put(Region::Drop, &bytes, 8)?;
+            let command = if lock.kind == LockKindV1::Ofd { F_OFD_SETLK } else { libc::F_SETLK as u64 };
+            Op::syscall(Step::FileLock, libc::SYS_fcntl, &[fd, command, at], Want::Exactly(0))
+        };
+        seq.push(op);
+    }
+    Ok(())
+}
+
+/// Bytes of the drop region that the locks of a process take at most.
+pub fn locks_bound(process: &ProcessV1) -> u64 {
+    ops_bytes(process.locks.len() as u64 + 3) + process.locks.len() as u64 * 40
 }
 
 /// A timer with its recorded id: ids are given out in order from zero, so those between are made and deleted.

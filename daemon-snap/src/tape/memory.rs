@@ -2,19 +2,25 @@
 
 use super::area::{Area, Region, TASK_END};
 use super::compile::{Loader, TapeEnv};
+use super::inherited::Kept;
 use super::op::{CompletionCheck, Op, Step, Want};
 use super::sequence::Sequence;
 use super::uring;
 use crate::error::{Error, Result};
-use crate::state::{BackingV1, MmV1, PAGE_BYTES, PageRunV1, ProcessV1, VmaV1};
+use crate::state::{BackingV1, LockFutureV1, MmV1, PAGE_BYTES, PageRunV1, ProcessV1, VmaV1};
 use io_uring::{opcode, types};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const MREMAP_MOVE_TO: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+const WRITABLE: u8 = (libc::PROT_READ | libc::PROT_WRITE) as u8;
 const MAP_DROPPABLE: i32 = 0x08;
 const MADV_WIPEONFORK: u64 = 18;
 /// Since Linux 5.14.
 const MADV_POPULATE_WRITE: u64 = 23;
+/// Since Linux 6.13.
+const MADV_GUARD_INSTALL: u64 = 102;
+/// Since Linux 6.10.
+const SYS_MSEAL: i64 = 462;
 /// `IOV_MAX`.
 const MAX_VECTORS: usize = 1024;
 const IOVEC_BYTES: u64 = 16;
@@ -27,15 +33,15 @@ const POPULATE_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// Consecutive bytes of the image and the places they go to.
 #[derive(Debug)]
-struct Chunk {
-    image_offset: u64,
-    len_bytes: u64,
-    /// Address and length.
-    vectors: Vec<(u64, u64)>,
+pub struct Chunk {
+    pub image_offset: u64,
+    pub len_bytes: u64,
+    /// Address and length; at most IOV_MAX.
+    pub vectors: Vec<(u64, u64)>,
 }
 
 /// Cuts page runs into reads that are consecutive in the image.
-fn chunks(runs: &[PageRunV1], chunk_bytes: u64) -> Vec<Chunk> {
+pub fn chunks(runs: &[PageRunV1], chunk_bytes: u64) -> Vec<Chunk> {
     let mut out: Vec<Chunk> = Vec::new();
     for run in runs {
         let (mut addr, mut offset) = (run.addr.0, run.image_offset);
@@ -60,15 +66,15 @@ fn chunks(runs: &[PageRunV1], chunk_bytes: u64) -> Vec<Chunk> {
     out
 }
 
-fn chunk_bytes(mm: &MmV1) -> u64 {
-    let total: u64 = mm.runs.iter().map(|r| u64::from(r.pages) * PAGE_BYTES).sum();
+fn chunk_bytes(loads: &[PageRunV1]) -> u64 {
+    let total: u64 = loads.iter().map(|r| u64::from(r.pages) * PAGE_BYTES).sum();
     CHUNK_BYTES.max((total / 8192).next_multiple_of(PAGE_BYTES))
 }
 
 /// Bytes of the drop region that the memory ops need at most.
-pub fn drop_bound(process: &ProcessV1) -> u64 {
+pub fn drop_bound(process: &ProcessV1, kept: &Kept) -> u64 {
     let mm = &process.mm;
-    let chunks = chunks(&mm.runs, chunk_bytes(mm));
+    let chunks = chunks(&kept.loads, chunk_bytes(&kept.loads));
     let vectors: usize = chunks.iter().map(|c| c.vectors.len()).sum();
     let long = |chunk: &Chunk| chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).count();
     let populated: usize = chunks.iter().map(long).sum();
@@ -79,12 +85,19 @@ pub fn drop_bound(process: &ProcessV1) -> u64 {
         + populated as u64 * 104
         + names as u64
         + mm.auxv.len() as u64
-        + mm.vmas.len() as u64 * 104 * 8
+        + mm.vmas.len() as u64 * 104 * 10
+        + (kept.pieces.len() * 2 + kept.drops.len() + mm.guards.len() * 2) as u64 * 104
         + 64 * 1024
 }
 
-/// Moves vDSO parts out of the way and unmaps all but the area. `parking` is page-aligned room in the drop region.
-pub fn unmap_ops(env: &TapeEnv<'_>, area: &Area, process: &ProcessV1, parking: u64) -> Result<Sequence> {
+/// Moves vDSO parts out of the way and unmaps all but the area and what is kept. `parking` is page-aligned room in the drop region.
+pub fn unmap_ops(
+    env: &TapeEnv<'_>,
+    area: &Area,
+    process: &ProcessV1,
+    kept: &Kept,
+    parking: u64,
+) -> Result<Sequence> {
     let mut seq = Sequence::default();
     let mut places = Vec::new();
     let mut at = parking;
@@ -103,8 +116,16 @@ pub fn unmap_ops(env: &TapeEnv<'_>, area: &Area, process: &ProcessV1, parking: u
     let unmap = |start: u64, end: u64| {
         Op::syscall(Step::UnmapOld, libc::SYS_munmap, &[start, end - start], Want::Exactly(0))
     };
-    seq.push(unmap(0, whole.start));
-    seq.push(unmap(whole.end, TASK_END));
+    let mut staying: Vec<(u64, u64)> = kept.pieces.iter().map(|piece| (piece.start, piece.end)).collect();
+    staying.push((whole.start, whole.end));
+    staying.sort_unstable();
+    let mut from = 0;
+    for (start, end) in staying.into_iter().chain([(TASK_END, TASK_END)]) {
+        if from < start {
+            seq.push(unmap(from, start));
+        }
+        from = end;
+    }
     for vma in &process.mm.vmas {
         let wanted = match vma.backing {
             BackingV1::Vdso => super::compile::VdsoPart::Code,
@@ -126,10 +147,10 @@ pub fn unmap_ops(env: &TapeEnv<'_>, area: &Area, process: &ProcessV1, parking: u
 }
 
 /// Which VMAs receive pages from the image.
-fn receives_pages(mm: &MmV1) -> Vec<bool> {
+fn receives_pages(mm: &MmV1, loads: &[PageRunV1]) -> Vec<bool> {
     let mut out = vec![false; mm.vmas.len()];
     let mut index = 0;
-    for run in &mm.runs {
+    for run in loads {
         let (start, end) = (run.addr.0, run.addr.0 + u64::from(run.pages) * PAGE_BYTES);
         while index < mm.vmas.len() && mm.vmas[index].end.0 <= start {
             index += 1;
@@ -143,7 +164,16 @@ fn receives_pages(mm: &MmV1) -> Vec<bool> {
     out
 }
 
-fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, prot: u64) -> Result<Option<Op>> {
+/// Maps `start..end` of an area.
+fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Result<Option<Op>> {
+    if let BackingV1::Inode { inode, may_write, .. } = vma.backing
+        && let Some(segment) = (env.segment)(inode)
+    {
+        let how =
+            if may_write { 0 } else { libc::SHM_RDONLY } | if prot & 4 != 0 { libc::SHM_EXEC } else { 0 };
+        let args = [segment as u64, start, how as u64];
+        return Ok(Some(Op::syscall(Step::Map, libc::SYS_shmat, &args, Want::Exactly(start as i64))));
+    }
     let mut flags = libc::MAP_FIXED_NOREPLACE;
     let (fd, offset) = match &vma.backing {
         BackingV1::Vdso | BackingV1::Vvar { .. } => return Ok(None),
@@ -154,7 +184,7 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, prot: u64) -> Result<Option<Op>> {
         }
         BackingV1::Inode { inode, offset, may_write } => {
             flags |= if vma.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-            ((env.mapped_fd)(*inode, vma.shared && *may_write)?, *offset)
+            ((env.mapped_fd)(*inode, vma.shared && *may_write)?, *offset + (start - vma.start.0))
         }
     };
     if vma.flags.grows_down {
@@ -163,8 +193,8 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, prot: u64) -> Result<Option<Op>> {
     if vma.flags.no_reserve && !vma.flags.droppable {
         flags |= libc::MAP_NORESERVE;
     }
-    let args = [vma.start.0, vma.len_bytes(), prot, flags as u64, fd as i64 as u64, offset];
-    Ok(Some(Op::syscall(Step::Map, libc::SYS_mmap, &args, Want::Exactly(vma.start.0 as i64))))
+    let args = [start, end - start, prot, flags as u64, fd as i64 as u64, offset];
+    Ok(Some(Op::syscall(Step::Map, libc::SYS_mmap, &args, Want::Exactly(start as i64))))
 }
 
 /// Maps every VMA, loads pages, sets protection and advice. Returns the ring, which must stay open until the tape runs.
@@ -172,15 +202,31 @@ pub fn map_ops(
     env: &TapeEnv<'_>,
     area: &mut Area,
     process: &ProcessV1,
+    kept: &Kept,
 ) -> Result<(Sequence, Option<OwnedFd>)> {
     let mm = &process.mm;
     let mut seq = Sequence::default();
-    let loaded = receives_pages(mm);
-    let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    let loaded = receives_pages(mm, &kept.loads);
+    let mut now = Vec::with_capacity(mm.vmas.len());
     for (vma, loads) in mm.vmas.iter().zip(&loaded) {
-        let prot = if *loads { u64::from(vma.prot) | writable } else { u64::from(vma.prot) };
-        if let Some(op) = map_op(env, vma, prot)? {
-            seq.push(op);
+        let pieces = kept.inside(vma);
+        // Parts of one area are mapped alike, so that they become one again.
+        let prot = match pieces.first() {
+            Some(piece) => piece.prot,
+            None if *loads => vma.prot | WRITABLE,
+            None => prot_as_mapped(env, vma),
+        };
+        now.push(prot);
+        let mut from = vma.start.0;
+        for (start, end) in
+            pieces.iter().map(|piece| (piece.start, piece.end)).chain([(vma.end.0, vma.end.0)])
+        {
+            if from < start
+                && let Some(op) = map_op(env, vma, from, start, u64::from(prot))?
+            {
+                seq.push(op);
+            }
+            from = end;
         }
         // Decides how faults allocate, so it comes before the pages.
         for (set, advice) in
@@ -191,23 +237,39 @@ pub fn map_ops(
             }
         }
     }
-    let ring = load_ops(env, area, mm, &mut seq)?;
-    for (vma, loads) in mm.vmas.iter().zip(&loaded) {
-        after_load(area, vma, *loads, &mut seq)?;
+    for drop in &kept.drops {
+        let args = [drop.start, drop.end - drop.start, libc::MADV_DONTNEED as u64];
+        seq.push(Op::syscall(Step::Advise, libc::SYS_madvise, &args, Want::Exactly(0)));
+    }
+    let ring = load_ops(env, area, &kept.loads, &mut seq)?;
+    for (vma, prot) in mm.vmas.iter().zip(now) {
+        // Pieces of several inherited areas may differ among themselves.
+        let mixed = kept.inside(vma).iter().any(|piece| piece.prot != prot);
+        after_load(area, mm, vma, mixed || prot != vma.prot, &mut seq)?;
     }
     Ok((seq, ring))
+}
+
+/// shmat(2) knows only two protections.
+fn prot_as_mapped(env: &TapeEnv<'_>, vma: &VmaV1) -> u8 {
+    match vma.backing {
+        BackingV1::Inode { inode, may_write, .. } if (env.segment)(inode).is_some() => {
+            vma.prot & libc::PROT_EXEC as u8 | if may_write { WRITABLE } else { libc::PROT_READ as u8 }
+        }
+        _ => vma.prot,
+    }
 }
 
 fn advise(vma: &VmaV1, advice: u64) -> Op {
     Op::syscall(Step::Advise, libc::SYS_madvise, &[vma.start.0, vma.len_bytes(), advice], Want::Exactly(0))
 }
 
-fn after_load(area: &mut Area, vma: &VmaV1, loads: bool, seq: &mut Sequence) -> Result<()> {
+fn after_load(area: &mut Area, mm: &MmV1, vma: &VmaV1, protect: bool, seq: &mut Sequence) -> Result<()> {
     if matches!(vma.backing, BackingV1::Vdso | BackingV1::Vvar { .. }) {
         return Ok(());
     }
     let (start, len) = (vma.start.0, vma.len_bytes());
-    if loads && vma.prot & 3 != 3 {
+    if protect {
         let args = [start, len, u64::from(vma.prot)];
         seq.push(Op::syscall(Step::Protect, libc::SYS_mprotect, &args, Want::Exactly(0)));
     }
@@ -223,9 +285,20 @@ fn after_load(area: &mut Area, vma: &VmaV1, loads: bool, seq: &mut Sequence) -> 
             seq.push(advise(vma, advice));
         }
     }
+    // Not allowed in locked memory.
+    let first = mm.guards.partition_point(|guard| guard.end <= vma.start);
+    for guard in mm.guards[first..].iter().take_while(|guard| guard.start < vma.end) {
+        let (from, to) = (guard.start.0.max(start), guard.end.0.min(vma.end.0));
+        let args = [from, to - from, MADV_GUARD_INSTALL];
+        seq.push(Op::syscall(Step::Guard, libc::SYS_madvise, &args, Want::Exactly(0)));
+    }
     if vma.flags.locked {
         let on_fault = u64::from(vma.flags.lock_on_fault);
-        seq.push(Op::syscall(Step::Lock, libc::SYS_mlock2, &[start, len, on_fault], Want::Exactly(0)));
+        // The attribute is set first; what cannot be brought in afterwards is an error even so.
+        let has_guards = mm.guards.get(first).is_some_and(|guard| guard.start < vma.end);
+        let empty = on_fault == 0 && (vma.prot == 0 || has_guards);
+        let want = if empty { -i64::from(libc::ENOMEM) } else { 0 };
+        seq.push(Op::syscall(Step::Lock, libc::SYS_mlock2, &[start, len, on_fault], Want::Exactly(want)));
     }
     if let Some(name) = &vma.name {
         let mut bytes = name.clone();
@@ -234,11 +307,43 @@ fn after_load(area: &mut Area, vma: &VmaV1, loads: bool, seq: &mut Sequence) -> 
         let args = [libc::PR_SET_VMA as u64, libc::PR_SET_VMA_ANON_NAME as u64, start, len, at];
         seq.push(Op::syscall(Step::NameMemory, libc::SYS_prctl, &args, Want::Exactly(0)));
     }
+    if vma.flags.sealed {
+        seq.push(Op::syscall(Step::Seal, SYS_MSEAL, &[start, len, 0], Want::Exactly(0)));
+    }
     Ok(())
 }
 
-fn load_ops(env: &TapeEnv<'_>, area: &mut Area, mm: &MmV1, seq: &mut Sequence) -> Result<Option<OwnedFd>> {
-    let chunks = chunks(&mm.runs, chunk_bytes(mm));
+/// What holds for all memory, that which is mapped later too.
+pub fn future_ops(mm: &MmV1) -> Sequence {
+    const PR_SET_MEMORY_MERGE: u64 = 67;
+    const MCL_ONFAULT: i32 = 4;
+    let mut seq = Sequence::default();
+    let ok = Want::Exactly(0);
+    let how = match mm.lock_future {
+        LockFutureV1::No => None,
+        LockFutureV1::AtOnce => Some(libc::MCL_FUTURE),
+        LockFutureV1::OnFault => Some(libc::MCL_FUTURE | MCL_ONFAULT),
+    };
+    seq.extend(how.map(|how| Op::syscall(Step::LockFuture, libc::SYS_mlockall, &[how as u64], ok)));
+    if mm.merge_all {
+        let args = [PR_SET_MEMORY_MERGE, 1, 0, 0, 0];
+        seq.push(Op::syscall(Step::MergeMemory, libc::SYS_prctl, &args, ok));
+        // It holds for what is there as well, whatever was taken out since.
+        let private = mm.vmas.iter().filter(|vma| vma.backing == BackingV1::Anon && !vma.flags.droppable);
+        seq.extend(
+            private.filter(|vma| !vma.flags.mergeable).map(|vma| advise(vma, libc::MADV_UNMERGEABLE as u64)),
+        );
+    }
+    seq
+}
+
+fn load_ops(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    loads: &[PageRunV1],
+    seq: &mut Sequence,
+) -> Result<Option<OwnedFd>> {
+    let chunks = chunks(loads, chunk_bytes(loads));
     if chunks.is_empty() {
         return Ok(None);
     }

@@ -25,6 +25,7 @@ mod compile;
 mod creds;
 mod finish;
 pub(crate) mod frame;
+mod inherited;
 mod memory;
 mod op;
 mod sequence;
@@ -36,5 +37,9 @@ mod x86_64;
 
 pub use area::MAGIC;
 pub use compile::{Compiled, Loader, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
+pub use inherited::{
+    Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,
+};
+pub use memory::chunks;
 pub use op::{Record, RecordKind, Step};
 pub use x86_64::run;

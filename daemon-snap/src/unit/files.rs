@@ -144,6 +144,8 @@ mod tests {
             gid: 0,
             len_bytes,
             rdev: 0,
+            mtime_ns: 0,
+            xattrs: Vec::new(),
             content: Vec::new(),
         };
         let unit = UnitProperties { state_directories: vec!["app".into()], ..UnitProperties::default() };

@@ -1,8 +1,9 @@
 //! What comes back as it was: one subject, one test. The control test runs all of them without dump and restore.
 
 use crate::compile::Toolchain;
+use crate::fastboot::Fastboot;
 use crate::process::missing_need;
-use crate::running::{Running, Subject, all_pass_without_dump, dump_and_restore};
+use crate::running::{Running, Subject, all_pass_without_dump, dump_and_restore, judge};
 use std::fs;
 
 /// `name: program, variant;` with an optional `, what happens between dump and restore`.
@@ -76,6 +77,21 @@ subjects! {
     restore_keeps_executable_link: "exe_link", "";
     restore_keeps_auxiliary_vector: "auxv", "";
     restore_keeps_memory_advice_and_locks: "madvise_flags", "";
+    restore_keeps_pages_shared_by_fork_shared: "prefork", "data";
+    restore_keeps_pages_shared_among_generations: "prefork", "generations";
+    restore_keeps_pages_that_fork_copied_apart: "fork_divides", "";
+    restore_keeps_sysv_shared_memory: "sysv_shm", "attached";
+    restore_keeps_removed_sysv_shared_memory: "sysv_shm", "removed";
+    restore_keeps_locking_of_future_memory: "lock_future", "at_once";
+    restore_keeps_locking_of_all_memory: "lock_future", "current";
+    restore_keeps_locking_of_future_memory_on_fault: "lock_future", "on_fault";
+    restore_keeps_guard_pages: "guard_pages", "";
+    restore_keeps_sealed_memory_sealed: "sealed_memory", "";
+    restore_keeps_memfd_mapped_twice: "memfd_twice", "";
+    restore_keeps_memfd_closed_to_later_writers: "memfd_twice", "future_write";
+    restore_keeps_merging_of_all_memory: "merge_all", "";
+    restore_keeps_area_growing_down: "grows_down", "";
+    restore_keeps_30000_mappings: "vmas_30000", "";
     restore_keeps_2000_mappings: "vmas_2000", "";
     restore_keeps_256_mib: "memory_256mib", "";
     restore_leaves_at_most_one_page: "left_behind", "one";
@@ -102,6 +118,18 @@ subjects! {
     restore_keeps_sparse_descriptor_numbers: "sparse_fds", "";
     restore_keeps_owner_of_sigio: "fd_owner", "";
     restore_keeps_device_nodes: "device_nodes", "";
+    restore_keeps_named_fifo: "named_fifo", "";
+    restore_keeps_named_fifos_in_every_state: "fifo_states", "disk";
+    restore_keeps_named_fifos_on_tmpfs: "fifo_states", "tmpfs";
+    restore_makes_named_fifos_again_after_reboot: "fifo_states", "tmpfs", between empty_tmpfs;
+    restore_keeps_packets_of_pipe: "pipe_packets", "";
+    restore_keeps_ways_of_opening_and_nameless_files: "open_flags", "";
+    restore_keeps_files_of_proc_sys_and_namespaces: "kernel_files", "";
+    restore_keeps_pressure_trigger: "pressure_trigger", "";
+    restore_keeps_posix_locks_with_their_owners: "file_locks", "posix";
+    restore_keeps_posix_locks_of_mapped_file: "file_locks", "mapped";
+    restore_keeps_flock_of_description_shared_over_fork: "file_locks", "flock";
+    restore_keeps_locks_of_open_file_descriptions: "file_locks", "ofd";
 
     // pipes and events
     restore_keeps_pipe_content_and_size: "pipe_content", "";
@@ -202,6 +230,24 @@ fn empty_tmpfs(running: &Running) {
     for entry in fs::read_dir(running.shm()).expect("tmpfs directory").flatten() {
         fs::remove_file(entry.path()).expect("remove from the tmpfs");
     }
+}
+
+/// A whole tree below a directory that the dump is told of.
+#[test]
+fn restore_makes_volatile_directory_again_after_reboot() {
+    if missing_need().is_some() {
+        return;
+    }
+    let subject = Subject::new("volatile_tree", "");
+    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let image = running.file("image");
+    let dump = Fastboot::dump(running.pid, &image).volatile(running.shm());
+    let answer = running.run(dump);
+    assert_eq!(answer.code, Some(0), "dump: {answer:?}");
+    running.assert_gone("after the dump");
+    fs::remove_dir_all(running.shm().join("tree")).expect("remove what a reboot removes");
+    running.restore(&image);
+    judge(subject, &running.finish("restored"));
 }
 
 /// The subjects themselves are right: each passes when nobody dumps it.

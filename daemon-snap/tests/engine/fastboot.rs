@@ -34,6 +34,12 @@ impl Fastboot {
         Self::new(&["dump", "--pid", &pid.to_string(), "--output", path_text(output)])
     }
 
+    /// The content of this directory travels.
+    pub fn volatile(mut self, directory: &Path) -> Self {
+        self.command.arg("--volatile").arg(directory);
+        self
+    }
+
     pub fn restore(image: &Path) -> Self {
         Self::new(&["restore", path_text(image), "--detach"])
     }

@@ -3,6 +3,7 @@
 use crate::fastboot::{Answer, Fastboot};
 use crate::process::{self, missing_need};
 use crate::running::{Running, Subject};
+use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,22 @@ fn restore_of_damaged_image_is_refused() {
         running.assert_gone("after the restore of a damaged image");
     }
     running.restore(&image); // the sound one still works
+    assert_eq!(running.finish("restored"), "pass");
+}
+
+#[test]
+fn restore_is_stale_when_a_lock_is_taken() {
+    if missing_need().is_some() {
+        return;
+    }
+    let (mut running, image) = dumped(Subject::new("file_locks", "flock"));
+    let file = fs::File::open(running.file("file")).expect("the file that the subject had locked");
+    let lock =
+        Flock::lock(file, FlockArg::LockSharedNonblock).map_err(|(_, e)| e).expect("its lock went with it");
+    let answer = fails(&mut running, &image, &[3]);
+    assert!(answer.stderr.contains("file lock"), "{answer:?}");
+    drop(lock);
+    running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
 }
 

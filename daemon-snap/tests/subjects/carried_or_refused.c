@@ -25,18 +25,6 @@ static void check_zombie(void)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 77, "the child's status is 0x%x", status);
 }
 
-static void check_fifo_content(void)
-{
-    char bytes[16];
-    SYS(mkfifo(in_dir("fifo"), 0600));
-    int fd = SYS(open(in_dir("fifo"), O_RDWR | O_NONBLOCK | O_CLOEXEC));
-    SYS(write(fd, "content", 7));
-    refusal_names("fd %d ", fd);
-    subject_hold();
-    CHECK_EQ(read(fd, bytes, sizeof bytes), 7);
-    CHECK(memcmp(bytes, "content", 7) == 0, "the FIFO holds %.7s", bytes);
-}
-
 static void check_udp_queued(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, from;
@@ -154,26 +142,6 @@ static void check_sender_queued(void)
     CHECK(strcmp(from.sun_path, sender_at.sun_path) == 0, "sent by %s", from.sun_path);
 }
 
-/* They belong to today's kernel, and one of them to this process. */
-static void check_proc_files(void)
-{
-    int status = SYS(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
-    int setting = SYS(open("/proc/sys/kernel/ostype", O_RDONLY));
-    int directory = SYS(open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    int cpus = SYS(open("/sys/devices/system/cpu/online", O_RDONLY | O_CLOEXEC));
-    refusal_names("fd %d ", status);
-    subject_hold();
-    char text[4096] = "", wanted[64];
-    SYS(pread(status, text, sizeof text - 1, 0));
-    snprintf(wanted, sizeof wanted, "\nPid:\t%d\n", getpid());
-    CHECK(strstr(text, wanted) != NULL, "/proc/self/status is of another process");
-    SYS(pread(setting, text, 6, 0));
-    CHECK(memcmp(text, "Linux\n", 6) == 0, "ostype reads %.6s", text);
-    struct stat own;
-    CHECK(fstatat(directory, "0", &own, 0) == 0, "the descriptor directory lacks 0");
-    CHECK(pread(cpus, text, 16, 0) > 0 && text[0] == '0', "online CPUs read %.8s", text);
-}
-
 static void *after_main(void *unused)
 {
     nap_ms(20); /* until the main thread has gone */
@@ -229,11 +197,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*check)(void);
-    } variants[] = {{"zombie", check_zombie}, {"fifo_content", check_fifo_content}, {"udp_queued", check_udp_queued},
+    } variants[] = {{"zombie", check_zombie}, {"udp_queued", check_udp_queued},
                     {"epoll_orphan", check_epoll_orphan}, {"epoll_reused", check_epoll_reused},
                     {"deleted_cwd", check_deleted_cwd}, {"inotify_queued", check_inotify_queued},
                     {"credentials_queued", check_credentials_queued}, {"sender_queued", check_sender_queued},
-                    {"replaced_file", check_replaced_file}, {"proc_files", check_proc_files},
+                    {"replaced_file", check_replaced_file}, 
                     {"socket_filter", check_socket_filter}};
     subject_begin(argc, argv);
     if (variant("main_thread_gone")) {

@@ -16,6 +16,8 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -53,12 +55,79 @@ static void make_tcp_established(void)
     tcp[1] = named(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
 }
 
+static int sysv_id = -1, sysv_kind;
+
 static void make_sysv_shm(void)
 {
-    int id = SYS(shmget(IPC_PRIVATE, 65536, IPC_CREAT | 0600));
-    char *area = SYS(shmat(id, NULL, 0));
-    SYS(shmctl(id, IPC_RMID, NULL));
+    sysv_id = SYS(shmget(IPC_PRIVATE, 65536, IPC_CREAT | 0600));
+    refusal_names("(shmid %d)", sysv_id);
+    if (variant("sysv_unattached"))
+        return;
+    char *area = SYS(shmat(sysv_id, NULL, 0));
+    SYS(munmap(area + 32768, 32768));
     area[0] = 1;
+}
+
+static void make_sysv_others(void)
+{
+    if (variant("sysv_semaphores")) {
+        sysv_kind = 1;
+        sysv_id = SYS(semget(IPC_PRIVATE, 3, IPC_CREAT | 0600));
+        SYS(semop(sysv_id, &(struct sembuf){.sem_num = 1, .sem_op = 2}, 1));
+        refusal_names("(semid %d)", sysv_id);
+    } else {
+        sysv_kind = 2;
+        sysv_id = SYS(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
+        SYS(msgsnd(sysv_id, &(struct { long type; char text[8]; }){1, "queued"}, 8, 0));
+        refusal_names("(msqid %d)", sysv_id);
+    }
+}
+
+static void remove_sysv(void)
+{
+    if (sysv_id >= 0)
+        SYS(sysv_kind == 1 ? semctl(sysv_id, 0, IPC_RMID) : sysv_kind == 2 ? msgctl(sysv_id, IPC_RMID, NULL)
+                                                                         : shmctl(sysv_id, IPC_RMID, NULL));
+}
+
+/* struct user_desc of <asm/ldt.h>. */
+static void make_ldt(void)
+{
+    struct {
+        unsigned entry, base, limit, flags;
+    } entry = {0, 0, 0xfffff, 0x51};
+    if (syscall(SYS_modify_ldt, 1, &entry, sizeof entry) < 0)
+        subject_skip("no modify_ldt");
+    refusal_names("pid %d ", getpid());
+}
+
+static void make_secret_memory(void)
+{
+    int fd = syscall(447, O_CLOEXEC);
+    if (fd < 0)
+        subject_skip("no memfd_secret");
+    SYS(ftruncate(named(fd), 4096));
+    char *area = SYS(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    area[0] = 's';
+}
+
+/* Raises the number of huge pages for a moment where there are none. */
+static void make_hugetlb(void)
+{
+    char before[32] = "";
+    void *area = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (area == MAP_FAILED && read_file("/proc/sys/vm/nr_hugepages", before, sizeof before) > 0) {
+        char more[32];
+        snprintf(more, sizeof more, "%d", atoi(before) + 2);
+        write_file("/proc/sys/vm/nr_hugepages", more, strlen(more));
+        area = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+        if (area != MAP_FAILED)
+            *(char *)area = 1;
+        write_file("/proc/sys/vm/nr_hugepages", before, strlen(before));
+    }
+    if (area == MAP_FAILED)
+        subject_skip("no huge pages");
+    *(char *)area = 1;
     refusal_names("%lx", (long)area);
 }
 
@@ -69,6 +138,12 @@ static void make_userfaultfd(void)
         subject_skip("no userfaultfd");
     struct uffdio_api api = {.api = UFFD_API};
     SYS(ioctl(named(fd), UFFDIO_API, &api));
+    if (variant("userfault_memory")) {
+        char *area = SYS(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        struct uffdio_register range = {.range = {(unsigned long)area, 8192}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+        SYS(ioctl(fd, UFFDIO_REGISTER, &range));
+        refusal_names("%lx", (long)area);
+    }
 }
 
 static void make_perf_event(void)
@@ -81,14 +156,22 @@ static void make_perf_event(void)
     named(fd);
 }
 
-static void make_lock(void)
+static int leased;
+
+static void make_lease(void)
+{
+    leased = named(open(in_dir("leased"), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    SYS(fcntl(leased, F_SETLEASE, F_WRLCK));
+}
+
+/* The lock belongs to the description, which the mapping keeps. */
+static void make_hidden_flock(void)
 {
     int fd = SYS(open(in_dir("locked"), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 3, .l_len = 5};
-    if (variant("flock"))
-        SYS(flock(fd, LOCK_EX));
-    else
-        SYS(fcntl(fd, variant("ofd_lock") ? F_OFD_SETLK : F_SETLK, &lock));
+    SYS(ftruncate(fd, 4096));
+    SYS(flock(fd, LOCK_EX));
+    SYS(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0));
+    close(fd);
     refusal_names("pid %d ", getpid());
 }
 
@@ -193,6 +276,36 @@ static void make_pending_client(void)
     SYS(connect(client, (void *)&address, sizeof address));
 }
 
+/* A network namespace that nobody of the tree is in. */
+static void make_foreign_namespace(void)
+{
+    int ends[2];
+    SYS(pipe2(ends, O_CLOEXEC));
+    pid_t pid = SYS(fork());
+    if (pid == 0) {
+        char byte;
+        SYS(unshare(CLONE_NEWNET));
+        SYS(write(ends[1], "x", 1));
+        close(ends[1]);
+        nap_ms(200);
+        (void)!read(ends[0], &byte, 1);
+        _exit(0);
+    }
+    char byte, path[64];
+    SYS(read(ends[0], &byte, 1));
+    snprintf(path, sizeof path, "/proc/%d/ns/net", pid);
+    named(open(path, O_RDONLY | O_CLOEXEC));
+    close(ends[0]);
+    close(ends[1]);
+    reap(pid);
+}
+
+static void holds(void *unused)
+{
+    (void)unused;
+    member_hold("holder");
+}
+
 static void make_seccomp_listener(void)
 {
     struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
@@ -211,10 +324,18 @@ int main(int argc, char **argv)
         make_tcp_established();
     else if (variant("netlink"))
         named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-    else if (variant("userfaultfd"))
+    else if (variant("userfaultfd") || variant("userfault_memory"))
         make_userfaultfd();
-    else if (variant("sysv_shm"))
+    else if (variant("sysv_part") || variant("sysv_unattached"))
         make_sysv_shm();
+    else if (variant("sysv_semaphores") || variant("sysv_queue"))
+        make_sysv_others();
+    else if (variant("ldt"))
+        make_ldt();
+    else if (variant("secret_memory"))
+        make_secret_memory();
+    else if (variant("hugetlb"))
+        make_hugetlb();
     else if (variant("pidfd"))
         named(syscall(SYS_pidfd_open, getppid(), 0));
     else if (variant("packet_socket"))
@@ -223,8 +344,10 @@ int main(int argc, char **argv)
         named(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP));
     else if (variant("perf_event"))
         make_perf_event();
-    else if (variant("flock") || variant("posix_lock") || variant("ofd_lock"))
-        make_lock();
+    else if (variant("lease"))
+        make_lease();
+    else if (variant("hidden_flock"))
+        make_hidden_flock();
     else if (variant("terminal"))
         make_terminal();
     else if (variant("aio"))
@@ -258,7 +381,33 @@ int main(int argc, char **argv)
         mq_unlink("/subject-queue");
         named(queue);
     } else if (variant("namespace_fd"))
-        named(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+        make_foreign_namespace();
+    else if (variant("fifo_outside")) {
+        SYS(mkfifo(in_dir("fifo"), 0600));
+        ends[0] = SYS(open(in_dir("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        ends[1] = SYS(open(in_dir("fifo"), O_WRONLY | O_CLOEXEC));
+        give_to_outsider(ends[0], ends[1]);
+    } else if (variant("proc_of_another"))
+        named(open("/proc/1/status", O_RDONLY | O_CLOEXEC));
+    else if (variant("proc_shared")) {
+        named(open("/proc/self/status", O_RDONLY | O_CLOEXEC));
+        kid = fork_member(holds, NULL);
+        await_member("holder");
+    } else if (variant("dnotify")) {
+        SYS(signal(SIGIO, SIG_IGN) == SIG_ERR ? -1 : 0);
+        if (fcntl(named(open(subject_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)), F_NOTIFY, DN_RENAME | DN_MULTISHOT) < 0)
+            subject_skip("no dnotify");
+    } else if (variant("pressure_unknown")) {
+        int fd = open("/proc/pressure/memory", O_RDWR | O_CLOEXEC);
+        if (fd < 0)
+            subject_skip("no pressure stall information");
+        SYS(write(named(fd), "some 150000 2000000", 20));
+    } else if (variant("lost_name")) {
+        SYS(mkdir(in_dir("elsewhere"), 0700));
+        named(open(in_dir("lost"), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+        SYS(link(in_dir("lost"), in_dir("elsewhere/name")));
+        SYS(unlink(in_dir("lost")));
+    }
     else if (variant("seccomp_listener"))
         make_seccomp_listener();
     else if (variant("shared_files"))
@@ -281,6 +430,9 @@ int main(int argc, char **argv)
         SYS(send(tcp[0], "alive", 5, 0));
         CHECK_EQ(recv(tcp[1], bytes, sizeof bytes, 0), 5);
     }
+    remove_sysv();
+    if (variant("lease"))
+        CHECK_EQ(SYS(fcntl(leased, F_GETLEASE)), F_WRLCK);
     release_threads();
     if (thread)
         PTHREAD(pthread_join(thread, NULL));

@@ -16,6 +16,10 @@ use systemd_units::{INITD, SHIM, cmdline};
 /// A boot does not wait longer for us than this, whatever a disk or a file system does.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
+/// In place of directories: nothing is to be restored in this boot any more. For a package that is installed while services
+/// run already; their next start is a restart, and who restarts a service wants it fresh.
+const SIT_OUT: &str = "--sit-out";
+
 fn main() {
     std::panic::set_hook(Box::new(|info| log(4, &format!("internal error: {info}; services start cold"))));
     let watchdog = std::thread::Builder::new().spawn(|| {
@@ -27,7 +31,10 @@ fn main() {
     if watchdog.is_ok() {
         let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
         // The hook has said everything there is to say.
-        let _ = std::panic::catch_unwind(|| run(&arguments));
+        let _ = std::panic::catch_unwind(|| match arguments.as_slice() {
+            [word] if word.as_os_str() == SIT_OUT => sit_out(),
+            _ => run(&arguments),
+        });
     }
     exit(0);
 }
@@ -51,6 +58,14 @@ fn run(arguments: &[PathBuf]) {
     }
     if let Err(error) = generate(root, late) {
         log(4, &format!("{error}; services start cold"));
+    }
+}
+
+fn sit_out() {
+    let record =
+        Record { error: Some("fastboot was installed in this boot".to_owned()), ..Record::new(Vec::new()) };
+    if let Err(error) = record.store(Path::new(RUN_DIR)) {
+        log(4, &format!("{RUN_DIR}/generator.json: {error}"));
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{demo, host, scenarios};
+use crate::{demo, host, package, scenarios};
 use count::Count;
 
 /// What to verify.
@@ -34,6 +34,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "lints", long: false, run: |_| cargo::passes(cargo::CLIPPY) },
     Stage { name: "tests", long: false, run: |_| cargo::tests() },
     Stage { name: SCENARIOS, long: false, run: run_scenarios },
+    Stage { name: "package", long: false, run: |_| run_package() },
     Stage { name: "demo", long: true, run: run_demo },
 ];
 const SCENARIOS: &str = "scenarios";
@@ -43,6 +44,12 @@ fn run_scenarios(options: &Options) -> Result<Count> {
     let only = options.only.as_deref().filter(|only| !SCENARIOS.contains(only));
     let tally = scenarios::run(only)?;
     Ok(Count { passed: tally.passed, failed: tally.failed, skipped: Vec::new() })
+}
+
+fn run_package() -> Result<Count> {
+    let checks = package::check()?;
+    let failed = checks.failures().count();
+    Ok(Count { passed: checks.all().len() - failed, failed, skipped: Vec::new() })
 }
 
 fn run_demo(_: &Options) -> Result<Count> {
@@ -108,7 +115,7 @@ mod tests {
 
     #[test]
     fn long_stages_run_when_asked_for() {
-        assert_eq!(chosen(false, None), ["format", "lints", "tests", "scenarios"]);
+        assert_eq!(chosen(false, None), ["format", "lints", "tests", "scenarios", "package"]);
         assert_eq!(chosen(true, None).last(), Some(&"demo"));
         assert_eq!(chosen(false, Some("demo")), ["demo"]);
     }

@@ -1,5 +1,6 @@
 //! `/proc/PID/fdinfo/FD`.
 
+use super::lock::LockLine;
 use super::{read, unreadable};
 use crate::error::Result;
 use crate::state::{Pid, TargetFd};
@@ -11,8 +12,8 @@ pub struct FdInfo {
     /// Status flags with O_CLOEXEC taken out.
     pub flags: i32,
     pub cloexec: bool,
-    /// Whether a `lock:` line is there.
-    pub locked: bool,
+    /// The `lock:` lines.
+    pub locks: Vec<LockLine>,
     text: String,
 }
 
@@ -64,9 +65,19 @@ impl FdInfo {
             pos: value(&text, "pos")?.parse().ok()?,
             flags: flags & !libc::O_CLOEXEC,
             cloexec: flags & libc::O_CLOEXEC != 0,
-            locked: text.lines().any(|line| line.starts_with("lock:")),
+            locks: text
+                .lines()
+                .filter_map(|line| line.strip_prefix("lock:"))
+                .map(LockLine::parse)
+                .collect::<Option<_>>()?,
             text,
         })
+    }
+
+    /// Of a descriptor of which only the locks are known.
+    #[cfg(test)]
+    pub fn of_locks(locks: Vec<LockLine>) -> Self {
+        Self { pos: 0, flags: 0, cloexec: false, locks, text: String::new() }
     }
 
     /// `eventfd-count`.

@@ -1,12 +1,14 @@
 //! /proc of other processes: reading, and pure parsers for what we read.
 
 mod fdinfo;
+mod lock;
 mod maps;
 mod stat;
 mod status;
 mod timers;
 
 pub use fdinfo::{EpollTarget, FdInfo, InotifyMark, TimerFdInfo};
+pub use lock::{LockClass, LockLine, locks_of_all};
 pub use maps::{MapsEntry, parse_smaps};
 pub use stat::Stat;
 pub use status::Status;
@@ -47,6 +49,43 @@ pub fn read_link(pid: Pid, name: &str) -> Result<Vec<u8>> {
         Ok(target) => Ok(target.into_os_string().into_vec()),
         Err(e) => Err(failed(pid, path, &e)),
     }
+}
+
+/// A process outside the tree that has an object open.
+///
+/// # Errors
+/// /proc cannot be listed.
+pub fn holder_outside(dev: u64, ino: u64, tree: &[Pid]) -> io::Result<Option<Pid>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = std::process::id() as i32;
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| i32::from_str(name).ok()) else {
+            continue;
+        };
+        if pid == own || tree.contains(&Pid(pid)) {
+            continue;
+        }
+        // Who ends meanwhile has nothing open any more.
+        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for fd in fds.flatten() {
+            if fs::metadata(fd.path()).is_ok_and(|found| (found.dev(), found.ino()) == (dev, ino)) {
+                return Ok(Some(Pid(pid)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Memory that is locked (`VmLck`), in KiB.
+///
+/// # Errors
+/// [`Error::Gone`] when the process has ended.
+pub fn locked_kib(pid: Pid) -> Result<u64> {
+    let text = read(pid, "status")?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    number.ok_or_else(|| unreadable("status", format!("VmLck of pid {pid}")))
 }
 
 /// Threads of a process, in the kernel's order.

@@ -1,0 +1,87 @@
+//! `manuals DIR`: manual pages and shell completions of the `fastboot` command, made from its own arguments.
+//!
+//! An example and not part of the command: what is shipped does not carry what only the package's build needs.
+
+#[path = "../src/cli/mod.rs"]
+#[expect(dead_code, reason = "the commands are described here, not run")]
+mod cli;
+
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What every page ends with.
+const TAIL: &[u8] = include_bytes!("../../docs/man/common-tail.roff");
+/// The Android tool has the same name. Fish comes with completions for that one, which ours must not hide from those whose
+/// `fastboot` it is.
+const FISH_HEAD: &str = "\
+if not string match --quiet -- '*/sbin/fastboot' (command --search fastboot)
+    test -f $__fish_data_dir/completions/fastboot.fish
+    and source $__fish_data_dir/completions/fastboot.fish
+    return
+end
+";
+
+fn main() -> ExitCode {
+    let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        eprintln!("manuals: in which directory?");
+        return ExitCode::from(2);
+    };
+    match write_all(&dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("manuals: {}: {error}", dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write_all(dir: &Path) -> io::Result<()> {
+    if dir.exists() {
+        // A page of a command that is no more would be shipped.
+        fs::remove_dir_all(dir)?;
+    }
+    fs::create_dir_all(dir)?;
+    let mut command = cli::Cli::command();
+    command.build();
+    write_page(&command, dir)?;
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+        write_page(subcommand, dir)?;
+    }
+    write_completions(&mut cli::Cli::command(), dir)
+}
+
+/// Section 8: these are commands of the administrator, and section 1 has the Android tool's page.
+fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let page = clap_mangen::Man::new(command.clone())
+        .title(name.to_uppercase())
+        .section("8")
+        .source(format!("fastboot {}", env!("CARGO_PKG_VERSION")))
+        .manual("System administration");
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    if command.get_subcommands().next().is_some() {
+        page.render_subcommands_section(&mut text)?;
+    }
+    text.extend_from_slice(TAIL);
+    fs::write(dir.join(format!("{name}.8")), text)
+}
+
+fn write_completions(command: &mut Command, dir: &Path) -> io::Result<()> {
+    for (shell, file) in
+        [(Shell::Bash, "fastboot.bash"), (Shell::Zsh, "_fastboot"), (Shell::Fish, "fastboot.fish")]
+    {
+        let mut text = if shell == Shell::Fish { FISH_HEAD.as_bytes().to_vec() } else { Vec::new() };
+        clap_complete::generate(shell, command, "fastboot", &mut text);
+        fs::write(dir.join(file), text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! File locks.
+
+use super::TargetFd;
+use serde::{Deserialize, Serialize};
+
+/// A lock as one process holds it, or as it took it for a description that others use too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileLockV1 {
+    /// Under which number the process has the description.
+    pub fd: TargetFd,
+    pub kind: LockKindV1,
+    /// A write lock (F_WRLCK, LOCK_EX).
+    pub exclusive: bool,
+    /// First byte; 0 for flock(2).
+    pub start: u64,
+    /// Last byte; `None` is the end of the file however long it gets.
+    pub last: Option<u64>,
+}
+
+/// Whose a lock is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockKindV1 {
+    /// `fcntl(F_SETLK)`: of the process.
+    Posix,
+    /// `fcntl(F_OFD_SETLK)`: of the open file description (since Linux 3.15).
+    Ofd,
+    /// `flock(2)`: of the open file description.
+    Flock,
+}

@@ -1,0 +1,80 @@
+//! From the work tree to a .deb, by `debian/rules`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::fastboot::{target_dir, workspace};
+use crate::host;
+
+/// What debhelper leaves beside the files that it reads.
+const LEFT_OVERS: &[&str] = &[
+    ".debhelper",
+    "fastboot-services",
+    "debhelper-build-stamp",
+    "files",
+    "fastboot-services.substvars",
+    "fastboot-services.postrm.debhelper",
+    "fastboot-services.postinst.debhelper",
+];
+
+/// Build the package; installs Debian's packaging tools where they are missing. Returns the .deb.
+///
+/// # Errors
+/// Not Debian or not root; the workspace does not build.
+pub fn build() -> Result<PathBuf> {
+    host::install_packages_for_packaging()?;
+    let workspace = workspace();
+    let output = target_dir().join("package");
+    fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
+    remove_packages(&output)?;
+    remove_left_overs(&workspace)?;
+    let result = Command::new("debian/rules")
+        .arg("binary")
+        .current_dir(&workspace)
+        .env("OUTPUT", &output)
+        .env("CARGO_TARGET_DIR", target_dir())
+        .stdin(Stdio::null())
+        .output()
+        .context("running debian/rules")?;
+    remove_left_overs(&workspace)?;
+    if !result.status.success() {
+        let stdout = String::from_utf8_lossy(&result.stdout);
+        let lines: Vec<&str> = stdout.lines().collect();
+        let tail = lines[lines.len().saturating_sub(5)..].join("\n");
+        bail!("debian/rules: {tail}\n{}", String::from_utf8_lossy(&result.stderr).trim());
+    }
+    packages(&output)?.pop().with_context(|| format!("no package in {}", output.display()))
+}
+
+/// A package of an earlier version must not be taken for this one.
+fn remove_packages(dir: &Path) -> Result<()> {
+    for package in packages(dir)? {
+        fs::remove_file(&package).with_context(|| format!("removing {}", package.display()))?;
+    }
+    Ok(())
+}
+
+fn packages(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut paths = paths.with_context(|| format!("listing {}", dir.display()))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    Ok(paths)
+}
+
+fn remove_left_overs(workspace: &Path) -> Result<()> {
+    for name in LEFT_OVERS {
+        let path = workspace.join("debian").join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
