@@ -1,6 +1,7 @@
 //! What can go wrong, as values: step, object, pid and errno are fields, callers choose by [`Kind`].
 
 use crate::state::{Addr, Pid, TargetFd};
+use image_store::{ReasonCode, StaleReason};
 use nix::errno::Errno;
 use serde::Serialize;
 use std::fmt;
@@ -64,7 +65,7 @@ pub enum Error {
     #[error("{step}: {object}: {errno}")]
     Kernel { step: &'static str, object: String, errno: Errno },
     #[error("image is stale: {0}")]
-    Stale(String),
+    Stale(StaleReason),
     #[error("image is damaged: {0}")]
     Corrupt(String),
     #[error("process {pid} could not be rebuilt: {step} gave {result}, wanted {wanted}")]
@@ -90,6 +91,27 @@ impl Error {
     /// The same from `std::io::Error`; an error without errno counts as EIO.
     pub fn io(step: &'static str, object: impl fmt::Display, error: &std::io::Error) -> Self {
         Self::kernel(step, object, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
+    /// The image does not fit today's machine.
+    pub fn stale(code: ReasonCode, sentence: impl Into<String>) -> Self {
+        Self::Stale(StaleReason::new(code, sentence))
+    }
+
+    /// The same fact as a reason to start cold.
+    pub fn to_stale_reason(&self) -> StaleReason {
+        let code = match self {
+            Self::Stale(reason) => return reason.clone(),
+            Self::Store(error) => return error.to_stale_reason(),
+            Self::Deadline(_) => ReasonCode::Deadline,
+            Self::Kernel { errno: Errno::EADDRINUSE, .. } => ReasonCode::AddressTaken,
+            other => match other.kind() {
+                Kind::Corrupt => ReasonCode::ImageCorrupt,
+                Kind::Unsupported | Kind::Stale => ReasonCode::HostUnsupported,
+                Kind::Gone | Kind::Kernel => ReasonCode::RestoreFailed,
+            },
+        };
+        StaleReason::new(code, self.to_string())
     }
 
     /// What the caller does about it.

@@ -9,8 +9,8 @@ use crate::rebuild::process::Builder;
 use crate::rebuild::{files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
-use crate::tape::{Inherited, Loader, Record, RecordKind, Step};
-use image_store::{Image, fault};
+use crate::tape::{Inherited, Loader, Record, RecordKind, Step, reason_of};
+use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,8 +45,9 @@ pub struct Request<'a> {
     pub tree: TreeV1,
     /// `None`: restore where we are (plumbing command).
     pub unit: Option<UnitContext>,
-    /// Verify the page checksums while the pages are loaded (not needed when somebody did before).
-    pub verify_pages: bool,
+    /// Chunks of pages, from the first on, that somebody has compared with their checksums already; the others are
+    /// compared here, while the processes load them.
+    pub checked_chunks: u64,
     pub deadline: Instant,
 }
 
@@ -55,6 +56,35 @@ pub struct Request<'a> {
 pub struct Restored {
     /// Roots of the tree, children of the caller until it exits.
     pub roots: Vec<Pid>,
+    pub times: Times,
+}
+
+/// How long each step took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Namespaces and shared objects.
+    pub objects: Duration,
+    /// Until all processes exist. They go on by themselves from there.
+    pub tree: Duration,
+    /// Comparing pages with their checksums.
+    pub check: Duration,
+    /// What the processes still needed after that.
+    pub load: Duration,
+    /// From the go until nothing was left that could fail.
+    pub release: Duration,
+}
+
+impl Times {
+    /// Each step with its name, in order.
+    pub fn steps(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("objects", self.objects),
+            ("tree", self.tree),
+            ("check", self.check),
+            ("load", self.load),
+            ("release", self.release),
+        ]
+    }
 }
 
 /// How often the worker looks whether a process died without a word (a signal, the OOM killer).
@@ -91,6 +121,7 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
 
 fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let started = Instant::now();
+    let (mut last, mut times) = (started, Times::default());
     let tree = &request.tree;
     inode::check_all_used(tree)?;
     let id_lock = File::options().create(true).truncate(false).write(true).open(ID_LOCK).ok();
@@ -109,6 +140,8 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();
     files::rebuild_files(&mut desk, tree, request.unit.as_ref(), realtime_ns)?;
     namespaces::continue_clocks(&desk, &tree.clocks)?;
+
+    times.objects = lap(&mut last);
 
     let (status_read, status_write) = pipe(&desk)?;
     let go = tree.processes.iter().map(|_| pipe(&desk)).collect::<Result<Vec<_>>>()?;
@@ -146,9 +179,9 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     drop(status);
     let go: Vec<OwnedFd> = go.into_iter().map(|(_, write_end)| write_end).collect();
 
-    if request.verify_pages {
-        request.image.verify_pages(1)?;
-    }
+    times.tree = lap(&mut last);
+    request.image.verify_pages_from(request.checked_chunks, 1)?;
+    times.check = lap(&mut last);
     let mut watch = Watch {
         desk: &desk,
         tree,
@@ -161,6 +194,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         started,
     };
     watch.until_ready()?;
+    times.load = lap(&mut last);
     files::rebuild_owners(&desk, tree)?;
     inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
     desk.release_segments();
@@ -177,7 +211,14 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     if tree.processes.iter().flat_map(|process| &process.threads).any(|thread| !thread.seccomp.is_empty()) {
         check_filters(&desk, tree, request.deadline)?;
     }
-    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect() })
+    times.release = lap(&mut last);
+    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times })
+}
+
+/// Time since `last`, which becomes now.
+fn lap(last: &mut Instant) -> Duration {
+    let before = std::mem::replace(last, Instant::now());
+    *last - before
 }
 
 fn pipe(desk: &Desk) -> Result<(OwnedFd, OwnedFd)> {
@@ -355,9 +396,9 @@ fn died(pid: nix::unistd::Pid, how: String) -> Error {
 fn failure(record: &Record) -> Error {
     if record.kind == RecordKind::RebuildFailed as u32 {
         let text = record.text();
-        return match record.result {
-            1 => Error::Stale(text.strip_prefix("image is stale: ").unwrap_or(&text).to_owned()),
-            _ => Error::Tape {
+        return match reason_of(record.result) {
+            Some(code) => Error::stale(code, text),
+            None => Error::Tape {
                 pid: Pid(record.pid),
                 step: text,
                 result: "an error".into(),
@@ -371,10 +412,16 @@ fn failure(record: &Record) -> Error {
     };
     let step = Step::text(record.label);
     if record.label == Step::CloneThread as u64 && record.result == -i64::from(libc::EEXIST) {
-        return Error::Stale(format!("an id of a thread of process {} is taken", record.pid));
+        return Error::stale(
+            ReasonCode::PidTaken,
+            format!("an id of a thread of process {} is taken", record.pid),
+        );
     }
     if record.label == Step::FileLock as u64 && record.result == -i64::from(libc::EAGAIN) {
-        return Error::Stale(format!("somebody else holds a file lock of process {}", record.pid));
+        return Error::stale(
+            ReasonCode::AddressTaken,
+            format!("somebody else holds a file lock of process {}", record.pid),
+        );
     }
     Error::Tape { pid: Pid(record.pid), step: step.into(), result, wanted: "its recorded value".into() }
 }

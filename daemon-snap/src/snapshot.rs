@@ -1,5 +1,5 @@
 //! The snapshot path: `inspect → restart in the band → warm up → settle → freeze → collect → thaw → encode → store →
-//! publish`, each phase over all units before the next begins.
+//! trial → publish`, each phase over all units before the next begins.
 //!
 //! A unit that is refused or fails in one phase leaves the path there, with its reasons in its row; the others go on.
 //! What undoes a phase stands beside it: a frozen tree that is dropped runs on, an image writer that is dropped leaves no
@@ -9,13 +9,14 @@
 mod candidate;
 mod image;
 mod plan;
+mod trial;
 
 pub use candidate::Candidate;
 pub use plan::{PlanRow, plan};
 
 use crate::error::{Error, Result};
 use crate::unit::{Band, Systemd};
-use image_store::{CatalogueEntry, Store, fault};
+use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +30,18 @@ pub struct Options {
     pub settle: Duration,
     /// Shell command to run once, when all units are up.
     pub warm_up: Option<String>,
+    pub trial: TrialPolicy,
+}
+
+/// What a trial restore decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialPolicy {
+    /// There is none.
+    None,
+    /// An image that cannot be restored is not kept.
+    KeepSlow,
+    /// Nor is one that gains nothing.
+    KeepWorth,
 }
 
 /// A part of the path that has a progress bar of its own.
@@ -39,6 +52,7 @@ pub enum Phase {
     WarmUp,
     Settle,
     Image,
+    Trial,
     Publish,
 }
 
@@ -59,6 +73,8 @@ pub struct Step<'a> {
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     Stored,
+    /// It can be restored, but not faster than it starts. It runs on.
+    Pointless,
     /// It cannot be carried, or not safely. It runs on.
     Refused,
     /// Something went wrong. It runs on, unless it was its restart that failed.
@@ -83,6 +99,9 @@ pub struct UnitReport {
     pub main_pid: Option<i32>,
     pub cold_start_ms: Option<f64>,
     pub cold_cpu_ms: Option<f64>,
+    /// The trial restore, and what it gains over the cold start.
+    pub restore_ms: Option<f64>,
+    pub gain_ms: Option<f64>,
 }
 
 impl UnitReport {
@@ -107,7 +126,14 @@ impl UnitReport {
             main_pid: None,
             cold_start_ms: None,
             cold_cpu_ms: None,
+            restore_ms: None,
+            gain_ms: None,
         }
+    }
+
+    /// What else is known of a unit whose image is not kept.
+    fn not_kept(self, outcome: Outcome, reason: String) -> Self {
+        Self { outcome, reasons: vec![reason], image_bytes: None, ..self }
     }
 }
 
@@ -134,6 +160,12 @@ pub fn snapshot(
     let pending = store.begin_generation()?;
     let catalogue = store.load()?;
     let systemd = Systemd::connect()?;
+    trial::record_boot_without_images()?;
+    if MachineEvidence::collect(std::path::Path::new("/"))?.machine_id.is_empty() {
+        let reason =
+            "/etc/machine-id is empty: at the next boot nothing would say that an image is of this machine";
+        return Err(Error::NotEligible(vec![reason.into()]));
+    }
     let mut path = Path { rows: Vec::new(), progress };
 
     let names: Vec<(String, ())> = names.iter().map(|name| (name.clone(), ())).collect();
@@ -162,6 +194,7 @@ pub fn snapshot(
     if let Some(band) = &band {
         units = path.each(Phase::Restart, units, |_, mut unit| {
             unit.restart(&systemd, band, options.settle)?;
+            band.leave_gap()?;
             point("snapshot.restart")?;
             Ok(unit)
         });
@@ -176,8 +209,8 @@ pub fn snapshot(
         band.leave()?;
     }
 
-    let (entries, stored): (Vec<CatalogueEntry>, Vec<UnitReport>) =
-        images.into_iter().map(|(_, image)| image).unzip();
+    let images = path.trial(images, &systemd, options);
+    let (entries, stored): (Vec<CatalogueEntry>, Vec<UnitReport>) = images.into_iter().unzip();
     let generation = path.publish(pending, entries, stored);
     let place = |row: &UnitReport| order.iter().position(|name| *name == row.unit).unwrap_or(order.len());
     path.rows.sort_by_key(place);
@@ -279,6 +312,58 @@ impl Path<'_> {
             }
         }
         through
+    }
+
+    /// Uses each image once, as a boot would. Without a restart there is no unit to try it with.
+    fn trial(
+        &mut self,
+        images: Vec<(String, (CatalogueEntry, UnitReport))>,
+        systemd: &Systemd,
+        options: &Options,
+    ) -> Vec<(CatalogueEntry, UnitReport)> {
+        let images: Vec<_> = images.into_iter().map(|(_, image)| image).collect();
+        if options.trial == TrialPolicy::None || !options.restart || images.is_empty() {
+            return images;
+        }
+        let of = images.len();
+        let entries: Vec<&CatalogueEntry> = images.iter().map(|(entry, _)| entry).collect();
+        let trial = match trial::Trial::begin(systemd, &entries) {
+            Ok(trial) => trial,
+            Err(error) => {
+                let reason = |what: &Error| format!("no trial restore could be made: {what}");
+                let failed = |(_, row): (_, UnitReport)| row.not_kept(Outcome::Failed, reason(&error));
+                self.rows.extend(images.into_iter().map(failed));
+                return Vec::new();
+            }
+        };
+        let mut kept = Vec::with_capacity(of);
+        for (index, (mut entry, mut row)) in images.into_iter().enumerate() {
+            (self.progress)(Step { phase: Phase::Trial, what: &entry.unit, index, of });
+            let restored_ms = match trial.restore(&entry, options.settle) {
+                Ok(restored_ms) => restored_ms,
+                Err(error) => {
+                    self.rows.push(row.not_kept(Outcome::Failed, error.to_string()));
+                    continue;
+                }
+            };
+            let cold_ms = entry.service.cold_start_ms;
+            entry.service.restore_ms = Some(restored_ms);
+            row.restore_ms = Some(restored_ms);
+            row.gain_ms = cold_ms.map(|cold_ms| cold_ms - restored_ms);
+            match cold_ms {
+                Some(cold_ms) if !trial::is_worth(cold_ms, restored_ms) => {
+                    let figures = format!("restored in {restored_ms:.0} ms, started cold in {cold_ms:.0} ms");
+                    if options.trial == TrialPolicy::KeepWorth {
+                        self.rows.push(row.not_kept(Outcome::Pointless, figures));
+                        continue;
+                    }
+                    row.notes.push(format!("gains nothing: {figures}"));
+                }
+                _ => {}
+            }
+            kept.push((entry, row));
+        }
+        kept
     }
 
     /// Puts the new images in force, all at once or none.

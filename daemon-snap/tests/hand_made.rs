@@ -198,7 +198,7 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
     match daemon_snap::sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
         daemon_snap::sys::fork::Side::Child => {
             let deadline = Instant::now() + Duration::from_secs(5);
-            let request = Request { image: &image, tree, unit: None, verify_pages: true, deadline };
+            let request = Request { image: &image, tree, unit: None, checked_chunks: 0, deadline };
             let text = match restore(request) {
                 Ok(_) => match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
                     Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => format!("exit {code}"),

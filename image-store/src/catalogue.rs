@@ -76,6 +76,9 @@ pub struct ServiceRecord {
     pub pids: Vec<i32>,
     /// Pages in the image, in bytes.
     pub page_bytes: u64,
+    /// `TimeoutStartSec=` in milliseconds; `None` for infinity, and in catalogues of before it was recorded.
+    #[serde(default)]
+    pub timeout_start_ms: Option<u64>,
     /// Measured cold start in milliseconds.
     pub cold_start_ms: Option<f64>,
     /// CPU time of that start in milliseconds.
@@ -85,6 +88,13 @@ pub struct ServiceRecord {
     /// Measured trial restore in milliseconds.
     #[serde(default)]
     pub restore_ms: Option<f64>,
+}
+
+impl ServiceRecord {
+    /// What the trial restore gained over the cold start, in milliseconds; `None` unless both were measured.
+    pub fn gain_ms(&self) -> Option<f64> {
+        Some(self.cold_start_ms? - self.restore_ms?)
+    }
 }
 
 impl Default for Catalogue {
@@ -204,4 +214,22 @@ fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 pub(crate) fn is_inside_store(file: &str) -> bool {
     !file.is_empty() && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+pub(crate) fn testing_service() -> ServiceRecord {
+    ServiceRecord {
+        service_type: "simple".to_owned(),
+        exec_start_raw: "/bin/d".to_owned(),
+        pid_file: None,
+        notify_access: "none".to_owned(),
+        main_pid: 1_000_000,
+        pids: vec![1_000_000],
+        page_bytes: 4096,
+        timeout_start_ms: None,
+        cold_start_ms: None,
+        cold_cpu_ms: None,
+        dump_ms: None,
+        restore_ms: None,
+    }
 }

@@ -32,6 +32,17 @@ pub struct Image {
     sections: Vec<SectionEntry>,
 }
 
+/// Checksums of the pages, one per chunk of [`CHECKSUM_CHUNK_LEN`] bytes.
+#[derive(Debug)]
+pub struct PageSums(Vec<u8>);
+
+impl PageSums {
+    /// How many chunks there are.
+    pub fn chunk_count(&self) -> u64 {
+        self.0.len() as u64 / 8
+    }
+}
+
 impl UncheckedImage {
     /// Open a regular file for reading.
     ///
@@ -178,35 +189,63 @@ impl Image {
         read_exact_at(&self.file, &self.path, Part::Pages, buffer, offset)
     }
 
-    /// Compare every page with its checksum, on `threads` threads (at least one).
+    /// The checksums of the pages.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the file offset of the first bad chunk, [`Error::Io`].
-    pub fn verify_pages(&self, threads: usize) -> Result<()> {
-        let area = self.page_area();
-        let chunk_count = (area.end - area.start).div_ceil(CHECKSUM_CHUNK_LEN as u64);
+    /// As [`section`](Image::section); [`Error::Corrupt`] when there are more or fewer than there are chunks.
+    pub fn page_sums(&self) -> Result<PageSums> {
+        let chunk_count = self.page_area_len().div_ceil(CHECKSUM_CHUNK_LEN as u64);
         let sums = self.section(SectionKind::PAGE_CHECKSUMS, PAGE_CHECKSUMS_VERSION, chunk_count * 8)?;
         if sums.len() as u64 != chunk_count * 8 {
             let what = format!("{} bytes of checksums for {chunk_count} chunks", sums.len());
             return Err(Error::corrupt(&self.path, Part::Section(SectionKind::PAGE_CHECKSUMS), 0, what));
         }
-        let (sums, _) = sums.as_chunks::<8>();
-        let next = AtomicU64::new(0);
+        Ok(PageSums(sums))
+    }
+
+    /// Compare one chunk of the page area with its checksum. `buffer` is scratch space, kept from call to call.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the chunk's file offset, [`Error::Io`], [`Error::Misuse`] for a chunk that is not there.
+    pub fn verify_chunk(&self, sums: &PageSums, index: u64, buffer: &mut Vec<u8>) -> Result<()> {
+        let area = self.page_area();
+        let offset = area.start + index * CHECKSUM_CHUNK_LEN as u64;
+        let (sums, _) = sums.0.as_chunks::<8>();
+        let sum = usize::try_from(index).ok().and_then(|index| sums.get(index));
+        let sum = sum.ok_or_else(|| Error::misuse(&self.path, format!("there is no chunk {index}")))?;
+        let len = (area.end - offset).min(CHECKSUM_CHUNK_LEN as u64) as usize;
+        buffer.resize(CHECKSUM_CHUNK_LEN, 0);
+        read_exact_at(&self.file, &self.path, Part::Pages, &mut buffer[..len], offset)?;
+        let intact = checksum(&buffer[..len]) == u64::from_le_bytes(*sum);
+        intact
+            .then_some(())
+            .ok_or_else(|| Error::corrupt(&self.path, Part::Pages, offset, "page checksum differs"))
+    }
+
+    /// Compare every page with its checksum, on `threads` threads (at least one).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the file offset of the first bad chunk, [`Error::Io`].
+    pub fn verify_pages(&self, threads: usize) -> Result<()> {
+        self.verify_pages_from(0, threads)
+    }
+
+    /// The same without the chunks before `first_chunk`, which somebody has compared already.
+    ///
+    /// # Errors
+    /// As [`verify_pages`](Image::verify_pages).
+    pub fn verify_pages_from(&self, first_chunk: u64, threads: usize) -> Result<()> {
+        let sums = self.page_sums()?;
+        let chunk_count = sums.chunk_count();
+        let next = AtomicU64::new(first_chunk);
         let worker = || -> Result<()> {
-            let mut buffer = vec![0; CHECKSUM_CHUNK_LEN.min((area.end - area.start) as usize)];
+            let mut buffer = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= chunk_count {
                     return Ok(());
                 }
-                let offset = area.start + index * CHECKSUM_CHUNK_LEN as u64;
-                let len = (area.end - offset).min(CHECKSUM_CHUNK_LEN as u64) as usize;
-                let checked = read_exact_at(&self.file, &self.path, Part::Pages, &mut buffer[..len], offset);
-                let checked = checked.and_then(|()| {
-                    let intact = checksum(&buffer[..len]) == u64::from_le_bytes(sums[index as usize]);
-                    let damage = || Error::corrupt(&self.path, Part::Pages, offset, "page checksum differs");
-                    intact.then_some(()).ok_or_else(damage)
-                });
+                let checked = self.verify_chunk(&sums, index, &mut buffer);
                 if checked.is_err() {
                     // The others need not go on; chunks before this one are already taken and will be finished.
                     next.store(chunk_count, Ordering::Relaxed);
@@ -215,7 +254,8 @@ impl Image {
             }
         };
         // No more threads than there is work for: starting one costs as much as checking a chunk.
-        let threads = threads.clamp(1, chunk_count.div_ceil(4).max(1) as usize);
+        let left = chunk_count.saturating_sub(first_chunk);
+        let threads = threads.clamp(1, left.div_ceil(4).max(1) as usize);
         if threads == 1 {
             return worker();
         }
@@ -245,6 +285,36 @@ impl Image {
     pub fn readahead(&self) -> Result<()> {
         sys::readahead::readahead(&self.file, self.page_area())
             .map_err(|source| Error::io(&self.path, "read ahead", source))
+    }
+
+    /// From now on the kernel reads what is asked for and nothing beyond it: who reads in steps can then stop between
+    /// them, and has one step under way at most. Holds for everybody who shares the open file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. The caller may ignore it.
+    pub fn read_only_what_is_asked(&self) -> Result<()> {
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM;
+        nix::fcntl::posix_fadvise(&self.file, 0, 0, advice)
+            .map_err(|errno| Error::io(&self.path, "advise on", errno.into()))
+    }
+
+    /// Have the kernel begin to read a chunk of the page area; none that is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. The caller may ignore it.
+    pub fn advise_chunk(&self, index: u64) -> Result<()> {
+        let (area, len) = (self.page_area(), CHECKSUM_CHUNK_LEN as u64);
+        let offset = area.start.saturating_add(index.saturating_mul(len));
+        if offset >= area.end {
+            return Ok(());
+        }
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        nix::fcntl::posix_fadvise(&self.file, offset as i64, len as i64, advice)
+            .map_err(|errno| Error::io(&self.path, "advise on", errno.into()))
+    }
+
+    fn page_area_len(&self) -> u64 {
+        self.header.page_area_len
     }
 
     /// Number of pages in the page area.

@@ -33,10 +33,16 @@ pub const DEFAULT_ROOT: &str = "/var/lib/fastboot";
 /// Longest unit name that is used as a file name; with `.img` it stays below every file system's limit.
 const MAX_UNIT_FILE_NAME: usize = 200;
 
+/// Copy of the default store's catalogue on the root file system, where there is one: generators run before anything else
+/// is mounted.
+pub const EARLY_CATALOGUE: &str = "/etc/fastboot/catalogue.json";
+
 /// A store directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Where its catalogue is copied to when it is not on the root file system.
+    early: Option<PathBuf>,
 }
 
 /// Held while a snapshot changes the store; released when dropped.
@@ -56,7 +62,15 @@ pub struct PendingGeneration {
 impl Store {
     /// Name a store. Nothing is created or read; a store that is not there is an empty one.
     pub fn open(root: impl Into<PathBuf>) -> Store {
-        Store { root: root.into() }
+        let root = root.into();
+        let early = (root == Path::new(DEFAULT_ROOT)).then(|| EARLY_CATALOGUE.into());
+        Store { root, early }
+    }
+
+    /// The same store with another place for the copy of its catalogue.
+    #[must_use]
+    pub fn with_early_copy(self, path: impl Into<PathBuf>) -> Store {
+        Store { early: Some(path.into()), ..self }
     }
 
     /// The directory.
@@ -109,17 +123,30 @@ impl Store {
         }
     }
 
+    /// Whether somebody holds the lock right now.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. A store without a lock file has never been locked.
+    pub fn is_locked(&self) -> Result<bool> {
+        let path = self.root.join("lock");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(Error::io(&path, "open", source)),
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(Error::io(&path, "lock", errno.into())),
+        }
+    }
+
     /// Read the catalogue. A store without one is empty.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Unsupported`], [`Error::Io`].
     pub fn load(&self) -> Result<Catalogue> {
-        let path = self.catalogue_path();
-        match read_bounded(&path, MAX_CATALOGUE_LEN) {
-            Ok(bytes) => Catalogue::decode(&bytes, &path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Catalogue::default()),
-            Err(error) => Err(Error::io(&path, "read", error)),
-        }
+        load_from(&self.catalogue_path())
     }
 
     /// Move a damaged catalogue out of the way, so that a new snapshot can be published. Returns where it went, or
@@ -179,7 +206,61 @@ impl Store {
 
     fn publish_catalogue(&self, catalogue: &Catalogue) -> Result<()> {
         let path = self.catalogue_path();
-        publish(&path, &catalogue.encode(&path)?, "catalogue")
+        let bytes = catalogue.encode(&path)?;
+        publish(&path, &bytes, "catalogue")?;
+        // What was committed stays so: a copy that is older only names images that are not found any more.
+        if let Err(error) = self.copy_early(&bytes) {
+            tracing::debug!(%error, "no copy of the catalogue for the generator");
+        }
+        Ok(())
+    }
+
+    fn copy_early(&self, bytes: &[u8]) -> Result<()> {
+        let Some(early) = &self.early else { return Ok(()) };
+        if !self.is_mounted_late() {
+            return match fs::remove_file(early) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(Error::io(early, "remove", error))
+                }
+                _ => Ok(()),
+            };
+        }
+        create_private_dir(early.parent().unwrap_or(Path::new("/")))?;
+        publish(early, bytes, "early-catalogue")
+    }
+
+    /// Whether the store is on another mount than the root directory.
+    pub fn is_mounted_late(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let root = fs::canonicalize(&self.root).unwrap_or_else(|_| self.root.clone());
+        is_below_a_mount(&mounts, &root)
+    }
+
+    /// The catalogue as far as it can be seen before other file systems than the root are mounted.
+    ///
+    /// # Errors
+    /// As [`load`](Store::load).
+    pub fn load_early(&self) -> Result<Catalogue> {
+        if self.catalogue_path().exists() {
+            return self.load();
+        }
+        match &self.early {
+            Some(early) => load_from(early),
+            None => Ok(Catalogue::default()),
+        }
+    }
+
+    /// Whether a generator would find in the copy what is in the catalogue; true where no copy is needed.
+    ///
+    /// # Errors
+    /// As [`load`](Store::load).
+    pub fn is_seen_early(&self, entry: &CatalogueEntry) -> Result<bool> {
+        match &self.early {
+            Some(early) if self.is_mounted_late() => {
+                Ok(load_from(early)?.by_image_id(entry.image_id).is_some())
+            }
+            _ => Ok(true),
+        }
     }
 
     fn images_dir(&self) -> PathBuf {
@@ -333,6 +414,20 @@ pub(crate) fn create_private_dir(dir: &Path) -> Result<()> {
     made.map_err(|source| Error::write(dir, "create", 0, 0, source))
 }
 
+fn load_from(path: &Path) -> Result<Catalogue> {
+    match read_bounded(path, MAX_CATALOGUE_LEN) {
+        Ok(bytes) => Catalogue::decode(&bytes, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Catalogue::default()),
+        Err(error) => Err(Error::io(path, "read", error)),
+    }
+}
+
+/// From the text of `/proc/self/mountinfo`: the fifth word of a line is a mount point.
+fn is_below_a_mount(mounts: &str, path: &Path) -> bool {
+    let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points.any(|point| point != "/" && path.starts_with(point))
+}
+
 fn list(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
@@ -344,5 +439,34 @@ fn remove_logged(path: &Path, removed: io::Result<()>) {
             tracing::debug!(path = %path.display(), %error, "not removed");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_between_the_root_and_the_store_is_found() {
+        let mounts = "21 1 0:20 / / rw - ext4 /dev/a rw\n22 21 0:21 / /var rw - ext4 /dev/b rw\n\
+                      23 21 0:22 / /run rw - tmpfs tmpfs rw\n";
+        assert!(is_below_a_mount(mounts, Path::new("/var/lib/fastboot")));
+        assert!(!is_below_a_mount(mounts, Path::new("/srv/fastboot")));
+        assert!(!is_below_a_mount(mounts, Path::new("/variable")));
+    }
+
+    #[test]
+    fn the_copy_is_only_looked_at_where_there_is_no_catalogue() {
+        let dir = tempfile::tempdir().unwrap();
+        let early = dir.path().join("etc/catalogue.json");
+        fs::create_dir_all(early.parent().unwrap()).unwrap();
+        let store = Store::open(dir.path().join("store")).with_early_copy(&early);
+        assert_eq!(store.load_early().unwrap(), Catalogue::default());
+        fs::write(&early, "nonsense").unwrap();
+        store.load_early().unwrap_err();
+        fs::create_dir_all(store.root()).unwrap();
+        let empty = Catalogue::default();
+        fs::write(store.catalogue_path(), empty.encode(&early).unwrap()).unwrap();
+        assert_eq!(store.load_early().unwrap(), empty);
     }
 }

@@ -22,7 +22,7 @@ fn image_v1_reads_as_it_was_written() {
     let mut read = vec![0; 2 * PAGE_SIZE];
     image.read_pages(image.page_area().start, &mut read).unwrap();
     assert_eq!(read, pages(2, 1));
-    assert_eq!(image.section(SectionKind::STATE, 3, 1 << 20).unwrap(), STATE.repeat(80));
+    assert_eq!(image.section(SectionKind::STATE, 3, 1 << 20).unwrap(), STATE.repeat(8));
     let section = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN).unwrap();
     let evidence = EvidenceV1::decode(&section, &path).unwrap();
     assert_eq!(evidence.machine.kernel_release, "6.18.0");
@@ -57,7 +57,7 @@ fn write_golden_files_on_request() {
     let mut writer = ImageWriter::create(&path).unwrap();
     writer.append_pages(&pages(2, 1)).unwrap();
     writer.add_section(SectionKind::EVIDENCE, 1, &evidence(dir.path()).encode(&path).unwrap()).unwrap();
-    writer.add_section(SectionKind::STATE, 3, &STATE.repeat(80)).unwrap();
+    writer.add_section(SectionKind::STATE, 3, &STATE.repeat(8)).unwrap();
     let info = writer.finish(Durability::NoSync).unwrap();
     let images = vec![entry(dir.path(), "redis.service", "images/1/redis.service.img".to_owned(), &info)];
     let catalogue =

@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 main_pid,
                 pids,
                 page_bytes: info.page_bytes,
+                timeout_start_ms: None,
                 cold_start_ms: None,
                 cold_cpu_ms: None,
                 dump_ms: None,

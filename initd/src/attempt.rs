@@ -12,7 +12,7 @@ use crate::sys::process::{pidfd_kill, pidfd_open, wait_ended, wait_readable};
 use crate::sys::socket::receive;
 use crate::unit_cgroup::UnitCgroup;
 use crate::wire::MAX_MESSAGE_LEN;
-use crate::worker::{Order, Report};
+use crate::worker::{Order, Report, STEPS};
 use crate::zygote::{OrderFds, Zygote};
 
 /// How long a worker may take to end after its report, and killed processes to disappear.
@@ -38,6 +38,8 @@ pub struct RestoredTree {
     pub main_pid: i32,
     /// The same, for good.
     pub main_pidfd: OwnedFd,
+    /// How long each step of the worker took.
+    pub steps: Vec<(&'static str, Duration)>,
 }
 
 /// An attempt; removes what is left of it unless it is kept.
@@ -71,8 +73,8 @@ impl<'a> Attempt<'a> {
     /// Run it until it has succeeded, failed, or `deadline` has passed.
     pub fn run(&mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> Outcome {
         let outcome = match self.wait_for_tree(order, means, deadline) {
-            Ok(Wait::Done(roots)) => {
-                self.take_over(order, &roots, deadline).map_err(|error| failed("tree", &error))
+            Ok(Wait::Done(roots, steps_us)) => {
+                self.take_over(order, &roots, &steps_us, deadline).map_err(|error| failed("tree", &error))
             }
             Ok(Wait::Failed(reason)) => Err(reason),
             Ok(Wait::ShimGone) => {
@@ -140,14 +142,20 @@ impl<'a> Attempt<'a> {
             }
             match Report::decode(&packet).map_err(io::Error::other)? {
                 Report::Started => self.worker = fds.into_iter().next(),
-                Report::Done(roots) => return Ok(Wait::Done(roots)),
+                Report::Done { roots, steps_us } => return Ok(Wait::Done(roots, steps_us)),
                 Report::Failed(reason) => return Ok(Wait::Failed(reason)),
             }
         }
     }
 
     /// Wait for the worker's end, which makes the roots children of PID 1, and find the main process.
-    fn take_over(&mut self, order: &Order, roots: &[i32], deadline: Instant) -> io::Result<RestoredTree> {
+    fn take_over(
+        &mut self,
+        order: &Order,
+        roots: &[i32],
+        steps_us: &[u32],
+        deadline: Instant,
+    ) -> io::Result<RestoredTree> {
         // `Started` and `Done` come from two processes: the pidfd may still be on its way, or the worker be gone
         // before the zygote could open one. Then its roots tell.
         let is_over = match self.worker.take() {
@@ -165,12 +173,13 @@ impl<'a> Attempt<'a> {
         if wait_ended(&main_pidfd, Duration::ZERO) {
             return Err(io::Error::other(format!("its main process {main_pid} has ended at once")));
         }
-        Ok(RestoredTree { main_pid, main_pidfd })
+        let steps = STEPS.iter().zip(steps_us).map(|(step, us)| (*step, Duration::from_micros((*us).into())));
+        Ok(RestoredTree { main_pid, main_pidfd, steps: steps.collect() })
     }
 }
 
 enum Wait {
-    Done(Vec<i32>),
+    Done(Vec<i32>, Vec<u32>),
     Failed(StaleReason),
     ShimGone,
 }

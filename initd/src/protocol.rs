@@ -14,8 +14,9 @@ pub const SOCKET_PATH: &str = "/run/fastboot/initd.sock";
 pub const MAX_LISTEN_FDS: usize = 250;
 
 const MAGIC: u32 = 0x3158_4246;
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HAS_NOTIFY_SOCKET: u16 = 1 << 0;
+const IS_AGAIN: u16 = 1 << 1;
 const SEND_MAIN_PID: u16 = 1 << 0;
 const SEND_READY: u16 = 1 << 1;
 /// Longest sentence that is sent to a shim.
@@ -28,6 +29,9 @@ pub struct Hello {
     pub unit: String,
     /// Whether it can tell systemd about another main process.
     pub has_notify_socket: bool,
+    /// It asked before, the daemon died over it, and there are strangers in the cgroup: the only answer is `Cold`, when
+    /// they are gone.
+    pub is_again: bool,
     /// `LISTEN_FDNAMES`, one per descriptor after the first three.
     pub listen_names: Vec<String>,
 }
@@ -66,7 +70,8 @@ impl Hello {
     /// As a packet.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = head(1);
-        encoder.u16(if self.has_notify_socket { HAS_NOTIFY_SOCKET } else { 0 });
+        let notify = if self.has_notify_socket { HAS_NOTIFY_SOCKET } else { 0 };
+        encoder.u16(notify | if self.is_again { IS_AGAIN } else { 0 });
         encoder.bytes(self.unit.as_bytes()).u16(self.listen_names.len() as u16);
         for name in &self.listen_names {
             encoder.bytes(name.as_bytes());
@@ -81,7 +86,7 @@ impl Hello {
     pub fn decode(packet: &[u8]) -> Result<Hello, Malformed> {
         let mut decoder = check_head(packet, 1)?;
         let flags = decoder.u16()?;
-        if flags & !HAS_NOTIFY_SOCKET != 0 {
+        if flags & !(HAS_NOTIFY_SOCKET | IS_AGAIN) != 0 {
             return Err(Malformed("it has unknown flags"));
         }
         let unit = decoder.string()?;
@@ -91,7 +96,8 @@ impl Hello {
         }
         let listen_names = (0..count).map(|_| decoder.string()).collect::<Result<_, _>>()?;
         decoder.finish()?;
-        Ok(Hello { unit, has_notify_socket: flags & HAS_NOTIFY_SOCKET != 0, listen_names })
+        let (has_notify_socket, is_again) = (flags & HAS_NOTIFY_SOCKET != 0, flags & IS_AGAIN != 0);
+        Ok(Hello { unit, has_notify_socket, is_again, listen_names })
     }
 }
 
@@ -184,7 +190,12 @@ mod tests {
 
     fn hello() -> Hello {
         let listen_names = vec!["http".to_owned(), String::new(), "a\\x2db".to_owned()];
-        Hello { unit: "redis-server.service".to_owned(), has_notify_socket: true, listen_names }
+        Hello {
+            unit: "redis-server.service".to_owned(),
+            has_notify_socket: true,
+            is_again: false,
+            listen_names,
+        }
     }
 
     fn answers() -> [Answer; 3] {

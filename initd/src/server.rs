@@ -1,49 +1,50 @@
 //! Answering shims: one thread per connection, every wait bounded.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use image_store::{CatalogueEntry, Image, ReasonCode, StaleReason, Store, fault};
+use image_store::{CatalogueEntry, ReasonCode, StaleReason, StartBudget, Store, Trials, fault};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
-use crate::armed::UnitDecision;
 use crate::attempt::{Attempt, Means, Outcome, RestoredTree};
 use crate::boot::monotonic_us;
 use crate::first_start::FirstStarts;
+use crate::images::{Images, Usable};
 use crate::journal;
+use crate::lanes::{LIGHT_LEN, Lanes};
 use crate::peer::{Peer, ShimIdentity};
 use crate::probation;
 use crate::protocol::{Adopted, Answer, Hello};
 use crate::status::{self, StatusFile, UnitStatus};
 use crate::sys::socket::{receive, send};
+use crate::timeline::Timeline;
 use crate::unit_cgroup::UnitCgroup;
-use crate::validate::{Verdicts, validate};
 use crate::wire::MAX_MESSAGE_LEN;
 use crate::worker::Order;
 use crate::zygote::Zygote;
 
-/// From the question to the running tree.
-pub const DEADLINE: Duration = Duration::from_secs(10);
 /// A shim asks as soon as it has connected, and tells systemd within seconds.
 const PEER_TIMEOUT: Duration = Duration::from_secs(8);
 /// More at one time are told to start cold.
 const MAX_CONNECTIONS: usize = 512;
+/// How long processes that were killed may take to disappear.
+const CLEAN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Everything that a connection needs; the same for all.
 #[derive(Debug)]
 pub struct Server {
-    /// The images.
+    /// The store.
     pub store: Store,
-    /// Units that the generator has put behind a shim, with their images.
-    pub units: HashMap<String, (UnitDecision, CatalogueEntry)>,
-    /// Which of the images may be used.
-    pub verdicts: Verdicts,
+    /// Images of units that the generator has put behind a shim.
+    pub images: Images,
+    /// Who goes first.
+    pub lanes: Lanes,
+    /// Images that a snapshot is trying.
+    pub trials: Trials,
     /// Forks the workers.
     pub zygote: Zygote,
     /// Who has asked before.
@@ -54,20 +55,23 @@ pub struct Server {
     pub shim: ShimIdentity,
     /// This boot.
     pub boot_id: String,
-    /// `/`.
-    pub root: PathBuf,
     /// Connections under way.
     pub connections: AtomicUsize,
 }
 
-impl Server {
-    /// Check the image of a unit, unless that has been done or begun.
-    pub fn validate(&self, unit: &str) {
-        if let Some((_, entry)) = self.units.get(unit) {
-            self.verdicts.run(unit, || validate(&self.root, &self.store, entry));
-        }
-    }
+/// One start, from the shim's question on.
+#[derive(Debug)]
+struct Start {
+    unit: String,
+    requested_us: u64,
+    began: Instant,
+    timeline: Timeline,
+    image_id: Option<String>,
+    /// Of a snapshot, not of this boot: nothing but the snapshot hears of it.
+    is_trial: bool,
+}
 
+impl Server {
     /// Take connections for ever.
     ///
     /// # Errors
@@ -106,60 +110,102 @@ impl Server {
 
     /// One shim, from its question to the end of its unit's probation.
     fn answer(&self, connection: &OwnedFd) {
+        let (began, timeline) = (Instant::now(), Timeline::begin());
         let requested_us = monotonic_us();
-        let deadline = Instant::now() + DEADLINE;
         let (peer, hello, inherited) = match self.receive_hello(connection) {
             Ok(asked) => asked,
             Err(error) => return journal::warning(format_args!("a connection was refused: {error}")),
         };
         let unit = peer.unit.clone();
-        let (entry, image) = match self.find_image(&hello, &unit, deadline) {
-            Ok(found) => found,
-            Err(reason) => {
-                let id = self.units.get(&unit).map(|(_, entry)| entry.image_id.to_string());
-                return self.answer_cold(connection, &unit, requested_us, id, &reason);
-            }
+        let mut start = Start { unit, requested_us, began, timeline, image_id: None, is_trial: false };
+        if let Err(reason) = self.answer_from_image(connection, &mut start, &peer, &hello, inherited) {
+            self.answer_cold(connection, start, &reason);
+        }
+    }
+
+    /// `Err`: the unit has to start cold, and nothing of an attempt is left.
+    fn answer_from_image(
+        &self,
+        connection: &OwnedFd,
+        start: &mut Start,
+        peer: &Peer,
+        hello: &Hello,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<(), StaleReason> {
+        let trial = self.claim_trial(&start.unit);
+        start.is_trial = trial.is_some();
+        let no_image =
+            || StaleReason::new(ReasonCode::NoImage, "it has no image that can be used in this boot");
+        let entry = trial.as_ref().or_else(|| self.images.entry(&start.unit)).ok_or_else(no_image)?;
+        start.image_id = Some(entry.image_id.to_string());
+        self.check_start(start, peer, hello, entry)?;
+        let turn = self.lanes.enter(entry.len_bytes);
+        start.timeline.mark("queue");
+
+        let mut usable = match start.is_trial {
+            true => self.images.open_once(entry),
+            false => self.images.take(&start.unit),
+        }?;
+        start.timeline.mark("evidence");
+        let budget = StartBudget::of(&entry.service, entry.len_bytes).ok_or_else(|| {
+            StaleReason::new(ReasonCode::Deadline, "TimeoutStartSec= leaves no time for a restore")
+        })?;
+        let deadline = start.began + budget.deadline;
+        self.images.read_pages(&mut usable, &self.lanes, deadline)?;
+        start.timeline.mark("read");
+        let cgroup = UnitCgroup::open(&peer.cgroup, peer.pid)
+            .map_err(|error| StaleReason::new(ReasonCode::HostUnsupported, format!("cgroup: {error}")))?;
+        let order = order_for(entry, &usable, peer, hello, deadline);
+        let means = Means {
+            image: usable.opened.image.file().as_fd(),
+            shim: &peer.pidfd,
+            connection,
+            inherited: &inherited,
         };
-        let id = Some(entry.image_id.to_string());
-        let cgroup = match UnitCgroup::open(&peer.cgroup, peer.pid) {
-            Ok(cgroup) => cgroup,
-            Err(error) => {
-                let reason = StaleReason::new(ReasonCode::HostUnsupported, format!("cgroup: {error}"));
-                return self.answer_cold(connection, &unit, requested_us, id, &reason);
-            }
-        };
-        let order = order_for(entry, &image, &peer, &hello, deadline);
-        let means =
-            Means { image: image.file().as_fd(), shim: &peer.pidfd, connection, inherited: &inherited };
         let began = Instant::now();
         let mut attempt = Attempt::new(&self.zygote, cgroup);
         let outcome = attempt.run(&order, &means, deadline);
         let restore_ms = began.elapsed().as_secs_f64() * 1e3;
         // The shim keeps its own; a copy here would keep a unit's sockets open after the unit.
-        drop(inherited);
-        match outcome {
-            Outcome::Restored(tree) => {
-                let adopted = self.hand_over(connection, entry, &tree);
-                if let Err(why) = adopted {
-                    attempt.remove();
-                    attempt.finish();
-                    let reason = StaleReason::new(ReasonCode::RestoreFailed, why);
-                    return self.answer_cold(connection, &unit, requested_us, id, &reason);
-                }
-                attempt.finish();
-                self.enter_restored(entry, &tree, requested_us, restore_ms);
-                self.watch(entry, &tree);
-            }
+        drop((inherited, usable));
+        let tree = match outcome {
+            Outcome::Restored(tree) => tree,
             Outcome::Failed(reason) => {
                 attempt.finish();
-                self.note_failure(entry, &reason);
-                self.answer_cold(connection, &unit, requested_us, id, &reason);
+                self.note_failure(start, entry, &reason);
+                return Err(reason);
             }
             Outcome::Abandoned => {
                 attempt.finish();
-                let reason = StaleReason::new(ReasonCode::RestoreFailed, "the start was cancelled");
-                self.answer_cold(connection, &unit, requested_us, id, &reason);
+                return Err(StaleReason::new(ReasonCode::RestoreFailed, "the start was cancelled"));
             }
+        };
+        start.timeline.take(&tree.steps, "adopt");
+        let adopted = fault::point("initd.before_answer")
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.hand_over(connection, entry, &tree));
+        if let Err(why) = adopted {
+            attempt.remove();
+            attempt.finish();
+            return Err(StaleReason::new(ReasonCode::RestoreFailed, why));
+        }
+        attempt.finish();
+        start.timeline.mark("hand-over");
+        drop(turn);
+        self.enter_restored(start, &tree, restore_ms);
+        if !start.is_trial {
+            self.watch(entry, &tree);
+        }
+        Ok(())
+    }
+
+    /// The leave of a snapshot that is at work right now.
+    fn claim_trial(&self, unit: &str) -> Option<CatalogueEntry> {
+        let entry = self.trials.claim(unit)?;
+        match self.store.is_locked() {
+            Ok(true) => Some(entry),
+            // It ended in the middle; nobody wants its images.
+            _ => None,
         }
     }
 
@@ -179,38 +225,37 @@ impl Server {
         Ok((peer, hello, fds))
     }
 
-    /// The image that this start may use.
-    fn find_image(
+    /// Whether this start may come from an image at all.
+    fn check_start(
         &self,
+        start: &Start,
+        peer: &Peer,
         hello: &Hello,
-        unit: &str,
-        deadline: Instant,
-    ) -> Result<(&CatalogueEntry, Arc<Image>), StaleReason> {
+        entry: &CatalogueEntry,
+    ) -> Result<(), StaleReason> {
         let refuse = |code, sentence: &str| Err(StaleReason::new(code, sentence));
-        let Some((decision, entry)) = self.units.get(unit) else {
-            return refuse(ReasonCode::NoImage, "it has no image that can be used in this boot");
-        };
-        match self.first_starts.claim(unit) {
-            Ok(true) => {}
-            Ok(false) => return refuse(ReasonCode::NotFirstStart, "it was started in this boot before"),
-            Err(error) => {
-                return refuse(ReasonCode::HostUnsupported, &format!("its start cannot be noted: {error}"));
+        if hello.is_again {
+            return Err(remove_orphans(peer, entry));
+        }
+        if !start.is_trial {
+            match self.first_starts.claim(&start.unit) {
+                Ok(true) => {}
+                Ok(false) => return refuse(ReasonCode::NotFirstStart, "it was started in this boot before"),
+                Err(error) => {
+                    let sentence = format!("its start cannot be noted: {error}");
+                    return refuse(ReasonCode::HostUnsupported, &sentence);
+                }
             }
         }
-        let fail = |error: io::Error| StaleReason::new(ReasonCode::RestoreFailed, error.to_string());
-        fault::point("initd.request").map_err(fail)?;
-        let is_forking = decision.service_type.as_deref() == Some("forking");
-        if !hello.has_notify_socket && !is_forking {
+        let failed = |error: io::Error| StaleReason::new(ReasonCode::RestoreFailed, error.to_string());
+        fault::point("initd.request").map_err(failed)?;
+        if !hello.has_notify_socket && entry.service.service_type != "forking" {
             return refuse(
                 ReasonCode::HostUnsupported,
                 "NotifyAccess= keeps the shim from naming a main process",
             );
         }
-        // The threads that check everything may be busy with something large; who asks is served first.
-        if self.verdicts.is_queued(unit) {
-            self.validate(unit);
-        }
-        Ok((entry, self.verdicts.take(unit, deadline)?))
+        Ok(())
     }
 
     /// Let the shim tell systemd.
@@ -244,17 +289,12 @@ impl Server {
         }
     }
 
-    fn answer_cold(
-        &self,
-        connection: &OwnedFd,
-        unit: &str,
-        requested_us: u64,
-        image_id: Option<String>,
-        reason: &StaleReason,
-    ) {
+    fn answer_cold(&self, connection: &OwnedFd, mut start: Start, reason: &StaleReason) {
         let answer =
             Answer::Cold { code: reason.code.as_str().to_owned(), sentence: reason.sentence.clone() };
         let sent = send(connection, &answer.encode(), &[]);
+        start.timeline.mark("until cold");
+        let unit = &start.unit;
         // A later start in the same boot changes nothing about the first.
         if reason.code == ReasonCode::NotFirstStart {
             return journal::info(format_args!("{unit}: {reason}; starting it cold"));
@@ -265,51 +305,47 @@ impl Server {
                 "{unit}: its shim cannot be told ({error}) and starts it cold by itself"
             ));
         }
-        let status = UnitStatus {
-            image_id,
-            requested_monotonic_us: Some(requested_us),
-            done_monotonic_us: Some(monotonic_us()),
-            ..UnitStatus::cold(unit, reason.code, &reason.sentence)
-        };
-        self.enter(status);
+        let status = UnitStatus::cold(unit, reason.code, &reason.sentence);
+        self.enter(&start, status);
     }
 
-    fn enter_restored(
-        &self,
-        entry: &CatalogueEntry,
-        tree: &RestoredTree,
-        requested_us: u64,
-        restore_ms: f64,
-    ) {
-        journal::info(format_args!(
-            "{}: restored as pid {} in {restore_ms:.1} ms",
-            entry.unit, tree.main_pid
-        ));
-        self.enter(UnitStatus {
-            unit: entry.unit.clone(),
+    fn enter_restored(&self, start: &Start, tree: &RestoredTree, restore_ms: f64) {
+        let (unit, pid) = (&start.unit, tree.main_pid);
+        journal::info(format_args!("{unit}: restored as pid {pid} in {restore_ms:.1} ms"));
+        let status = UnitStatus {
             outcome: status::Outcome::Restored,
             reason_code: None,
             reason: None,
             restore_ms: Some((restore_ms * 1e3).round() / 1e3),
             main_pid: Some(tree.main_pid),
-            image_id: Some(entry.image_id.to_string()),
-            requested_monotonic_us: Some(requested_us),
-            done_monotonic_us: Some(monotonic_us()),
-        });
+            ..UnitStatus::cold(unit, ReasonCode::NoImage, "")
+        };
+        self.enter(start, status);
     }
 
-    fn enter(&self, status: UnitStatus) {
-        let unit = status.unit.clone();
-        if let Err(error) = self.status.enter([status]) {
+    fn enter(&self, start: &Start, status: UnitStatus) {
+        let status = UnitStatus {
+            image_id: start.image_id.clone(),
+            phases: start.timeline.phases(),
+            requested_monotonic_us: Some(start.requested_us),
+            done_monotonic_us: Some(monotonic_us()),
+            ..status
+        };
+        let entered = match start.is_trial {
+            true => self.trials.report(&start.unit, &status),
+            false => self.status.enter([status]),
+        };
+        if let Err(error) = entered {
             journal::warning(format_args!(
-                "{unit}: status cannot be written: {error}; `fastboot status` lacks it"
+                "{}: status cannot be written: {error}; `fastboot status` lacks it",
+                start.unit
             ));
         }
     }
 
     /// A restore that failed because of the image or of us, not because of today's machine.
-    fn note_failure(&self, entry: &CatalogueEntry, reason: &StaleReason) {
-        if !matches!(reason.code, ReasonCode::RestoreFailed | ReasonCode::Deadline) {
+    fn note_failure(&self, start: &Start, entry: &CatalogueEntry, reason: &StaleReason) {
+        if start.is_trial || !matches!(reason.code, ReasonCode::RestoreFailed | ReasonCode::Deadline) {
             return;
         }
         if let Err(error) = self.store.record_failure(entry.image_id, &self.boot_id, reason) {
@@ -333,19 +369,45 @@ impl Server {
     }
 }
 
-fn order_for(entry: &CatalogueEntry, image: &Image, peer: &Peer, hello: &Hello, deadline: Instant) -> Order {
+fn order_for(
+    entry: &CatalogueEntry,
+    usable: &Usable,
+    peer: &Peer,
+    hello: &Hello,
+    deadline: Instant,
+) -> Order {
     let left = deadline.saturating_duration_since(Instant::now());
     let is_forking = entry.service.service_type == "forking";
+    let sent_us = monotonic_us();
     Order {
         unit: entry.unit.clone(),
-        image_path: image.path().display().to_string(),
-        deadline_us: monotonic_us() + left.as_micros() as u64,
+        image_path: usable.opened.image.path().display().to_string(),
+        sent_us,
+        deadline_us: sent_us + left.as_micros() as u64,
+        checked_chunks: usable.checked_chunks,
+        is_light: entry.len_bytes <= LIGHT_LEN,
         shim_pid: peer.pid,
         owner: (peer.uid, peer.gid),
         main_pid: entry.service.main_pid,
         pid_file: entry.service.pid_file.clone().filter(|_| is_forking).unwrap_or_default(),
         listen_names: hello.listen_names.clone(),
     }
+}
+
+/// An initd and its zygote died together after the go: what they had restored runs, and nobody has told systemd. The
+/// shim sees it in its cgroup and must not start the daemon a second time beside it.
+fn remove_orphans(peer: &Peer, entry: &CatalogueEntry) -> StaleReason {
+    let removed = UnitCgroup::open(&peer.cgroup, peer.pid).and_then(|cgroup| {
+        // Only where the tree of this image is there: other processes may have been left by the administrator's leave.
+        let is_ours = cgroup.processes()?.iter().any(|pid| entry.service.pids.contains(pid));
+        if is_ours { cgroup.remove_all_but(peer.pid, CLEAN_TIMEOUT) } else { Ok(true) }
+    });
+    let end = match removed {
+        Ok(true) => "what it had restored was ended".to_owned(),
+        Ok(false) => "not all that it had restored could be ended".to_owned(),
+        Err(error) => format!("what it had restored cannot be looked at: {error}"),
+    };
+    StaleReason::new(ReasonCode::InitdUnavailable, format!("initd ended during the restore; {end}"))
 }
 
 /// What a reason is about, for the journal.

@@ -3,7 +3,7 @@
 //! ```json
 //! {"boot_id": "…", "units": [{"unit": "redis-server.service", "outcome": "restored", "reason_code": null,
 //!   "reason": null, "restore_ms": 3.1, "main_pid": 300001, "image_id": "…",
-//!   "requested_monotonic_us": 812345, "done_monotonic_us": 815502}]}
+//!   "phases": [["queue", 0.1], ["evidence", 0.7], …], "requested_monotonic_us": 812345, "done_monotonic_us": 815502}]}
 //! ```
 
 use std::fs::{self, OpenOptions};
@@ -54,6 +54,9 @@ pub struct UnitStatus {
     pub main_pid: Option<i32>,
     /// The image.
     pub image_id: Option<String>,
+    /// Where the time between the two moments below went, in order: phase and milliseconds.
+    #[serde(default)]
+    pub phases: Vec<(String, f64)>,
     /// When the shim asked, `CLOCK_MONOTONIC`.
     pub requested_monotonic_us: Option<u64>,
     /// When systemd had taken over, or the shim was told to start the service cold.
@@ -71,6 +74,7 @@ impl UnitStatus {
             restore_ms: None,
             main_pid: None,
             image_id: None,
+            phases: Vec::new(),
             requested_monotonic_us: None,
             done_monotonic_us: None,
         }

@@ -66,9 +66,21 @@ impl UnitCgroup {
     /// # Errors
     /// When the processes cannot be listed.
     pub fn remove_new(&self, timeout: Duration) -> io::Result<bool> {
+        self.remove_unless(|pid| self.before.contains(&pid), timeout)
+    }
+
+    /// Kill everybody but one. Returns whether that was reached in time.
+    ///
+    /// # Errors
+    /// As [`remove_new`](UnitCgroup::remove_new).
+    pub fn remove_all_but(&self, survivor: i32, timeout: Duration) -> io::Result<bool> {
+        self.remove_unless(|pid| pid == survivor, timeout)
+    }
+
+    fn remove_unless(&self, stays: impl Fn(i32) -> bool, timeout: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + timeout;
         loop {
-            let new: Vec<i32> = self.processes()?.difference(&self.before).copied().collect();
+            let new: Vec<i32> = self.processes()?.into_iter().filter(|pid| !stays(*pid)).collect();
             if new.is_empty() {
                 return Ok(true);
             }

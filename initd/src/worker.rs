@@ -9,13 +9,13 @@ use daemon_snap::encode;
 use daemon_snap::restore::{Request, UnitContext, restore};
 use daemon_snap::state::{Pid, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use image_store::{Image, ReasonCode, SectionKind, StaleReason, UncheckedImage, fault};
-use nix::errno::Errno;
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
 use crate::boot::monotonic_us;
 use crate::pid_file;
+use crate::sys::priority::set_nice;
 use crate::sys::process::{ChildEnd, set_child_end};
 use crate::sys::socket::send;
 use crate::wire::{Decoder, Encoder, Malformed};
@@ -28,8 +28,14 @@ pub struct Order {
     pub unit: String,
     /// Path of the image, for messages; its descriptor comes along.
     pub image_path: String,
-    /// `CLOCK_MONOTONIC` in microseconds at which the attempt has failed.
+    /// `CLOCK_MONOTONIC` in microseconds when this was sent.
+    pub sent_us: u64,
+    /// The same, at which the attempt has failed.
     pub deadline_us: u64,
+    /// Chunks of pages that have been compared with their checksums.
+    pub checked_chunks: u64,
+    /// The image is small: its restore goes ahead of everything else.
+    pub is_light: bool,
     /// The shim, in our PID namespace.
     pub shim_pid: i32,
     /// User and group that the shim runs as.
@@ -47,15 +53,24 @@ pub struct Order {
 pub enum Report {
     /// It runs; its pidfd is attached.
     Started,
-    /// All processes run; these are the ones that become children of PID 1 when the worker ends.
-    Done(Vec<i32>),
+    /// All processes run.
+    Done {
+        /// These become children of PID 1 when the worker ends.
+        roots: Vec<i32>,
+        /// How long each of [`STEPS`] took, in microseconds.
+        steps_us: Vec<u32>,
+    },
     /// Nothing of the tree is left.
     Failed(StaleReason),
 }
 
+/// Steps of a worker, in order.
+pub const STEPS: [&str; 7] = ["fork", "decode", "objects", "tree", "check", "load", "release"];
+
 impl Order {
     pub(crate) fn encode(&self, encoder: &mut Encoder) {
-        encoder.bytes(self.unit.as_bytes()).bytes(self.image_path.as_bytes()).u64(self.deadline_us);
+        encoder.bytes(self.unit.as_bytes()).bytes(self.image_path.as_bytes());
+        encoder.u64(self.sent_us).u64(self.deadline_us).u64(self.checked_chunks).u16(self.is_light.into());
         encoder.i32(self.shim_pid).u32(self.owner.0).u32(self.owner.1).i32(self.main_pid);
         encoder.bytes(self.pid_file.as_bytes()).u16(self.listen_names.len() as u16);
         for name in &self.listen_names {
@@ -67,7 +82,10 @@ impl Order {
         Ok(Order {
             unit: decoder.string()?,
             image_path: decoder.string()?,
+            sent_us: decoder.u64()?,
             deadline_us: decoder.u64()?,
+            checked_chunks: decoder.u64()?,
+            is_light: decoder.u16()? != 0,
             shim_pid: decoder.i32()?,
             owner: (decoder.u32()?, decoder.u32()?),
             main_pid: decoder.i32()?,
@@ -93,9 +111,13 @@ impl Report {
         let mut encoder = Encoder::default();
         match self {
             Report::Started => encoder.u16(1),
-            Report::Done(roots) => {
+            Report::Done { roots, steps_us } => {
                 encoder.u16(2).u16(roots.len() as u16);
-                roots.iter().fold(&mut encoder, |encoder, pid| encoder.i32(*pid))
+                for pid in roots {
+                    encoder.i32(*pid);
+                }
+                encoder.u16(steps_us.len() as u16);
+                steps_us.iter().fold(&mut encoder, |encoder, us| encoder.u32(*us))
             }
             Report::Failed(reason) => {
                 // Some errors list every process; the first lines are enough.
@@ -118,7 +140,10 @@ impl Report {
         let mut decoder = Decoder::new(packet);
         let report = match decoder.u16()? {
             1 => Report::Started,
-            2 => Report::Done((0..decoder.u16()?).map(|_| decoder.i32()).collect::<Result<_, _>>()?),
+            2 => Report::Done {
+                roots: (0..decoder.u16()?).map(|_| decoder.i32()).collect::<Result<_, _>>()?,
+                steps_us: (0..decoder.u16()?).map(|_| decoder.u32()).collect::<Result<_, _>>()?,
+            },
             3 => {
                 let code = decoder.string()?.parse().map_err(|_| Malformed("its code is unknown"))?;
                 Report::Failed(StaleReason::new(code, decoder.string()?))
@@ -135,22 +160,19 @@ pub fn run(order: &Order, fds: OrderFds<OwnedFd>) -> ! {
     let OrderFds { report, image, shim, cgroup, connection, inherited } = fds;
     // The zygote keeps the shim's connection for us.
     drop(connection);
-    let outcome = prepare().and_then(|()| {
+    let outcome = prepare(order).and_then(|()| {
         let for_pid_file = shim.try_clone().map_err(|error| internal("keep the shim's pidfd", &error))?;
-        let roots = rebuild(order, image, shim, cgroup, inherited)?;
+        let (roots, steps_us) = rebuild(order, image, shim, cgroup, inherited)?;
         write_pid_file(order, &roots, &for_pid_file)?;
-        Ok(roots)
+        Ok(Report::Done { roots, steps_us })
     });
-    let message = match outcome {
-        Ok(roots) => Report::Done(roots),
-        Err(reason) => Report::Failed(reason),
-    };
+    let message = outcome.unwrap_or_else(Report::Failed);
     // A report that cannot be sent is as good as none: initd sees its end, and removes what is there.
     let sent = send(&report, &message.encode(), &[]);
     exit(if sent.is_ok() { 0 } else { 1 })
 }
 
-fn prepare() -> Result<(), StaleReason> {
+fn prepare(order: &Order) -> Result<(), StaleReason> {
     let parent = getppid();
     set_pdeathsig(Signal::SIGKILL).map_err(|error| internal("tie the worker to its parent", &error))?;
     // It may have died before we asked.
@@ -159,6 +181,10 @@ fn prepare() -> Result<(), StaleReason> {
     }
     set_child_end(ChildEnd::Waited).map_err(|error| internal("reset SIGCHLD", &error))?;
     let _ = set_name(c"fastboot-worker");
+    if !order.is_light {
+        // Not ahead of small ones, as initd itself is; upwards is always allowed. The processes get their own value back.
+        let _ = set_nice(0);
+    }
     fault::point("worker.start").map_err(|error| internal("worker.start", &error))
 }
 
@@ -168,7 +194,8 @@ fn rebuild(
     shim: OwnedFd,
     cgroup: OwnedFd,
     inherited: Vec<OwnedFd>,
-) -> Result<Vec<i32>, StaleReason> {
+) -> Result<(Vec<i32>, Vec<u32>), StaleReason> {
+    let began_us = monotonic_us();
     let mut inherited = inherited.into_iter();
     let mut next =
         || inherited.next().ok_or_else(|| internal("descriptors of the shim", &"some are missing"));
@@ -178,24 +205,32 @@ fn rebuild(
     #[cfg(feature = "test-hooks")]
     if let Some(roots) = crate::sys::plain_child::instead_of_restore(order, &unit) {
         fault::point("worker.mid").map_err(|error| internal("worker.mid", &error))?;
-        return roots.map_err(|error| internal("plain process", &error));
+        return roots.map(|roots| (roots, Vec::new())).map_err(|error| internal("plain process", &error));
     }
     let path = PathBuf::from(&order.image_path);
     let image =
         UncheckedImage::from_file(image.into(), path).check().map_err(|error| error.to_stale_reason())?;
     let tree = decode(&image)?;
     fault::point("worker.before_go").map_err(|error| internal("worker.before_go", &error))?;
-    let request =
-        Request { image: &image, tree, unit: Some(unit), verify_pages: false, deadline: order.deadline() };
-    let restored = restore(request).map_err(|error| reason_of(&error))?;
-    Ok(restored.roots.iter().map(|pid| pid.0).collect())
+    let request = Request {
+        image: &image,
+        tree,
+        unit: Some(unit),
+        checked_chunks: order.checked_chunks,
+        deadline: order.deadline(),
+    };
+    let decoded_us = monotonic_us();
+    let restored = restore(request).map_err(|error| error.to_stale_reason())?;
+    let mut steps_us = vec![began_us.saturating_sub(order.sent_us) as u32, (decoded_us - began_us) as u32];
+    steps_us.extend(restored.times.steps().map(|(_, took)| took.as_micros() as u32));
+    Ok((restored.roots.iter().map(|pid| pid.0).collect(), steps_us))
 }
 
 fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
     let bytes = image
         .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
         .map_err(|error| error.to_stale_reason())?;
-    encode::decode(&bytes, image.page_area()).map_err(|error| reason_of(&error))
+    encode::decode(&bytes, image.page_area()).map_err(|error| error.to_stale_reason())
 }
 
 /// Only for a service whose PID file systemd reads; an error here would make the start fail, so it ends the attempt.
@@ -214,44 +249,25 @@ fn internal(step: &str, error: &dyn std::fmt::Display) -> StaleReason {
     StaleReason::new(ReasonCode::RestoreFailed, format!("{step}: {error}"))
 }
 
-fn reason_of(error: &daemon_snap::Error) -> StaleReason {
-    use daemon_snap::{Error, Kind};
-    let code = match error {
-        Error::Store(error) => return error.to_stale_reason(),
-        // The engine says this of many things, in words only.
-        Error::Stale(fact) => return StaleReason::new(code_of_fact(fact), fact.clone()),
-        Error::Deadline(_) => ReasonCode::Deadline,
-        Error::Kernel { errno: Errno::EADDRINUSE, .. } => ReasonCode::AddressTaken,
-        // Only creating a process with a given number gives this one; files are replaced.
-        Error::Kernel { errno: Errno::EEXIST, .. } => ReasonCode::PidTaken,
-        other => match other.kind() {
-            Kind::Corrupt => ReasonCode::ImageCorrupt,
-            Kind::Unsupported | Kind::Stale => ReasonCode::HostUnsupported,
-            Kind::Gone | Kind::Kernel => ReasonCode::RestoreFailed,
-        },
-    };
-    StaleReason::new(code, error.to_string())
-}
-
-fn code_of_fact(fact: &str) -> ReasonCode {
-    match () {
-        () if fact.contains("in use") => ReasonCode::AddressTaken,
-        () if fact.contains("is taken") => ReasonCode::PidTaken,
-        () if fact.ends_with("is missing") => ReasonCode::FileMissing,
-        () => ReasonCode::HostUnsupported,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_steps_of_a_worker_are_its_own_two_and_those_of_the_engine() {
+        let engine = daemon_snap::restore::Times::default().steps();
+        assert_eq!(STEPS[2..], engine.map(|(name, _)| name));
+    }
 
     #[test]
     fn orders_and_reports_read_back_and_cut_ones_are_refused() {
         let order = Order {
             unit: "a.service".to_owned(),
             image_path: "/var/lib/fastboot/images/1/a.service.img".to_owned(),
+            sent_us: 1 << 39,
             deadline_us: 1 << 40,
+            checked_chunks: 7,
+            is_light: true,
             shim_pid: 17,
             owner: (33, 34),
             main_pid: 300_000,
@@ -266,7 +282,9 @@ mod tests {
             assert!(Order::decode(&mut Decoder::new(&bytes[..len])).is_err());
         }
         let failed = Report::Failed(StaleReason::new(ReasonCode::Deadline, "too late"));
-        for report in [Report::Started, Report::Done(vec![300_000, 7]), failed] {
+        for report in
+            [Report::Started, Report::Done { roots: vec![300_000, 7], steps_us: vec![1, 2, 3] }, failed]
+        {
             let bytes = report.encode();
             assert_eq!(Report::decode(&bytes), Ok(report));
             assert!(Report::decode(&bytes[..bytes.len() - 1]).is_err());

@@ -8,7 +8,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
-use image_store::{Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, UnitEvidence};
+use image_store::{
+    Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, StartBudget, UnitEvidence,
+};
 
 use crate::drop_in::{self, DropIn};
 use crate::record::{Record, UnitRecord};
@@ -48,6 +50,15 @@ pub fn decide(inputs: &Inputs<'_>, catalogue: &Catalogue) -> Record {
     Record::new(units.collect())
 }
 
+/// Drop-ins for units whose images a snapshot is trying right now.
+pub fn for_trial(inputs: &Inputs<'_>, entries: &[CatalogueEntry]) -> Vec<(String, String)> {
+    let armed = entries.iter().filter_map(|entry| {
+        let drop_in = decide_unit(inputs, entry).ok()?;
+        Some((entry.unit.clone(), drop_in.text))
+    });
+    armed.collect()
+}
+
 /// Later in the same boot: the units of `record` whose drop-in must be written again. A unit whose text has changed
 /// loses it; nobody gets one who had none.
 pub fn repeat<'r>(root: &Path, dirs: &UnitDirs, record: &'r Record) -> Vec<(&'r str, &'r str)> {
@@ -83,7 +94,14 @@ fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry) -> Result<DropIn, St
     }
     let settings = Settings::from_assignments(assignments);
     let unsupported = |sentence| StaleReason::new(ReasonCode::HostUnsupported, sentence);
-    let drop_in = drop_in::compose(&entry.unit, &settings, inputs.shim).map_err(unsupported)?;
+    let no_time = || {
+        StaleReason::new(
+            ReasonCode::Deadline,
+            "its TimeoutStartSec= leaves no time for a restore and a cold start",
+        )
+    };
+    let limit = StartBudget::of(&entry.service, entry.len_bytes).ok_or_else(no_time)?.limit;
+    let drop_in = drop_in::compose(&entry.unit, &settings, inputs.shim, limit).map_err(unsupported)?;
     // Through the shim, a program that is not there would be found out too late for Type=exec.
     if drop_in.program.starts_with('/') && !is_executable(&under(inputs.root, Path::new(&drop_in.program))) {
         return Err(StaleReason::new(

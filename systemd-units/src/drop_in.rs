@@ -1,5 +1,7 @@
 //! The text of the drop-in that puts the shim in front of a service.
 
+use std::time::Duration;
+
 use crate::exec_line::{ExecLine, Refusal};
 use crate::sandbox;
 use crate::service::{ServiceType, Settings};
@@ -15,11 +17,11 @@ pub struct DropIn {
     pub program: String,
 }
 
-/// Write the drop-in for a unit with these settings.
+/// Write the drop-in for a unit with these settings. After `limit` the shim starts the original command by itself.
 ///
 /// # Errors
 /// Why the unit cannot have one.
-pub fn compose(unit: &str, settings: &Settings, shim: &str) -> Result<DropIn, Refusal> {
+pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> Result<DropIn, Refusal> {
     let service_type = settings.service_type()?;
     let exec_start = settings.exec_start()?;
     let line = ExecLine::parse(&exec_start)?;
@@ -30,8 +32,10 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str) -> Result<DropIn, Re
     // A forking service needs no word from the shim: systemd reads its PID file, or finds the one process that became
     // its child, exactly as after a cold start. Everyone else must be able to send MAINPID=.
     let opens_notify = service_type != ServiceType::Forking && !settings.listens_to_service(service_type);
-    let options: &[&str] = if opens_notify { &["--no-notify"] } else { &[] };
-    let exec_start = line.with_shim(shim, unit, options);
+    let limit = format!("--limit-ms {}", limit.as_millis());
+    let mut options = vec![limit.as_str()];
+    options.extend(opens_notify.then_some("--no-notify"));
+    let exec_start = line.with_shim(shim, unit, &options);
     let mut text = format!(
         "# Written by fastboot-generator for this boot.\n\
          [Unit]\n\
@@ -60,14 +64,14 @@ mod tests {
 
     fn compose_text(lines: &str) -> String {
         let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));
-        compose("a.service", &settings, "/shim").unwrap().text
+        compose("a.service", &settings, "/shim", Duration::from_secs(8)).unwrap().text
     }
 
     #[test]
     fn a_simple_service_gets_the_least_notify_access_and_loses_the_socket_again() {
         let text = compose_text("ExecStart=/bin/d");
         assert!(text.ends_with(
-            "ExecStart=\nExecStart=/shim --unit a.service --no-notify -- /bin/d\nNotifyAccess=main\nSyslogIdentifier=d\n"
+            "ExecStart=\nExecStart=/shim --unit a.service --limit-ms 8000 --no-notify -- /bin/d\nNotifyAccess=main\nSyslogIdentifier=d\n"
         ));
     }
 
@@ -76,7 +80,9 @@ mod tests {
         for lines in ["Type=notify", "Type=notify-reload", "NotifyAccess=all", "WatchdogSec=10"] {
             let text = compose_text(&format!("{lines}\nExecStart=/bin/d"));
             assert!(
-                text.ends_with("ExecStart=/shim --unit a.service -- /bin/d\nSyslogIdentifier=d\n"),
+                text.ends_with(
+                    "ExecStart=/shim --unit a.service --limit-ms 8000 -- /bin/d\nSyslogIdentifier=d\n"
+                ),
                 "{text}"
             );
         }
@@ -86,7 +92,7 @@ mod tests {
     fn a_forking_service_needs_no_notify_access() {
         let text = compose_text("Type=forking\nPIDFile=/run/d.pid\nExecStart=-@/bin/d d -x");
         assert!(
-            text.ends_with("ExecStart=-/shim --unit a.service --argv0 -- /bin/d d -x\nSyslogIdentifier=d\n"),
+            text.ends_with("ExecStart=-/shim --unit a.service --argv0 --limit-ms 8000 -- /bin/d d -x\nSyslogIdentifier=d\n"),
             "{text}"
         );
     }

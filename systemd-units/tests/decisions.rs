@@ -65,6 +65,7 @@ impl Root {
                 main_pid: 300_000,
                 pids: vec![300_000],
                 page_bytes: 0,
+                timeout_start_ms: None,
                 cold_start_ms: None,
                 cold_cpu_ms: None,
                 dump_ms: None,
@@ -115,9 +116,9 @@ fn an_unchanged_unit_gets_the_shim_with_its_own_command_behind_it() {
     assert!(unit.armed, "{:?}", unit.reason);
     assert_eq!(unit.service_type.as_deref(), Some("simple"));
     let text = unit.drop_in.unwrap();
-    assert!(
-        text.contains("\nExecStart=\nExecStart=/shim --unit a-b.service --no-notify -- /usr/sbin/d -x\n")
-    );
+    assert!(text.contains(
+        "\nExecStart=\nExecStart=/shim --unit a-b.service --limit-ms 8000 --no-notify -- /usr/sbin/d -x\n"
+    ));
 }
 
 #[test]
@@ -221,7 +222,9 @@ fn an_earlier_exec_start_of_the_administrator_is_what_the_shim_gets() {
     );
     let unit = root.decide_unit(&root.image("a-b.service"));
     assert!(
-        unit.drop_in.unwrap().contains("ExecStart=-/shim --unit a-b.service --no-notify -- /usr/sbin/d -z\n")
+        unit.drop_in
+            .unwrap()
+            .contains("ExecStart=-/shim --unit a-b.service --limit-ms 8000 --no-notify -- /usr/sbin/d -z\n")
     );
 }
 

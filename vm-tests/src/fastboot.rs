@@ -1,5 +1,6 @@
 //! fastboot as its users have it: built binaries, their places in a root, and the JSON of the commands.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -42,13 +43,17 @@ pub struct SnapshotReport {
 pub struct SnapshotUnit {
     /// Full name.
     pub unit: String,
-    /// `stored`, `refused` or `failed`.
+    /// `stored`, `pointless`, `refused` or `failed`.
     pub outcome: String,
     /// Why not, one line each.
     #[serde(default)]
     pub reasons: Vec<String>,
     /// Length of the image.
     pub image_bytes: Option<u64>,
+    /// Measured cold start.
+    pub cold_start_ms: Option<f64>,
+    /// Measured trial restore.
+    pub restore_ms: Option<f64>,
 }
 
 /// What `fastboot status --json` prints.
@@ -76,6 +81,9 @@ pub struct StatusUnit {
     pub restore_ms: Option<f64>,
     /// Main PID of a restored unit.
     pub main_pid: Option<u32>,
+    /// Where the time of its start went, by phase, in milliseconds.
+    #[serde(default)]
+    pub phases_ms: BTreeMap<String, f64>,
 }
 
 impl SnapshotReport {
@@ -151,11 +159,20 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("setting the mode of {}", to.display()))
 }
 
-/// `fastboot snapshot UNIT… --json` with more arguments, run as a unit of the container's systemd, as a login would.
+/// `fastboot snapshot UNIT… --no-trial --json` with more arguments, run as a unit of the container's systemd, as a login
+/// would. Without a trial restore everything is kept, also what gains nothing.
 ///
 /// # Errors
 /// The command does not run or prints something else. What was refused or failed is in the report.
 pub fn snapshot(machine: &Machine, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
+    snapshot_with_trial(machine, units, &[&["--no-trial"], more].concat())
+}
+
+/// The same as an operator gets it: each image is used once, and what gains nothing is not kept.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn snapshot_with_trial(machine: &Machine, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
     let mut arguments =
         vec!["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "fastboot", "snapshot"];
     arguments.extend(units);

@@ -45,6 +45,24 @@ enum Action {
         #[arg(long)]
         no_skips: bool,
     },
+    /// Boot one machine cold and restored in turns, and say where the time of each service went.
+    BenchBoot {
+        /// Boots of each kind.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        boots: u32,
+        /// A machine that an earlier run has left; its images are used again.
+        #[arg(long, value_name = "DIR")]
+        machine: Option<PathBuf>,
+        /// Leave the machine for a later run.
+        #[arg(long)]
+        keep: bool,
+        /// Binaries of another build in place of this work tree's.
+        #[arg(long, value_name = "DIR")]
+        release: Option<PathBuf>,
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Build the Debian package and say where it is.
     Package,
     /// Dump and restore single processes, beside CRIU.
@@ -79,6 +97,9 @@ fn main() -> ExitCode {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
         }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
+        Action::BenchBoot { boots, machine, keep, release, json } => {
+            demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
+        }
         Action::Package => package::build().map(|package| {
             println!("{}", package.display());
             true

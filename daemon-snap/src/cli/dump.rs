@@ -11,6 +11,9 @@ use image_store::{
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
+/// Longest file whose content is fingerprinted: the tree stands still meanwhile. Of longer ones size and times decide.
+const MAX_HASHED: u64 = 4 << 20;
+
 /// Write a process and all its descendants to an image; the tree ends unless it is told to go on
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,9 +52,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let options = CollectOptions { volatile_roots: args.volatile.clone(), ..CollectOptions::default() };
     let mut frozen = dump::freeze(TreeSelector::Root(Pid(args.pid)))?;
     let tree = frozen.collect(&mut writer, &options)?;
-    let state = encode::encode(&tree)?;
+    let (state, evidence) = std::thread::scope(|scope| {
+        let evidence = scope.spawn(|| evidence(machine, &tree).encode(&args.output));
+        let state = encode::encode(&tree);
+        (state, evidence.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (state, evidence) = (state?, evidence?);
     writer.add_section(SectionKind::STATE, TREE_VERSION, &state)?;
-    let evidence = evidence(machine, &tree).encode(&args.output)?;
     writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence)?;
     let written = writer.finish(Durability::NoSync)?;
     let freeze_ms = frozen.since().elapsed().as_secs_f64() * 1e3;
@@ -116,6 +123,9 @@ fn mapped_files(tree: &TreeV1) -> Vec<FileEvidence> {
     // A path that evidence cannot express (not UTF-8) is checked by the restore itself, by opening it.
     paths
         .filter(|path| path.to_str().is_some())
-        .filter_map(|path| FileEvidence::collect(Path::new("/"), &path, false).ok())
+        .filter_map(|path| {
+            let is_small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MAX_HASHED);
+            FileEvidence::collect(Path::new("/"), &path, is_small).ok()
+        })
         .collect()
 }

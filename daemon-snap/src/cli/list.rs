@@ -36,7 +36,9 @@ struct Image {
     cold_start_ms: Option<f64>,
     cold_cpu_ms: Option<f64>,
     freeze_ms: Option<f64>,
+    /// The trial restore of the snapshot, and what it gains over the cold start.
     restore_ms: Option<f64>,
+    gain_ms: Option<f64>,
     /// Why it is not tried any more.
     quarantined: Option<String>,
 }
@@ -81,12 +83,24 @@ fn image(store: &Store, entry: &CatalogueEntry) -> Image {
         cold_cpu_ms: service.cold_cpu_ms,
         freeze_ms: service.dump_ms,
         restore_ms: service.restore_ms,
+        gain_ms: service.gain_ms(),
         quarantined,
     }
 }
 
 fn print(generations: Vec<Generation>) {
-    let heading = ["generation", "age", "unit", "type", "main PID", "cold ms", "CPU ms", "image MB", "note"];
+    let heading = [
+        "generation",
+        "age",
+        "unit",
+        "type",
+        "main PID",
+        "cold ms",
+        "trial ms",
+        "CPU ms",
+        "image MB",
+        "note",
+    ];
     let mut table = table(&heading);
     for generation in generations {
         for image in generation.images {
@@ -97,6 +111,7 @@ fn print(generations: Vec<Generation>) {
                 image.service_type,
                 image.main_pid.to_string(),
                 ms(image.cold_start_ms),
+                ms(image.restore_ms),
                 ms(image.cold_cpu_ms),
                 mb(image.image_bytes),
                 image.quarantined.unwrap_or_default(),

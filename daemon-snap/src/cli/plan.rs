@@ -21,7 +21,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let rank = |row: &PlanRow| (!row.by_default, !row.eligible);
     rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.unit.cmp(&b.unit)));
-    let mut table = table(&["unit", "taken", "procs/threads", "dirty MB", "cold ms", "CPU ms", "why not"]);
+    let mut table =
+        table(&["unit", "taken", "procs/threads", "dirty MB", "cold ms", "trial ms", "CPU ms", "why not"]);
     for row in rows {
         let taken = match (row.eligible, row.by_default) {
             (true, true) => "yes",
@@ -40,6 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             if seen { format!("{}/{}", row.processes, row.threads) } else { "–".into() },
             if seen { mb(row.dirty_bytes) } else { "–".into() },
             ms(row.cold_start_ms),
+            ms(row.restore_ms),
             ms(row.cold_cpu_ms),
             why.collect::<Vec<_>>().join("\n"),
         ]);

@@ -1,7 +1,7 @@
 //! `fastboot snapshot`.
 
 use super::common::{StoreArgs, mb, ms, table, unit_names};
-use daemon_snap::snapshot::{self, Options, Outcome, Phase, Report, Step};
+use daemon_snap::snapshot::{self, Options, Outcome, Phase, Report, Step, TrialPolicy};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -23,6 +23,12 @@ pub struct Args {
     /// Run once with sh when all services are up, before the last wait for quiet
     #[arg(long, value_name = "CMD")]
     warm_up: Option<String>,
+    /// Do not restart each service once from its new image; images are kept whether they gain or not
+    #[arg(long, conflicts_with = "keep_slow")]
+    no_trial: bool,
+    /// Keep images that are restored no faster than the service starts
+    #[arg(long)]
+    keep_slow: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -44,6 +50,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         restart: !args.no_restart,
         settle: Duration::from_secs(args.settle),
         warm_up: args.warm_up.clone(),
+        trial: match (args.no_trial, args.keep_slow) {
+            (true, _) => TrialPolicy::None,
+            (false, true) => TrialPolicy::KeepSlow,
+            (false, false) => TrialPolicy::KeepWorth,
+        },
     };
     let mut bars = Bars { hidden: args.store.json || !std::io::stderr().is_terminal(), current: None };
     let report = snapshot::snapshot(&store, &units, &options, &mut |step| bars.show(step));
@@ -109,13 +120,23 @@ fn name(phase: Phase) -> &'static str {
         Phase::WarmUp => "warm up",
         Phase::Settle => "settle",
         Phase::Image => "image",
+        Phase::Trial => "trial",
         Phase::Publish => "publish",
     }
 }
 
 fn print(report: &Report) {
-    let heading =
-        ["unit", "outcome", "procs/threads", "dirty MB", "cold ms", "freeze ms", "image MB", "reason"];
+    let heading = [
+        "unit",
+        "outcome",
+        "procs/threads",
+        "dirty MB",
+        "cold ms",
+        "trial ms",
+        "freeze ms",
+        "image MB",
+        "reason",
+    ];
     let mut table = table(&heading);
     let dash = || "–".to_owned();
     for row in &report.units {
@@ -127,6 +148,7 @@ fn print(report: &Report) {
             counts.map_or_else(dash, |(processes, threads)| format!("{processes}/{threads}")),
             row.pages.map_or_else(dash, |pages| mb(pages * image_store::PAGE_SIZE as u64)),
             ms(row.cold_start_ms),
+            ms(row.restore_ms),
             row.freeze_ms.map_or_else(dash, |ms| format!("{ms:.1}")),
             row.image_bytes.map_or_else(dash, mb),
             why.join("\n"),

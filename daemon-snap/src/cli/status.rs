@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use daemon_snap::unit::Systemd;
 use image_store::{Catalogue, ErrorKind, ReasonCode};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -49,8 +49,16 @@ struct UnitStatus {
     restore_ms: Option<f64>,
     main_pid: Option<i32>,
     image_id: Option<String>,
+    /// Where the time of the start went.
+    #[serde(rename = "phases_ms", alias = "phases", serialize_with = "as_map")]
+    phases: Vec<(String, f64)>,
     requested_monotonic_us: Option<u64>,
     done_monotonic_us: Option<u64>,
+}
+
+/// Phase names are unique; a map is what readers of JSON look them up in.
+fn as_map<S: Serializer>(phases: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(phases.iter().map(|(name, ms)| (name, ms)))
 }
 
 /// The part of the generator's record that is needed here.
@@ -90,6 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         }
     }
     units.sort_by(|a, b| a.unit.cmp(&b.unit));
+    units.iter_mut().for_each(add_systemd);
     if args.store.json {
         println!("{}", serde_json::to_string(&BootStatus { boot_id, error, units })?);
         return Ok(0);
@@ -147,17 +156,33 @@ fn without_answer(name: &str, generator: Option<&GeneratorRecord>, catalogue: &C
     }
 }
 
+/// What systemd did before the shim could ask: commands before the start, the sandbox, the shim itself. Not known any
+/// more when the unit has been started again.
+fn add_systemd(row: &mut UnitStatus) {
+    let Some(requested_us) = row.requested_monotonic_us else { return };
+    let unit = Systemd::connect().and_then(|systemd| systemd.properties(&row.unit));
+    let before = unit.ok().and_then(|unit| requested_us.checked_sub(unit.inactive_exit_us));
+    if let Some(before_us) = before {
+        row.phases.insert(0, ("systemd".to_owned(), before_us as f64 / 1e3));
+    }
+}
+
 /// Whether it was started in this boot; not known without a bus.
 fn has_started(name: &str) -> bool {
     Systemd::connect().and_then(|systemd| systemd.properties(name)).is_ok_and(|unit| unit.active_enter_us > 0)
 }
 
 fn print(units: Vec<UnitStatus>) {
-    let mut table = table(&["unit", "outcome", "restore ms", "main PID", "reason"]);
+    let mut table =
+        table(&["unit", "outcome", "restore ms", "main PID", "reason, or where the time went (ms)"]);
     for row in units {
         let reason = match (row.reason, row.reason_code) {
             (Some(reason), Some(code)) => format!("{reason} ({code})"),
-            (reason, _) => reason.unwrap_or_default(),
+            (Some(reason), None) => reason,
+            (None, _) => {
+                let spent = row.phases.iter().filter(|(_, ms)| *ms >= 0.05);
+                spent.map(|(phase, ms)| format!("{phase} {ms:.1}")).collect::<Vec<_>>().join(" · ")
+            }
         };
         table.add_row([
             row.unit,

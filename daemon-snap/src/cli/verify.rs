@@ -4,11 +4,15 @@ use super::common::{StoreArgs, table, unit_names};
 use daemon_snap::encode;
 use daemon_snap::state::{TREE_MAX_BYTES, TREE_VERSION};
 use daemon_snap::unit::Systemd;
+use image_store::evidence::Digests;
+use image_store::store::EARLY_CATALOGUE;
+use image_store::validate::Place;
 use image_store::{
-    CatalogueEntry, CheckDepth, EvidenceV1, Image, MachineEvidence, ReasonCode, SectionKind, StaleReason,
-    Store, layout,
+    CatalogueEntry, MachineEvidence, Opened, ReasonCode, SectionKind, StaleReason, StartBudget, Store,
+    UnitEvidence,
 };
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 const REFUSED: u8 = 3;
@@ -68,67 +72,73 @@ struct Now {
     systemd: Option<Systemd>,
 }
 
-/// Everything against one image: first the image itself, then each piece of its evidence.
+/// Everything against one image, in the order of a boot: what the generator asks, then what the restore daemon asks, then
+/// what a worker would find while it loads.
 fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let mut reasons = Vec::new();
-    match store.is_quarantined(entry.image_id) {
-        Ok(record) => reasons.extend(record.map(|record| record.to_stale_reason())),
-        Err(error) => reasons.push(error.to_stale_reason()),
-    }
-    let opened = store.open_image(entry).and_then(|image| Ok((evidence_of(&image)?, image)));
-    let (evidence, image) = match opened {
+    let mut note = |result: Result<(), StaleReason>| reasons.extend(result.err());
+    note(entry.machine.check(&now.machine));
+    note(check_unit_text(&entry.unit_evidence, &entry.unit, now));
+    note(check_budget(entry));
+    note(check_early(store, entry));
+    let opened = match Opened::open(store, entry) {
         Ok(opened) => opened,
-        Err(error) => {
-            reasons.push(error.to_stale_reason());
+        Err(reason) => {
+            reasons.push(reason);
             return reasons;
         }
     };
-    let mut note = |result: Result<(), StaleReason>| reasons.extend(result.err());
-    note(check_image(&image, entry, &evidence));
-    let root = Path::new("/");
-    note(evidence.machine.check(&now.machine));
-    note(check_unit_text(&evidence, &entry.unit, now));
-    note(evidence.check_identities(root));
-    for file in evidence.files.iter().chain(&evidence.environment_files) {
-        note(file.check(root, CheckDepth::ContentIfStatDiffers));
-    }
+    let digests = Digests::default();
+    let place = Place { root: Path::new("/"), store, digests: &digests };
+    let _ = opened.check_now(place, |reason| {
+        reasons.push(reason);
+        ControlFlow::Continue(())
+    });
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    reasons.extend(opened.check_content(threads).and_then(|()| check_state(&opened)).err());
     reasons
 }
 
-fn evidence_of(image: &Image) -> image_store::Result<EvidenceV1> {
-    let bytes = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN)?;
-    EvidenceV1::decode(&bytes, image.path())
+fn check_budget(entry: &CatalogueEntry) -> Result<(), StaleReason> {
+    let no_time = || {
+        StaleReason::new(
+            ReasonCode::Deadline,
+            "its TimeoutStartSec= leaves no time for a restore and a cold start",
+        )
+    };
+    StartBudget::of(&entry.service, entry.len_bytes).map(drop).ok_or_else(no_time)
 }
 
-/// Every byte of the image.
-fn check_image(image: &Image, entry: &CatalogueEntry, evidence: &EvidenceV1) -> Result<(), StaleReason> {
-    let stored = |error: image_store::Error| error.to_stale_reason();
-    let corrupt = |sentence: String| StaleReason::new(ReasonCode::ImageCorrupt, sentence);
-    if image.len_bytes() != entry.len_bytes {
-        return Err(corrupt(format!("{} has another length than in the catalogue", image.path().display())));
+fn check_early(store: &Store, entry: &CatalogueEntry) -> Result<(), StaleReason> {
+    match store.is_seen_early(entry) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let sentence =
+                format!("the store is mounted late, and {EARLY_CATALOGUE} does not name this image");
+            Err(StaleReason::new(ReasonCode::ImageMissing, sentence))
+        }
+        Err(error) => Err(error.to_stale_reason()),
     }
-    if evidence.machine != entry.machine || evidence.unit != entry.unit_evidence {
-        return Err(corrupt(format!("{} is of another snapshot than the catalogue", image.path().display())));
-    }
-    for section in image.sections() {
-        image.section(section.kind, section.version, layout::MAX_SECTION_RAW_LEN).map_err(stored)?;
-    }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    image.verify_pages(threads).map_err(stored)?;
-    let state = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64).map_err(stored)?;
-    encode::decode(&state, image.page_area()).map(drop).map_err(|error| corrupt(error.to_string()))
 }
 
-fn check_unit_text(evidence: &EvidenceV1, unit: &str, now: &Now) -> Result<(), StaleReason> {
+fn check_state(opened: &Opened) -> Result<(), StaleReason> {
+    let image = &opened.image;
+    let state = image
+        .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
+        .map_err(|error| error.to_stale_reason())?;
+    encode::decode(&state, image.page_area()).map(drop).map_err(|error| error.to_stale_reason())
+}
+
+fn check_unit_text(evidence: &UnitEvidence, unit: &str, now: &Now) -> Result<(), StaleReason> {
     let loaded = now.systemd.as_ref().and_then(|systemd| systemd.properties(unit).ok());
     let (fragment, drop_ins) = match loaded.and_then(|unit| Some((unit.fragment?, unit.drop_ins))) {
         Some(loaded) => loaded,
         None => {
-            let drop_ins = evidence.unit.drop_ins.iter().map(|text| text.path.clone()).collect();
-            (evidence.unit.fragment.path.clone(), drop_ins)
+            let drop_ins = evidence.drop_ins.iter().map(|text| text.path.clone()).collect();
+            (evidence.fragment.path.clone(), drop_ins)
         }
     };
-    evidence.unit.check(Path::new("/"), &fragment, &drop_ins)
+    evidence.check(Path::new("/"), &fragment, &drop_ins)
 }
 
 fn print(rows: Vec<Row>) {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::state::{FileId, InotifyWatchV1, TimerFdV1};
 use crate::sys;
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{read, write};
@@ -75,14 +76,16 @@ pub fn rebuild_inotify(id: FileId, watches: &[InotifyWatchV1]) -> Result<OwnedFd
     for watch in ordered {
         sys::rebuild::inotify_set_next(fd.as_fd(), watch.wd).map_err(failed)?;
         let got = sys::rebuild::inotify_add(fd.as_fd(), &watch.path.0, watch.mask).map_err(|e| match e {
-            Errno::ENOENT => Error::Stale(format!("watched path {} is missing", watch.path)),
+            Errno::ENOENT => {
+                Error::stale(ReasonCode::FileMissing, format!("watched path {} is missing", watch.path))
+            }
             e => Error::kernel("inotify_add_watch", &watch.path, e),
         })?;
         if got != watch.wd {
-            return Err(Error::Stale(format!(
-                "inotify watch {} of {} got number {got}",
-                watch.wd, watch.path
-            )));
+            return Err(Error::stale(
+                ReasonCode::HostUnsupported,
+                format!("inotify watch {} of {} got number {got}", watch.wd, watch.path),
+            ));
         }
     }
     // Nothing happened to the paths between the watches, but be sure that the queue starts empty.

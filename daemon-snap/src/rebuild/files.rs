@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
 use crate::sys;
+use image_store::ReasonCode;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -128,8 +129,9 @@ pub fn set_async(fd: BorrowedFd<'_>, file: &FileV1) -> Result<()> {
 
 fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
     let Some(unit) = unit else {
-        return Err(Error::Stale(
-            "the image belongs to a systemd unit and can only be restored by it".into(),
+        return Err(Error::stale(
+            ReasonCode::HostUnsupported,
+            "the image belongs to a systemd unit and can only be restored by it",
         ));
     };
     match what {
@@ -144,7 +146,10 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             let by_address = unit.listen_fds.iter().find(|(_, fd)| matches(fd));
             let found = by_address.or_else(|| unit.listen_fds.iter().find(|(n, _)| Some(n) == name.as_ref()));
             let (_, fd) = found.ok_or_else(|| {
-                Error::Stale(format!("no activation socket for {}", name.as_deref().unwrap_or("an address")))
+                Error::stale(
+                    ReasonCode::AddressMissing,
+                    format!("no activation socket for {}", name.as_deref().unwrap_or("an address")),
+                )
             })?;
             fd.try_clone().map_err(|e| Error::io("dup", "activation socket", &e))
         }

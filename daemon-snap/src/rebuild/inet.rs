@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::state::{FileId, InetSocketV1};
 use crate::sys;
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -52,8 +53,12 @@ fn bind(id: FileId, socket: &InetSocketV1, fd: &OwnedFd, local: &[u8]) -> Result
         reuse(1)?;
     }
     sys::rebuild::bind(fd.as_fd(), local).map_err(|e| match e {
-        Errno::EADDRINUSE => Error::Stale(format!("address {} is in use", show(local))),
-        Errno::EADDRNOTAVAIL => Error::Stale(format!("address {} does not exist yet", show(local))),
+        Errno::EADDRINUSE => {
+            Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(local)))
+        }
+        Errno::EADDRNOTAVAIL => {
+            Error::stale(ReasonCode::AddressMissing, format!("address {} does not exist yet", show(local)))
+        }
         e => Error::kernel("bind", show(local), e),
     })?;
     if listener && !recorded {

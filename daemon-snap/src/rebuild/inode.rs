@@ -6,7 +6,7 @@ use crate::state::{
     BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, RawPath, TreeV1,
 };
 use crate::sys;
-use image_store::Image;
+use image_store::{Image, ReasonCode};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, futimens};
@@ -182,7 +182,7 @@ fn open_renamed(was: &RawPath, path: &RawPath) -> Result<OwnedFd> {
         Err(_) => open_path(path),
     };
     opened.map_err(|e| match e {
-        Errno::ENOENT | Errno::ENOTDIR => Error::Stale(format!("{path} is missing")),
+        Errno::ENOENT | Errno::ENOTDIR => Error::stale(ReasonCode::FileMissing, format!("{path} is missing")),
         e => Error::kernel("opening", path, e),
     })
 }
@@ -263,7 +263,7 @@ pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd>
     let fd = open(path.as_path(), flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).map_err(
         |e| match e {
             Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO | Errno::ENODEV => {
-                Error::Stale(format!("{path} is missing"))
+                Error::stale(ReasonCode::FileMissing, format!("{path} is missing"))
             }
             e => Error::kernel("opening", path, e),
         },
@@ -277,11 +277,11 @@ fn check_kind(fd: &OwnedFd, inode: &InodeV1, path: &RawPath) -> Result<()> {
     let stat = fstat(fd).map_err(|e| Error::kernel("stat", path, e))?;
     let kind = |mode: u32| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
     if kind(stat.st_mode) != kind(inode.mode) {
-        return Err(Error::Stale(format!("{path} is another kind of file")));
+        return Err(Error::stale(ReasonCode::FileChanged, format!("{path} is another kind of file")));
     }
     let device = kind(inode.mode) == SFlag::S_IFCHR || kind(inode.mode) == SFlag::S_IFBLK;
     if device && stat.st_rdev != inode.rdev {
-        return Err(Error::Stale(format!("{path} is another device")));
+        return Err(Error::stale(ReasonCode::FileChanged, format!("{path} is another device")));
     }
     Ok(())
 }

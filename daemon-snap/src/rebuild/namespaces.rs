@@ -4,6 +4,8 @@ use super::desk::Desk;
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{ClocksV1, Pid};
+use image_store::ReasonCode;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
@@ -59,9 +61,12 @@ impl UserNamespace {
     fn map(&self, map: &IdMap, id: u32, what: &str) -> Result<u32> {
         match self.fd {
             None => Ok(id),
-            Some(_) => map
-                .inside(id)
-                .ok_or_else(|| Error::Stale(format!("{what} {id} has no id in the unit's user namespace"))),
+            Some(_) => map.inside(id).ok_or_else(|| {
+                Error::stale(
+                    ReasonCode::IdentityChanged,
+                    format!("{what} {id} has no id in the unit's user namespace"),
+                )
+            }),
         }
     }
 }
@@ -132,7 +137,15 @@ pub fn continue_clocks(desk: &Desk, recorded: &ClocksV1) -> Result<()> {
     if monotonic >= recorded.monotonic_ns && boottime >= recorded.boottime_ns {
         return Ok(());
     }
-    let failed = |step| move |e| Error::kernel(step, "time namespace (needs CAP_SYS_TIME)", e);
+    let failed = |step| {
+        move |e| match e {
+            Errno::EPERM | Errno::EACCES => Error::stale(
+                ReasonCode::HostUnsupported,
+                "the clock is behind that of the snapshot, and a time namespace needs CAP_SYS_TIME",
+            ),
+            e => Error::kernel(step, "time namespace", e),
+        }
+    };
     let ours = own_offsets(desk);
     unshare(CloneFlags::from_bits_retain(0x80)).map_err(failed("unshare"))?; // CLONE_NEWTIME
     let line = |name, offset: i64| {

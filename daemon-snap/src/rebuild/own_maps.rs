@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::state::{BackingV1, TreeV1};
 use crate::sys;
 use crate::tape::{VdsoPart, VdsoPlace};
+use image_store::ReasonCode;
 use std::ops::Range;
 
 /// Mappings of this process, ascending.
@@ -48,14 +49,14 @@ impl OwnMaps {
             if backing == VdsoPart::Code {
                 let bytes = sys::own::read_mapped(start..end);
                 if *blake3::hash(&bytes).as_bytes() != tree.vdso.digest {
-                    return Err(Error::Stale("the kernel's vDSO is another one".into()));
+                    return Err(Error::stale(ReasonCode::KernelChanged, "the kernel's vDSO is another one"));
                 }
             }
             places.push(VdsoPlace { backing, start, end });
         }
         let recorded = tree.processes.iter().flat_map(|p| &p.mm.vmas).any(|v| v.backing == BackingV1::Vdso);
         if recorded && !places.iter().any(|p| p.backing == VdsoPart::Code) {
-            return Err(Error::Stale("this kernel maps no vDSO".into()));
+            return Err(Error::stale(ReasonCode::HostUnsupported, "this kernel maps no vDSO"));
         }
         Ok(places)
     }

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::state::{Pid, ProcessV1, TreeV1};
+use image_store::ReasonCode;
 use std::collections::{HashMap, HashSet};
 
 /// Something to fork.
@@ -66,10 +67,13 @@ impl Planner<'_> {
             if process.sid == process.pid || process.sid == session {
                 out.push(self.birth(index, session, group)?);
             } else if !adopts || self.alive.contains(&process.sid) {
-                return Err(Error::Stale(format!(
-                    "process {} is in session {}, which its parent cannot give it",
-                    process.pid, process.sid
-                )));
+                return Err(Error::stale(
+                    ReasonCode::HostUnsupported,
+                    format!(
+                        "process {} is in session {}, which its parent cannot give it",
+                        process.pid, process.sid
+                    ),
+                ));
             } else {
                 match led.iter_mut().find(|(sid, _)| *sid == process.sid) {
                     Some((_, members)) => members.push(index),

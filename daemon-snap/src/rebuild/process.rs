@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::state::{FdV1, InodeId, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::sys::fork::Side;
-use crate::tape::{self, Inherited, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPlace};
+use crate::tape::{self, Inherited, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPlace, code_of};
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -73,7 +74,7 @@ impl Builder<'_> {
 
     fn fork(&self, pid: Pid, exit_signal: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
         sys::fork::fork(Some(pid.0), exit_signal, cgroup).map_err(|e| match e {
-            Errno::EEXIST => Error::Stale(format!("PID {pid} is taken")),
+            Errno::EEXIST => Error::stale(ReasonCode::PidTaken, format!("PID {pid} is taken")),
             e => Error::kernel("clone3", format!("PID {pid}"), e),
         })
     }
@@ -99,8 +100,11 @@ impl Builder<'_> {
     /// Runs the life of a child; an error is sent to the worker and ends the process.
     pub fn or_report(&self, pid: Pid, life: impl FnOnce() -> Result<std::convert::Infallible>) -> ! {
         let Err(error) = life();
-        let kind = if error.kind() == crate::Kind::Stale { 1 } else { 0 };
-        let record = Record::new(RecordKind::RebuildFailed, pid.0, kind).with_text(&error.to_string());
+        let record = match &error {
+            Error::Stale(reason) => Record::new(RecordKind::RebuildFailed, pid.0, code_of(reason.code))
+                .with_text(&reason.sentence),
+            other => Record::new(RecordKind::RebuildFailed, pid.0, 0).with_text(&other.to_string()),
+        };
         // Nobody is left to tell if this fails; the worker's deadline catches it.
         let _ = write(&self.status, &record.bytes());
         sys::fork::exit_now(127)
@@ -192,7 +196,10 @@ impl Builder<'_> {
         if got == pid(process.pgid) {
             return Ok(());
         }
-        Err(Error::Stale(format!("process {} is in group {got} instead of {}", process.pid, process.pgid)))
+        Err(Error::stale(
+            ReasonCode::HostUnsupported,
+            format!("process {} is in group {got} instead of {}", process.pid, process.pgid),
+        ))
     }
 
     fn place_descriptors(&self, fds: &[FdV1]) -> Result<()> {
@@ -267,10 +274,10 @@ impl Builder<'_> {
     fn set_groups(&self, process: &ProcessV1) -> Result<()> {
         let groups = process.threads.first().map_or(&[][..], |t| t.creds.groups.as_slice());
         if let Some(other) = process.threads.iter().find(|t| t.creds.groups != groups) {
-            return Err(Error::Stale(format!(
-                "thread {} has groups of its own in a user namespace",
-                other.tid
-            )));
+            return Err(Error::stale(
+                ReasonCode::HostUnsupported,
+                format!("thread {} has groups of its own in a user namespace", other.tid),
+            ));
         }
         let groups: Vec<nix::unistd::Gid> = groups.iter().copied().map(nix::unistd::Gid::from_raw).collect();
         nix::unistd::setgroups(&groups).map_err(|e| Error::kernel("setgroups", process.pid, e))

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::state::{InodeV1, SegmentV1};
 use crate::sys;
 use crate::sys::sysvipc;
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -49,7 +50,10 @@ fn left_behind(inode: &InodeV1, segment: &SegmentV1) -> Result<bool> {
     if same && there.attached == 0 {
         return Ok(true);
     }
-    Err(Error::Stale(format!("SysV shared memory id {} belongs to somebody else", segment.id)))
+    Err(Error::stale(
+        ReasonCode::AddressTaken,
+        format!("SysV shared memory id {} belongs to somebody else", segment.id),
+    ))
 }
 
 fn create(desk: &Desk, inode: &InodeV1, segment: &SegmentV1) -> Result<()> {
@@ -78,9 +82,10 @@ fn create(desk: &Desk, inode: &InodeV1, segment: &SegmentV1) -> Result<()> {
     };
     match done {
         nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
-        nix::sys::wait::WaitStatus::Exited(_, libc::EEXIST) => {
-            Err(Error::Stale(format!("SysV shared memory id {} or its key is taken", segment.id)))
-        }
+        nix::sys::wait::WaitStatus::Exited(_, libc::EEXIST) => Err(Error::stale(
+            ReasonCode::AddressTaken,
+            format!("SysV shared memory id {} or its key is taken", segment.id),
+        )),
         nix::sys::wait::WaitStatus::Exited(_, errno) => {
             Err(Error::kernel("shmget", format!("shmid {}", segment.id), Errno::from_raw(errno)))
         }

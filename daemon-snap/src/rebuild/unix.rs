@@ -4,6 +4,7 @@ use super::desk::Desk;
 use crate::error::{Error, Result};
 use crate::state::{FileId, FileKindV1, FileV1, TreeV1, UnixSocketV1, UnixStateV1};
 use crate::sys;
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::unistd::{Gid, Uid, chown, unlink};
@@ -40,9 +41,10 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             UnixStateV1::ConnectedTo { address } => {
                 let fd = alone(file.id, socket)?;
                 sys::rebuild::connect(fd.as_fd(), &sockaddr(address)).map_err(|e| match e {
-                    Errno::ENOENT | Errno::ECONNREFUSED => {
-                        Error::Stale(format!("nobody listens at {}", show(address)))
-                    }
+                    Errno::ENOENT | Errno::ECONNREFUSED => Error::stale(
+                        ReasonCode::AddressMissing,
+                        format!("nobody listens at {}", show(address)),
+                    ),
                     e => Error::kernel("connect", show(address), e),
                 })?;
                 desk.put_file(file.id, fd)?;
@@ -87,7 +89,10 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
     let path = path_of(&socket.address);
     if let Some(path) = path {
         if !path.is_absolute() {
-            return Err(Error::Stale(format!("socket path {} is relative", path.display())));
+            return Err(Error::stale(
+                ReasonCode::HostUnsupported,
+                format!("socket path {} is relative", path.display()),
+            ));
         }
         if socket.node.is_some() {
             remove_leftover(path, socket)?;
@@ -95,7 +100,9 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
     }
     let failed = |step| move |e| Error::kernel(step, show(&socket.address), e);
     sys::rebuild::bind(fd.as_fd(), &sockaddr(&socket.address)).map_err(|e| match e {
-        Errno::EADDRINUSE => Error::Stale(format!("address {} is in use", show(&socket.address))),
+        Errno::EADDRINUSE => {
+            Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(&socket.address)))
+        }
         e => Error::kernel("bind", show(&socket.address), e),
     })?;
     match (path, socket.node) {
@@ -115,7 +122,7 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
 fn remove_leftover(path: &Path, socket: &UnixSocketV1) -> Result<()> {
     let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !meta.file_type().is_socket() {
-        return Err(Error::Stale(format!("{} is no socket", path.display())));
+        return Err(Error::stale(ReasonCode::FileChanged, format!("{} is no socket", path.display())));
     }
     let probe = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type | libc::SOCK_NONBLOCK, 0)
         .map_err(|e| Error::kernel("socket", path.display(), e))?;
@@ -123,7 +130,7 @@ fn remove_leftover(path: &Path, socket: &UnixSocketV1) -> Result<()> {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
             unlink(path).map_err(|e| Error::kernel("unlink", path.display(), e))
         }
-        _ => Err(Error::Stale(format!("address {} is in use", path.display()))),
+        _ => Err(Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", path.display()))),
     }
 }
 

@@ -75,6 +75,7 @@ pub(super) fn take(
         main_pid,
         pids: numbers.into_iter().collect(),
         page_bytes: written.page_bytes,
+        timeout_start_ms: properties.timeout_start_ms,
         cold_start_ms,
         cold_cpu_ms,
         dump_ms: Some(freeze_ms),
@@ -102,6 +103,8 @@ pub(super) fn take(
         main_pid: Some(main_pid),
         cold_start_ms,
         cold_cpu_ms,
+        restore_ms: None,
+        gain_ms: None,
     };
     Ok((entry, report))
 }

@@ -27,6 +27,9 @@ pub struct PlanRow {
     /// Measured at the last snapshot, else from systemd's timestamps of this run where they say something.
     pub cold_start_ms: Option<f64>,
     pub cold_cpu_ms: Option<f64>,
+    /// Measured by the trial of the last snapshot, and what it gains over the cold start.
+    pub restore_ms: Option<f64>,
+    pub gain_ms: Option<f64>,
     /// How long it stood still for the look.
     pub freeze_ms: f64,
 }
@@ -65,6 +68,8 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
         dirty_bytes: 0,
         cold_start_ms: None,
         cold_cpu_ms: None,
+        restore_ms: None,
+        gain_ms: None,
         freeze_ms: 0.0,
     };
     match fill(systemd, name, catalogue, &mut row) {
@@ -87,6 +92,9 @@ fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow)
     let (measured_ms, measured_cpu_ms) = unit.cold();
     row.cold_start_ms = measured_ms.or(said_us.map(|us| us as f64 / 1e3));
     row.cold_cpu_ms = measured_cpu_ms.or(unit.cgroup().cpu_us().ok().map(|us| us as f64 / 1e3));
+    if let Some((_, entry)) = catalogue.newest(&unit.properties().id) {
+        (row.restore_ms, row.gain_ms) = (entry.service.restore_ms, entry.service.gain_ms());
+    }
     let seen = unit.inspect()?;
     let (passing, lasting): (Vec<_>, Vec<_>) = seen.blockers.iter().partition(|b| crate::unit::is_passing(b));
     row.passing = passing.iter().map(ToString::to_string).collect();

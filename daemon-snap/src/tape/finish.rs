@@ -9,6 +9,7 @@ use super::sequence::Sequence;
 use super::thread::{clone_op, parent_death, put_siginfo, signal_number};
 use crate::error::{Error, Result};
 use crate::state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1};
+use image_store::ReasonCode;
 
 const PR_SET_MDWE: u64 = 65;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
@@ -52,7 +53,10 @@ fn filters_of(process: &ProcessV1) -> &[(crate::state::FilterId, u32)] {
 pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words: &Words) -> Result<Ends> {
     let filters = filters_of(process);
     if process.threads.iter().any(|t| t.seccomp != filters) {
-        return Err(Error::Stale(format!("process {}: threads with different seccomp filters", process.pid)));
+        return Err(Error::stale(
+            ReasonCode::HostUnsupported,
+            format!("process {}: threads with different seccomp filters", process.pid),
+        ));
     }
     let others = process.threads.len() as u32 - 1;
     let drop = area.drop_range();
@@ -64,10 +68,10 @@ pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words
         (libc::SYS_exit, &[0, 0][..], "exit"),
     ] {
         if !bpf::allows(&programs, number as u32, args) {
-            return Err(Error::Stale(format!(
-                "the seccomp filter of process {} forbids {what}",
-                process.pid
-            )));
+            return Err(Error::stale(
+                ReasonCode::HostUnsupported,
+                format!("the seccomp filter of process {} forbids {what}", process.pid),
+            ));
         }
     }
 
@@ -274,7 +278,10 @@ pub fn locks_bound(process: &ProcessV1) -> u64 {
 fn posix_timer(area: &mut Area, timer: &PosixTimerV1, next_id: &mut i32, seq: &mut Sequence) -> Result<()> {
     const MAX_ID: i32 = 1 << 16;
     if timer.id < *next_id || timer.id > MAX_ID {
-        return Err(Error::Stale(format!("POSIX timer id {} cannot be made again", timer.id)));
+        return Err(Error::stale(
+            ReasonCode::HostUnsupported,
+            format!("POSIX timer id {} cannot be made again", timer.id),
+        ));
     }
     let mut event = Vec::with_capacity(64);
     event.extend_from_slice(&timer.sigval.to_ne_bytes());

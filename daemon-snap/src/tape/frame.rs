@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::state::ThreadV1;
+use image_store::ReasonCode;
 use std::arch::x86_64::__cpuid_count;
 
 const UC_FP_XSTATE: u64 = 1;
@@ -62,15 +63,21 @@ pub fn build(thread: &ThreadV1, at: u64) -> Result<Vec<u8>> {
     let xcr0 = word_at(SW_BYTES);
     let in_use = word_at(512);
     if in_use & AMX != 0 {
-        return Err(Error::Stale(format!("thread {} uses AMX tile registers", thread.tid)));
+        return Err(Error::stale(
+            ReasonCode::CpuChanged,
+            format!("thread {} uses AMX tile registers", thread.tid),
+        ));
     }
     let (xstate_len, features) = xstate_shape(xcr0);
     if xstate_len > xstate.len() {
-        return Err(Error::Stale(format!(
-            "thread {}: this CPU saves {xstate_len} bytes of registers, the image has {}",
-            thread.tid,
-            xstate.len()
-        )));
+        return Err(Error::stale(
+            ReasonCode::CpuChanged,
+            format!(
+                "thread {}: this CPU saves {xstate_len} bytes of registers, the image has {}",
+                thread.tid,
+                xstate.len()
+            ),
+        ));
     }
     let fp_offset = FRAME_HEAD.next_multiple_of(64);
     let mut out = Vec::with_capacity(fp_offset + xstate_len + 4);

@@ -8,6 +8,7 @@ use super::sequence::Sequence;
 use super::uring;
 use crate::error::{Error, Result};
 use crate::state::{BackingV1, LockFutureV1, MmV1, PAGE_BYTES, PageRunV1, ProcessV1, VmaV1};
+use image_store::ReasonCode;
 use io_uring::{opcode, types};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -134,7 +135,10 @@ pub fn unmap_ops(
         };
         let found = places.iter().find(|(part, _, len)| *part == wanted && *len == vma.len_bytes());
         let Some((_, from, len)) = found else {
-            return Err(Error::Stale(format!("vDSO area at {} has another shape on this kernel", vma.start)));
+            return Err(Error::stale(
+                ReasonCode::KernelChanged,
+                format!("vDSO area at {} has another shape on this kernel", vma.start),
+            ));
         };
         seq.push(Op::syscall(
             Step::MoveVdso,

@@ -41,5 +41,5 @@ pub use inherited::{
     Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,
 };
 pub use memory::chunks;
-pub use op::{Record, RecordKind, Step};
+pub use op::{Record, RecordKind, Step, code_of, reason_of};
 pub use x86_64::run;

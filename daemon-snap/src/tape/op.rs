@@ -1,5 +1,6 @@
 //! The flat table of system calls: layout shared with the interpreter, and the builder.
 
+use image_store::ReasonCode;
 use std::mem::{offset_of, size_of};
 
 /// How the result of a system call is judged.
@@ -269,7 +270,7 @@ type RecordKindRaw = u32;
 pub enum RecordKind {
     /// An op had another result than wanted.
     TapeFailed = 1,
-    /// A rebuild step before the tape failed; `text` says which.
+    /// A rebuild step before the tape failed; `text` says which, `result` why ([`reason_of`]).
     RebuildFailed = 2,
     /// Everything but the last steps is done; the process waits for the go.
     Ready = 3,
@@ -277,6 +278,16 @@ pub enum RecordKind {
     WantTid = 4,
     /// The thread exists; ids may be given out from where they were again.
     TidTaken = 5,
+}
+
+/// A reason in the `result` of a [`RecordKind::RebuildFailed`]. Both ends are the same program.
+pub fn code_of(reason: ReasonCode) -> i64 {
+    ReasonCode::ALL.iter().position(|code| *code == reason).map_or(0, |index| index as i64 + 1)
+}
+
+/// The reason again; `None` for a failure that is not about today's machine.
+pub fn reason_of(result: i64) -> Option<ReasonCode> {
+    ReasonCode::ALL.get(usize::try_from(result - 1).ok()?).copied()
 }
 
 impl Record {

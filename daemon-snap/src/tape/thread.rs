@@ -8,6 +8,7 @@ use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use crate::error::{Error, Result};
 use crate::state::{ProcessV1, SigInfoV1, ThreadV1};
+use image_store::ReasonCode;
 use std::mem::size_of;
 
 const CLONE_FLAGS: u64 = (libc::CLONE_VM
@@ -227,7 +228,10 @@ pub fn give_up_privilege(
     if process.parent.is_some() {
         seq.push(parent_death(thread));
     } else if thread.pdeath_signal != 0 && thread.tid != process.pid {
-        return Err(Error::Stale(format!("thread {} of a root has a parent death signal", thread.tid)));
+        return Err(Error::stale(
+            ReasonCode::HostUnsupported,
+            format!("thread {} of a root has a parent death signal", thread.tid),
+        ));
     }
     Ok(seq)
 }

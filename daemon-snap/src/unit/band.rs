@@ -15,6 +15,9 @@ const PID_MAX: i32 = 4_194_304;
 /// Room that has to be left above the highest number in use; else the band is begun anew.
 const RESERVE: i32 = 100_000;
 
+/// Numbers between two units.
+const GAP: i32 = 256;
+
 /// Where numbering goes on when nobody knows where it was: behind the kernel's own reserve.
 const ORDINARY: i32 = 300;
 
@@ -62,6 +65,22 @@ impl Band {
     /// Whether a number lies in it.
     pub fn contains(&self, pid: i32) -> bool {
         self.range.contains(&pid)
+    }
+
+    /// Leaves numbers free behind those of the unit that has just started. Where threads are numbered by counter (user
+    /// namespaces), whoever else forks in that moment of a boot gets one of the next numbers: it must not be another
+    /// unit's.
+    ///
+    /// # Errors
+    /// When the numbers cannot be read or written.
+    pub fn leave_gap(&self) -> Result<()> {
+        let last =
+            read_number(&self.proc, LAST_PID).map_err(|errno| Error::kernel("read", LAST_PID, errno))?;
+        if !self.contains(last) || !self.contains(last + GAP) {
+            return Ok(());
+        }
+        let written = self.proc.write(LAST_PID, &(last + GAP).to_string());
+        written.map_err(|errno| Error::kernel("write", LAST_PID, errno))
     }
 
     /// Gives new processes ordinary numbers again.

@@ -1,7 +1,7 @@
 //! Which files a recorded tree depends on, and in which way. Pure: state in, paths out.
 
 use super::UnitProperties;
-use crate::state::{BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, TreeV1};
+use crate::state::{BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, RawPath, TreeV1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -70,15 +70,22 @@ pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Us
     let mut uses = BTreeMap::new();
     for (id, access) in accesses {
         let Some(inode) = tree.inodes.get(id.0 as usize) else { continue };
-        if let (InodeKindV1::Path { path }, Some(usage)) = (&inode.kind, usage(inode, &access, unit)) {
+        if let (Some(path), Some(usage)) = (path_of(inode), usage(inode, &access, unit)) {
             uses.insert(path.as_path().to_owned(), usage);
         }
     }
     uses
 }
 
+/// Where a file that does not travel is found again. What lies in /proc and /sys is of today's kernel whatever it said before.
+fn path_of(inode: &InodeV1) -> Option<&RawPath> {
+    let (InodeKindV1::Path { path } | InodeKindV1::Renamed { path, .. }) = &inode.kind else { return None };
+    let of_kernel = ["/proc", "/sys"].iter().any(|root| path.as_path().starts_with(root));
+    (!of_kernel).then_some(path)
+}
+
 fn usage(inode: &InodeV1, access: &Access, unit: &UnitProperties) -> Option<Use> {
-    let InodeKindV1::Path { path } = &inode.kind else { return None };
+    let path = path_of(inode)?;
     match inode.mode & libc::S_IFMT {
         libc::S_IFCHR | libc::S_IFBLK => Some(Use::Device),
         libc::S_IFREG if !access.writes => Some(Use::Content),
@@ -133,7 +140,6 @@ pub(super) fn watched(tree: &TreeV1, unit: &UnitProperties, volatile_roots: &[Pa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::RawPath;
 
     fn judge(path: &str, len_bytes: u64, writes: bool, in_place: bool) -> Option<Use> {
         let inode = InodeV1 {
@@ -156,6 +162,12 @@ mod tests {
     fn what_is_only_read_counts_by_content() {
         assert_eq!(judge("/usr/lib/libc.so.6", 9, false, false), Some(Use::Content));
         assert_eq!(judge("/var/lib/app/index", 9, false, false), Some(Use::Content));
+    }
+
+    #[test]
+    fn views_of_the_kernel_are_no_dependencies() {
+        assert_eq!(judge("/proc/meminfo", 0, false, false), None);
+        assert_eq!(judge("/sys/fs/cgroup/system.slice/app.service/memory.pressure", 0, true, true), None);
     }
 
     #[test]

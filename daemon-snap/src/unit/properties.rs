@@ -25,6 +25,8 @@ pub struct UnitProperties {
     /// `CLOCK_MONOTONIC` in microseconds; 0 when it never happened.
     pub inactive_exit_us: u64,
     pub active_enter_us: u64,
+    /// `TimeoutStartSec=`; `None` for infinity.
+    pub timeout_start_ms: Option<u64>,
     /// `Type=`.
     pub service_type: String,
     pub notify_access: String,
@@ -76,6 +78,9 @@ impl UnitProperties {
                 && !values.flag("RefuseManualStop"),
             inactive_exit_us: values.number("InactiveExitTimestampMonotonic"),
             active_enter_us: values.number("ActiveEnterTimestampMonotonic"),
+            timeout_start_ms: Some(values.number("TimeoutStartUSec"))
+                .filter(|us| *us != u64::MAX)
+                .map(|us| us / 1000),
             service_type: values.text("Type"),
             notify_access: values.text("NotifyAccess"),
             pid_file: path(values.text("PIDFile")),

@@ -11,6 +11,9 @@ const WINDOWS: u32 = 2;
 /// Quiet is less than this share of one core, in percent.
 const QUIET_PERCENT: u64 = 2;
 const SAMPLE: Duration = Duration::from_millis(20);
+/// In the beginning a look is taken more often: many services have started by then.
+const FINE_SAMPLE: Duration = Duration::from_millis(4);
+const FINE_SAMPLES: usize = 100;
 /// The start is over when this share of its CPU time has been used, in percent; the rest is idling.
 const STARTED_PERCENT: u64 = 98;
 
@@ -34,7 +37,7 @@ pub fn settle(unit: &UnitProperties, cgroup: &Cgroup, deadline: Instant) -> Resu
     let mut samples = vec![(now_us(), cgroup.cpu_us()?)];
     let (mut window_start, mut quiet_windows) = (samples[0], 0);
     let quiet = loop {
-        std::thread::sleep(SAMPLE);
+        std::thread::sleep(if samples.len() < FINE_SAMPLES { FINE_SAMPLE } else { SAMPLE });
         let sample = (now_us(), cgroup.cpu_us()?);
         samples.push(sample);
         let (wall_us, used_us) = (sample.0 - window_start.0, sample.1.saturating_sub(window_start.1));

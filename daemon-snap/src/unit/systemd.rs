@@ -115,6 +115,64 @@ impl Systemd {
         }
     }
 
+    /// Has systemd read all units again, and run its generators.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn reload(&self) -> Result<()> {
+        self.manager("Reload", &())
+    }
+
+    /// Forgets earlier failures of a unit, and how often it was started lately.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn reset_failed(&self, unit: &str) -> Result<()> {
+        self.manager("ResetFailedUnit", &(unit,))
+    }
+
+    /// `ActiveState` of a unit of any kind.
+    ///
+    /// # Errors
+    /// When there is no such unit; those of the bus.
+    pub fn active_state(&self, unit: &str) -> Result<String> {
+        let path = self.unit_path(unit)?;
+        Ok(UnitProperties::from_values(self.all_properties(&path, UNIT)?).active_state)
+    }
+
+    /// Starts a unit of any kind and waits until it is active.
+    ///
+    /// # Errors
+    /// When it does not become active; those of the bus.
+    pub fn start(&self, unit: &str) -> Result<()> {
+        self.change(unit, "StartUnit", "active")
+    }
+
+    /// Stops a unit of any kind and waits until it is inactive.
+    ///
+    /// # Errors
+    /// When it does not; those of the bus.
+    pub fn stop(&self, unit: &str) -> Result<()> {
+        self.change(unit, "StopUnit", "inactive")
+    }
+
+    fn change(&self, unit: &str, method: &'static str, wanted: &str) -> Result<()> {
+        let path = self.unit_path(unit)?;
+        let _job: OwnedObjectPath = self.manager(method, &(unit, "replace"))?;
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        loop {
+            let now = UnitProperties::from_values(self.all_properties(&path, UNIT)?);
+            if !now.has_job && now.active_state == wanted {
+                return Ok(());
+            }
+            if (!now.has_job && now.active_state == "failed") || Instant::now() >= deadline {
+                let message = format!("{unit} is {} and not {wanted}", now.active_state);
+                return Err(Error::Internal { step: method, message });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
     fn unit_path(&self, unit: &str) -> Result<OwnedObjectPath> {
         let answer = self.try_call(MANAGER_PATH, MANAGER, "LoadUnit", &(unit,));
         answer

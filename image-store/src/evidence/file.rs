@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::digests::Digests;
 use super::reason::{ReasonCode, StaleReason};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -167,6 +168,19 @@ impl FileEvidence {
     /// # Errors
     /// [`ReasonCode::FileMissing`] or [`ReasonCode::FileChanged`].
     pub fn check(&self, root: &Path, depth: CheckDepth) -> std::result::Result<(), StaleReason> {
+        self.check_with(root, depth, &Digests::default())
+    }
+
+    /// The same; contents that have been read for another image are not read again.
+    ///
+    /// # Errors
+    /// As [`check`](FileEvidence::check).
+    pub fn check_with(
+        &self,
+        root: &Path,
+        depth: CheckDepth,
+        digests: &Digests,
+    ) -> std::result::Result<(), StaleReason> {
         let path = self.path.display();
         let changed = |how: String| Err(StaleReason::new(ReasonCode::FileChanged, format!("{path} {how}")));
         let real = under_root(root, &self.path);
@@ -210,7 +224,7 @@ impl FileEvidence {
         let (Some(was), CheckDepth::ContentIfStatDiffers) = (self.blake3, depth) else {
             return changed("changed (time, inode or device differ)".to_owned());
         };
-        match content_digest(&real, self.kind) {
+        match digests.of(&real, &now) {
             Ok(Some(is)) if is == was => Ok(()),
             Ok(_) if self.kind == FileKind::Dir => changed("changed (its entries differ)".to_owned()),
             Ok(_) if self.kind == FileKind::Symlink => changed("changed (it points elsewhere)".to_owned()),
@@ -250,7 +264,7 @@ fn time_ns(s: i64, ns: i64) -> i64 {
     s.saturating_mul(1_000_000_000).saturating_add(ns)
 }
 
-fn content_digest(real: &Path, kind: FileKind) -> io::Result<Option<Digest>> {
+pub(super) fn content_digest(real: &Path, kind: FileKind) -> io::Result<Option<Digest>> {
     match kind {
         FileKind::File => {
             // The path may have become a FIFO or a link since it was examined: neither may block or be followed.

@@ -5,6 +5,7 @@
 //! callers; no D-Bus and no name service here. Paths are looked up under a `root`, `/` except in tests and for
 //! images of another root file system.
 
+mod digests;
 mod file;
 mod identity;
 mod machine;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Part, Result};
 use crate::layout::SectionKind;
 
+pub use digests::Digests;
 pub use file::{CheckDepth, FileEvidence, FileKind};
 pub use identity::{group_id, user_id};
 pub use machine::{CpuEvidence, MachineEvidence};

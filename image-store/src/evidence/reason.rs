@@ -55,8 +55,10 @@ reason_codes! {
     ImageConsumed = "image-consumed",
     /// A recorded process id is in use.
     PidTaken = "pid-taken",
-    /// An address that the unit listens on is in use.
+    /// An address that the unit listens on, a lock or a key that it holds is in use.
     AddressTaken = "address-taken",
+    /// An address, a listener or an activation socket that the unit needs is not there.
+    AddressMissing = "address-missing",
     /// The restore was tried and failed.
     RestoreFailed = "restore-failed",
     /// The restore took longer than it may.

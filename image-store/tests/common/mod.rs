@@ -110,6 +110,7 @@ pub fn entry(root: &Path, unit: &str, file: String, info: &ImageInfo) -> Catalog
             main_pid: 3_000_001,
             pids: vec![3_000_001, 3_000_002],
             page_bytes: info.page_bytes,
+            timeout_start_ms: None,
             cold_start_ms: Some(123.456_789),
             cold_cpu_ms: None,
             dump_ms: Some(0.1),

@@ -1,27 +1,30 @@
 //! The restore daemon.
 
-use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use image_store::{CatalogueEntry, DEFAULT_ROOT, ReasonCode, Store, fault};
+use image_store::{DEFAULT_ROOT, ReasonCode, Store, TRIAL_DIR, Trials, fault};
 use initd::armed::{Decisions, UnitDecision};
 use initd::first_start::FirstStarts;
+use initd::images::Images;
+use initd::lanes::Lanes;
 use initd::peer::ShimIdentity;
 use initd::server::Server;
 use initd::status::{StatusFile, UnitStatus};
+use initd::sys::priority::{become_idle, set_nice};
 use initd::sys::socket::take_activation_socket;
-use initd::validate::Verdicts;
 use initd::zygote::Zygote;
 use initd::{boot, journal, pid_max};
 
 const RUN_DIR: &str = "/run/fastboot";
 const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
-/// Images are checked side by side: one thread waits for the device while another computes.
-const VALIDATORS: usize = 4;
+/// One waits for the device while another computes. More would get in the way of a boot that reads much itself.
+const LOOKERS_AHEAD: usize = 2;
+/// Whole boots wait for what initd does, and it is short.
+const NICE: i32 = -10;
 
 fn main() -> ExitCode {
     match run() {
@@ -37,13 +40,15 @@ fn run() -> io::Result<()> {
     fault::point("initd.start")?;
     let listener = take_activation_socket()
         .ok_or_else(|| io::Error::other("to be started through fastboot-initd.socket"))?;
+    // Not possible in every container. It only makes a difference when the processors are busy.
+    let _ = set_nice(NICE);
     // Before any thread exists.
     let zygote = Zygote::start()?;
     if let Err(error) = pid_max::raise() {
         journal::warning(format_args!("pid_max: {error}; services with high process ids start cold"));
     }
     let server = Arc::new(prepare(zygote)?);
-    start_validators(&server);
+    start_looking_ahead(&server);
     server.serve(&listener)
 }
 
@@ -57,26 +62,24 @@ fn prepare(zygote: Zygote) -> io::Result<Server> {
     let decisions = Decisions::load(run_dir)?;
     enter_cold(&status, &decisions, &first_starts);
     let catalogue = store.load().map_err(io::Error::other)?;
-    let mut units: HashMap<String, (UnitDecision, CatalogueEntry)> = HashMap::new();
-    for decision in decisions.units.into_iter().filter(|decision| decision.armed) {
-        match catalogue.by_image_id(decision.image_id) {
-            Some(entry) => drop(units.insert(decision.unit.clone(), (decision, entry.clone()))),
-            None => {
-                journal::notice(format_args!("{}: its image was removed; starting it cold", decision.unit))
-            }
+    let armed = decisions.units.into_iter().filter(|decision| decision.armed);
+    let entries = armed.filter_map(|decision| {
+        let entry = catalogue.by_image_id(decision.image_id);
+        if entry.is_none() {
+            journal::notice(format_args!("{}: its image was removed; starting it cold", decision.unit));
         }
-    }
-    let verdicts = Verdicts::new(units.keys().map(String::as_str));
+        entry.cloned()
+    });
     Ok(Server {
+        images: Images::new(Path::new("/"), store.clone(), entries),
         store,
-        units,
-        verdicts,
+        lanes: Lanes::default(),
+        trials: Trials::open(TRIAL_DIR),
         zygote,
         first_starts,
         status,
         shim,
         boot_id,
-        root: PathBuf::from("/"),
         connections: AtomicUsize::new(0),
     })
 }
@@ -106,21 +109,23 @@ fn enter_cold(status: &StatusFile, decisions: &Decisions, first_starts: &FirstSt
     }
 }
 
-/// The largest first: they take longest, and who asks for a small one meanwhile checks it itself.
-fn start_validators(server: &Arc<Server>) {
-    let mut units: Vec<(u64, String)> =
-        server.units.values().map(|(_, entry)| (entry.len_bytes, entry.unit.clone())).collect();
-    units.sort();
-    let queue = Arc::new(std::sync::Mutex::new(units));
-    for _ in 0..VALIDATORS {
-        let (server, queue) = (Arc::clone(server), Arc::clone(&queue));
-        let validator = move || {
-            while let Some((_, unit)) = queue.lock().ok().and_then(|mut units| units.pop()) {
-                server.validate(&unit);
+/// What nobody has asked for yet is looked at ahead, by threads that run when nobody else wants to.
+fn start_looking_ahead(server: &Arc<Server>) {
+    let next = Arc::new(AtomicUsize::new(0));
+    for _ in 0..LOOKERS_AHEAD {
+        let (server, next) = (Arc::clone(server), Arc::clone(&next));
+        let look = move || {
+            if let Err(error) = become_idle() {
+                return journal::warning(format_args!(
+                    "images are not looked at ahead: {error}; restores take longer"
+                ));
             }
+            // What everybody's start begins with; what it brings into memory is all that counts.
+            let _ = std::fs::read(SHIM);
+            server.images.look_ahead(&server.lanes, &next);
         };
-        if let Err(error) = std::thread::Builder::new().spawn(validator) {
-            journal::warning(format_args!("no thread for checking images: {error}; units check their own"));
+        if let Err(error) = std::thread::Builder::new().spawn(look) {
+            journal::warning(format_args!("no thread for looking ahead: {error}; restores take longer"));
         }
     }
 }

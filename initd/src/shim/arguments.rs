@@ -2,14 +2,21 @@
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
 
-/// `--unit UNIT [--argv0] [--no-notify] -- PROGRAM [ARGUMENT…]`
+/// Longest until the original command is executed, unless the generator says otherwise.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(13);
+
+/// `--unit UNIT [--argv0] [--no-notify] [--limit-ms MS] -- PROGRAM [ARGUMENT…]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShimArguments {
     /// Unit that we stand in for.
     pub unit: String,
     /// The unit had no `NOTIFY_SOCKET` before us, and must not find one.
     pub hides_notify_socket: bool,
+    /// When it has passed the original command is executed, whatever initd says: the rest of the unit's
+    /// `TimeoutStartSec=` belongs to it.
+    pub limit: Duration,
     /// Program as written in the unit file.
     pub program: CString,
     /// Its arguments, `argv[0]` included.
@@ -25,12 +32,17 @@ impl ShimArguments {
         let mut words = words.into_iter().skip(1);
         let mut unit = None;
         let (mut has_argv0, mut hides_notify_socket) = (false, false);
+        let mut limit = Some(DEFAULT_LIMIT);
         loop {
             let word = words.next().ok_or("no program is given")?;
             match word.to_str() {
                 Some("--unit") => unit = words.next().and_then(|name| name.into_string().ok()),
                 Some("--argv0") => has_argv0 = true,
                 Some("--no-notify") => hides_notify_socket = true,
+                Some("--limit-ms") => {
+                    let ms = words.next().and_then(|ms| ms.to_str()?.parse().ok());
+                    limit = ms.map(Duration::from_millis);
+                }
                 Some("--") => break,
                 _ => return Err(format!("unknown option {}", word.to_string_lossy())),
             }
@@ -43,7 +55,8 @@ impl ShimArguments {
             argv.remove(0);
         }
         let unit = unit.filter(|unit| !unit.is_empty()).ok_or("no unit is given")?;
-        Ok(ShimArguments { unit, hides_notify_socket, program, argv })
+        let limit = limit.ok_or("--limit-ms is no number")?;
+        Ok(ShimArguments { unit, hides_notify_socket, limit, program, argv })
     }
 }
 
@@ -68,6 +81,14 @@ mod tests {
             parse(&["shim", "--unit", "a", "--argv0", "--no-notify", "--", "/bin/d", "name", "-x"]).unwrap();
         assert_eq!((named.program.to_str().unwrap(), named.hides_notify_socket), ("/bin/d", true));
         assert_eq!(argv(&named), ["name", "-x"]);
+    }
+
+    #[test]
+    fn the_limit_is_the_generator_s_word_or_a_default() {
+        let limit = |words: &[&str]| parse(words).unwrap().limit.as_millis();
+        assert_eq!(limit(&["shim", "--unit", "a", "--", "/bin/d"]), 13_000);
+        assert_eq!(limit(&["shim", "--limit-ms", "750", "--unit", "a", "--", "/bin/d"]), 750);
+        parse(&["shim", "--unit", "a", "--limit-ms", "soon", "--", "/bin/d"]).unwrap_err();
     }
 
     #[test]

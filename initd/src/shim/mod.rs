@@ -16,6 +16,8 @@ pub use talk::SOCKET_ENV;
 /// Exit status of systemd for a program that cannot be executed, `systemd.exec(5)`.
 const EXIT_EXEC: i32 = 203;
 const EXIT_USAGE: i32 = 2;
+/// systemd ends the rest of the unit and does what `Restart=` says.
+const EXIT_OCCUPIED: i32 = 1;
 
 /// The whole program. Returns the exit status; a cold start does not return.
 pub fn main() -> i32 {
@@ -25,21 +27,25 @@ pub fn main() -> i32 {
         Ok(arguments) => arguments,
         Err(error) => {
             cold::say(&format!(
-                "{error}\nusage: fastboot-exec --unit UNIT [--argv0] [--no-notify] -- PROGRAM [ARGUMENT…]"
+                "{error}\nusage: fastboot-exec --unit UNIT [--argv0] [--no-notify] [--limit-ms MS] -- PROGRAM [ARGUMENT…]"
             ));
             return EXIT_USAGE;
         }
     };
+    let no_restore = |why: &str| {
+        cold::say_to_journal(&format!("{}: no restore: {why}; starting it cold", arguments.unit));
+    };
     match catch_unwind(|| talk::ask(&arguments)) {
-        Ok(Ok(())) => return 0,
+        Ok(talk::Asked::Restored) => return 0,
+        Ok(talk::Asked::Occupied) => {
+            let text = "a restored service is left over that cannot be ended; not starting another one";
+            cold::say(&format!("{}: {text}", arguments.unit));
+            return EXIT_OCCUPIED;
+        }
         // initd has logged why.
-        Ok(Err(talk::Cold::Told)) => {}
-        Ok(Err(talk::Cold::NoAnswer(why))) => {
-            cold::say_to_journal(&format!("{}: no restore: {why}; starting it cold", arguments.unit));
-        }
-        Err(_) => {
-            cold::say_to_journal(&format!("{}: no restore: internal error; starting it cold", arguments.unit))
-        }
+        Ok(talk::Asked::Cold(talk::Cold::Told)) => {}
+        Ok(talk::Asked::Cold(talk::Cold::NoAnswer(why))) => no_restore(&why),
+        Err(_) => no_restore("internal error"),
     }
     let error = cold::start(&arguments);
     cold::say(&format!(

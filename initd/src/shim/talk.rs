@@ -1,5 +1,6 @@
 //! The conversation with initd, bounded at every step.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
@@ -20,12 +21,12 @@ use crate::wire::MAX_MESSAGE_LEN;
 /// For tests: another path of initd's socket.
 pub const SOCKET_ENV: &str = "FASTBOOT_TEST_SOCKET";
 
-/// initd has a deadline of ten seconds and needs a moment to clean up; this is for the case that it hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(13);
 /// How long a queue that is full may keep us.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long what is left of a failed attempt may take to disappear.
 const CLEAN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an initd that follows a dead one may take to remove what that one left.
+const AGAIN_LIMIT: Duration = Duration::from_secs(6);
 
 /// The service must be started cold.
 #[derive(Debug)]
@@ -36,16 +37,55 @@ pub enum Cold {
     NoAnswer(String),
 }
 
-/// Ask for a restored service. `Ok` when systemd has taken one over.
-///
-/// # Errors
-/// [`Cold`].
-pub fn ask(arguments: &ShimArguments) -> Result<(), Cold> {
-    let (connection, first) = open(arguments).map_err(|error| Cold::NoAnswer(format!("initd: {error}")))?;
-    let mut answer = first;
+/// Why a conversation came to no end.
+#[derive(Debug)]
+enum Broken {
+    /// Before the question was sent: nothing has to be cleaned up.
+    NotAsked(io::Error),
+    /// After it: something may have been under way.
+    Asked(io::Error),
+}
+
+/// What [`ask`] ends with.
+#[derive(Debug)]
+pub enum Asked {
+    /// systemd has taken over a restored service.
+    Restored,
+    /// The service must be started.
+    Cold(Cold),
+    /// Strangers are in our cgroup that nobody could end: a restored service without a restorer. Starting another one
+    /// beside it would be worse than not starting.
+    Occupied,
+}
+
+/// Ask for a restored service.
+pub fn ask(arguments: &ShimArguments) -> Asked {
+    let before = members();
+    let error = match converse(arguments, arguments.limit, false) {
+        Ok(true) => return Asked::Restored,
+        Ok(false) => return Asked::Cold(Cold::Told),
+        Err(Broken::NotAsked(error)) => return Asked::Cold(Cold::NoAnswer(format!("initd: {error}"))),
+        Err(Broken::Asked(error)) => error,
+    };
+    if is_alone_soon(&before) {
+        return Asked::Cold(Cold::NoAnswer(format!("initd: {error}")));
+    }
+    // initd and its helper died together, after the tree had been let go. Whoever follows can end it; we may not.
+    match converse(arguments, AGAIN_LIMIT, true) {
+        Ok(false) => Asked::Cold(Cold::Told),
+        _ if is_alone_soon(&before) => Asked::Cold(Cold::NoAnswer(format!("initd: {error}"))),
+        _ => Asked::Occupied,
+    }
+}
+
+/// `Ok(true)` when systemd has taken over a restored service, `Ok(false)` when it must be started cold.
+fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Result<bool, Broken> {
+    let deadline = Instant::now() + limit;
+    let connection = open(arguments, is_again).map_err(Broken::NotAsked)?;
+    let mut answer = next_answer(&connection, deadline);
     loop {
         match answer {
-            Ok(Answer::Cold { .. }) => return Err(Cold::Told),
+            Ok(Answer::Cold { .. }) => return Ok(false),
             Ok(Answer::Restored { main_pid, send_main_pid, send_ready }) => {
                 let told = match send_main_pid || send_ready {
                     true => notify::tell(main_pid, send_ready).map(Some),
@@ -58,13 +98,13 @@ pub fn ask(arguments: &ShimArguments) -> Result<(), Cold> {
                         let _ = send(&connection, &Adopted::Done.encode(), &[]);
                         // Not waiting long enough changes nothing either, see BARRIER_TIMEOUT.
                         let _ = told.map(|told| told.wait_for_systemd());
-                        return Ok(());
+                        return Ok(true);
                     }
                     Err(error) => error,
                 };
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 let sent = send(&connection, &Adopted::Failed(errno).encode(), &[]);
-                answer = sent.and_then(|()| next_answer(&connection));
+                answer = sent.and_then(|()| next_answer(&connection, deadline));
             }
             Err(error) => {
                 // The attempt may still be under way. Closing our side ends it; initd closes its side when nothing
@@ -72,50 +112,53 @@ pub fn ask(arguments: &ShimArguments) -> Result<(), Cold> {
                 let _ = shutdown(connection.as_raw_fd(), Shutdown::Write);
                 let _ = setsockopt(&connection, sockopt::ReceiveTimeout, &notify::time_val(CLEAN_TIMEOUT));
                 while receive(&connection, MAX_MESSAGE_LEN).is_ok_and(|(packet, _)| !packet.is_empty()) {}
-                wait_alone();
-                return Err(Cold::NoAnswer(format!("initd: {error}")));
+                return Err(Broken::Asked(error));
             }
         }
     }
 }
 
-/// Connect and ask. The outer error is one before the question was sent, after which nothing has to be cleaned up.
-fn open(arguments: &ShimArguments) -> io::Result<(OwnedFd, io::Result<Answer>)> {
+/// Connect and ask.
+fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<OwnedFd> {
     let path = std::env::var_os(SOCKET_ENV).filter(|_| cfg!(debug_assertions));
     let address = match path {
         Some(path) => UnixAddr::new(Path::new(&path))?,
         None => UnixAddr::new(SOCKET_PATH)?,
     };
     let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&connection, sockopt::SendTimeout, &notify::time_val(CONNECT_TIMEOUT))?;
-    setsockopt(&connection, sockopt::ReceiveTimeout, &notify::time_val(ANSWER_TIMEOUT))?;
+    let patience = CONNECT_TIMEOUT.min(arguments.limit);
+    setsockopt(&connection, sockopt::SendTimeout, &notify::time_val(patience))?;
     connect(connection.as_raw_fd(), &address)?;
     let listen_names = listen_names()?;
     let hello = Hello {
         unit: arguments.unit.clone(),
         has_notify_socket: std::env::var_os(notify::ENV).is_some_and(|address| !address.is_empty()),
+        is_again,
         listen_names,
     };
     let fds = descriptors::inherited(3 + hello.listen_names.len());
     let fds: Vec<BorrowedFd<'_>> = fds.collect();
     send(&connection, &hello.encode(), &fds)?;
-    let answer = next_answer(&connection);
-    Ok((connection, answer))
+    Ok(connection)
 }
 
-fn next_answer(connection: &OwnedFd) -> io::Result<Answer> {
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
+fn next_answer(connection: &OwnedFd, deadline: Instant) -> io::Result<Answer> {
+    let too_late = || io::Error::new(io::ErrorKind::TimedOut, "did not answer in time");
     loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A timeout of zero would be none.
+        if left.as_micros() == 0 {
+            return Err(too_late());
+        }
+        setsockopt(connection, sockopt::ReceiveTimeout, &notify::time_val(left))?;
         match receive(connection, MAX_MESSAGE_LEN) {
             Ok((packet, _)) if packet.is_empty() => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed the connection"));
             }
             Ok((packet, _)) => return Answer::decode(&packet).map_err(io::Error::other),
             // Stopped and continued: nothing has happened.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && Instant::now() < deadline => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "did not answer in time"));
-            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_late()),
             Err(error) => return Err(error),
         }
     }
@@ -134,27 +177,29 @@ fn listen_names() -> io::Result<Vec<String>> {
     Ok((0..count).map(|_| names.next().unwrap_or_default()).collect())
 }
 
-/// Wait until we are the only process in our cgroup: initd and its helpers died together, and what they were building
-/// is about to end by itself. Where the sandbox hides the cgroup, a moment has to do.
-fn wait_alone() {
+/// Wait until nobody is in our cgroup who was not there before: initd and its helpers died together, and what they were
+/// building is about to end by itself. Where the sandbox hides the cgroup, a moment has to do.
+fn is_alone_soon(before: &Option<BTreeSet<u32>>) -> bool {
     let deadline = Instant::now() + CLEAN_TIMEOUT;
-    let mut is_alone = false;
-    while !is_alone && Instant::now() < deadline {
-        match other_processes() {
-            Some(0) => is_alone = true,
-            Some(_) => std::thread::sleep(Duration::from_millis(2)),
-            None => {
-                std::thread::sleep(Duration::from_millis(50));
-                is_alone = true;
-            }
+    loop {
+        let Some((before, now)) = before.as_ref().zip(members()) else {
+            std::thread::sleep(Duration::from_millis(50));
+            return true;
+        };
+        if now.is_subset(before) {
+            return true;
         }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn other_processes() -> Option<usize> {
+/// Processes in our cgroup; `None` where it cannot be seen.
+fn members() -> Option<BTreeSet<u32>> {
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let processes = fs::read_to_string(format!("/sys/fs/cgroup{path}/cgroup.procs")).ok()?;
-    let us = std::process::id().to_string();
-    Some(processes.lines().filter(|pid| *pid != us).count())
+    Some(processes.lines().filter_map(|pid| pid.parse().ok()).collect())
 }

@@ -5,5 +5,6 @@ pub mod exec;
 pub mod mount;
 #[cfg(feature = "test-hooks")]
 pub mod plain_child;
+pub mod priority;
 pub mod process;
 pub mod socket;

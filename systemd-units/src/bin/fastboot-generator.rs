@@ -7,7 +7,7 @@ use std::process::exit;
 use std::time::Duration;
 
 use image_store::evidence::OWN_DROP_IN;
-use image_store::{DEFAULT_ROOT, MachineEvidence, Store};
+use image_store::{DEFAULT_ROOT, MachineEvidence, Store, TRIAL_DIR, Trials};
 use systemd_units::decide::{self, Inputs, is_executable};
 use systemd_units::record::{RUN_DIR, Record};
 use systemd_units::search::UnitDirs;
@@ -75,19 +75,33 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     let read_dirs =
         || UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"));
     if let Some(record) = Record::load(run_dir).map_err(describe)? {
-        return match record.units.is_empty() {
-            true => Ok(()),
-            false => write_all(late, &decide::repeat(root, &read_dirs()?, &record)),
-        };
-    }
-    let decided = Store::open(DEFAULT_ROOT).load().map_err(|error| error.to_string()).and_then(|catalogue| {
-        if catalogue.units().is_empty() {
-            return Ok(Record::new(Vec::new()));
+        let leaves = Trials::open(TRIAL_DIR).all();
+        if record.units.is_empty() && leaves.is_empty() {
+            return Ok(());
         }
-        let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
         let dirs = read_dirs()?;
-        Ok(decide::decide(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &catalogue))
-    });
+        let on_trial = match leaves.is_empty() {
+            true => Vec::new(),
+            false => {
+                let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
+                decide::for_trial(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &leaves)
+            }
+        };
+        let is_on_trial = |unit: &str| on_trial.iter().any(|(other, _)| other == unit);
+        let mut drop_ins = decide::repeat(root, &dirs, &record);
+        drop_ins.retain(|(unit, _)| !is_on_trial(unit));
+        drop_ins.extend(on_trial.iter().map(|(unit, text)| (unit.as_str(), text.as_str())));
+        return write_all(late, &drop_ins);
+    }
+    let decided =
+        Store::open(DEFAULT_ROOT).load_early().map_err(|error| error.to_string()).and_then(|catalogue| {
+            if catalogue.units().is_empty() {
+                return Ok(Record::new(Vec::new()));
+            }
+            let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
+            let dirs = read_dirs()?;
+            Ok(decide::decide(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &catalogue))
+        });
     // What could not be decided at boot stays undecided until the next one, so it is recorded too.
     let mut record = decided
         .as_ref()

@@ -25,6 +25,8 @@ pub struct BootOptions {
     pub arguments: Vec<String>,
     /// Keep the seccomp filter that nspawn puts around a container.
     pub container_filter: bool,
+    /// The monotonic clock inside is so many seconds ahead of the host's.
+    pub clock_ahead_s: u32,
     /// More options for nspawn, as `--tmpfs=/var/lib/x:size=1M`.
     pub nspawn_options: Vec<String>,
 }
@@ -47,7 +49,7 @@ impl Machine {
     pub fn boot(root: &Path, name: &str, console: &Path, options: &BootOptions) -> Result<Machine> {
         let cgroup = Cgroup::create(name)?;
         let log = File::create(console).with_context(|| format!("creating {}", console.display()))?;
-        let mut command = nspawn::command(root, &cgroup, options.container_filter);
+        let mut command = nspawn::command(root, &cgroup, options.container_filter, options.clock_ahead_s);
         command
             .args([
                 "--machine",

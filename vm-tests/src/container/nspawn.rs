@@ -13,11 +13,15 @@ use super::cgroup::Cgroup;
 ///
 /// - `--register=no --keep-unit`: works on hosts without systemd as PID 1 too; the cgroup is ours.
 /// - no seccomp filter of nspawn's own unless asked for: it forbids what a restore needs (set_tid and others).
-pub(super) fn command(root: &Path, cgroup: &Cgroup, own_filter: bool) -> Command {
+/// - a time namespace around it where its clock is to be ahead of the host's.
+pub(super) fn command(root: &Path, cgroup: &Cgroup, own_filter: bool, clock_ahead_s: u32) -> Command {
     let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(cgroup.procs_file());
+    if clock_ahead_s > 0 {
+        let ahead = clock_ahead_s.to_string();
+        command.args(["unshare", "--time", "--monotonic", &ahead, "--boottime", &ahead]);
+    }
     command
-        .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
-        .arg(cgroup.procs_file())
         .args(["systemd-nspawn", "--quiet", "--register=no", "--keep-unit"])
         .args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"])
         .arg("--directory")
@@ -33,7 +37,7 @@ pub(super) fn command(root: &Path, cgroup: &Cgroup, own_filter: bool) -> Command
 /// The script fails, or takes longer than `bound`; what it printed is in the error.
 pub fn run_in_root(root: &Path, options: &[&str], script: &str, bound: Duration) -> Result<String> {
     let cgroup = Cgroup::create("setup")?;
-    let mut inner = command(root, &cgroup, false);
+    let mut inner = command(root, &cgroup, false, 0);
     inner.args(["--pipe", "--as-pid2", "--private-network"]).args(options).args(["/bin/sh", "-s"]);
     // `timeout` is put around it here, because the child has to be waited for anyway.
     let mut command = Command::new("timeout");

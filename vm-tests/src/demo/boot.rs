@@ -47,10 +47,18 @@ impl Provisioned {
     /// # Errors
     /// The container does not boot. A service that does not answer is in the times.
     pub fn boot(&mut self) -> Result<(Machine, BootTimes)> {
+        self.boot_with(&BootOptions::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// As [`boot`](Provisioned::boot).
+    pub fn boot_with(&mut self, options: &BootOptions) -> Result<(Machine, BootTimes)> {
         host::drop_page_cache()?;
         self.boots += 1;
         let console = self.logs.join(format!("boot-{}.log", self.boots));
-        let machine = Machine::boot(self.scratch.root(), "demo", &console, &BootOptions::default())?;
+        let machine = Machine::boot(self.scratch.root(), "demo", &console, options)?;
         let answers = first_answers(&machine);
         machine.wait_booted(BOOT_BOUND)?;
         let boot_start_us = machine.boot_start_us()?;

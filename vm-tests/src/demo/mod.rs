@@ -5,10 +5,13 @@
 //! images. Nothing about an outcome is assumed: `fastboot status`, the PIDs and what the services answer decide.
 
 mod boot;
+mod compare;
 mod report;
 mod restored;
 mod root;
 mod stale;
+
+pub use compare::{CompareOptions, compare};
 
 use std::path::PathBuf;
 

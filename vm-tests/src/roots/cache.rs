@@ -134,6 +134,11 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// A copy that an earlier run has kept; it stays.
+    pub fn kept(dir: PathBuf) -> Scratch {
+        Scratch { dir, kept: true }
+    }
+
     /// The copy.
     pub fn root(&self) -> &Path {
         &self.dir
@@ -157,6 +162,9 @@ impl Scratch {
     /// # Errors
     /// Renaming fails.
     pub fn keep(mut self) -> Result<PathBuf> {
+        if self.kept {
+            return Ok(self.dir.clone());
+        }
         let kept = PathBuf::from(format!("{}.kept", self.dir.display()));
         fs::rename(&self.dir, &kept).with_context(|| format!("renaming {}", self.dir.display()))?;
         self.kept = true;

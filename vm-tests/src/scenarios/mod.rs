@@ -3,11 +3,14 @@
 //!
 //! A new scenario is a function here or beside, and a line in [`SCENARIOS`].
 
+mod clock;
 mod images;
+mod late_var;
 mod lives;
 mod service_failures;
 mod site;
 mod storing;
+mod trial;
 
 use std::time::Instant;
 
@@ -61,6 +64,25 @@ const SCENARIOS: &[Scenario] = &[
         name: "a restore past its deadline ends in a cold start",
         run: service_failures::deadline_passes,
     },
+    Scenario {
+        name: "an initd that dies with its zygote after the go leaves no second life",
+        run: service_failures::all_killed_after_the_go,
+    },
+    Scenario {
+        name: "a restore that hangs leaves a unit its TimeoutStartSec",
+        run: service_failures::short_timeout,
+    },
+    Scenario {
+        name: "an image that failed in two boots is not tried in the third",
+        run: service_failures::quarantined,
+    },
+    Scenario {
+        name: "a clock that is behind the snapshot's continues, and needs CAP_SYS_TIME",
+        run: clock::continues,
+    },
+    Scenario { name: "a trial keeps what gains and drops what does not", run: trial::gain_decides },
+    Scenario { name: "a trial that fails leaves the service running", run: trial::failure },
+    Scenario { name: "images on a /var that is mounted late are restored", run: late_var::restored },
     Scenario { name: "a daemon-reload changes nothing for running units", run: lives::daemon_reload },
     Scenario { name: "a restart of a restored unit is a cold start", run: lives::restart },
     Scenario { name: "a crash of a restored unit is followed by a cold start", run: lives::crash },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{COUNTER, Expected, Lab, SERVICES, Site, require};
+use super::site::{COUNTER, Expected, Lab, REDIS, SERVICES, Site, require};
 use crate::client::first_answer;
 use crate::container::{BootOptions, wait_until};
 use crate::service::{self, Taken};
@@ -79,6 +79,67 @@ fn require_single_lives(running: &crate::container::Machine, taken: &[Taken]) ->
         ensure!(left.is_empty(), "{}: recorded processes {left:?} are there", taken.service.unit);
     }
     Ok(())
+}
+
+/// The tree runs, systemd has not been told, and nobody is left who knows of it.
+pub(super) fn all_killed_after_the_go(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("killed-late")?;
+    set_fault(&site, "initd.before_answer:sleep=30000")?;
+    let running = site.start(&BootOptions::default())?;
+    let mains: Vec<String> = taken.iter().map(|taken| taken.main_pid.to_string()).collect();
+    let all_run = format!("ps -o pid= -p {} && ! pgrep --exact fastboot-worker", mains.join(","));
+    wait_until("restored trees", HANGING_BOUND, || {
+        let shown = running.run(&["/bin/sh", "-c", &all_run])?;
+        Ok((shown.code == Some(0) && shown.stdout.lines().count() == mains.len()).then_some(()))
+    })
+    .with_context(|| running.journal(INITD, 20))?;
+    // Stopped first: it would clean up as soon as initd is gone.
+    let kill = "zygote=$(pgrep --exact fastboot-zygote) && kill -STOP $zygote && \
+                systemctl kill --signal=KILL --kill-whom=main fastboot-initd.service && kill -KILL $zygote";
+    running.run(&["/bin/sh", "-c", kill])?.success()?;
+    for service in SERVICES {
+        running
+            .in_network(|| first_answer(HANGING_BOUND, || service.ask()))
+            .with_context(|| running.journal(service.unit, 20))?;
+    }
+    running.wait_booted(HANGING_BOUND)?;
+    require(&running, &taken, |_| Expected::Cold(&["initd-unavailable"]))?;
+    require_single_lives(&running, &taken)?;
+    for service in SERVICES {
+        let unit = running.unit(service.unit)?;
+        ensure!(unit.restarts == 0, "{} was restarted {} times", service.unit, unit.restarts);
+    }
+    running.poweroff()
+}
+
+/// The unit's own limit is shorter than what a hanging restore would be given, and systemd counts all of it.
+pub(super) fn short_timeout(lab: &Lab) -> Result<()> {
+    let mut site = lab.site("short-timeout")?;
+    site.drop_in(REDIS.unit, "[Service]\nTimeoutStartSec=6\n")?;
+    let running = site.boot()?;
+    let (_, taken) = site.snapshot(&running)?;
+    running.poweroff()?;
+    set_fault(&site, &format!("{MID_RESTORE}:sleep=50000"))?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Cold(&["deadline"]))?;
+    let redis = running.unit(REDIS.unit)?;
+    ensure!(redis.is_active() && redis.restarts == 0, "systemd did not wait for its cold start: {redis:?}");
+    running.poweroff()
+}
+
+pub(super) fn quarantined(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("quarantined")?;
+    set_fault(&site, &format!("{MID_RESTORE}:abort"))?;
+    for _ in 0..2 {
+        let running = site.boot()?;
+        require(&running, &taken, |_| Expected::Cold(&["restore-failed"]))?;
+        running.poweroff()?;
+    }
+    // Nothing would fail any more.
+    set_fault(&site, "none")?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Cold(&["image-quarantined"]))?;
+    running.poweroff()
 }
 
 pub(super) fn worker_dies(lab: &Lab) -> Result<()> {

@@ -12,7 +12,12 @@ pub(super) fn no_images(lab: &Lab) -> Result<()> {
     let mut site = lab.site("no-images")?;
     for container_filter in [false, true] {
         let arguments = vec![format!("fastboot={}", u8::from(!container_filter))];
-        let options = BootOptions { container_filter, arguments, nspawn_options: vec![small_store()] };
+        let options = BootOptions {
+            container_filter,
+            arguments,
+            nspawn_options: vec![small_store()],
+            ..BootOptions::default()
+        };
         let running = site.boot_with(&options)?;
         let failed =
             running.run(&["systemctl", "list-units", "--failed", "--no-legend", "--plain"])?.success()?;

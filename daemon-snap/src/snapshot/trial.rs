@@ -1,0 +1,174 @@
+//! The trial: each new image is used once, at once, on the path of a boot, and kept only if that is worth it.
+//!
+//! The unit is restarted with the shim in front of its command, so that everything takes part that will at a boot:
+//! generator, systemd with the unit's sandbox, shim, restore daemon. It also finds evidence that the unit changes itself
+//! when it stops. The restored instance stays; where the restore fails, the shim has started the unit cold.
+
+use super::point;
+use crate::error::{Error, Result};
+use crate::unit::{self, Cgroup, Systemd, UnitProperties};
+use image_store::{CatalogueEntry, StartBudget, TRIAL_DIR, Trials};
+use serde::Deserialize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SOCKET: &str = "fastboot-initd.socket";
+const SERVICE: &str = "fastboot-initd.service";
+/// What the generator decided at the beginning of this boot.
+const RECORD: &str = "/run/fastboot/generator.json";
+const NO_DECISIONS: &str = r#"{"version":1,"units":[]}"#;
+
+/// A restore has to take at most this share of the cold start, in percent, and to save at least so many milliseconds:
+/// less than that lies within the accuracy of the measurement.
+const WORTH_PERCENT: f64 = 80.0;
+const WORTH_MS: f64 = 5.0;
+
+/// What initd writes down; more than is used here.
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    outcome: String,
+    reason_code: Option<String>,
+    reason: Option<String>,
+    done_monotonic_us: Option<u64>,
+}
+
+/// Images are on trial as long as this lives.
+#[derive(Debug)]
+pub(super) struct Trial<'a> {
+    systemd: &'a Systemd,
+    leaves: Trials,
+    /// The restore daemon was not there before.
+    starts_initd: bool,
+}
+
+/// Whether a restore is worth the disk.
+pub(super) fn is_worth(cold_ms: f64, restored_ms: f64) -> bool {
+    restored_ms * 100.0 <= cold_ms * WORTH_PERCENT && cold_ms - restored_ms >= WORTH_MS
+}
+
+/// A boot that began without images stays one: whenever the generator runs next in it, it finds that it has decided.
+pub(super) fn record_boot_without_images() -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(Path::new(RECORD).parent().unwrap_or(Path::new("/")))?;
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = match options.write(true).create_new(true).open(RECORD) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            opened => opened?,
+        };
+        std::io::Write::write_all(&mut file, NO_DECISIONS.as_bytes())
+    };
+    write().map_err(|e| Error::io("write", RECORD, &e))
+}
+
+impl<'a> Trial<'a> {
+    /// Puts the shim in front of the units of these images.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked, or fastboot's own units are not installed.
+    pub(super) fn begin(systemd: &'a Systemd, entries: &[&CatalogueEntry]) -> Result<Self> {
+        let leaves = Trials::open(TRIAL_DIR);
+        let fail = |e: std::io::Error| Error::io("write", TRIAL_DIR, &e);
+        leaves.clear().map_err(fail)?;
+        let starts_initd = systemd.active_state(SOCKET)? != "active";
+        let trial = Self { systemd, leaves, starts_initd };
+        for entry in entries {
+            trial.leaves.allow(entry).map_err(fail)?;
+        }
+        systemd.reload()?;
+        systemd.start(SOCKET)?;
+        point("snapshot.trial")?;
+        Ok(trial)
+    }
+
+    /// Restarts a unit from its image. Returns how long it took from the start of the unit until systemd had taken over
+    /// the restored service, in milliseconds.
+    ///
+    /// # Errors
+    /// When it was not restored, or did not stay. It runs all the same, if it can be started at all.
+    pub(super) fn restore(&self, entry: &CatalogueEntry, settle: Duration) -> Result<f64> {
+        let id = entry.unit.as_str();
+        // It was restarted a moment ago, too.
+        self.systemd.reset_failed(id)?;
+        let tried = self.try_restore(entry, settle);
+        let runs = |unit: UnitProperties| unit.active_state == "active";
+        if tried.is_err() && !self.systemd.properties(id).is_ok_and(runs) {
+            self.systemd.restart(id)?;
+        }
+        tried
+    }
+
+    fn try_restore(&self, entry: &CatalogueEntry, settle: Duration) -> Result<f64> {
+        let id = entry.unit.as_str();
+        let started = match self.leaves.outcome::<Outcome>(id) {
+            // Another unit's trial has restarted this one along with it.
+            Ok(Some(_)) => self.systemd.properties(id)?,
+            _ => self.systemd.restart(id)?,
+        };
+        let longest = StartBudget::of(&entry.service, entry.len_bytes).map_or(Duration::ZERO, |b| b.limit);
+        let outcome = self.wait_for_outcome(id, Instant::now() + longest + Duration::from_secs(2))?;
+        if outcome.outcome != "restored" {
+            let reason = outcome.reason.unwrap_or_default();
+            let code = outcome.reason_code.unwrap_or_default();
+            return Err(failed(format!("{reason} ({code}); it was started cold")));
+        }
+        let cgroup = Cgroup::open(&started.control_group)?;
+        let settled = unit::settle(&started, &cgroup, Instant::now() + settle);
+        let now = self.systemd.properties(id)?;
+        if now.active_state != "active" || now.main_pid != entry.service.main_pid {
+            let state = format!("{} with main process {} ({})", now.active_state, now.main_pid, now.result);
+            return Err(failed(format!("restored, and did not stay: it is {state}")));
+        }
+        settled?;
+        let took_us = outcome.done_monotonic_us.and_then(|done| done.checked_sub(started.inactive_exit_us));
+        took_us.map(|us| us as f64 / 1e3).ok_or_else(|| failed("its times cannot be told".to_owned()))
+    }
+
+    fn wait_for_outcome(&self, id: &str, deadline: Instant) -> Result<Outcome> {
+        loop {
+            let outcome = self.leaves.outcome(id).map_err(|e| Error::io("read", TRIAL_DIR, &e))?;
+            match outcome {
+                Some(outcome) => return Ok(outcome),
+                None if Instant::now() >= deadline => {
+                    return Err(failed("the restore daemon was not asked, or said nothing".to_owned()));
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn end(&self) -> Result<()> {
+        self.leaves.clear().map_err(|e| Error::io("remove", TRIAL_DIR, &e))?;
+        self.systemd.reload()?;
+        if self.starts_initd {
+            self.systemd.stop(SOCKET)?;
+            self.systemd.stop(SERVICE)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::debug!(%error, "the shim stays in front of the units until the next boot");
+        }
+    }
+}
+
+fn failed(message: String) -> Error {
+    Error::Internal { step: "trial restore", message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_worth_it_by_a_margin_only() {
+        assert!(is_worth(4000.0, 150.0));
+        assert!(is_worth(40.0, 20.0));
+        assert!(!is_worth(40.0, 36.0));
+        assert!(!is_worth(12.0, 8.0));
+        assert!(!is_worth(10.0, 30.0));
+    }
+}

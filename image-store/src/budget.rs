@@ -1,0 +1,93 @@
+//! How long a start from an image may take before the cold start has to begin.
+//!
+//! Computed by the generator, which tells the shim, and by the restore daemon from the same entry. Pure.
+
+use std::time::Duration;
+
+use crate::catalogue::ServiceRecord;
+
+/// Base of what a restore may take on a busy machine; alone it takes some ten milliseconds.
+const BASE: Duration = Duration::from_secs(5);
+/// What a slow disk delivers, in bytes a second.
+const SLOW_DISK: u64 = 32 << 20;
+/// No image is worth more waiting than this.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Longest for the removal of what a failed attempt leaves.
+const CLEANING: Duration = Duration::from_secs(3);
+/// What systemd and a loaded machine may need beside the daemon's own start.
+const SLACK: Duration = Duration::from_millis(500);
+/// With less than this there is no point in trying.
+const SHORTEST: Duration = Duration::from_millis(400);
+
+/// Two moments, counted from the shim's question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartBudget {
+    /// The tree has to run; else the restore daemon gives up.
+    pub deadline: Duration,
+    /// The shim starts the original command, whether it has had an answer or not.
+    pub limit: Duration,
+}
+
+impl StartBudget {
+    /// For a service and its image of `len_bytes`. `None`: its `TimeoutStartSec=` leaves no time for a restore that
+    /// fails and a cold start after it.
+    pub fn of(service: &ServiceRecord, len_bytes: u64) -> Option<StartBudget> {
+        let reading = Duration::from_millis(len_bytes.saturating_mul(1000) / SLOW_DISK);
+        let wanted = (BASE + reading).min(LONGEST);
+        let limit = match service.timeout_start_ms.map(Duration::from_millis) {
+            None => wanted + CLEANING,
+            Some(timeout) => {
+                let room = timeout.saturating_sub(cold_start(service, timeout) + SLACK);
+                room.min(wanted + CLEANING)
+            }
+        };
+        let deadline = wanted.min(limit - CLEANING.min(limit / 4));
+        (limit >= SHORTEST).then_some(StartBudget { deadline, limit })
+    }
+}
+
+/// What has to be left for the cold start: half as much again as was measured, for that was on an idle machine.
+fn cold_start(service: &ServiceRecord, timeout: Duration) -> Duration {
+    let measured = service.cold_start_ms.filter(|ms| ms.is_finite() && *ms >= 0.0);
+    measured.map_or(timeout / 2, |ms| Duration::from_secs_f64((ms * 1.5 / 1e3).min(86_400.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(
+        timeout_start_ms: Option<u64>,
+        cold_start_ms: Option<f64>,
+        len_bytes: u64,
+    ) -> Option<StartBudget> {
+        let service =
+            ServiceRecord { timeout_start_ms, cold_start_ms, ..crate::catalogue::testing_service() };
+        StartBudget::of(&service, len_bytes)
+    }
+
+    #[test]
+    fn a_large_image_gets_more_time_but_not_for_ever() {
+        let light = budget(Some(90_000), Some(100.0), 1 << 20).unwrap();
+        let heavy = budget(Some(90_000), Some(4000.0), 1 << 30).unwrap();
+        assert_eq!(light.deadline.as_secs(), 5);
+        assert_eq!(heavy.deadline.as_secs(), 37);
+        assert_eq!(budget(None, None, 1 << 40).unwrap().deadline, LONGEST);
+    }
+
+    #[test]
+    fn the_cold_start_still_fits_into_the_unit_s_own_timeout() {
+        let tight = budget(Some(8000), Some(3000.0), 1 << 30).unwrap();
+        assert_eq!(tight.limit, Duration::from_millis(3000));
+        assert_eq!(tight.deadline, Duration::from_millis(2250));
+        let unknown = budget(Some(4000), None, 1 << 20).unwrap();
+        assert_eq!(unknown.limit, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn a_timeout_without_room_for_both_means_no_restore() {
+        assert_eq!(budget(Some(5000), Some(3000.0), 1 << 20), None);
+        assert_eq!(budget(Some(1000), None, 1 << 20), None);
+        assert_eq!(budget(Some(0), Some(0.0), 1 << 20), None);
+    }
+}
