@@ -3,12 +3,13 @@
 //! Until all blockers are known nothing of the tree is touched. Whatever fails afterwards, the tree runs on: registers and
 //! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
 
+use crate::bus::BusAccess;
 pub use crate::collect::{ActivationSocket, CollectOptions, PageSink};
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
-    collect_address_space, collect_content, collect_descriptors, collect_directories, collect_insides,
-    collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages,
-    inspect_hidden_locks, inspect_objects, list_objects,
+    collect_address_space, collect_content, collect_descriptors, collect_directories, collect_hidden_locks,
+    collect_insides, collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages,
+    inspect_objects, list_objects,
 };
 use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
@@ -110,6 +111,10 @@ impl Frozen {
     /// [`Error::Refused`] with all blockers, before anything has been written; others when reading or writing fails. The
     /// tree is as before and still frozen.
     pub fn collect(&mut self, sink: &mut dyn PageSink, options: &CollectOptions) -> Result<TreeV1> {
+        if matches!(options.bus, BusAccess::Looked) {
+            let message = "bus connections were to be looked at, not recorded".into();
+            return Err(Error::Internal { step: "collect", message });
+        }
         let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
         mark("frozen");
         let members = inspect_members(&self.stopped)?;
@@ -189,7 +194,7 @@ impl Frozen {
         mark("outsides");
         let whole_spaces: Vec<&AddressSpace> = halves.iter().map(|(space, ..)| space).collect();
         inspect_objects(inodes.ipc_objects(), members, &whole_spaces, &inodes, &mut blockers);
-        inspect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
+        let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
         let volatile = collect_volatile_files(&mut inodes, &mut blockers)?;
         let blockers = blockers.into_list();
         if !blockers.is_empty() {
@@ -217,6 +222,7 @@ impl Frozen {
             seccomp_filters: filters.into_list(),
             volatile_dirs: dirs.into_list(),
             volatile_files: volatile.files,
+            mapped_locks,
             volatile_nodes: volatile.nodes,
         };
         Ok(Seen { processes, tree, sources })

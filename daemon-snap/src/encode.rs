@@ -70,6 +70,15 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         check(len > 0 && len.is_multiple_of(FILTER_INSTRUCTION_BYTES), "a seccomp filter of odd length")?;
     }
     check(tree.volatile_dirs.iter().all(|dir| is_path(&dir.path.0)), "a directory that is not a path")?;
+    let has_process = |pid| tree.processes.iter().any(|process| process.pid == pid);
+    let is_mapped = |id: InodeId| {
+        let vmas = tree.processes.iter().flat_map(|process| &process.mm.vmas);
+        vmas.into_iter().any(|vma| matches!(vma.backing, BackingV1::Inode { inode, .. } if inode == id))
+    };
+    check(
+        tree.mapped_locks.iter().all(|lock| is_mapped(lock.inode) && has_process(lock.pid)),
+        "a lock of a file that is not mapped",
+    )?;
     check(tree.volatile_files.iter().all(|id| has_inode(tree, *id)), "a volatile file out of range")?;
     for node in &tree.volatile_nodes {
         let sound = match &node.kind {
@@ -133,6 +142,11 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                     };
                     check(peer.is_some_and(mutual), "a socket pair of one")?;
                 }
+            }
+            FileKindV1::Bus(connection) => {
+                let connector = tree.processes.iter().any(|process| process.pid == connection.connector);
+                check(connector, "a bus connection of nobody")?;
+                check(is_path(&connection.address), "a bus at what is not a path")?;
             }
             FileKindV1::PressureTrigger { inode, text } => {
                 check(

@@ -3,7 +3,9 @@
 //! `inspect`/`collect` read a live tree into [`state`]; `rebuild` and `tape` make a live tree from it.
 //! `collect` and `rebuild` never import each other; both know `state`.
 
+pub mod bus;
 pub mod collect;
+pub mod doctor;
 pub mod dump;
 pub mod encode;
 pub mod error;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
 use crate::rebuild::own_maps::OwnMaps;
 use crate::rebuild::process::Builder;
-use crate::rebuild::{files, inherit, inode, namespaces, plan, volatile};
+use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Loader, Record, RecordKind, Step, reason_of};
@@ -190,6 +190,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         id_lock,
         turn: None,
         counter: None,
+        asked: (0, 0),
         request,
         started,
     };
@@ -198,6 +199,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     files::rebuild_owners(&desk, tree)?;
     inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
     desk.release_segments();
+    bus::introduce(&desk, tree, request.deadline)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
         nursery.close()?;
@@ -286,6 +288,8 @@ struct Watch<'a> {
     turn: Option<Flock<File>>,
     /// Where ids were given out before they were taken from the band.
     counter: Option<i64>,
+    /// The id that was asked for last, and how often before.
+    asked: (i64, u32),
     request: &'a Request<'a>,
     started: Instant,
 }
@@ -363,10 +367,26 @@ impl Watch<'_> {
             let text = self.desk.proc.read(LAST_PID).map_err(|e| Error::kernel("reading", LAST_PID, e))?;
             self.counter = String::from_utf8_lossy(&text).trim().parse().ok();
         }
+        self.give_way(record.result)?;
         self.set_counter(record.result - 1)?;
         let index = self.tree.processes.iter().position(|p| p.pid.0 == record.pid);
         let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
         write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
+    }
+
+    /// Asked for the same id once more, somebody else got it: helpers of ours and of systemd mostly end soon. Until then nobody
+    /// else shall be numbered from the band.
+    fn give_way(&mut self, wanted: i64) -> Result<()> {
+        let asked = match self.asked {
+            (last, times) if last == wanted => times + 1,
+            _ => 0,
+        };
+        self.asked = (wanted, asked);
+        if let (1.., Some(counter)) = (asked, self.counter) {
+            self.set_counter(counter)?;
+            std::thread::sleep(Duration::from_millis(1 << asked.min(6)));
+        }
+        Ok(())
     }
 
     fn set_counter(&self, last: i64) -> Result<()> {

@@ -14,11 +14,13 @@ mod trial;
 pub use candidate::Candidate;
 pub use plan::{PlanRow, plan};
 
+use crate::bus::BusWatch;
 use crate::error::{Error, Result};
 use crate::unit::{Band, Systemd};
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the operator asked for.
@@ -181,6 +183,8 @@ pub fn snapshot(
     units.sort_by_key(|(_, unit)| unit.properties().active_enter_us);
     units.dedup_by(|(_, a), (_, b)| a.properties().id == b.properties().id);
 
+    // Rules and flags of names can be heard while they are made, not asked for later.
+    let watch = Arc::new(BusWatch::start()?);
     // New processes are numbered in the band until the last tree is frozen: daemons go on making threads long after they
     // are ready, most of all under the warm-up. What else starts meanwhile gets a high number too, which does no harm.
     let band = match options.restart && !units.is_empty() {
@@ -202,6 +206,7 @@ pub fn snapshot(
     units = path.warm_up(units, options.warm_up.as_deref());
     units = path.settle(units, &systemd, options.settle);
 
+    units.iter_mut().for_each(|(_, unit)| unit.record_bus(&watch));
     let band_ref = band.as_ref();
     let images =
         path.each(Phase::Image, units, |_, unit| image::take(&systemd, &pending, &catalogue, unit, band_ref));

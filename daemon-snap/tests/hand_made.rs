@@ -167,6 +167,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         seccomp_filters: vec![],
         volatile_dirs: vec![],
         volatile_files: vec![],
+        mapped_locks: vec![],
         volatile_nodes: Vec::new(),
     }
 }

@@ -32,9 +32,14 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
     // A forking service needs no word from the shim: systemd reads its PID file, or finds the one process that became
     // its child, exactly as after a cold start. Everyone else must be able to send MAINPID=.
     let opens_notify = service_type != ServiceType::Forking && !settings.listens_to_service(service_type);
+    // systemd runs ExecStartPost= as soon as it has forked such a service, which is the shim; its $MAINPID would be gone a moment
+    // later. So it is made to wait for our word, restored or cold.
+    let at_once = matches!(service_type, ServiceType::Simple | ServiceType::Exec);
+    let waits = at_once && !settings.all("ExecStartPost").is_empty();
     let limit = format!("--limit-ms {}", limit.as_millis());
     let mut options = vec![limit.as_str()];
     options.extend(opens_notify.then_some("--no-notify"));
+    options.extend(waits.then_some("--say-ready"));
     let exec_start = line.with_shim(shim, unit, &options);
     let mut text = format!(
         "# Written by fastboot-generator for this boot.\n\
@@ -48,6 +53,10 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
     );
     if opens_notify {
         text.push_str("NotifyAccess=main\n");
+    }
+    let service_type = if waits { ServiceType::Notify } else { service_type };
+    if waits {
+        text.push_str("Type=notify\n");
     }
     // Otherwise the journal would name the service after the shim.
     if settings.last("SyslogIdentifier").is_none_or(str::is_empty) {
@@ -86,6 +95,18 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_service_whose_post_command_wants_its_pid_is_waited_for() {
+        let text = compose_text("ExecStart=/bin/d\nExecStartPost=/bin/echo $MAINPID");
+        assert!(
+            text.contains("/shim --unit a.service --limit-ms 8000 --no-notify --say-ready -- /bin/d\n"),
+            "{text}"
+        );
+        assert!(text.contains("NotifyAccess=main\nType=notify\n"), "{text}");
+        let text = compose_text("Type=notify\nExecStart=/bin/d\nExecStartPost=/bin/echo $MAINPID");
+        assert!(!text.contains("--say-ready") && !text.contains("Type="), "{text}");
     }
 
     #[test]

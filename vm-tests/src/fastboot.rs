@@ -105,10 +105,14 @@ impl StatusReport {
 /// # Errors
 /// They do not build; the compiler's words are in the error.
 pub fn build() -> Result<PathBuf> {
+    cargo_build(&["--bins", "-p", "daemon-snap", "-p", "initd", "-p", "systemd-units"])
+}
+
+fn cargo_build(what: &[&str]) -> Result<PathBuf> {
     let workspace = workspace();
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--bins", "--quiet"])
-        .args(["-p", "daemon-snap", "-p", "initd", "-p", "systemd-units"])
+        .args(["build", "--release", "--quiet"])
+        .args(what)
         .current_dir(&workspace)
         .stdin(Stdio::null())
         .output()
@@ -122,6 +126,14 @@ pub fn build() -> Result<PathBuf> {
 /// Where cargo builds.
 pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// Build one more program of the workspace; its path.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_program(package: &str, program: &str) -> Result<PathBuf> {
+    Ok(cargo_build(&["-p", package, "--bin", program])?.join(program))
 }
 
 /// The work tree.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, demo, package, verify};
+use vm_tests::{bench, dbus, demo, package, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -32,6 +32,16 @@ enum Action {
         /// Stop after the cold boots.
         #[arg(long)]
         cold_only: bool,
+    },
+    /// Services on the system bus: recorded, restored, watched, under both buses.
+    Dbus {
+        /// Only this bus: dbus-daemon or dbus-broker.
+        only: Option<String>,
+    },
+    /// One unit for each feature of systemd, restored.
+    Units {
+        /// Only the units whose name contains this.
+        only: Option<String>,
     },
     /// Check everything: format, lints, unit and engine tests, containers.
     Verify {
@@ -95,6 +105,10 @@ fn main() -> ExitCode {
     let done: Result<bool> = match Arguments::parse_from(without_separator(std::env::args_os())).command {
         Action::Demo { json, keep, quick, cold_only } => {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
+        }
+        Action::Dbus { only } => dbus::run(only.as_deref()).map(|checks| checks.failures().next().is_none()),
+        Action::Units { only } => {
+            units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
         }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
         Action::BenchBoot { boots, machine, keep, release, json } => {

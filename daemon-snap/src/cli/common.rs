@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use image_store::{DEFAULT_ROOT, Store};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments that every command about the store takes.
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,10 @@ pub struct StoreArgs {
 impl StoreArgs {
     pub fn open(&self) -> Store {
         Store::open(self.store.clone())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.store
     }
 }
 

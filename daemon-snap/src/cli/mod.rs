@@ -1,6 +1,7 @@
 //! Arguments: each command is one file with its arguments and a `run` that returns the exit code.
 
 mod common;
+mod doctor;
 mod dump;
 mod list;
 mod plan;
@@ -35,6 +36,7 @@ enum Command {
     Show(show::Args),
     Verify(verify::Args),
     Remove(remove::Args),
+    Doctor(doctor::Args),
     Dump(dump::Args),
     Restore(restore::Args),
 }
@@ -77,6 +79,7 @@ impl Cli {
             Command::Show(args) => show::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Remove(args) => remove::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Dump(args) => dump::run(&args),
             Command::Restore(args) => restore::run(&args),
         }

@@ -94,6 +94,7 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
             FileKindV1::PressureTrigger { .. } => "pressure trigger",
             FileKindV1::Namespace { .. } => "namespace",
             FileKindV1::Rebind(_) => "taken over from systemd",
+            FileKindV1::Bus(_) => "bus connection",
         };
         *counts.entry(kind).or_insert(0) += 1;
     }

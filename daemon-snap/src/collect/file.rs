@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
-use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, Pid, PipeV1, TargetFd};
+use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, Pid, PipeV1, RebindV1, TargetFd};
 use crate::sys::proc::{self, FdInfo};
 use crate::sys::{fdquery, kcmp, pidfd};
 use nix::sys::stat::stat;
@@ -81,6 +81,7 @@ pub(crate) fn collect_descriptors(
         pidfd::get_fd(pidfd.as_fd(), file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd))
     };
     let mut kinds = Kinds {
+        unit: inodes.options().unit,
         spaces: inodes.spaces(),
         targets: Targets { by_number: &by_number, files: &descriptions },
         pipes: Pipes::default(),
@@ -200,6 +201,8 @@ fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
 
 /// What the kinds need to know of each other.
 struct Kinds<'a> {
+    /// A systemd service.
+    unit: bool,
     spaces: &'a Spaces,
     targets: Targets<'a>,
     pipes: Pipes,
@@ -239,8 +242,19 @@ impl Kinds<'_> {
             b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
                 inotify::collect(file, fd.as_fd(), info, self.spaces)
             }
+            b"anon_inode:[pidfd]" => self.collect_pidfd(info),
+            link if link.starts_with(b"pidfd:") => self.collect_pidfd(info),
             link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
             link => refused(describe(link)),
+        }
+    }
+
+    fn collect_pidfd(&self, info: &FdInfo) -> Found<FileKindV1> {
+        match info.pidfd_target() {
+            // In a unit it is systemd, then as now.
+            Some(1) if self.unit => Ok(FileKindV1::Rebind(RebindV1::Init)),
+            Some(pid) if pid > 0 => refused(format!("a pidfd of process {pid}")),
+            _ => refused("a pidfd of a process that has ended"),
         }
     }
 
@@ -268,13 +282,11 @@ impl Kinds<'_> {
 
 /// What we cannot carry, by the name that the kernel has for it.
 fn describe(link: &[u8]) -> String {
-    let known: [(&[u8], &str); 14] = [
+    let known: [(&[u8], &str); 12] = [
         (b"anon_inode:[io_uring]", "an io_uring ring"),
         (b"anon_inode:[userfaultfd]", "a userfaultfd"),
         (b"anon_inode:[fanotify]", "a fanotify group"),
         (b"anon_inode:[perf_event]", "a perf event"),
-        (b"anon_inode:[pidfd]", "a pidfd"),
-        (b"pidfd:", "a pidfd"),
         (b"anon_inode:bpf", "an eBPF object"),
         (b"anon_inode:btf", "an eBPF object"),
         (b"anon_inode:seccomp", "a seccomp listener"),

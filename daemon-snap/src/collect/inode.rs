@@ -241,10 +241,11 @@ impl<'a> Inodes<'a> {
         self.list.get(id.0 as usize)
     }
 
-    /// Whether an object is mapped: `MAJOR:MINOR:INODE` as in /proc/locks.
-    pub fn maps_object(&self, object: &str) -> bool {
-        let Some((dev, ino)) = object.rsplit_once(':') else { return false };
-        self.mapped.keys().any(|(d, i, _)| d == dev.as_bytes() && i.to_string() == ino)
+    /// An object that is mapped: `MAJOR:MINOR:INODE` as in /proc/locks.
+    pub fn mapped_object(&self, object: &str) -> Option<InodeId> {
+        let (dev, ino) = object.rsplit_once(':')?;
+        let mut mapped = self.mapped.iter();
+        mapped.find(|((d, i, _), _)| d == dev.as_bytes() && i.to_string() == ino).map(|(_, id)| *id)
     }
 
     /// The entry that this object has already.

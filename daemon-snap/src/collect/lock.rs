@@ -7,7 +7,7 @@ use super::file::Slot;
 use super::{Blockers, Inodes};
 use crate::error::{Error, Part, Result};
 use crate::inspect::Member;
-use crate::state::{FileId, FileLockV1, LockKindV1};
+use crate::state::{FileId, FileLockV1, LockKindV1, MappedLockV1};
 use crate::sys::proc::{LockClass, LockLine, locks_of_all};
 use std::collections::HashSet;
 
@@ -70,27 +70,39 @@ pub(super) fn collect_locks(slots: &[Slot], members: usize) -> Locks {
     locks
 }
 
-/// A description that lives on only in a mapping keeps its locks too, but no `fdinfo` tells of it.
-pub(crate) fn inspect_hidden_locks(
+/// A description that lives on only in a mapping keeps its locks too, but no `fdinfo` tells of it. Those of flock(2) are
+/// carried: the description that the mapping is made from takes them again.
+pub(crate) fn collect_hidden_locks(
     locks: &Locks,
     members: &[Member],
     inodes: &Inodes<'_>,
     blockers: &mut Blockers,
-) -> Result<()> {
+) -> Result<Vec<MappedLockV1>> {
     let all = locks_of_all().map_err(|e| Error::io("read", "/proc/locks", &e))?;
+    let mut carried = Vec::new();
     for line in all.iter().filter(|line| line.class != LockClass::Lease && !locks.lines.contains(*line)) {
         let taker = members.iter().find(|member| member.pid == line.pid).map(|member| member.pid);
+        let mapped = inodes.mapped_object(&line.object);
         // Locks of descriptions name nobody.
         let holder = match line.class {
-            LockClass::Ofd if inodes.maps_object(&line.object) => members.first().map(|member| member.pid),
+            LockClass::Ofd if mapped.is_some() => members.first().map(|member| member.pid),
             _ => taker,
         };
-        if let Some(pid) = holder {
-            let kind = format!("a lock of a file that is mapped but not open any more ({})", line.object);
-            blockers.add(pid, Part::Process, kind);
+        match (holder, line.class, mapped) {
+            (None, ..) => {}
+            // The description is neither open nor mapped here: somebody else has it. systemd holds the lock of a dynamic user
+            // like this, which the process took before it became the service.
+            (Some(_), LockClass::Flock, None) => {}
+            (Some(pid), LockClass::Flock, Some(inode)) => {
+                carried.push(MappedLockV1 { pid, inode, exclusive: line.exclusive });
+            }
+            (Some(pid), ..) => {
+                let kind = format!("a lock of a file that is mapped but not open any more ({})", line.object);
+                blockers.add(pid, Part::Process, kind);
+            }
         }
     }
-    Ok(())
+    Ok(carried)
 }
 
 #[cfg(test)]

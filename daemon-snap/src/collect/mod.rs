@@ -1,6 +1,7 @@
 //! Live → state: a file per kernel object kind. Prefers reading from outside; injects system calls only for what has no
 //! other way. Knows `state` and `sys`, never `rebuild`.
 
+mod bus;
 mod epoll;
 mod eventfd;
 mod file;
@@ -30,7 +31,7 @@ pub(crate) use file::{Descriptors, collect_descriptors};
 pub(crate) use gate::Gates;
 pub(crate) use inode::Inodes;
 pub(crate) use inside::collect_insides;
-pub(crate) use lock::inspect_hidden_locks;
+pub(crate) use lock::collect_hidden_locks;
 pub(crate) use memory::{AddressSpace, collect_address_space};
 pub(crate) use pages::{collect_content, collect_pages, count_own_pages};
 pub(crate) use process::{Directories, collect_directories, collect_process};
@@ -40,6 +41,7 @@ pub(crate) use sysv::{inspect_objects, list_objects};
 pub(crate) use thread::{OutsideThread, collect_thread};
 pub(crate) use volatile::collect_volatile_files;
 
+use crate::bus::BusAccess;
 use crate::error::{Blocker, Error, Part, Result};
 use crate::state::Pid;
 use std::path::PathBuf;
@@ -70,6 +72,8 @@ pub struct CollectOptions {
     pub volatile_roots: Vec<PathBuf>,
     /// Sockets that systemd holds too.
     pub activation: Vec<ActivationSocket>,
+    /// Connections to the system bus.
+    pub bus: BusAccess,
 }
 
 /// A socket that systemd passes as `LISTEN_FDS`.

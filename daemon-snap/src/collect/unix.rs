@@ -1,18 +1,22 @@
 //! Unix sockets: sock_diag for what connects them, our duplicates for queue and options.
 
+use super::bus;
 use super::file::Description;
 use super::socket_options::{Defaults, has_filter};
 use super::{CollectOptions, Found, Inodes, failed, refused};
+use crate::bus::{BusAccess, SYSTEM_BUS};
 use crate::error::{Error, Result};
 use crate::inspect::Spaces;
-use crate::state::{FileId, FileKindV1, RawPath, RebindV1, SocketNodeV1, UnixSocketV1, UnixStateV1};
+use crate::state::{
+    BusConnectionV1, FileId, FileKindV1, Pid, RawPath, RebindV1, SocketNodeV1, UnixSocketV1, UnixStateV1,
+};
 use crate::sys::fdquery::{self, PeekOffset};
 use crate::sys::netns;
 use crate::sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{SFlag, fstatat};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 const JOURNAL_STDOUT: &[u8] = b"/run/systemd/journal/stdout";
@@ -25,6 +29,8 @@ pub(super) struct UnixSockets<'a> {
     spaces: &'a Spaces,
     options: &'a CollectOptions,
     by_inode: HashMap<u32, FileId>,
+    /// Processes that have descriptors.
+    processes: HashSet<Pid>,
     /// Asked once, when the first unix socket is met.
     table: Option<HashMap<u32, UnixDiag>>,
     defaults: Defaults<'a>,
@@ -34,7 +40,8 @@ impl<'a> UnixSockets<'a> {
     pub fn new(files: &[Description], spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
         let sockets = files.iter().filter(|file| file.link.starts_with(b"socket:["));
         let by_inode = sockets.map(|file| (file.ino as u32, file.id)).collect();
-        Self { spaces, options, by_inode, table: None, defaults: Defaults::new(spaces) }
+        let processes = files.iter().map(|file| file.pid).collect();
+        Self { spaces, options, by_inode, processes, table: None, defaults: Defaults::new(spaces) }
     }
 
     /// One unix socket.
@@ -50,6 +57,9 @@ impl<'a> UnixSockets<'a> {
         let address = unix_name(&fdquery::socket_address(fd, false).map_err(fail("getsockname"))?);
         if let Some(rebind) = self.rebind(file, fd, socket_type, &address) {
             return Ok(FileKindV1::Rebind(rebind));
+        }
+        if self.options.unit && socket_type == libc::SOCK_STREAM && self.leads_to_bus(fd) {
+            return self.bus_connection(file, fd, &address).map(FileKindV1::Bus);
         }
         let Some(diag) = self.diag(file.ino as u32)? else {
             return refused("a unix socket of another network namespace");
@@ -73,6 +83,30 @@ impl<'a> UnixSockets<'a> {
             queue,
             options,
         }))
+    }
+
+    fn leads_to_bus(&self, fd: BorrowedFd<'_>) -> bool {
+        let is_carried = !matches!(self.options.bus, BusAccess::Refused);
+        is_carried && fdquery::socket_address(fd, true).is_ok_and(|peer| unix_name(&peer) == SYSTEM_BUS)
+    }
+
+    fn bus_connection(
+        &mut self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        address: &[u8],
+    ) -> Found<BusConnectionV1> {
+        if address.first().is_some_and(|&first| first != 0) {
+            return refused("a unix socket bound to a path and connected to the system bus");
+        }
+        let kind = (libc::AF_UNIX, libc::SOCK_STREAM, 0);
+        let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
+        match &self.options.bus {
+            BusAccess::Watched(watch) => {
+                bus::collect(file, fd, [SYSTEM_BUS, address], options, &self.processes, watch)
+            }
+            _ => bus::look(file, fd, [SYSTEM_BUS, address], options),
+        }
     }
 
     /// Sockets that the new boot provides.

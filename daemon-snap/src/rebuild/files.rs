@@ -1,10 +1,10 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{epoll, events, inet, inode, kernel_file, pipe, unix};
+use super::{bus, epoll, events, inet, inode, kernel_file, pipe, unix};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
-use crate::state::{FileKindV1, FileV1, InodeId, RebindV1, TreeV1};
+use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
 use crate::sys;
 use image_store::ReasonCode;
 use nix::fcntl::OFlag;
@@ -57,13 +57,14 @@ pub fn rebuild_files(
             FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
             FileKindV1::Rebind(what) => rebind(what, unit)?,
+            FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };
         if !matches!(
             file.kind,
             FileKindV1::Inode { .. }
                 | FileKindV1::PressureTrigger { .. }
                 | FileKindV1::Namespace { .. }
-                | FileKindV1::Rebind(RebindV1::JournalStream { .. })
+                | FileKindV1::Rebind(RebindV1::JournalStream { .. } | RebindV1::Init)
         ) {
             set_status_flags(&fd, file)?;
         }
@@ -140,6 +141,7 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             let fd = fd.ok_or_else(|| Error::Corrupt(format!("standard descriptor {stdio}")))?;
             fd.try_clone().map_err(|e| Error::io("dup", "standard output", &e))
         }
+        RebindV1::Init => sys::pidfd::open(Pid(1)).map_err(|e| Error::kernel("pidfd_open", "PID 1", e)),
         RebindV1::Activation { address, name, .. } => {
             let matches =
                 |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).is_ok_and(|got| got == *address);

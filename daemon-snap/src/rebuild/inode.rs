@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, RawPath, TreeV1,
+    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, Pid, RawPath, TreeV1,
 };
 use crate::sys;
 use image_store::{Image, ReasonCode};
@@ -302,6 +302,25 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         let flags = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let fd = open_inode(desk, inode, flags)?;
         desk.put_mapped(id, writable, fd)?;
+    }
+    Ok(())
+}
+
+/// Locks that this process took through descriptions which only its mappings keep; called in it, because the kernel notes
+/// who takes a lock. The mapping that is made from the description keeps it, and so the lock, when all descriptors are closed.
+///
+/// # Errors
+/// `Stale`: somebody else has the lock.
+pub fn take_mapped_locks(desk: &Desk, tree: &TreeV1, pid: Pid) -> Result<()> {
+    for lock in tree.mapped_locks.iter().filter(|lock| lock.pid == pid) {
+        let number = desk.mapped(lock.inode, true).or_else(|_| desk.mapped(lock.inode, false))?;
+        sys::rebuild::flock(sys::rebuild::placed(number), lock.exclusive).map_err(|e| match e {
+            Errno::EWOULDBLOCK => Error::stale(
+                ReasonCode::AddressTaken,
+                format!("somebody else has a lock of mapped object {}", lock.inode),
+            ),
+            e => Error::kernel("flock", lock.inode, e),
+        })?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Order in the worker: shared objects once, on high descriptor numbers; then the process tree, which inherits them and
 //! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
 
+pub mod bus;
 pub mod desk;
 pub mod epoll;
 pub mod events;

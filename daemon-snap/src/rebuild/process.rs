@@ -126,6 +126,8 @@ impl Builder<'_> {
         }
         self.create(after_setsid, None, &inherited)?;
         self.join_group(process, *group)?;
+        super::bus::connect_own(self.desk, self.tree, process)?;
+        super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
         self.place_descriptors(&process.fds)?;
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));

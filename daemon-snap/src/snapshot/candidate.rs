@@ -1,11 +1,13 @@
 //! One unit on its way through the snapshot: what is known of it so far.
 
+use crate::bus::{BusAccess, BusWatch};
 use crate::dump::{self, CollectOptions, Inspection, TreeSelector};
 use crate::error::{Error, Result};
 use crate::state::Pid;
 use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties, UnitText};
 use image_store::Catalogue;
 use nix::time::{ClockId, clock_gettime};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A unit that nothing in its settings stands against.
@@ -19,6 +21,7 @@ pub struct Candidate {
     ready_at: SystemTime,
     cold_start_ms: Option<f64>,
     cold_cpu_ms: Option<f64>,
+    bus: BusAccess,
 }
 
 impl Candidate {
@@ -53,6 +56,7 @@ impl Candidate {
             ready_at,
             cold_start_ms: None,
             cold_cpu_ms: None,
+            bus: BusAccess::Looked,
         })
     }
 
@@ -155,7 +159,12 @@ impl Candidate {
     /// # Errors
     /// When the unit's descriptors cannot be read.
     pub fn collect_options(&self) -> Result<CollectOptions> {
-        unit::collect_options(&self.properties, &self.cgroup)
+        unit::collect_options(&self.properties, &self.cgroup, self.bus.clone())
+    }
+
+    /// From now on bus connections are recorded, by the listener that has heard them being made.
+    pub fn record_bus(&mut self, watch: &Arc<BusWatch>) {
+        self.bus = BusAccess::Watched(Arc::clone(watch));
     }
 
     pub fn properties(&self) -> &UnitProperties {

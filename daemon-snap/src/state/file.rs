@@ -1,6 +1,8 @@
 //! Open file descriptions and the objects behind them.
 
-use super::{FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1, XattrsV1};
+use super::{
+    BusConnectionV1, FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1, XattrsV1,
+};
 use serde::{Deserialize, Serialize};
 
 /// An open file description; several descriptors of several processes may refer to it.
@@ -66,6 +68,7 @@ pub enum FileKindV1 {
     },
     /// Attached to today's object, not to yesterday's.
     Rebind(RebindV1),
+    Bus(BusConnectionV1),
 }
 
 /// Whose namespace a descriptor refers to.
@@ -82,6 +85,8 @@ pub enum NamespaceOfV1 {
 pub enum RebindV1 {
     /// A stream to journald that systemd made for stdout or stderr: the shim's own descriptor 1 or 2 takes its place.
     JournalStream { stdio: i32 },
+    /// A pidfd of PID 1, which is systemd in every boot.
+    Init,
     /// A socket that systemd holds too and passes as `LISTEN_FDS`; matched by address.
     Activation { address: Vec<u8>, socket_type: i32, name: Option<String> },
 }

@@ -1,6 +1,6 @@
 //! File locks.
 
-use super::TargetFd;
+use super::{InodeId, Pid, TargetFd};
 use serde::{Deserialize, Serialize};
 
 /// A lock as one process holds it, or as it took it for a description that others use too.
@@ -26,4 +26,14 @@ pub enum LockKindV1 {
     Ofd,
     /// `flock(2)`: of the open file description.
     Flock,
+}
+
+/// An flock(2) lock of a description that has no descriptor any more: a mapping keeps it (the JVM's hsperfdata file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedLockV1 {
+    /// Who took it.
+    pub pid: Pid,
+    pub inode: InodeId,
+    /// LOCK_EX.
+    pub exclusive: bool,
 }

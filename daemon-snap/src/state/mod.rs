@@ -3,6 +3,7 @@
 //! A shared kernel object has one entry in one table of [`TreeV1`]; users hold its id.
 //! What may not live here: anything that reads or changes the running system.
 
+mod bus;
 mod file;
 mod ids;
 mod lock;
@@ -14,6 +15,7 @@ pub mod testing;
 mod thread;
 mod volatile;
 
+pub use bus::*;
 pub use file::*;
 pub use ids::*;
 pub use lock::*;
@@ -25,8 +27,9 @@ pub use volatile::*;
 
 use serde::{Deserialize, Serialize};
 
-/// Version of the state section that holds a [`TreeV1`].
-pub const TREE_VERSION: u16 = 1;
+/// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
+/// images; version 1 was that of the first complete path.
+pub const TREE_VERSION: u16 = 2;
 /// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
 pub const TREE_MAX_BYTES: usize = 512 << 20;
 
@@ -50,6 +53,7 @@ pub struct TreeV1 {
     /// Directories whose watchers, files and sockets vanish at a reboot (RuntimeDirectory=, PrivateTmp=): files that
     /// nobody held open but that belong to the unit (PID files and the like).
     pub volatile_files: Vec<InodeId>,
+    pub mapped_locks: Vec<MappedLockV1>,
     /// The same for symbolic links, further names of files and sockets that nobody has.
     pub volatile_nodes: Vec<VolatileNodeV1>,
 }

@@ -17,6 +17,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         seccomp_filters: Vec::new(),
         volatile_dirs: Vec::new(),
         volatile_files: Vec::new(),
+        mapped_locks: Vec::new(),
         volatile_nodes: Vec::new(),
     }
 }

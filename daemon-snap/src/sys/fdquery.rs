@@ -86,6 +86,17 @@ pub fn unread_bytes(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
     Ok(bytes.max(0) as usize)
 }
 
+/// Bytes that the other end of a unix socket has not read yet (SIOCOUTQ).
+///
+/// # Errors
+/// `ENOTTY` and others for objects that do not have the notion.
+pub fn unsent_bytes(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let mut bytes = 0i32;
+    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes an int.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes.max(0) as usize)
+}
+
 /// poll(2) without waiting: the events that hold now.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! System calls, typed in and `Result` out: no policy, no logging. The only place beside `tape/` with unsafe code.
 
+pub mod dbus;
 pub mod fdquery;
 pub mod fork;
 pub mod inject;
@@ -10,6 +11,7 @@ pub mod own;
 pub mod pagemap;
 pub mod pidfd;
 pub mod premap;
+pub mod probe;
 pub mod proc;
 pub mod procfs_own;
 pub mod ptrace;

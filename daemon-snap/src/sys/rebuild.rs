@@ -240,6 +240,16 @@ pub fn accept(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     })
 }
 
+/// flock(2) without waiting.
+///
+/// # Errors
+/// `EWOULDBLOCK` when somebody else has it.
+pub fn flock(fd: BorrowedFd<'_>, exclusive: bool) -> Result<(), Errno> {
+    let how = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
+    // SAFETY: plain system call without pointers.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), how | libc::LOCK_NB) }).map(drop)
+}
+
 /// `shutdown(2)`; SHUT_RD 0, SHUT_WR 1.
 ///
 /// # Errors

@@ -201,7 +201,9 @@ pub fn inspect_unit(unit: &UnitProperties, text: &UnitText) -> Vec<String> {
 
 /// Whether a blocker comes and goes by itself: a moment later, or after a restart, it may not be there.
 pub fn is_passing(blocker: &Blocker) -> bool {
-    const PASSING: [&str; 13] = [
+    const PASSING: [&str; 15] = [
+        "unsent",
+        "call in progress",
         "pending connection",
         "established TCP",
         "connecting TCP",

@@ -29,6 +29,7 @@ pub use settle::{Settled, settle};
 pub use systemd::{ListedUnit, Systemd, full_name};
 pub use text::UnitText;
 
+use crate::bus::BusAccess;
 use crate::dump::CollectOptions;
 use crate::error::Result;
 
@@ -36,10 +37,15 @@ use crate::error::Result;
 ///
 /// # Errors
 /// When its descriptors cannot be read.
-pub fn collect_options(properties: &UnitProperties, cgroup: &Cgroup) -> Result<CollectOptions> {
+pub fn collect_options(
+    properties: &UnitProperties,
+    cgroup: &Cgroup,
+    bus: BusAccess,
+) -> Result<CollectOptions> {
     Ok(CollectOptions {
         unit: true,
         volatile_roots: properties.volatile_roots(),
         activation: activation_sockets(cgroup, properties.main_pid)?,
+        bus,
     })
 }

@@ -51,6 +51,15 @@ impl Systemd {
         Ok(Self { connection: connect().map_err(|e| failed("connecting to the system bus", &e))? })
     }
 
+    /// A property of systemd itself that is text, as `Version` or `Virtualization`.
+    ///
+    /// # Errors
+    /// Those of the bus, and a property that is not there or no text.
+    pub fn manager_text(&self, property: &'static str) -> Result<String> {
+        let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
+        proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
+    }
+
     /// All services that run.
     ///
     /// # Errors

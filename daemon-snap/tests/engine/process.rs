@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Mutex;
+use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 const PID_MAX: &str = "4194304";
@@ -87,6 +88,10 @@ pub fn kill_subject(pids: &BTreeSet<i32>, directory: &Path) {
         }
     }
 }
+
+/// Who moves the counter of process numbers to a number of its choice holds this alone: a number of another test's tree that
+/// has ended and not come back yet might be given out.
+pub static NUMBERS: RwLock<()> = RwLock::new(());
 
 /// `None` when the needs are met. A missing need fails where CI runs and is said elsewhere.
 pub fn missing_need() -> Option<()> {

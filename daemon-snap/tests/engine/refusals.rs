@@ -24,7 +24,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("raw_socket",         &["raw"]),
     ("perf_event",         &["perf"]),
     ("lease",              &["lease"]),
-    ("hidden_flock",       &["lock"]),
+    ("hidden_ofd_lock",    &["lock"]),
     ("terminal",           &["terminal", "tty"]),
     ("aio",                &["aio"]),
     ("traced",             &["tracer", "ptrace"]),
@@ -104,7 +104,7 @@ variants! {
     dump_refuses_raw_socket: "raw_socket";
     dump_refuses_perf_event: "perf_event";
     dump_refuses_lease: "lease";
-    dump_refuses_lock_of_file_that_is_only_mapped: "hidden_flock";
+    dump_refuses_lock_of_file_that_is_only_mapped: "hidden_ofd_lock";
     dump_refuses_controlling_terminal: "terminal";
     dump_refuses_aio_ring: "aio";
     dump_refuses_traced_child: "traced";

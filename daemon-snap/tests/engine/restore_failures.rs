@@ -130,13 +130,22 @@ fn restore_to_taken_pid_fails_and_harms_nobody() {
     if missing_need().is_some() {
         return;
     }
+    let _alone = process::NUMBERS.write();
     let (mut running, image) = dumped(TREE);
     let members: Vec<i32> = running.members.iter().copied().collect();
     for pid in [running.pid, members[members.len() - 1]] {
         let mut squatter = take_pid(pid);
-        let answer = running.run(Fastboot::restore(&image));
-        assert!(matches!(answer.code, Some(1 | 3)), "{answer:?}");
-        assert!(answer.stderr.contains(&pid.to_string()), "the taken number is not named: {answer:?}");
+        // Tests beside this one may have another number of the tree for a moment; that is named then.
+        let mut names_it = || {
+            let answer = running.run(Fastboot::restore(&image));
+            assert!(matches!(answer.code, Some(1 | 3)), "{answer:?}");
+            assert!(
+                members.iter().any(|member| answer.stderr.contains(&member.to_string())),
+                "no taken number is named: {answer:?}"
+            );
+            answer.stderr.contains(&pid.to_string())
+        };
+        assert!((0..5).any(|_| names_it()), "the taken number {pid} is not named");
         assert!(squatter.try_wait().expect("look at the squatter").is_none(), "the squatter was ended");
         let others = members.iter().copied().filter(|&member| member != pid).collect();
         let left = process::left_of(&others, Duration::from_secs(2));

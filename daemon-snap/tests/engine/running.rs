@@ -210,6 +210,7 @@ fn open_directory(parent: &Path) -> TempDir {
 
 /// The whole way: start, dump, restore, a second dump that leaves it running, verdict.
 pub fn dump_and_restore(subject: Subject, between: impl FnOnce(&Running)) {
+    let _numbers_stay = crate::process::NUMBERS.read();
     let mut running = match Running::start(subject) {
         Ok(running) => running,
         Err(verdict) => return judge(subject, &verdict),

@@ -171,6 +171,26 @@ static void of_description(void)
     CHECK_EQ(lock.l_type, F_UNLCK);
 }
 
+/* As the JVM does with its hsperfdata file: the descriptor is closed, the mapping keeps description and lock. */
+static void kept_by_mapping(void)
+{
+    SYS(ftruncate(fd, 4096));
+    SYS(flock(fd, LOCK_EX));
+    char *area = SYS(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    area[7] = 'l';
+    close(fd);
+    close(again);
+    fd = -1;
+    CHECK(!is_free(), "the mapping does not keep the lock");
+    subject_hold();
+    CHECK(!is_free(), "the lock is gone");
+    CHECK_EQ(area[7], 'l');
+    fd = SYS(open(in_dir("file"), O_RDWR | O_CLOEXEC));
+    check_taker("FLOCK", getpid());
+    SYS(munmap(area, 4096));
+    CHECK(is_free(), "the lock outlives the mapping");
+}
+
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
@@ -181,6 +201,8 @@ int main(int argc, char **argv)
         posix();
     else if (variant("flock"))
         whole_file();
+    else if (variant("kept_by_mapping"))
+        kept_by_mapping();
     else
         of_description();
     subject_pass();

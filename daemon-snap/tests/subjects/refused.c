@@ -165,11 +165,12 @@ static void make_lease(void)
 }
 
 /* The lock belongs to the description, which the mapping keeps. */
-static void make_hidden_flock(void)
+static void make_hidden_ofd_lock(void)
 {
     int fd = SYS(open(in_dir("locked"), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     SYS(ftruncate(fd, 4096));
-    SYS(flock(fd, LOCK_EX));
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+    SYS(fcntl(fd, F_OFD_SETLK, &lock));
     SYS(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0));
     close(fd);
     refusal_names("pid %d ", getpid());
@@ -346,8 +347,8 @@ int main(int argc, char **argv)
         make_perf_event();
     else if (variant("lease"))
         make_lease();
-    else if (variant("hidden_flock"))
-        make_hidden_flock();
+    else if (variant("hidden_ofd_lock"))
+        make_hidden_ofd_lock();
     else if (variant("terminal"))
         make_terminal();
     else if (variant("aio"))

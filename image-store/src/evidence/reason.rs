@@ -73,6 +73,10 @@ reason_codes! {
     NoImage = "no-image",
     /// A user or group has another id.
     IdentityChanged = "identity-changed",
+    /// The system bus cannot be reached, or does not answer.
+    BusUnavailable = "bus-unavailable",
+    /// The system bus refuses a name or a rule, or a name belongs to somebody else.
+    BusRefused = "bus-refused",
     /// This kernel or environment cannot do what the restore needs.
     HostUnsupported = "host-unsupported",
 }

@@ -7,13 +7,15 @@ use std::time::Duration;
 /// Longest until the original command is executed, unless the generator says otherwise.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(13);
 
-/// `--unit UNIT [--argv0] [--no-notify] [--limit-ms MS] -- PROGRAM [ARGUMENT…]`
+/// `--unit UNIT [--argv0] [--no-notify] [--say-ready] [--limit-ms MS] -- PROGRAM [ARGUMENT…]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShimArguments {
     /// Unit that we stand in for.
     pub unit: String,
     /// The unit had no `NOTIFY_SOCKET` before us, and must not find one.
     pub hides_notify_socket: bool,
+    /// systemd waits for a word that the service itself does not send: say it before a cold start.
+    pub says_ready: bool,
     /// When it has passed the original command is executed, whatever initd says: the rest of the unit's
     /// `TimeoutStartSec=` belongs to it.
     pub limit: Duration,
@@ -31,7 +33,7 @@ impl ShimArguments {
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<ShimArguments, String> {
         let mut words = words.into_iter().skip(1);
         let mut unit = None;
-        let (mut has_argv0, mut hides_notify_socket) = (false, false);
+        let (mut has_argv0, mut hides_notify_socket, mut says_ready) = (false, false, false);
         let mut limit = Some(DEFAULT_LIMIT);
         loop {
             let word = words.next().ok_or("no program is given")?;
@@ -39,6 +41,7 @@ impl ShimArguments {
                 Some("--unit") => unit = words.next().and_then(|name| name.into_string().ok()),
                 Some("--argv0") => has_argv0 = true,
                 Some("--no-notify") => hides_notify_socket = true,
+                Some("--say-ready") => says_ready = true,
                 Some("--limit-ms") => {
                     let ms = words.next().and_then(|ms| ms.to_str()?.parse().ok());
                     limit = ms.map(Duration::from_millis);
@@ -56,7 +59,7 @@ impl ShimArguments {
         }
         let unit = unit.filter(|unit| !unit.is_empty()).ok_or("no unit is given")?;
         let limit = limit.ok_or("--limit-ms is no number")?;
-        Ok(ShimArguments { unit, hides_notify_socket, limit, program, argv })
+        Ok(ShimArguments { unit, hides_notify_socket, says_ready, limit, program, argv })
     }
 }
 

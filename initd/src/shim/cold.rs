@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::ShimArguments;
+use super::{ShimArguments, notify};
 use crate::sys::exec::exec;
 
 /// Where systemd looks for a program without a path (`systemd-path search-binaries-default`).
@@ -15,6 +15,11 @@ const SEARCH_PATH: [&str; 6] =
 
 /// Execute the original command in this process. Returns only when that failed.
 pub fn start(arguments: &ShimArguments) -> io::Error {
+    if arguments.says_ready {
+        // Without the word systemd gives up on the service after its time; with an error here it would not have come either.
+        let told = notify::tell(std::process::id() as i32, true);
+        let _ = told.map(|told| told.wait_for_systemd());
+    }
     let without: &[&str] = if arguments.hides_notify_socket { &["NOTIFY_SOCKET"] } else { &[] };
     if arguments.program.to_bytes().contains(&b'/') {
         return exec(&arguments.program, &arguments.argv, without);

@@ -27,7 +27,7 @@ pub fn main() -> i32 {
         Ok(arguments) => arguments,
         Err(error) => {
             cold::say(&format!(
-                "{error}\nusage: fastboot-exec --unit UNIT [--argv0] [--no-notify] [--limit-ms MS] -- PROGRAM [ARGUMENT…]"
+                "{error}\nusage: fastboot-exec --unit UNIT [--argv0] [--no-notify] [--say-ready] [--limit-ms MS] -- PROGRAM [ARGUMENT…]"
             ));
             return EXIT_USAGE;
         }

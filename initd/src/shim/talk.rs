@@ -87,6 +87,7 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
         match answer {
             Ok(Answer::Cold { .. }) => return Ok(false),
             Ok(Answer::Restored { main_pid, send_main_pid, send_ready }) => {
+                let send_ready = send_ready || arguments.says_ready;
                 let told = match send_main_pid || send_ready {
                     true => notify::tell(main_pid, send_ready).map(Some),
                     false => Ok(None),

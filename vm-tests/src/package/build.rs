@@ -9,17 +9,6 @@ use anyhow::{Context as _, Result, bail};
 use crate::fastboot::{target_dir, workspace};
 use crate::host;
 
-/// What debhelper leaves beside the files that it reads.
-const LEFT_OVERS: &[&str] = &[
-    ".debhelper",
-    "fastboot-services",
-    "debhelper-build-stamp",
-    "files",
-    "fastboot-services.substvars",
-    "fastboot-services.postrm.debhelper",
-    "fastboot-services.postinst.debhelper",
-];
-
 /// Build the package; installs Debian's packaging tools where they are missing. Returns the .deb.
 ///
 /// # Errors
@@ -30,16 +19,18 @@ pub fn build() -> Result<PathBuf> {
     let output = target_dir().join("package");
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
     remove_packages(&output)?;
-    remove_left_overs(&workspace)?;
+    // debhelper works beside the files that it reads, so they are copied out of the work tree.
+    let tree = tempfile::tempdir_in(&output).context("making a directory to build in")?;
+    copy_files(&workspace.join("systemd-units/debian"), &tree.path().join("debian"))?;
     let result = Command::new("debian/rules")
         .arg("binary")
-        .current_dir(&workspace)
+        .current_dir(tree.path())
+        .env("SOURCE", &workspace)
         .env("OUTPUT", &output)
         .env("CARGO_TARGET_DIR", target_dir())
         .stdin(Stdio::null())
         .output()
         .context("running debian/rules")?;
-    remove_left_overs(&workspace)?;
     if !result.status.success() {
         let stdout = String::from_utf8_lossy(&result.stdout);
         let lines: Vec<&str> = stdout.lines().collect();
@@ -65,15 +56,17 @@ fn packages(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn remove_left_overs(workspace: &Path) -> Result<()> {
-    for name in LEFT_OVERS {
-        let path = workspace.join("debian").join(name);
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", path.display()));
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("listing {}", from.display()))? {
+        let entry = entry.with_context(|| format!("listing {}", from.display()))?;
+        let target = to.join(entry.file_name());
+        match entry.file_type().context("looking at a file")?.is_dir() {
+            true => copy_files(&entry.path(), &target)?,
+            false => {
+                fs::copy(entry.path(), &target)
+                    .with_context(|| format!("copying {}", entry.path().display()))?;
             }
-            _ => {}
         }
     }
     Ok(())

@@ -108,6 +108,8 @@ impl Life<'_> {
 
         let running = self.boot()?;
         self.note("a service is restored after a reboot", restored(&running, taken_pid));
+        self.note("`fastboot doctor` finds everything necessary", doctor_is_content(&running));
+        self.note("`fastboot doctor` misses a generator that is masked", doctor_sees_mask(&running));
         apt(&running, &["install", "--reinstall", DEB])?;
         self.note("an upgrade leaves it running and the daemon answering", upgraded(&running, taken_pid));
         apt(&running, &["remove", "fastboot-services"])?;
@@ -271,6 +273,25 @@ fn disarmed(running: &Machine) -> Result<()> {
     ensure!(!drop_ins.contains("fastboot"), "{}", drop_ins.trim());
     let mask = "/run/systemd/system-generators/fastboot-generator";
     ensure!(running.run(&["test", "-L", mask])?.code == Some(1), "{mask} is still there");
+    Ok(())
+}
+
+fn doctor_is_content(running: &Machine) -> Result<()> {
+    let output = running.run(&["fastboot", "doctor"])?;
+    ensure!(output.code == Some(0), "exit code {:?}:\n{}{}", output.code, output.stdout, output.stderr);
+    // A finding that only a container has, so that this is the answer of this one.
+    ensure!(output.stdout.contains("systemd-nspawn, a container"), "{}", output.stdout);
+    Ok(())
+}
+
+fn doctor_sees_mask(running: &Machine) -> Result<()> {
+    let mask = "/run/systemd/system-generators/fastboot-generator";
+    running.run(&["mkdir", "-p", "/run/systemd/system-generators"])?.success()?;
+    running.run(&["ln", "-s", "/dev/null", mask])?.success()?;
+    let output = running.run(&["fastboot", "doctor"])?;
+    running.run(&["rm", mask])?.success()?;
+    ensure!(output.code == Some(1), "exit code {:?}", output.code);
+    ensure!(output.stdout.contains(&format!("masked by {mask}")), "{}", output.stdout);
     Ok(())
 }
 

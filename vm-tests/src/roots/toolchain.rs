@@ -19,12 +19,14 @@ pub enum Language {
     C,
     /// Go without cgo: a static executable.
     Go,
+    /// C with sd-bus, linked dynamically.
+    SdBus,
 }
 
 impl Language {
     fn source_name(self) -> &'static str {
         match self {
-            Language::C => "main.c",
+            Language::C | Language::SdBus => "main.c",
             Language::Go => "main.go",
         }
     }
@@ -32,6 +34,7 @@ impl Language {
     fn script(self) -> &'static str {
         match self {
             Language::C => "cd /build && exec cc -O2 -Wall -Werror -pthread -o program main.c",
+            Language::SdBus => "cd /build && exec cc -O2 -Wall -Werror -o program main.c -lsystemd",
             Language::Go => {
                 "cd /build && export HOME=/build GOCACHE=/build/cache GOFLAGS=-trimpath CGO_ENABLED=0 && \
                  exec go build -o program main.go"
@@ -42,6 +45,7 @@ impl Language {
     fn toolchain(self) -> Recipe {
         let (name, packages) = match self {
             Language::C => ("toolchain-c", vec!["gcc", "libc6-dev"]),
+            Language::SdBus => ("toolchain-sd-bus", vec!["gcc", "libc6-dev", "libsystemd-dev"]),
             Language::Go => ("toolchain-go", vec!["golang-go"]),
         };
         Recipe { name, suite: "trixie", packages, from_sid: Vec::new(), files: Vec::new(), setup: "true" }

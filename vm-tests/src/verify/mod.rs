@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{demo, host, package, scenarios};
+use crate::checks::Checks;
+use crate::{dbus, demo, host, package, scenarios, units};
 use count::Count;
 
 /// What to verify.
@@ -34,7 +35,9 @@ const STAGES: &[Stage] = &[
     Stage { name: "lints", long: false, run: |_| cargo::passes(cargo::CLIPPY) },
     Stage { name: "tests", long: false, run: |_| cargo::tests() },
     Stage { name: SCENARIOS, long: false, run: run_scenarios },
-    Stage { name: "package", long: false, run: |_| run_package() },
+    Stage { name: "units", long: false, run: |_| units::run(None).map(|checks| counted(&checks)) },
+    Stage { name: "dbus", long: false, run: |_| dbus::run(None).map(|checks| counted(&checks)) },
+    Stage { name: "package", long: false, run: |_| package::check().map(|checks| counted(&checks)) },
     Stage { name: "demo", long: true, run: run_demo },
 ];
 const SCENARIOS: &str = "scenarios";
@@ -46,10 +49,9 @@ fn run_scenarios(options: &Options) -> Result<Count> {
     Ok(Count { passed: tally.passed, failed: tally.failed, skipped: Vec::new() })
 }
 
-fn run_package() -> Result<Count> {
-    let checks = package::check()?;
+fn counted(checks: &Checks) -> Count {
     let failed = checks.failures().count();
-    Ok(Count { passed: checks.all().len() - failed, failed, skipped: Vec::new() })
+    Count { passed: checks.all().len() - failed, failed, skipped: Vec::new() }
 }
 
 fn run_demo(_: &Options) -> Result<Count> {
@@ -115,7 +117,10 @@ mod tests {
 
     #[test]
     fn long_stages_run_when_asked_for() {
-        assert_eq!(chosen(false, None), ["format", "lints", "tests", "scenarios", "package"]);
+        assert_eq!(
+            chosen(false, None),
+            ["format", "lints", "tests", "scenarios", "units", "dbus", "package"]
+        );
         assert_eq!(chosen(true, None).last(), Some(&"demo"));
         assert_eq!(chosen(false, Some("demo")), ["demo"]);
     }

@@ -95,6 +95,11 @@ impl FdInfo {
         u64::from_str_radix(value(&self.text, "sigmask")?, 16).ok()
     }
 
+    /// `Pid` of a pidfd; -1 when the process has ended (since Linux 5.4).
+    pub fn pidfd_target(&self) -> Option<i32> {
+        value(&self.text, "Pid")?.parse().ok()
+    }
+
     /// The lines of a timerfd.
     pub fn timerfd(&self) -> Option<TimerFdInfo> {
         let time = |name| {

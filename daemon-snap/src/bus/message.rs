@@ -1,0 +1,116 @@
+//! The few messages that we write and the parts of others that we read. Encoding is zbus's.
+
+use crate::error::{Error, Result};
+use std::num::NonZeroU32;
+use zbus::Message;
+use zbus::message::Type;
+use zbus::zvariant::DynamicType;
+
+/// Well-known name and interface of the bus itself.
+pub const DRIVER: &str = "org.freedesktop.DBus";
+const DRIVER_PATH: &str = "/org/freedesktop/DBus";
+
+/// A call to the bus itself.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn driver_call<B>(serial: u32, interface: &str, member: &str, body: &B) -> Result<Vec<u8>>
+where
+    B: serde::Serialize + DynamicType,
+{
+    let build = || {
+        Message::method_call(DRIVER_PATH, member)?
+            .destination(DRIVER)?
+            .interface(interface)?
+            .serial(NonZeroU32::new(serial).unwrap_or(NonZeroU32::MIN))
+            .build(body)
+    };
+    build().map(|message| message.data().to_vec()).map_err(|e| encoding(&e))
+}
+
+/// What the bus says when a name changes hands. An empty owner is none.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn name_owner_changed(name: &str, old: &str, new: &str) -> Result<Message> {
+    let build =
+        || Message::signal(DRIVER_PATH, DRIVER, "NameOwnerChanged")?.sender(DRIVER)?.build(&(name, old, new));
+    build().map_err(|e| encoding(&e))
+}
+
+fn encoding(error: &zbus::Error) -> Error {
+    Error::Internal { step: "encoding a bus message", message: error.to_string() }
+}
+
+/// Length of the message at the beginning of `bytes`; `None` while its fixed part is not there yet.
+///
+/// # Errors
+/// What is there is no D-Bus message, or a longer one than the protocol allows (128 MiB).
+pub fn message_len(bytes: &[u8]) -> Result<Option<usize>> {
+    const FIXED: usize = 16;
+    const MOST: usize = 128 << 20;
+    let Some(fixed) = bytes.get(..FIXED) else { return Ok(None) };
+    let number = |at: usize| {
+        let field = [fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]];
+        let value = if fixed[0] == b'B' { u32::from_be_bytes(field) } else { u32::from_le_bytes(field) };
+        value as usize
+    };
+    let (body, fields) = (number(4), number(12));
+    let len = FIXED + fields.next_multiple_of(8) + body;
+    match fixed[0] {
+        b'l' | b'B' if fields <= MOST && body <= MOST && len <= MOST => Ok(Some(len)),
+        _ => Err(Error::Internal { step: "reading from the bus", message: "not a D-Bus message".into() }),
+    }
+}
+
+/// Whose call this answers, and whether well. `None` for calls and signals.
+pub fn answers(message: &Message) -> Option<(u32, bool)> {
+    let serial = message.header().reply_serial()?.get();
+    match message.message_type() {
+        Type::MethodReturn => Some((serial, true)),
+        Type::Error => Some((serial, false)),
+        _ => None,
+    }
+}
+
+/// Name and text of an error message.
+pub fn error_text(message: &Message) -> String {
+    let name = message.header().error_name().map(ToString::to_string).unwrap_or_default();
+    match message.body().deserialize::<String>() {
+        Ok(text) => format!("{name}: {text}"),
+        Err(_) => name,
+    }
+}
+
+/// Whether it is a signal of the bus itself, and which.
+pub fn driver_signal(message: &Message) -> Option<String> {
+    let header = message.header();
+    let from_driver = header.sender().is_some_and(|sender| sender.as_str() == DRIVER);
+    let is_signal = message.message_type() == Type::Signal;
+    (from_driver && is_signal).then(|| header.member().map(ToString::to_string)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_message_is_known_from_its_first_bytes() {
+        let bytes = driver_call(7, DRIVER, "AddMatch", &"type='signal'").unwrap();
+        assert_eq!(message_len(&bytes).unwrap(), Some(bytes.len()));
+        assert_eq!(message_len(&bytes[..15]).unwrap(), None);
+        assert!(message_len(b"HTTP/1.1 200 OK\r\n").is_err());
+        let mut huge = bytes;
+        huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(message_len(&huge).is_err());
+    }
+
+    #[test]
+    fn a_message_reads_back() {
+        let message = name_owner_changed("a.b", ":1.1", "").unwrap();
+        let back = crate::sys::dbus::message_from(message.data().to_vec()).unwrap();
+        assert_eq!(driver_signal(&back).as_deref(), Some("NameOwnerChanged"));
+        assert_eq!(back.body().deserialize::<(String, String, String)>().unwrap().0, "a.b");
+        assert_eq!(answers(&back), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! The system bus: what a daemon's connection to it was, and speaking the protocol for making it again.
+//!
+//! The bus itself always starts cold. Looking at the daemon's descriptor may not live here (`collect/bus.rs`), nor making the
+//! new one (`rebuild/bus.rs`).
+
+mod known;
+mod message;
+mod news;
+mod stream;
+mod watch;
+
+pub use known::Told;
+pub use message::{DRIVER, answers, driver_call, driver_signal, message_len};
+pub use news::{Watcher, news};
+pub use stream::BusStream;
+pub use watch::{BusWatch, Credentials, SYSTEM_BUS};
+
+use std::sync::Arc;
+
+/// What the collector may do about connections to the system bus.
+#[derive(Clone, Debug, Default)]
+pub enum BusAccess {
+    /// They are peers outside like any other: refused.
+    #[default]
+    Refused,
+    /// They can be carried, but are only looked at: for a plan.
+    Looked,
+    /// They are recorded.
+    Watched(Arc<BusWatch>),
+}

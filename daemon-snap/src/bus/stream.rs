@@ -1,0 +1,226 @@
+//! One end of a connection to the bus: bytes in, whole messages out. Every wait has an end.
+
+use super::message::{DRIVER, answers, driver_call, error_text, message_len};
+use crate::error::{Error, Result};
+use crate::sys;
+use image_store::ReasonCode;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
+use zbus::Message;
+use zbus::zvariant::DynamicType;
+
+/// What every client says first (D-Bus specification, "Authentication Protocol"): as the user whom the kernel names, able to
+/// take descriptors. One write; the bus reads as it goes.
+const GREETING: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n";
+/// Lines that answer it.
+const ANSWERS: usize = 3;
+
+/// A connection that belongs to us alone while we speak on it.
+#[derive(Debug)]
+pub struct BusStream<F> {
+    fd: F,
+    unread: Vec<u8>,
+    deadline: Instant,
+    serial: u32,
+}
+
+impl<F: AsFd> BusStream<F> {
+    /// Speaks on a connected socket until `deadline`.
+    pub fn new(fd: F, deadline: Instant) -> Self {
+        Self { fd, unread: Vec::new(), deadline, serial: 0 }
+    }
+
+    /// From now on waits until `deadline`.
+    pub fn until(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    /// Number of the last call.
+    pub fn last_serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// Authenticates and says Hello; the unique name that the bus gives.
+    ///
+    /// # Errors
+    /// `Stale` when the bus refuses.
+    pub fn greet(&mut self) -> Result<String> {
+        self.send(GREETING)?;
+        let hello = self.call(DRIVER, "Hello", &())?;
+        let mut lines = Vec::new();
+        while lines.len() < ANSWERS {
+            if let Some(end) = self.unread.windows(2).position(|two| two == b"\r\n") {
+                let line: Vec<u8> = self.unread.drain(..end + 2).collect();
+                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if line.starts_with("REJECTED") || line.starts_with("ERROR") {
+                    return Err(refused(
+                        ReasonCode::BusRefused,
+                        format!("the bus does not let it in ({line})"),
+                    ));
+                }
+                lines.push(line);
+            } else if !self.receive()? {
+                return Err(refused(ReasonCode::BusUnavailable, "the bus does not answer".into()));
+            }
+        }
+        let (reply, _) = self.reply(hello, "Hello")?;
+        reply.body().deserialize().map_err(|e| unreadable(&e))
+    }
+
+    /// Sends a call to the bus itself and does not wait; its number.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn call<B>(&mut self, interface: &str, member: &str, body: &B) -> Result<u32>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        self.serial += 1;
+        self.send(&driver_call(self.serial, interface, member, body)?)?;
+        Ok(self.serial)
+    }
+
+    /// Waits for the answer to a call; what came before it comes along, in order.
+    ///
+    /// # Errors
+    /// `Stale` when the answer is an error or none comes.
+    pub fn reply(&mut self, serial: u32, what: &str) -> Result<(Message, Vec<Message>)> {
+        let (reply, before) = self.any_reply(serial, what)?;
+        match answers(&reply) {
+            Some((_, true)) => Ok((reply, before)),
+            _ => Err(refused(ReasonCode::BusRefused, format!("{what}: {}", error_text(&reply)))),
+        }
+    }
+
+    /// The same, whatever the answer is.
+    ///
+    /// # Errors
+    /// `Stale` when none comes.
+    pub fn any_reply(&mut self, serial: u32, what: &str) -> Result<(Message, Vec<Message>)> {
+        let mut before = Vec::new();
+        loop {
+            let Some(message) = self.message()? else {
+                return Err(refused(ReasonCode::BusUnavailable, format!("{what}: the bus does not answer")));
+            };
+            match answers(&message) {
+                Some((answered, _)) if answered == serial => return Ok((message, before)),
+                _ => before.push(message),
+            }
+        }
+    }
+
+    /// Calls the bus and waits; everything else that arrives meanwhile is dropped, so only for connections of our own.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn ask<B>(&mut self, interface: &str, member: &str, body: &B) -> Result<Message>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        let serial = self.call(interface, member, body)?;
+        Ok(self.reply(serial, member)?.0)
+    }
+
+    /// The next message; `None` when the time is up.
+    ///
+    /// # Errors
+    /// The connection is gone, or what comes is no message.
+    pub fn message(&mut self) -> Result<Option<Message>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if !self.receive()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next message if it is there already, whole or in part.
+    ///
+    /// # Errors
+    /// As [`Self::message`].
+    pub fn message_at_hand(&mut self) -> Result<Option<Message>> {
+        let at_hand = sys::fdquery::poll_now(self.fd.as_fd(), libc::POLLIN);
+        let at_hand = at_hand.map_err(|e| Error::kernel("poll", "bus", e))? & libc::POLLIN != 0;
+        match at_hand || !self.unread.is_empty() {
+            true => self.message(),
+            false => Ok(None),
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Message>> {
+        let Some(len) = message_len(&self.unread)? else { return Ok(None) };
+        if self.unread.len() < len {
+            return Ok(None);
+        }
+        let bytes: Vec<u8> = self.unread.drain(..len).collect();
+        sys::dbus::message_from(bytes).map(Some).map_err(|e| unreadable(&e))
+    }
+
+    /// Writes whole messages.
+    ///
+    /// # Errors
+    /// The connection is gone, or the bus reads nothing until the deadline.
+    pub fn send(&self, mut bytes: &[u8]) -> Result<()> {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        while !bytes.is_empty() {
+            match send(self.fd.as_fd().as_raw_fd(), bytes, flags) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    if !self.wait(PollFlags::POLLOUT)? {
+                        return Err(refused(ReasonCode::BusUnavailable, "the bus does not read".into()));
+                    }
+                }
+                Err(e) => return Err(gone(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, waiting for it; `false` when the time is up.
+    fn receive(&mut self) -> Result<bool> {
+        if !self.wait(PollFlags::POLLIN)? {
+            return Ok(false);
+        }
+        let mut bytes = [0; 16 << 10];
+        match recv(self.fd.as_fd().as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => Err(refused(ReasonCode::BusUnavailable, "the bus has closed the connection".into())),
+            Ok(got) => {
+                self.unread.extend_from_slice(&bytes[..got]);
+                Ok(true)
+            }
+            Err(Errno::EINTR | Errno::EAGAIN) => Ok(true),
+            Err(e) => Err(gone(e)),
+        }
+    }
+
+    fn wait(&self, events: PollFlags) -> Result<bool> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.fd.as_fd(), events)], timeout) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return Ok(true),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(Error::kernel("poll", "bus", e)),
+            }
+        }
+    }
+}
+
+fn refused(code: ReasonCode, message: String) -> Error {
+    Error::stale(code, message)
+}
+
+fn gone(errno: Errno) -> Error {
+    Error::stale(ReasonCode::BusUnavailable, format!("the connection to the bus is gone ({})", errno.desc()))
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Error {
+    Error::Internal { step: "reading from the bus", message: error.to_string() }
+}

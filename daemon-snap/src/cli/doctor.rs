@@ -1,0 +1,44 @@
+//! `fastboot doctor`.
+
+use super::common::StoreArgs;
+use daemon_snap::doctor::{self, Finding};
+
+const FAILED: u8 = 1;
+
+/// Say what this machine can and cannot do, and what follows from it; exit code 1 when something necessary is missing
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let report = doctor::examine(args.store.path());
+    if args.store.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print(&report.findings);
+    }
+    Ok(if report.ok { 0 } else { FAILED })
+}
+
+/// Lines and no table: what was found may be long, and most of what follows is empty.
+fn print(findings: &[Finding]) {
+    for finding in findings {
+        let mark = match (finding.ok, finding.necessary) {
+            (true, _) => "ok",
+            (false, true) => "MISSING",
+            (false, false) => "less",
+        };
+        println!("{mark:8} {:18} {}", finding.name, finding.found);
+        if !finding.consequence.is_empty() {
+            println!("{:27} → {}", "", finding.consequence);
+        }
+    }
+    let missing = findings.iter().filter(|finding| !finding.ok && finding.necessary).count();
+    match missing {
+        0 => println!("everything necessary is there"),
+        1 => println!("one necessary thing is missing"),
+        count => println!("{count} necessary things are missing"),
+    }
+}

@@ -1,0 +1,158 @@
+//! Where images are kept: whether they are safe there, survive, fit, and are there when the generator looks.
+
+use super::machine::is_on;
+use super::{Finding, Seen};
+use nix::sys::statfs::{self, FsType, statfs};
+use nix::sys::statvfs::statvfs;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// File systems that a reboot empties.
+const VOLATILE: [(FsType, &str); 2] = [(statfs::TMPFS_MAGIC, "tmpfs"), (RAMFS_MAGIC, "ramfs")];
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
+pub(super) fn examine(store: &Path, root: &Path) -> Vec<Finding> {
+    let place = existing(store);
+    vec![
+        Finding::necessary(
+            "store-permissions",
+            permissions(store),
+            "images hold all that services have in memory, keys and passwords too: others could read or replace them",
+        ),
+        Finding::necessary("store-survives", survives(&place), "images are gone after a reboot"),
+        Finding::useful(
+            "store-at-boot",
+            at_boot(&place, root),
+            "unless the initial RAM disk mounts it (x-initrd.mount), the generator finds no images: every service starts cold",
+        ),
+        Finding::useful(
+            "store-space",
+            space(&place),
+            "a snapshot of all services may not fit; what does not fit is not stored, and the services go on",
+        ),
+        Finding::useful(
+            "store-dax",
+            dax(&place),
+            "images are read through the page cache, or directly from the device",
+        )
+        .but("not used by this version, which reads with preadv(2)"),
+    ]
+}
+
+/// The store, or what it will be made in.
+fn existing(store: &Path) -> PathBuf {
+    store.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn permissions(store: &Path) -> Seen {
+    let metadata = match fs::symlink_metadata(store) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(format!("{} is made by the first snapshot", store.display()));
+        }
+        Err(error) => return Err(format!("{}: {error}", store.display())),
+        Ok(metadata) => metadata,
+    };
+    let what = format!("{} is {:o}, of uid {}", store.display(), metadata.mode() & 0o7777, metadata.uid());
+    match metadata.is_dir() && metadata.uid() == 0 && metadata.mode() & 0o077 == 0 {
+        true => Ok(what),
+        false => Err(format!("{what}; it has to be a directory of root's, 0700")),
+    }
+}
+
+fn survives(place: &Path) -> Seen {
+    let kind = statfs(place).map_err(|e| format!("{}: {}", place.display(), e.desc()))?.filesystem_type();
+    match VOLATILE.iter().find(|(volatile, _)| *volatile == kind) {
+        Some((_, name)) => Err(format!("{} is on {name}", place.display())),
+        None => Ok(format!("{} is on a file system that stays", place.display())),
+    }
+}
+
+fn at_boot(place: &Path, root: &Path) -> Seen {
+    match is_on(root, place) {
+        Ok(true) => Ok("on the root file system".to_owned()),
+        Ok(false) => Err("on a file system of its own, which is mounted after the generator".to_owned()),
+        Err(error) => Err(format!("{}: {error}", place.display())),
+    }
+}
+
+/// The generation before is kept beside a new one, so there must be room for two of the largest kind: everything that is
+/// in anonymous memory now.
+fn space(place: &Path) -> Seen {
+    let free = statvfs(place).map_err(|e| format!("{}: {}", place.display(), e.desc()))?;
+    let free_bytes = free.blocks_available() * free.fragment_size();
+    let needed_bytes = 2 * anonymous_bytes();
+    let found = format!("{} MB free", free_bytes / 1_000_000);
+    match free_bytes >= needed_bytes {
+        true => Ok(found),
+        false => {
+            Err(format!("{found}; two images of all memory in use would be {} MB", needed_bytes / 1_000_000))
+        }
+    }
+}
+
+fn anonymous_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("AnonPages:"));
+    line.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Whether files there are accessed without a page cache, as on persistent memory.
+fn dax(place: &Path) -> Seen {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
+    match options_of(&mounts, &fs::canonicalize(place).unwrap_or_else(|_| place.to_owned())) {
+        Some(options) if has_dax(options) => Ok("mounted with DAX".to_owned()),
+        Some(_) => Err("not mounted with DAX".to_owned()),
+        None => Err("its mount is not to be seen".to_owned()),
+    }
+}
+
+/// Options of the file system that `path` is on.
+fn options_of<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let point = line.split(' ').nth(4)?;
+        path.starts_with(point).then(|| (point.len(), line.rsplit(' ').next().unwrap_or_default()))
+    });
+    // Of two mounts at one place the later one is seen.
+    mounts.max_by_key(|(len, _)| *len).map(|(_, options)| options)
+}
+
+fn has_dax(options: &str) -> bool {
+    options.split(',').any(|option| option == "dax" || option == "dax=always")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_store_that_others_may_read_is_not_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("fastboot");
+        assert!(permissions(&store).is_ok(), "it is made later");
+        fs::create_dir(&store).unwrap();
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(permissions(&store).is_ok());
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(permissions(&store).unwrap_err().contains("is 750"));
+    }
+
+    #[test]
+    fn a_store_in_memory_does_not_survive() {
+        assert!(survives(Path::new("/dev/shm")).unwrap_err().ends_with("tmpfs"));
+        assert!(survives(Path::new(env!("CARGO_MANIFEST_DIR"))).is_ok());
+        assert!(at_boot(Path::new("/dev/shm"), Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn the_options_are_those_of_the_innermost_mount() {
+        let mounts = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+                      30 22 259:0 / /var/lib rw,noatime shared:9 - ext4 /dev/pmem0 rw,dax=always\n\
+                      31 22 259:1 / /var/lib/other rw - ext4 /dev/pmem1 rw\n";
+        assert!(has_dax(options_of(mounts, Path::new("/var/lib/fastboot")).unwrap()));
+        assert!(!has_dax(options_of(mounts, Path::new("/var/lib/other/x")).unwrap()));
+        assert!(!has_dax(options_of(mounts, Path::new("/var/library")).unwrap()));
+        assert!(!has_dax("rw,dax=never"));
+    }
+}

@@ -1,0 +1,301 @@
+//! Connections to the system bus, made again in the daemon's name.
+//!
+//! 1. The worker makes a socket that is not connected; the tree inherits it.
+//! 2. The process that had the connection connects it, as the user of then: the bus sees its PID and user.
+//! 3. When every process of the unit waits for the go, the worker speaks on its own descriptor of the same connection:
+//!    authentication, Hello, rules, what has changed, names last. systemd takes a `Type=dbus` unit for started when its name
+//!    appears, so nothing that can fail may come after.
+//! 4. What the daemon has to hear is put back into its end of the connection, from the bus's own end.
+
+use super::desk::Desk;
+use crate::bus::{BusStream, DRIVER, Watcher, driver_signal, news};
+use crate::error::{Error, Result};
+use crate::state::{BusConnectionV1, CredsV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
+use crate::sys;
+use image_store::ReasonCode;
+use nix::sys::socket::{MsgFlags, send};
+use nix::sys::stat::fstat;
+use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+use zbus::Message;
+
+/// Longest that a bus may take for one connection. It is started by its socket, so it may have to start first.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Reply of RequestName: it owns the name now, it waits in the queue.
+const PRIMARY_OWNER: u32 = 1;
+const IN_QUEUE: u32 = 2;
+
+fn connections(tree: &TreeV1) -> impl Iterator<Item = (FileId, &BusConnectionV1)> {
+    tree.files.iter().filter_map(|file| match &file.kind {
+        FileKindV1::Bus(connection) => Some((file.id, connection)),
+        _ => None,
+    })
+}
+
+/// The socket, not connected.
+///
+/// # Errors
+/// Those of socket(2) and setsockopt(2).
+pub fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedFd> {
+    let fd = sys::rebuild::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)
+        .map_err(|e| Error::kernel("socket", id, e))?;
+    for option in &connection.options {
+        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value)
+            .map_err(|e| Error::kernel("setsockopt", format!("open file {id} name {}", option.name), e))?;
+    }
+    if !connection.own_address.is_empty() {
+        // Only abstract names are recorded; nobody else has a name of this kind, it has random parts.
+        sys::rebuild::bind(fd.as_fd(), &super::unix::sockaddr(&connection.own_address))
+            .map_err(|e| Error::kernel("bind", id, e))?;
+    }
+    Ok(fd)
+}
+
+/// Connects what this process had connected; called in it, while it still may become any user.
+///
+/// # Errors
+/// `Stale`: there is no bus, or it takes no more connections.
+pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()> {
+    for (id, connection) in connections(tree).filter(|(_, c)| c.connector == process.pid) {
+        let creds = process.threads.first().map(|thread| &thread.creds);
+        let creds = creds.ok_or_else(|| Error::Corrupt(format!("process {} has no threads", process.pid)))?;
+        let address = super::unix::sockaddr(&connection.address);
+        let socket = desk.file(id)?;
+        as_user(process.pid, connection.uid, creds, || {
+            sys::rebuild::connect(socket, &address).map_err(|e| {
+                Error::stale(
+                    ReasonCode::BusUnavailable,
+                    format!("the system bus cannot be reached ({})", e.desc()),
+                )
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// Does something with the effective ids and groups that the bus shall see. Ours are given back; what the kernel resets with
+/// them (dumpable, PDEATHSIG) the tape sets later.
+fn as_user(pid: Pid, uid: u32, creds: &CredsV1, what: impl FnOnce() -> Result<()>) -> Result<()> {
+    const SAME: u32 = u32::MAX;
+    let fail = |step| move |e| Error::kernel(step, pid, e);
+    let uids = |effective| setresuid(Uid::from_raw(SAME), Uid::from_raw(effective), Uid::from_raw(SAME));
+    let gids = |effective| setresgid(Gid::from_raw(SAME), Gid::from_raw(effective), Gid::from_raw(SAME));
+    let own_groups = getgroups().map_err(fail("getgroups"))?;
+    let groups: Vec<Gid> = creds.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).map_err(fail("setgroups"))?;
+    gids(creds.gids[1]).map_err(fail("setresgid"))?;
+    uids(uid).map_err(fail("setresuid"))?;
+    let done = what();
+    uids(0).map_err(fail("setresuid"))?;
+    gids(0).map_err(fail("setresgid"))?;
+    setgroups(&own_groups).map_err(fail("setgroups"))?;
+    done
+}
+
+/// Speaks for all connections of the tree: first rules of all, then names of all.
+///
+/// # Errors
+/// `Stale` when the bus refuses something or is not there.
+pub fn introduce(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
+    let mut introduced = Vec::new();
+    for (id, connection) in connections(tree) {
+        let limit = deadline.min(Instant::now() + PATIENCE);
+        let mut entry =
+            Entry { connection, stream: BusStream::new(desk.file(id)?, limit), unheard: Vec::new() };
+        entry.subscribe()?;
+        introduced.push((id, entry));
+    }
+    for (id, entry) in &mut introduced {
+        entry.request_names()?;
+        entry.catch_up()?;
+        if !entry.unheard.is_empty() {
+            let pid = entry.bus_pid()?;
+            let near = desk.file(*id)?;
+            entry.put_back(near, &far_end(desk, near, pid)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// One connection on its way.
+struct Entry<'a> {
+    connection: &'a BusConnectionV1,
+    stream: BusStream<BorrowedFd<'a>>,
+    /// What the daemon has to be told.
+    unheard: Vec<Message>,
+}
+
+impl Entry<'_> {
+    /// Hello, rules, and who is on the bus today.
+    fn subscribe(&mut self) -> Result<()> {
+        let own = self.stream.greet()?;
+        let rules: Vec<u32> = self
+            .connection
+            .rules
+            .iter()
+            .map(|rule| self.stream.call(DRIVER, "AddMatch", rule))
+            .collect::<Result<_>>()?;
+        for serial in rules {
+            let (_, before) = self.stream.reply(serial, "AddMatch")?;
+            self.keep(before);
+        }
+        let watcher = Watcher::of(self.connection);
+        if watcher.is_deaf() {
+            return Ok(());
+        }
+        let now = self.owners_now(&own)?;
+        // What changed before we asked is in the answer.
+        self.unheard.retain(|message| driver_signal(message).as_deref() != Some("NameOwnerChanged"));
+        let mut unheard = news(self.connection, &watcher, &now)?;
+        unheard.append(&mut self.unheard);
+        self.unheard = unheard;
+        Ok(())
+    }
+
+    /// Every name on the bus with its owner, our own left out.
+    fn owners_now(&mut self, own: &str) -> Result<BTreeMap<String, String>> {
+        let list = self.stream.call(DRIVER, "ListNames", &())?;
+        let (reply, before) = self.stream.reply(list, "ListNames")?;
+        self.keep(before);
+        let names: Vec<String> = reply.body().deserialize().map_err(|e| unreadable(&e))?;
+        let (unique, known): (Vec<String>, Vec<String>) =
+            names.into_iter().partition(|name| name.starts_with(':'));
+        let asked: Vec<(String, u32)> = known
+            .into_iter()
+            .map(|name| Ok((name.clone(), self.stream.call(DRIVER, "GetNameOwner", &name)?)))
+            .collect::<Result<_>>()?;
+        let mut owners: BTreeMap<String, String> =
+            unique.into_iter().map(|name| (name.clone(), name)).collect();
+        for (name, serial) in asked {
+            let (reply, before) = self.stream.any_reply(serial, "GetNameOwner")?;
+            self.keep(before);
+            // An error: it has gone meanwhile.
+            if let Ok(owner) = reply.body().deserialize::<String>()
+                && owner.starts_with(':')
+            {
+                owners.insert(name, owner);
+            }
+        }
+        owners.retain(|_, owner| owner != own);
+        Ok(owners)
+    }
+
+    fn request_names(&mut self) -> Result<()> {
+        for wanted in &self.connection.names {
+            let serial = self.stream.call(DRIVER, "RequestName", &(&wanted.name, wanted.flags))?;
+            let (reply, before) = self.stream.reply(serial, "RequestName")?;
+            self.keep(before);
+            let result: u32 = reply.body().deserialize().map_err(|e| unreadable(&e))?;
+            match (wanted.owner, result) {
+                (true, PRIMARY_OWNER) | (false, IN_QUEUE) => {}
+                // It moved up; the bus says so, and this time the daemon has to hear it.
+                (false, PRIMARY_OWNER) => {}
+                _ => {
+                    return Err(Error::stale(
+                        ReasonCode::BusRefused,
+                        format!("bus name {} belongs to somebody else", wanted.name),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes along what has arrived by now, so that the order stays.
+    fn catch_up(&mut self) -> Result<()> {
+        while let Some(message) = self.stream.message_at_hand()? {
+            self.keep(vec![message]);
+        }
+        Ok(())
+    }
+
+    /// Messages that are not for us. What the daemon was told in its earlier life is dropped.
+    fn keep(&mut self, messages: Vec<Message>) {
+        let is_old_news = |message: &Message| {
+            driver_signal(message).as_deref() == Some("NameAcquired")
+                && message.body().deserialize::<String>().is_ok_and(|name| {
+                    name.starts_with(':')
+                        || self.connection.names.iter().any(|own| own.owner && own.name == name)
+                })
+        };
+        let kept: Vec<Message> = messages.into_iter().filter(|message| !is_old_news(message)).collect();
+        self.unheard.extend(kept);
+    }
+
+    /// Puts everything into the daemon's queue. If the bus itself said something just before, that is taken out again and put
+    /// behind: it is younger.
+    fn put_back(&mut self, near: BorrowedFd<'_>, far: &OwnedFd) -> Result<()> {
+        const ATTEMPTS: u32 = 8;
+        for _ in 0..ATTEMPTS {
+            let bytes: Vec<u8> = self.unheard.iter().flat_map(|m| m.data().to_vec()).collect();
+            say(far, &bytes)?;
+            let first = self.unheard.first().map(|m| m.data().to_vec()).unwrap_or_default();
+            let peeked = sys::fdquery::peek_message(near, first.len())
+                .map_err(|e| Error::kernel("recvmsg", "bus connection", e))?;
+            if peeked.is_some_and(|peeked| peeked.bytes == first) {
+                return Ok(());
+            }
+            let ours: Vec<Message> = std::mem::take(&mut self.unheard);
+            self.catch_up()?;
+            let is_ours = |message: &Message| ours.iter().any(|own| own.data()[..] == message.data()[..]);
+            let younger: Vec<Message> = self.unheard.drain(..).filter(|message| !is_ours(message)).collect();
+            self.unheard = ours.iter().cloned().chain(younger).collect();
+        }
+        Err(Error::stale(ReasonCode::BusUnavailable, "the bus does not come to rest"))
+    }
+
+    fn bus_pid(&mut self) -> Result<Pid> {
+        let serial = self.stream.call(DRIVER, "GetConnectionUnixProcessID", &DRIVER)?;
+        let (reply, before) = self.stream.reply(serial, "GetConnectionUnixProcessID")?;
+        self.keep(before);
+        self.catch_up()?;
+        reply.body().deserialize::<u32>().map(|pid| Pid(pid as i32)).map_err(|e| unreadable(&e))
+    }
+}
+
+/// The bus's own descriptor of a connection: what is written there, the client reads. dbus-broker gives the PID of its
+/// launcher, whose child it is.
+fn far_end(desk: &Desk, near: BorrowedFd<'_>, bus: Pid) -> Result<OwnedFd> {
+    let fail = |step| move |e| Error::kernel(step, "bus connection", e);
+    let inode = fstat(near).map_err(fail("fstat"))?.st_ino as u32;
+    let netlink = sys::netns::socket(None, libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG)
+        .map_err(fail("sock_diag"))?;
+    let sockets = sys::sock_diag::unix_sockets(netlink.as_fd()).map_err(fail("sock_diag"))?;
+    let Some(peer) = sockets.get(&inode).and_then(|socket| socket.peer).filter(|peer| *peer != 0) else {
+        return Err(Error::stale(ReasonCode::BusUnavailable, "the connection to the bus is gone"));
+    };
+    let wanted = format!("socket:[{peer}]");
+    let children = desk.proc.read(&format!("{bus}/task/{bus}/children")).unwrap_or_default();
+    let children = String::from_utf8_lossy(&children).into_owned();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid);
+    for pid in std::iter::once(bus).chain(children) {
+        for fd in sys::proc::fds(pid).unwrap_or_default() {
+            if sys::proc::read_link(pid, &format!("fd/{fd}")).is_ok_and(|link| link == wanted.as_bytes()) {
+                let bus = sys::pidfd::open(pid).map_err(fail("pidfd_open"))?;
+                return sys::pidfd::get_fd(bus.as_fd(), fd).map_err(fail("pidfd_getfd"));
+            }
+        }
+    }
+    Err(Error::stale(
+        ReasonCode::BusUnavailable,
+        format!("the bus's end of the connection was not found (pid {bus})"),
+    ))
+}
+
+/// One write: a message stays whole whatever the bus itself sends.
+fn say(far: &OwnedFd, bytes: &[u8]) -> Result<()> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let sent = send(far.as_raw_fd(), bytes, flags).map_err(|e| Error::kernel("send", "bus connection", e))?;
+    match sent == bytes.len() {
+        true => Ok(()),
+        false => {
+            Err(Error::stale(ReasonCode::BusUnavailable, "more has changed on the bus than a socket holds"))
+        }
+    }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Error {
+    Error::Internal { step: "reading from the bus", message: error.to_string() }
+}

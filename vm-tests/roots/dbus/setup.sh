@@ -1,0 +1,9 @@
+# Runs in the root, once, after its packages are installed.
+set -eu
+echo bus > /etc/hostname
+systemctl mask console-getty.service getty@tty1.service apt-daily.timer apt-daily-upgrade.timer \
+    dpkg-db-backup.timer fstrim.timer systemd-tmpfiles-clean.timer systemd-pstore.service
+for unit in avahi-daemon accounts-daemon udisks2 upower ModemManager packagekit polkit; do
+    mkdir -p "/etc/systemd/system/multi-user.target.wants"
+    ln -sf "/usr/lib/systemd/system/$unit.service" "/etc/systemd/system/multi-user.target.wants/$unit.service"
+done

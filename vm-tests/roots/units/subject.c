@@ -1,0 +1,183 @@
+/* A service for the tests of systemd's features. Its count exists in memory only: SIGUSR1 adds one and writes the count and the
+ * PID to the file that COUNT_FILE names, and a line to stderr. Each word of the command line is a habit:
+ *   notify     READY=1 and STATUS= to systemd     watchdog  WATCHDOG=1 in time       reload  notify-reload on SIGHUP
+ *   fork=FILE  leave the foreground, PID to FILE  fork      the same without file    store   a descriptor to systemd's store
+ *   listen     answer each connection and datagram of socket activation with the count
+ *   syslog     say the count to /dev/log too      touch=F   make file F at the start
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+static unsigned count;
+static int say_syslog;
+
+static void die(const char *what) {
+    fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static void notify(const char *text, int fd) {
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = { (void *) text, strlen(text) };
+    struct msghdr message = { .msg_name = &to, .msg_iov = &iov, .msg_iovlen = 1 };
+    int socket_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (!path || socket_fd < 0)
+        die("NOTIFY_SOCKET");
+    strncpy(to.sun_path, path, sizeof to.sun_path - 1);
+    message.msg_namelen = offsetof(struct sockaddr_un, sun_path) + strlen(path);
+    if (*path == '@')
+        to.sun_path[0] = 0;
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+        head->cmsg_level = SOL_SOCKET, head->cmsg_type = SCM_RIGHTS, head->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    }
+    if (sendmsg(socket_fd, &message, 0) < 0)
+        die("sendmsg");
+    close(socket_fd);
+}
+
+static void write_text(const char *path, const char *text) {
+    char other[512];
+    snprintf(other, sizeof other, "%s.new", path);
+    int fd = open(other, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0 || close(fd) < 0 || rename(other, path) < 0)
+        die(path);
+}
+
+static void counted(void) {
+    char text[64];
+    count++;
+    snprintf(text, sizeof text, "%u %d\n", count, (int) getpid());
+    write_text(getenv("COUNT_FILE"), text);
+    fprintf(stderr, "counted %u\n", count);
+    if (say_syslog)
+        syslog(LOG_INFO, "syslog %u", count);
+}
+
+static void leave_foreground(const char *pid_file) {
+    int ready[2];
+    if (pipe(ready) < 0)
+        die("pipe");
+    if (fork() != 0) {
+        char byte;
+        _exit(read(ready[0], &byte, 1) == 1 ? 0 : 1);
+    }
+    setsid();
+    if (fork() != 0)
+        _exit(0);
+    if (*pid_file) {
+        char text[16];
+        snprintf(text, sizeof text, "%d\n", (int) getpid());
+        write_text(pid_file, text);
+    }
+    if (write(ready[1], "x", 1) != 1)
+        die("pipe");
+    close(ready[0]);
+    close(ready[1]);
+}
+
+int main(int argc, char **argv) {
+    int is_notify = 0, is_watchdog = 0, is_reload = 0, listens = 0, is_fork = 0;
+    const char *pid_file = "", *touched = NULL;
+    for (int i = 1; i < argc; i++) {
+        is_notify |= !strcmp(argv[i], "notify");
+        is_watchdog |= !strcmp(argv[i], "watchdog");
+        is_reload |= !strcmp(argv[i], "reload");
+        listens |= !strcmp(argv[i], "listen");
+        say_syslog |= !strcmp(argv[i], "syslog");
+        if (!strncmp(argv[i], "fork", 4))
+            is_fork = 1, pid_file = argv[i][4] ? argv[i] + 5 : "";
+        if (!strncmp(argv[i], "touch=", 6))
+            touched = argv[i] + 6;
+        if (!strcmp(argv[i], "store"))
+            notify("FDSTORE=1\nFDNAME=kept", memfd_create("kept", MFD_CLOEXEC));
+    }
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR1);
+    sigaddset(&mask, SIGHUP);
+    sigprocmask(SIG_BLOCK, &mask, NULL);
+    if (touched)
+        write_text(touched, "made at the start\n");
+    if (is_fork)
+        leave_foreground(pid_file);
+    if (say_syslog)
+        openlog("unit-subject", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+    int first = listens ? 3 : 0, fds = listens ? atoi(getenv("LISTEN_FDS") ? getenv("LISTEN_FDS") : "0") : 0;
+    struct pollfd polled[8] = { { .fd = signalfd(-1, &mask, SFD_CLOEXEC), .events = POLLIN } };
+    for (int i = 0; i < fds && i < 7; i++)
+        polled[i + 1] = (struct pollfd) { .fd = first + i, .events = POLLIN };
+    int wait_ms = is_watchdog ? atoi(getenv("WATCHDOG_USEC") ? getenv("WATCHDOG_USEC") : "0") / 3000 : -1;
+    if (is_notify || is_reload)
+        notify("READY=1\nSTATUS=counting", -1);
+    for (;;) {
+        int got = poll(polled, 1 + fds, wait_ms);
+        if (is_watchdog)
+            notify("WATCHDOG=1", -1);
+        if (got <= 0)
+            continue;
+        if (polled[0].revents) {
+            struct signalfd_siginfo info;
+            if (read(polled[0].fd, &info, sizeof info) == sizeof info && info.ssi_signo == SIGUSR1)
+                counted();
+            else if (is_reload) {
+                char text[96];
+                struct timespec now;
+                clock_gettime(CLOCK_MONOTONIC, &now);
+                snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%llu",
+                         (unsigned long long) now.tv_sec * 1000000ull + now.tv_nsec / 1000);
+                notify(text, -1);
+                counted();
+                notify("READY=1\nSTATUS=loaded again", -1);
+            } else
+                counted();
+        }
+        for (int i = 1; i <= fds; i++) {
+            char text[32], received[256];
+            struct stat seen;
+            if (!polled[i].revents || fstat(polled[i].fd, &seen) < 0)
+                continue;
+            snprintf(text, sizeof text, "%u\n", count);
+            int type = 0;
+            socklen_t size = sizeof type;
+            if (S_ISFIFO(seen.st_mode)) {
+                if (read(polled[i].fd, received, sizeof received) > 0)
+                    counted();
+            } else if (getsockopt(polled[i].fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM) {
+                if (recv(polled[i].fd, received, sizeof received, 0) > 0)
+                    counted();
+            } else {
+                int client = accept4(polled[i].fd, NULL, NULL, SOCK_CLOEXEC);
+                if (client >= 0) {
+                    if (write(client, text, strlen(text)) < 0)
+                        fprintf(stderr, "client: %s\n", strerror(errno));
+                    close(client);
+                }
+            }
+        }
+    }
+}

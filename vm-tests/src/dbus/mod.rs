@@ -1,0 +1,292 @@
+//! `vm-tests dbus`: restored services on the bus, under dbus-daemon and under dbus-broker.
+//!
+//! Services of ours, one for each client library, watch each other in a ring; Debian's own are asked for what they know. What
+//! holds before the snapshot must hold after the restored boot: names, rules, counters, what watchers hear.
+
+mod bus;
+mod packaged;
+mod subject;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::checks::Checks;
+use crate::container::{BootOptions, Machine, end_left_over_machines};
+use crate::fastboot::{self, StatusReport};
+use crate::roots::{CACHE_DIR, Recipe, Scratch, cached, sweep};
+use crate::service::install_fastboot;
+use bus::Presence;
+use subject::{SUBJECTS, Subject};
+
+const BOUND: Duration = Duration::from_secs(60);
+const BUSES: [&str; 2] = ["dbus-daemon", "dbus-broker"];
+
+/// Run on both buses, or on the one whose name has `only` in it; returns all checks.
+///
+/// # Errors
+/// The root or fastboot cannot be built.
+pub fn run(only: Option<&str>) -> Result<Checks> {
+    end_left_over_machines()?;
+    sweep()?;
+    let release = fastboot::build().context("building fastboot")?;
+    let zbus_count = fastboot::build_program("vm-tests", "zbus-count")?;
+    let root = cached(&recipe(&zbus_count)?)?;
+    let mut checks = Checks::default();
+    for bus in BUSES.into_iter().filter(|bus| only.is_none_or(|only| bus.contains(only))) {
+        println!("\n-- {bus}");
+        let whole = on_bus(bus, &root, &release, &mut checks);
+        checks.note(format!("{bus}: all boots went through"), whole);
+    }
+    Ok(checks)
+}
+
+fn recipe(zbus_count: &Path) -> Result<Recipe> {
+    let program = std::fs::read(zbus_count).with_context(|| format!("reading {}", zbus_count.display()))?;
+    let mut packages = vec!["systemd", "systemd-sysv", "dbus", "dbus-broker", "procps", "iproute2"];
+    packages.extend(["python3-gi", "python3-dbus", "python3-dbus-next", "libsystemd0"]);
+    packages.extend(packaged::PACKAGES);
+    Ok(Recipe {
+        name: "dbus",
+        suite: "trixie",
+        packages,
+        from_sid: Vec::new(),
+        files: subject::files(program)?,
+        setup: include_str!("../../roots/dbus/setup.sh"),
+    })
+}
+
+/// One bus: its machine from boot to boot.
+struct Site<'a> {
+    bus: &'a str,
+    scratch: Scratch,
+    logs: PathBuf,
+    boots: u32,
+}
+
+impl Site<'_> {
+    fn boot(&mut self) -> Result<Machine> {
+        self.boots += 1;
+        let console = self.logs.join(format!("{}-boot-{}.log", self.bus, self.boots));
+        let name = format!("bus-{}", self.bus);
+        let machine = Machine::boot(self.scratch.root(), &name, &console, &BootOptions::default())?;
+        machine.wait_booted(BOUND)?;
+        Ok(machine)
+    }
+}
+
+fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result<()> {
+    let logs = PathBuf::from(CACHE_DIR).join("logs/dbus");
+    std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
+    let scratch = Scratch::copy_of(root, &format!("bus-{bus}"))?;
+    install_fastboot(release, &scratch)?;
+    subject::install(&scratch)?;
+    choose_bus(&scratch, bus)?;
+    let mut site = Site { bus, scratch, logs, boots: 0 };
+
+    let running = site.boot()?;
+    let is_right =
+        running.run(&["systemctl", "show", "--property=Id", "--value", "dbus.service"])?.success()?;
+    ensure!(
+        is_right.trim().starts_with(bus) || (bus == "dbus-daemon" && is_right.trim() == "dbus.service"),
+        "the bus is {is_right}"
+    );
+    checks.note(
+        format!("{bus}: a plain restart is heard as going and coming"),
+        subject::check_plain_restarts(&running),
+    );
+    let before = snapshot(bus, &running, checks)?;
+    running.poweroff()?;
+    for subject in SUBJECTS {
+        subject.forget(&site.scratch)?;
+    }
+
+    let running = site.boot()?;
+    let status = fastboot::status(&running)?;
+    for taken in &before {
+        checks.note(format!("{bus}: {} is on the bus as it was", taken.unit), taken.check(&running, &status));
+    }
+    check_subjects(bus, &running, &before, checks);
+    running.poweroff()?;
+    failures(&mut site, checks)
+}
+
+/// dbus-daemon is Debian's; the alias decides.
+fn choose_bus(scratch: &Scratch, bus: &str) -> Result<()> {
+    let alias = scratch.path("/etc/systemd/system/dbus.service");
+    if alias.symlink_metadata().is_ok() {
+        std::fs::remove_file(&alias).context("removing the alias of the bus")?;
+    }
+    if bus == "dbus-broker" {
+        std::os::unix::fs::symlink("/usr/lib/systemd/system/dbus-broker.service", &alias)
+            .context("choosing the bus")?;
+    }
+    Ok(())
+}
+
+/// A unit that has an image, and what it was.
+struct Taken {
+    unit: String,
+    presence: Presence,
+    /// Only for ours.
+    count: Option<(Subject, u64)>,
+    /// Only for Debian's.
+    answer: Option<(packaged::Packaged, String)>,
+}
+
+impl Taken {
+    fn check(&self, machine: &Machine, status: &StatusReport) -> Result<()> {
+        let said = status.unit(&self.unit).context("fastboot status does not know it")?;
+        ensure!(said.outcome == "restored", "it is {}: {:?}", said.outcome, said.reason);
+        let now = bus::presence(machine, &self.unit)?;
+        ensure!(now == self.presence, "it was {:?} and is {now:?}", self.presence);
+        if let Some((service, answer)) = &self.answer {
+            let now = service.ask(machine)?;
+            ensure!(now == *answer, "it answered {answer:?} and answers {now:?}");
+        }
+        Ok(())
+    }
+}
+
+/// All that can be taken, after each of ours has counted to three.
+fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Taken>> {
+    let wanted: Vec<packaged::Packaged> = packaged::SERVICES
+        .into_iter()
+        .filter(|service| machine.unit(service.unit).is_ok_and(|unit| unit.is_active()))
+        .collect();
+    let units: Vec<String> = SUBJECTS
+        .iter()
+        .map(|subject| subject.unit())
+        .chain(wanted.iter().map(|service| service.unit.to_owned()))
+        .collect();
+    let names: Vec<&str> = units.iter().map(String::as_str).collect();
+    let calls: String = SUBJECTS
+        .iter()
+        .map(|subject| {
+            let call = format!("busctl call {} /com/example/Count com.example.Count Next; ", subject.name());
+            call.repeat(3)
+        })
+        .collect();
+    let report = fastboot::snapshot(machine, &names, &["--warm-up", &format!("set -e; {calls}")])?;
+    let mut taken = Vec::new();
+    for unit in &report.units {
+        let ours = SUBJECTS.into_iter().find(|subject| subject.unit() == unit.unit);
+        if unit.outcome != "stored" {
+            println!("  note  {bus}: {} {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
+            let fine = ours.is_none() && unit.outcome == "refused";
+            checks.note(
+                format!("{bus}: {} is taken or refused by name", unit.unit),
+                if fine { Ok(()) } else { Err(anyhow::anyhow!("{}", unit.reasons.join("; "))) },
+            );
+            continue;
+        }
+        let presence = bus::presence(machine, &unit.unit)?;
+        ensure!(!presence.names.is_empty(), "{} owns no name", unit.unit);
+        let answer = wanted.iter().find(|service| service.unit == unit.unit);
+        let answer = answer.map(|service| Ok::<_, anyhow::Error>((*service, service.ask(machine)?)));
+        taken.push(Taken {
+            unit: unit.unit.clone(),
+            presence,
+            count: ours.map(|subject| (subject, 3)),
+            answer: answer.transpose()?,
+        });
+    }
+    Ok(taken)
+}
+
+/// Ours: what they heard of the new boot, that they go on counting, that they can call and be called.
+fn check_subjects(bus: &str, machine: &Machine, taken: &[Taken], checks: &mut Checks) {
+    for (subject, count) in taken.iter().filter_map(|taken| taken.count) {
+        let library = subject.library;
+        let heard = wait_for("events", || {
+            let mut events = subject.events(machine)?;
+            events.retain(|event| !event.starts_with("tick "));
+            ensure!(events == subject.expected_events(), "it heard {events:?}");
+            Ok(())
+        });
+        checks.note(format!("{bus}: the {library} watcher hears the same as at a plain restart"), heard);
+        let counted = subject.next(machine).and_then(|now| {
+            ensure!(now == count + 1, "it counted {count} and then {now}");
+            Ok(())
+        });
+        checks.note(format!("{bus}: {library} goes on counting"), counted);
+    }
+    for (subject, count) in taken.iter().filter_map(|taken| taken.count) {
+        let asked = subject.ask(machine).and_then(|now| {
+            ensure!(now == count + 2, "the other one counted {now} instead of {}", count + 2);
+            Ok(())
+        });
+        checks.note(format!("{bus}: {} calls another service", subject.library), asked);
+        let ticks = wait_for("signals", || {
+            let events = subject.events(machine)?;
+            let ticks = events.iter().filter(|event| event.starts_with("tick ")).count();
+            ensure!(ticks >= 2, "it heard {events:?}");
+            Ok(())
+        });
+        checks.note(format!("{bus}: {} hears signals", subject.library), ticks);
+        if machine.unit("polkit.service").is_ok_and(|unit| unit.is_active()) {
+            let authorised = packaged::is_authorised(machine, &subject.name()).and_then(|answer| {
+                ensure!(answer.starts_with("(bba{ss}) true"), "polkit says {answer:?}");
+                Ok(())
+            });
+            checks.note(format!("{bus}: polkit knows {}", subject.library), authorised);
+        }
+    }
+}
+
+/// A name that somebody else has, and a policy that denies it: cold, with the reason.
+fn failures(site: &mut Site<'_>, checks: &mut Checks) -> Result<()> {
+    // No BusName=: systemd does not let two units have the same.
+    let thief = "[Unit]\nBefore=bus-gdbus.service\n[Service]\n\
+                 ExecStart=/usr/local/bin/sdbus-count com.example.gdbus com.example.x\n\
+                 ExecStartPost=/bin/sh -c 'until busctl --system status com.example.gdbus; do sleep 0.05; done'\n\
+                 [Install]\nWantedBy=multi-user.target\n";
+    site.scratch.write("/etc/systemd/system/thief.service", thief, 0o644)?;
+    let wants = site.scratch.path("/etc/systemd/system/multi-user.target.wants/thief.service");
+    std::os::unix::fs::symlink("../thief.service", &wants).context("enabling the thief")?;
+    let policy = include_str!("../../roots/dbus/policy.conf");
+    let denied = policy.replace(
+        "<allow own_prefix=\"com.example\"/>",
+        "<allow own_prefix=\"com.example\"/><deny own=\"com.example.zbus\"/>",
+    );
+    ensure!(denied != policy, "the policy is another one than this test expects");
+    site.scratch.write("/etc/dbus-1/system.d/example.conf", &denied, 0o644)?;
+
+    site.boots += 1;
+    let console = site.logs.join(format!("{}-boot-{}.log", site.bus, site.boots));
+    let name = format!("bus-{}", site.bus);
+    let machine = Machine::boot(site.scratch.root(), &name, &console, &BootOptions::default())?;
+    for (unit, word) in
+        [("bus-gdbus.service", "belongs to somebody else"), ("bus-zbus.service", "RequestName")]
+    {
+        let cold = wait_for(unit, || {
+            let status = fastboot::status(&machine)?;
+            let said = status.unit(unit).context("fastboot status does not know it")?;
+            let reason = said.reason.as_deref().unwrap_or_default();
+            ensure!(said.outcome == "cold" && reason.contains(word), "{}: {reason:?}", said.outcome);
+            Ok(())
+        });
+        checks.note(format!("{}: {unit} starts cold, because its name is not to be had", site.bus), cold);
+    }
+    let sound = wait_for("sdbus", || {
+        let status = fastboot::status(&machine)?;
+        let said = status.unit("bus-sdbus.service").context("fastboot status does not know it")?;
+        ensure!(said.outcome == "restored", "{said:?}");
+        Ok(())
+    });
+    checks.note(format!("{}: the others are restored beside them", site.bus), sound);
+    machine.poweroff()
+}
+
+/// Tries until it holds, for ten seconds.
+fn wait_for(what: &str, check: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match check() {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error.context(what.to_owned())),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}

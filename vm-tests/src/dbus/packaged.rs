@@ -1,0 +1,121 @@
+//! Debian's own services that live on the bus.
+
+use anyhow::Result;
+
+use super::bus;
+use crate::container::Machine;
+
+/// One of them, with a question that only it can answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packaged {
+    pub unit: &'static str,
+    /// Arguments of busctl behind `--system`.
+    question: &'static [&'static str],
+}
+
+pub(super) const PACKAGES: [&str; 7] =
+    ["polkitd", "avahi-daemon", "accountsservice", "udisks2", "upower", "modemmanager", "packagekit"];
+
+pub(super) const SERVICES: [Packaged; 7] = [
+    Packaged {
+        unit: "polkit.service",
+        question: &[
+            "get-property",
+            "org.freedesktop.PolicyKit1",
+            "/org/freedesktop/PolicyKit1/Authority",
+            "org.freedesktop.PolicyKit1.Authority",
+            "BackendName",
+        ],
+    },
+    Packaged {
+        unit: "avahi-daemon.service",
+        question: &["call", "org.freedesktop.Avahi", "/", "org.freedesktop.Avahi.Server", "GetVersionString"],
+    },
+    Packaged {
+        unit: "accounts-daemon.service",
+        question: &[
+            "call",
+            "org.freedesktop.Accounts",
+            "/org/freedesktop/Accounts",
+            "org.freedesktop.Accounts",
+            "FindUserById",
+            "x",
+            "0",
+        ],
+    },
+    Packaged {
+        unit: "udisks2.service",
+        question: &[
+            "get-property",
+            "org.freedesktop.UDisks2",
+            "/org/freedesktop/UDisks2/Manager",
+            "org.freedesktop.UDisks2.Manager",
+            "Version",
+        ],
+    },
+    Packaged {
+        unit: "upower.service",
+        question: &[
+            "call",
+            "org.freedesktop.UPower",
+            "/org/freedesktop/UPower",
+            "org.freedesktop.UPower",
+            "EnumerateDevices",
+        ],
+    },
+    Packaged {
+        unit: "ModemManager.service",
+        question: &[
+            "get-property",
+            "org.freedesktop.ModemManager1",
+            "/org/freedesktop/ModemManager1",
+            "org.freedesktop.ModemManager1",
+            "Version",
+        ],
+    },
+    Packaged {
+        unit: "packagekit.service",
+        question: &[
+            "get-property",
+            "org.freedesktop.PackageKit",
+            "/org/freedesktop/PackageKit",
+            "org.freedesktop.PackageKit",
+            "VersionMajor",
+        ],
+    },
+];
+
+impl Packaged {
+    /// Its answer.
+    pub(super) fn ask(self, machine: &Machine) -> Result<String> {
+        let mut arguments = vec!["busctl", "--system", "--timeout=10"];
+        arguments.extend(self.question);
+        machine.run(&arguments)?.success()
+    }
+}
+
+/// polkit says of a connection whether it may do something; it looks the connection's process up for that.
+pub(super) fn is_authorised(machine: &Machine, name: &str) -> Result<String> {
+    let owner = bus::owner(machine, name)?;
+    let arguments = [
+        "busctl",
+        "--system",
+        "--timeout=10",
+        "call",
+        "org.freedesktop.PolicyKit1",
+        "/org/freedesktop/PolicyKit1/Authority",
+        "org.freedesktop.PolicyKit1.Authority",
+        "CheckAuthorization",
+        "(sa{sv})sa{ss}us",
+        "system-bus-name",
+        "1",
+        "name",
+        "s",
+        &owner,
+        "org.freedesktop.policykit.exec",
+        "0",
+        "0",
+        "",
+    ];
+    machine.run(&arguments)?.success()
+}

@@ -1,0 +1,187 @@
+//! One unit for each feature of systemd that a restored service has to live with.
+
+/// How a unit has to come through a snapshot and a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Restored, with its count.
+    Restored,
+    /// Refused by name; the reason has this in it.
+    Refused(&'static str),
+}
+
+/// A unit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case {
+    /// Name without `.service`.
+    pub name: &'static str,
+    /// What follows `[Service]`.
+    pub service: &'static str,
+    pub fate: Fate,
+    /// Other units and files that belong to it.
+    pub files: &'static [(&'static str, &'static str)],
+}
+
+const fn restored(name: &'static str, service: &'static str) -> Case {
+    Case { name, service, fate: Fate::Restored, files: &[] }
+}
+
+const fn with(
+    name: &'static str,
+    service: &'static str,
+    files: &'static [(&'static str, &'static str)],
+) -> Case {
+    Case { name, service, fate: Fate::Restored, files }
+}
+
+const fn refused(name: &'static str, service: &'static str, why: &'static str) -> Case {
+    Case { name, service, fate: Fate::Refused(why), files: &[] }
+}
+
+/// All of them. Where nothing else is said the count is in `/var/lib/counts/NAME`.
+pub(super) const CASES: &[Case] = &[
+    restored("simple", "ExecStart=/usr/local/bin/subject"),
+    restored("exec", "Type=exec\nExecStart=/usr/local/bin/subject"),
+    restored("idle", "Type=idle\nExecStart=/usr/local/bin/subject"),
+    restored("notify", "Type=notify\nExecStart=/usr/local/bin/subject notify"),
+    restored("watchdog", "Type=notify\nWatchdogSec=2\nExecStart=/usr/local/bin/subject notify watchdog"),
+    restored("notify-reload", "Type=notify-reload\nExecStart=/usr/local/bin/subject reload"),
+    restored(
+        "forking",
+        "Type=forking\nPIDFile=/run/forking.pid\nExecStart=/usr/local/bin/subject fork=/run/forking.pid",
+    ),
+    restored("forking-guessed", "Type=forking\nExecStart=/usr/local/bin/subject fork"),
+    restored(
+        "start-post",
+        "ExecStart=/usr/local/bin/subject\nExecStartPost=/bin/sh -c 'echo $MAINPID > /run/start-post'",
+    ),
+    restored("reload", "ExecStart=/usr/local/bin/subject\nExecReload=/bin/kill -HUP $MAINPID"),
+    restored(
+        "stop",
+        "ExecStart=/usr/local/bin/subject\nExecStop=/bin/sh -c 'echo $MAINPID > /var/lib/counts/stopped; kill $MAINPID'",
+    ),
+    restored(
+        "runtime-directory",
+        "User=counter\nRuntimeDirectory=runtime-directory\nRuntimeDirectoryMode=0750\n\
+         ExecStart=/usr/local/bin/subject touch=/run/runtime-directory/made",
+    ),
+    restored(
+        "state-directory",
+        "StateDirectory=state-directory\nExecStart=/usr/local/bin/subject touch=/var/lib/state-directory/made",
+    ),
+    restored("private-tmp", "PrivateTmp=yes\nExecStart=/usr/local/bin/subject touch=/tmp/made"),
+    restored(
+        "dynamic-user",
+        "DynamicUser=yes\nStateDirectory=dynamic-user\nEnvironment=COUNT_FILE=/var/lib/dynamic-user/count\n\
+         ExecStart=/usr/local/bin/subject",
+    ),
+    with(
+        "credential",
+        "LoadCredential=word:/etc/credential-word\nExecStart=/usr/local/bin/subject",
+        &[("/etc/credential-word", "secret\n")],
+    ),
+    with(
+        "environment-file",
+        "EnvironmentFile=/etc/environment-word\nExecStart=/usr/local/bin/subject",
+        &[("/etc/environment-word", "WORD=one\n")],
+    ),
+    with(
+        "slice",
+        "Slice=tests.slice\nExecStart=/usr/local/bin/subject",
+        &[("/etc/systemd/system/tests.slice", "[Slice]\nTasksMax=100\n")],
+    ),
+    restored("template@some-word", "Environment=WORD=%i\nExecStart=/usr/local/bin/subject"),
+    restored("aliased", "ExecStart=/usr/local/bin/subject\n[Install]\nAlias=other-name.service"),
+    with(
+        "dropped-in",
+        "ExecStart=/usr/local/bin/subject",
+        &[("/etc/systemd/system/dropped-in.service.d/local.conf", "[Service]\nNice=5\n")],
+    ),
+    with(
+        "listen-stream",
+        "ExecStart=/usr/local/bin/subject listen",
+        &[(
+            "/etc/systemd/system/listen-stream.socket",
+            "[Socket]\nListenStream=/run/listen-stream\nListenStream=127.0.0.1:7001\n",
+        )],
+    ),
+    with(
+        "listen-datagram",
+        "ExecStart=/usr/local/bin/subject listen",
+        &[("/etc/systemd/system/listen-datagram.socket", "[Socket]\nListenDatagram=/run/listen-datagram\n")],
+    ),
+    Case {
+        name: "listen-fifo",
+        service: "ExecStart=/usr/local/bin/subject listen",
+        fate: Fate::Refused("FIFO"),
+        files: &[("/etc/systemd/system/listen-fifo.socket", "[Socket]\nListenFIFO=/run/listen-fifo\n")],
+    },
+    Case {
+        name: "listen-netlink",
+        service: "ExecStart=/usr/local/bin/subject listen",
+        fate: Fate::Refused("netlink"),
+        files: &[("/etc/systemd/system/listen-netlink.socket", "[Socket]\nListenNetlink=route 1\n")],
+    },
+    restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
+    restored(
+        "sandboxed",
+        "User=counter\nProtectSystem=strict\nReadWritePaths=/var/lib/counts\nNoNewPrivileges=yes\nPrivateDevices=yes\n\
+         SystemCallFilter=@system-service\nRestrictNamespaces=yes\nProtectKernelTunables=yes\nUMask=0027\n\
+         LimitNOFILE=512\nExecStart=/usr/local/bin/subject",
+    ),
+    refused("delegated", "Delegate=yes\nExecStart=/usr/local/bin/subject", "Delegate="),
+    refused(
+        "store",
+        "Type=notify\nFileDescriptorStoreMax=4\nExecStart=/usr/local/bin/subject notify store",
+        "file descriptor store",
+    ),
+    refused("oneshot", "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true", "Type=oneshot"),
+];
+
+impl Case {
+    pub(super) fn unit(&self) -> String {
+        format!("{}.service", self.name)
+    }
+
+    /// File of the unit: a template's has no instance.
+    pub(super) fn unit_file(&self) -> String {
+        match self.name.split_once('@') {
+            Some((template, _)) => format!("/etc/systemd/system/{template}@.service"),
+            None => format!("/etc/systemd/system/{}.service", self.name),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let count = match self.service.contains("COUNT_FILE=") {
+            true => String::new(),
+            false => format!("Environment=COUNT_FILE={}\n", self.count_file()),
+        };
+        format!("[Unit]\nDescription=Subject {}\n[Service]\n{count}{}\n", self.name, self.service)
+    }
+
+    /// Where it writes its count.
+    pub(super) fn count_file(&self) -> String {
+        let given = self.service.lines().find_map(|line| line.split_once("COUNT_FILE="));
+        given.map_or_else(|| format!("/var/lib/counts/{}", self.name), |(_, path)| path.to_owned())
+    }
+
+    /// Its socket unit, if it has one.
+    pub(super) fn socket(&self) -> Option<String> {
+        let is_socket = |path: &&str| path.ends_with(".socket");
+        self.files.iter().map(|(path, _)| *path).find(is_socket).map(|_| format!("{}.socket", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_case_has_a_name_and_a_count_of_its_own() {
+        for (index, case) in CASES.iter().enumerate() {
+            assert!(CASES[..index].iter().all(|other| other.name != case.name), "{}", case.name);
+            assert_eq!(case.text().matches("COUNT_FILE=").count(), 1, "{}", case.name);
+        }
+        let template = CASES.iter().find(|case| case.name.contains('@')).unwrap();
+        assert!(template.unit_file().ends_with("/template@.service"));
+    }
+}

@@ -1,0 +1,149 @@
+//! What is special about each unit, looked at in the restored boot.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{COUNT, Case, journal, read_count, wait_for};
+use crate::container::Machine;
+
+/// A sentence that holds when [`check`] passes.
+pub(super) fn claim(case: &Case) -> &'static str {
+    match case.name {
+        "watchdog" => "its watchdog is fed",
+        "notify-reload" => "it reloads by signal and says so",
+        "forking" => "its PID file is there",
+        "start-post" => "ExecStartPost= ran with its main PID",
+        "reload" => "ExecReload= reaches it",
+        "stop" => "ExecStop= ends it by its main PID, and it starts cold",
+        "runtime-directory" => "its file in /run is there with its owner",
+        "state-directory" | "private-tmp" => "its file is there",
+        "dynamic-user" => "it has the user of the unit",
+        "credential" => "its credential is there",
+        "slice" => "it is in its slice",
+        "dropped-in" => "it has the priority of its drop-in",
+        "aliased" => "its other name leads to it",
+        "sandboxed" => "it is still in its sandbox",
+        "listen-stream" => "clients of its sockets are answered from memory",
+        "listen-datagram" => "what is sent to its socket counts",
+        "syslog" => "its messages to /dev/log arrive",
+        _ => "systemd has it in its control group",
+    }
+}
+
+/// Looks at it.
+pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()> {
+    let unit = case.unit();
+    let sh = |script: &str| machine.run(&["sh", "-c", script])?.success().map(|text| text.trim().to_owned());
+    let show = |property: &str| {
+        let property = format!("--property={property}");
+        machine
+            .run(&["systemctl", "show", "--value", &property, &unit])?
+            .success()
+            .map(|text| text.trim().to_owned())
+    };
+    let equal = |got: String, wanted: &str| -> Result<()> {
+        ensure!(got == wanted, "it is {got:?} instead of {wanted:?}");
+        Ok(())
+    };
+    let counts_on = || {
+        wait_for(|| {
+            let (count, pid) = read_count(machine, case)?;
+            ensure!(count == COUNT + 2 && pid == main_pid, "it wrote {count} as {pid}");
+            Ok(())
+        })
+    };
+    match case.name {
+        "watchdog" => {
+            // More than two of its periods.
+            std::thread::sleep(Duration::from_secs(5));
+            let state = machine.unit(&unit)?;
+            ensure!(state.is_active() && state.restarts == 0, "it is {state:?}");
+            equal(show("MainPID")?, &main_pid.to_string())
+        }
+        "notify-reload" => {
+            machine.run(&["systemctl", "reload", &unit])?.success()?;
+            equal(show("StatusText")?, "loaded again")?;
+            counts_on()
+        }
+        "forking" => equal(sh("cat /run/forking.pid")?, &main_pid.to_string()),
+        "start-post" => equal(sh("cat /run/start-post")?, &main_pid.to_string()),
+        "reload" => {
+            machine.run(&["systemctl", "reload", &unit])?.success()?;
+            counts_on()
+        }
+        "stop" => {
+            machine.run(&["systemctl", "stop", &unit])?.success()?;
+            equal(sh("cat /var/lib/counts/stopped")?, &main_pid.to_string())?;
+            machine.run(&["systemctl", "start", &unit])?.success()?;
+            let state = machine.unit(&unit)?;
+            ensure!(state.is_active() && state.main_pid != main_pid, "it is {state:?}");
+            Ok(())
+        }
+        "runtime-directory" => equal(
+            sh("stat -c '%U %a' /run/runtime-directory && stat -c '%U %s' /run/runtime-directory/made")?,
+            "counter 750\ncounter 18",
+        ),
+        "state-directory" => equal(sh("cat /var/lib/state-directory/made")?, "made at the start"),
+        "private-tmp" => equal(sh(&format!("cat /proc/{main_pid}/root/tmp/made"))?, "made at the start"),
+        "dynamic-user" => {
+            let uid = sh(&format!("stat -c %u /proc/{main_pid}"))?;
+            let number: u32 = uid.parse().with_context(|| format!("reading {uid:?}"))?;
+            ensure!((61184..=65519).contains(&number), "its user is {number}");
+            equal(sh(&format!("nsenter -t {main_pid} -m stat -c %u /var/lib/dynamic-user/count"))?, &uid)
+        }
+        "credential" => equal(
+            sh(&format!("cat /proc/{main_pid}/root/run/credentials/credential.service/word"))?,
+            "secret",
+        ),
+        "slice" => {
+            let cgroup = sh(&format!("cat /proc/{main_pid}/cgroup"))?;
+            ensure!(cgroup.contains("/tests.slice/slice.service"), "it is in {cgroup}");
+            Ok(())
+        }
+        "dropped-in" => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
+        "aliased" => {
+            let text = sh("systemctl show --value --property=MainPID aliased.service")?;
+            equal(text, &main_pid.to_string())
+        }
+        "sandboxed" => {
+            let status = sh(&format!(
+                "grep -E '^(NoNewPrivs|Seccomp):' /proc/{main_pid}/status | tr -d '\\t' | tr '\\n' ' '"
+            ))?;
+            equal(status, "NoNewPrivs:1 Seccomp:2")?;
+            let writes = sh(&format!(
+                "nsenter -t {main_pid} -m sh -c 'touch /etc/x 2>/dev/null && echo yes || echo no'"
+            ))?;
+            equal(writes, "no")
+        }
+        "listen-stream" => {
+            let script = "import socket\nfor f, a in ((socket.AF_UNIX, '/run/listen-stream'), (socket.AF_INET, ('127.0.0.1', 7001))):\n \
+                          s = socket.socket(f)\n s.connect(a)\n print(s.recv(9).decode().strip())\n";
+            let got = machine.run(&["python3", "-c", script])?.success()?;
+            equal(got.trim().to_owned(), "4\n4")
+        }
+        "listen-datagram" => {
+            let script = "import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('/run/listen-datagram')\ns.send(b'x')\n";
+            machine.run(&["python3", "-c", script])?.success()?;
+            counts_on()
+        }
+        "syslog" => {
+            let line = format!("syslog {}", COUNT + 1);
+            wait_for(|| {
+                let entries = journal(machine, &unit)?;
+                let entry =
+                    entries.iter().find(|entry| entry.message == line).context("its message is not there")?;
+                ensure!(entry.pid == main_pid.to_string(), "the journal says {entry:?}");
+                Ok(())
+            })
+        }
+        _ => {
+            let cgroup = sh(&format!("cat /proc/{main_pid}/cgroup"))?;
+            ensure!(
+                cgroup.ends_with(&unit) || cgroup.contains(&unit.replace('@', "\\x40")),
+                "it is in {cgroup}"
+            );
+            Ok(())
+        }
+    }
+}
