@@ -13,6 +13,7 @@ pub mod inherit;
 pub mod inode;
 pub mod kernel_file;
 pub mod namespaces;
+pub mod own_maps;
 pub mod pipe;
 pub mod plan;
 pub mod process;
