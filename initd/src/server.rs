@@ -147,10 +147,7 @@ impl Server {
             false => self.images.take(&start.unit),
         }?;
         start.timeline.mark("evidence");
-        let budget = StartBudget::of(&entry.service, entry.len_bytes).ok_or_else(|| {
-            StaleReason::new(ReasonCode::Deadline, "TimeoutStartSec= leaves no time for a restore")
-        })?;
-        let deadline = start.began + budget.deadline;
+        let deadline = start.began + StartBudget::of(&entry.service, entry.len_bytes)?.deadline;
         self.images.read_pages(&mut usable, &self.lanes, deadline)?;
         start.timeline.mark("read");
         let cgroup = UnitCgroup::open(&peer.cgroup, peer.pid)

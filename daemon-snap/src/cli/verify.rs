@@ -79,7 +79,7 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let mut note = |result: Result<(), StaleReason>| reasons.extend(result.err());
     note(entry.machine.check(&now.machine));
     note(check_unit_text(&entry.unit_evidence, &entry.unit, now));
-    note(check_budget(entry));
+    note(StartBudget::of(&entry.service, entry.len_bytes).map(drop));
     note(check_early(store, entry));
     let opened = match Opened::open(store, entry) {
         Ok(opened) => opened,
@@ -97,16 +97,6 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     reasons.extend(opened.check_content(threads).and_then(|()| check_state(&opened)).err());
     reasons
-}
-
-fn check_budget(entry: &CatalogueEntry) -> Result<(), StaleReason> {
-    let no_time = || {
-        StaleReason::new(
-            ReasonCode::Deadline,
-            "its TimeoutStartSec= leaves no time for a restore and a cold start",
-        )
-    };
-    StartBudget::of(&entry.service, entry.len_bytes).map(drop).ok_or_else(no_time)
 }
 
 fn check_early(store: &Store, entry: &CatalogueEntry) -> Result<(), StaleReason> {
