@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
+use image_store::unit_text::{self, Assignment};
 use image_store::{
     Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, StartBudget, UnitEvidence,
 };
@@ -16,7 +17,6 @@ use crate::drop_in::{self, DropIn};
 use crate::record::{Record, UnitRecord};
 use crate::search::{NoText, UnitDirs, UnitFiles, under};
 use crate::service::Settings;
-use crate::unit_text::{self, Assignment};
 
 /// Everything that a decision rests on.
 #[derive(Debug)]
