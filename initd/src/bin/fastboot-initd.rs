@@ -61,6 +61,7 @@ fn prepare(zygote: Zygote) -> io::Result<Server> {
     let store = Store::open(DEFAULT_ROOT);
     let decisions = Decisions::load(run_dir)?;
     enter_cold(&status, &decisions, &first_starts);
+    let userspace_id = boot::userspace_id(&boot_id, decisions.soft_reboots);
     let catalogue = store.load().map_err(io::Error::other)?;
     let armed = decisions.units.into_iter().filter(|decision| decision.armed);
     let entries = armed.filter_map(|decision| {
@@ -79,7 +80,7 @@ fn prepare(zygote: Zygote) -> io::Result<Server> {
         first_starts,
         status,
         shim,
-        boot_id,
+        userspace_id,
         connections: AtomicUsize::new(0),
     })
 }

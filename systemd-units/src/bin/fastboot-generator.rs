@@ -11,7 +11,7 @@ use image_store::{DEFAULT_ROOT, MachineEvidence, Store, TRIAL_DIR, Trials};
 use systemd_units::decide::{self, Inputs, is_executable};
 use systemd_units::record::{RUN_DIR, Record};
 use systemd_units::search::UnitDirs;
-use systemd_units::{INITD, SHIM, cmdline};
+use systemd_units::{INITD, SHIM, cmdline, soft_reboot};
 
 /// A boot does not wait longer for us than this, whatever a disk or a file system does.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -62,8 +62,11 @@ fn run(arguments: &[PathBuf]) {
 }
 
 fn sit_out() {
-    let record =
-        Record { error: Some("fastboot was installed in this boot".to_owned()), ..Record::new(Vec::new()) };
+    let record = Record {
+        soft_reboots: soft_reboot::count(),
+        error: Some("fastboot was installed in this boot".to_owned()),
+        ..Record::new(Vec::new())
+    };
     if let Err(error) = record.store(Path::new(RUN_DIR)) {
         log(4, &format!("{RUN_DIR}/generator.json: {error}"));
     }
@@ -74,7 +77,13 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     let describe = |error: io::Error| format!("{RUN_DIR}/generator.json: {error}");
     let read_dirs =
         || UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"));
-    if let Some(record) = Record::load(run_dir).map_err(describe)? {
+    let soft_reboots = soft_reboot::count();
+    let earlier = Record::load(run_dir).map_err(describe)?;
+    let is_new_userspace = earlier.as_ref().is_some_and(|record| record.soft_reboots != soft_reboots);
+    if is_new_userspace {
+        soft_reboot::forget_earlier(run_dir).map_err(describe)?;
+    }
+    if let Some(record) = earlier.filter(|_| !is_new_userspace) {
         let leaves = Trials::open(TRIAL_DIR).all();
         if record.units.is_empty() && leaves.is_empty() {
             return Ok(());
@@ -106,6 +115,10 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     let mut record = decided
         .as_ref()
         .map_or_else(|error| Record { error: Some(error.clone()), ..Record::new(Vec::new()) }, Record::clone);
+    record.soft_reboots = soft_reboots;
+    if soft_reboots > 0 {
+        soft_reboot::leave_alone(&mut record, &soft_reboot::survivors(&root.join("sys/fs/cgroup")));
+    }
     record.is_logged = log_decisions(&record);
     // Without the record a later run could not say the same, so it comes before the drop-ins.
     record.store(run_dir).map_err(describe)?;
