@@ -97,6 +97,9 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
         if socket.node.is_some() {
             remove_leftover(path, socket)?;
         }
+        if let Some(renamed_to) = &socket.renamed_to {
+            remove_leftover(renamed_to.as_path(), socket)?;
+        }
     }
     let failed = |step| move |e| Error::kernel(step, show(&socket.address), e);
     sys::rebuild::bind(fd.as_fd(), &unix_address(&socket.address)).map_err(|e| match e {
@@ -110,7 +113,13 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
             chown(path, Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))
                 .map_err(failed("chown"))?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(node.mode & 0o7777))
-                .map_err(|e| Error::io("chmod", path.display(), &e))
+                .map_err(|e| Error::io("chmod", path.display(), &e))?;
+            match &socket.renamed_to {
+                Some(to) => {
+                    std::fs::rename(path, to.as_path()).map_err(|e| Error::io("rename", path.display(), &e))
+                }
+                None => Ok(()),
+            }
         }
         // Bound to a path that no longer led to it: the node was removed by the daemon.
         (Some(path), None) => unlink(path).map_err(failed("unlink")),
@@ -126,7 +135,11 @@ fn remove_leftover(path: &Path, socket: &UnixSocketV1) -> Result<()> {
     }
     let probe = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type | libc::SOCK_NONBLOCK, 0)
         .map_err(|e| Error::kernel("socket", path.display(), e))?;
+<<<<<<< HEAD
     match sys::rebuild::connect(probe.as_fd(), &unix_address(&socket.address)) {
+=======
+    match sys::rebuild::connect(probe.as_fd(), &sockaddr(path.as_os_str().as_bytes())) {
+>>>>>>> main
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
             unlink(path).map_err(|e| Error::kernel("unlink", path.display(), e))
         }
