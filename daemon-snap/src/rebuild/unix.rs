@@ -135,11 +135,7 @@ fn remove_leftover(path: &Path, socket: &UnixSocketV1) -> Result<()> {
     }
     let probe = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type | libc::SOCK_NONBLOCK, 0)
         .map_err(|e| Error::kernel("socket", path.display(), e))?;
-<<<<<<< HEAD
-    match sys::rebuild::connect(probe.as_fd(), &unix_address(&socket.address)) {
-=======
-    match sys::rebuild::connect(probe.as_fd(), &sockaddr(path.as_os_str().as_bytes())) {
->>>>>>> main
+    match sys::rebuild::connect(probe.as_fd(), &unix_address(path.as_os_str().as_bytes())) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
             unlink(path).map_err(|e| Error::kernel("unlink", path.display(), e))
         }
