@@ -24,7 +24,7 @@ const MAX_LEN: u64 = 64 << 20;
 pub struct Record {
     /// [`VERSION`].
     pub version: u32,
-    /// How often userspace had begun anew by then ([`soft_reboot::count`](crate::soft_reboot::count)).
+    /// How often userspace had begun anew by then ([`count`](crate::soft_reboot::count)).
     #[serde(default)]
     pub soft_reboots: u64,
     /// Why there are no decisions at all: the catalogue could not be read.

@@ -1,5 +1,8 @@
-//! `systemctl soft-reboot` (systemd.soft-reboot.service(8), since systemd 254): all of userspace begins anew, while the kernel,
+//! `systemctl soft-reboot` (systemd-soft-reboot.service(8), since systemd 254): all of userspace begins anew, while the kernel,
 //! its boot id and /run go on. For services it is a boot.
+//!
+//! Generators are not told in the run that matters: systemd 257 has `SYSTEMD_SOFT_REBOOTS_COUNT` for them, but reads the number
+//! back only after they have run. So a unit of ours counts, the last thing before systemd executes itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,20 +13,30 @@ use image_store::ReasonCode;
 
 use crate::record::{FILE_NAME, Record};
 
-/// Set for generators (since systemd 257): how often userspace has begun anew since the kernel was booted.
-pub const ENV: &str = "SYSTEMD_SOFT_REBOOTS_COUNT";
-
+/// File in the run directory: how often userspace has begun anew since the kernel was booted.
+const COUNT_FILE: &str = "soft-reboots";
 /// Slices in slices that are looked into.
 const DEEPEST: usize = 16;
 
-/// How often userspace has begun anew. Zero also where systemd does not say: then a soft reboot is no boot to us, and all
-/// services start cold.
-pub fn count() -> u64 {
-    std::env::var(ENV).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+/// How often userspace has begun anew; zero also when that cannot be read.
+pub fn count(run_dir: &Path) -> u64 {
+    let text = fs::read_to_string(run_dir.join(COUNT_FILE)).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
 }
 
-/// Forget what earlier userspaces have left in `run_dir`: who was started, what became of it, trials. The record goes last:
-/// as long as it is there, it is seen to be of another userspace.
+/// The userspace that ends now has been the last but one.
+///
+/// # Errors
+/// It cannot be noted: all services start cold after this soft reboot.
+pub fn begin_anew(run_dir: &Path) -> io::Result<()> {
+    let temporary = run_dir.join(format!(".{COUNT_FILE}"));
+    fs::write(&temporary, (count(run_dir) + 1).to_string())?;
+    fs::rename(&temporary, run_dir.join(COUNT_FILE))?;
+    forget_earlier(run_dir)
+}
+
+/// Forget what earlier userspaces have left: who was started, what became of it, trials. The record goes last: as long as it is
+/// there, it is seen to be of another userspace, and this is done again.
 ///
 /// # Errors
 /// Something could not be removed. Nothing may be restored then.
@@ -99,15 +112,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_an_earlier_userspace_is_left() {
+    fn userspaces_are_counted_and_nothing_of_an_earlier_one_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        forget_earlier(dir.path()).unwrap();
+        assert_eq!(count(dir.path()), 0);
+        begin_anew(dir.path()).unwrap();
+        assert_eq!(count(dir.path()), 1);
         fs::create_dir_all(dir.path().join("asked")).unwrap();
         for file in ["asked/a.service", "status.json", FILE_NAME, "other"] {
             fs::write(dir.path().join(file), "").unwrap();
         }
-        forget_earlier(dir.path()).unwrap();
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["other"]);
+        begin_anew(dir.path()).unwrap();
+        assert_eq!(count(dir.path()), 2);
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", COUNT_FILE]);
     }
 }

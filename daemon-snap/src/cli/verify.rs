@@ -56,9 +56,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let all_usable = rows.iter().all(|row| row.usable);
     if args.store.json {
-        println!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
+        say!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
     } else if rows.is_empty() {
-        println!("there are no images");
+        args.store.say_empty();
     } else {
         print(rows);
     }
@@ -139,5 +139,5 @@ fn print(rows: Vec<Row>) {
         let outcome = if row.usable { "restored" } else { "cold" };
         table.add_row([row.unit, outcome.to_owned(), why.join("\n")]);
     }
-    println!("{table}");
+    say!("{table}");
 }

@@ -20,6 +20,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(2);
 /// run already; their next start is a restart, and who restarts a service wants it fresh.
 const SIT_OUT: &str = "--sit-out";
 
+/// In place of directories: systemd is about to begin userspace anew (`fastboot-soft-reboot.service`).
+const SOFT_REBOOT: &str = "--soft-reboot";
+
 fn main() {
     std::panic::set_hook(Box::new(|info| log(4, &format!("internal error: {info}; services start cold"))));
     let watchdog = std::thread::Builder::new().spawn(|| {
@@ -33,6 +36,7 @@ fn main() {
         // The hook has said everything there is to say.
         let _ = std::panic::catch_unwind(|| match arguments.as_slice() {
             [word] if word.as_os_str() == SIT_OUT => sit_out(),
+            [word] if word.as_os_str() == SOFT_REBOOT => begin_anew(),
             _ => run(&arguments),
         });
     }
@@ -63,7 +67,7 @@ fn run(arguments: &[PathBuf]) {
 
 fn sit_out() {
     let record = Record {
-        soft_reboots: soft_reboot::count(),
+        soft_reboots: soft_reboot::count(Path::new(RUN_DIR)),
         error: Some("fastboot was installed in this boot".to_owned()),
         ..Record::new(Vec::new())
     };
@@ -72,12 +76,19 @@ fn sit_out() {
     }
 }
 
+fn begin_anew() {
+    if let Err(error) = soft_reboot::begin_anew(Path::new(RUN_DIR)) {
+        log(4, &format!("{RUN_DIR}: {error}; services start cold after this soft reboot"));
+    }
+}
+
 fn generate(root: &Path, late: &Path) -> Result<(), String> {
     let run_dir = Path::new(RUN_DIR);
     let describe = |error: io::Error| format!("{RUN_DIR}/generator.json: {error}");
     let read_dirs =
         || UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"));
-    let soft_reboots = soft_reboot::count();
+    link(late, "soft-reboot.target", "fastboot-soft-reboot.service")?;
+    let soft_reboots = soft_reboot::count(run_dir);
     let earlier = Record::load(run_dir).map_err(describe)?;
     let is_new_userspace = earlier.as_ref().is_some_and(|record| record.soft_reboots != soft_reboots);
     if is_new_userspace {
@@ -139,15 +150,20 @@ fn write_all(late: &Path, drop_ins: &[(&str, &str)]) -> Result<(), String> {
         let path = late.join(format!("{unit}.d")).join(OWN_DROP_IN);
         write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let wants = late.join("sysinit.target.wants");
     for unit in ["fastboot-initd.socket", "fastboot-initd.service"] {
-        let target = Path::new("/usr/lib/systemd/system").join(unit);
-        let linked = fs::create_dir_all(&wants)
-            .and_then(|()| std::os::unix::fs::symlink(&target, wants.join(unit)))
-            .or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) });
-        linked.map_err(|error| format!("{}: {error}", wants.join(unit).display()))?;
+        link(late, "sysinit.target", unit)?;
     }
     Ok(())
+}
+
+/// Have a target pull in a unit of ours.
+fn link(late: &Path, by: &str, unit: &str) -> Result<(), String> {
+    let wants = late.join(format!("{by}.wants"));
+    let target = Path::new("/usr/lib/systemd/system").join(unit);
+    let linked = fs::create_dir_all(&wants)
+        .and_then(|()| std::os::unix::fs::symlink(&target, wants.join(unit)))
+        .or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) });
+    linked.map_err(|error| format!("{}: {error}", wants.join(unit).display()))
 }
 
 /// Returns whether the kernel log took every line.
