@@ -60,7 +60,11 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
     if !geteuid().is_root() && error.chain().any(is_denied) {
         return Some("this is for root to do");
     }
-    match error.downcast_ref::<image_store::Error>() {
+    let store = match error.downcast_ref::<Error>() {
+        Some(Error::Store(store)) => Some(store),
+        _ => error.downcast_ref::<image_store::Error>(),
+    };
+    match store {
         Some(image_store::Error::Corrupt { part: image_store::Part::Catalogue, .. }) => Some(
             "`fastboot remove --all` sets it aside and removes its images; services start cold until the next snapshot",
         ),

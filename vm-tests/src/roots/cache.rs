@@ -109,7 +109,7 @@ fn prune(roots: &Path) -> Result<()> {
 
 /// Which roots go, of these keys and when each was used last.
 fn outdated(mut used: Vec<(String, SystemTime)>, now: SystemTime) -> Vec<String> {
-    used.sort_by(|a, b| b.1.cmp(&a.1));
+    used.sort_by_key(|(_, last)| std::cmp::Reverse(*last));
     let mut seen: HashMap<String, usize> = HashMap::new();
     used.retain(|(key, last)| {
         let name = key.rsplit_once('-').map_or(key.as_str(), |(name, _)| name);

@@ -77,7 +77,7 @@ pub(super) fn survivor(lab: &Lab) -> Result<()> {
     let mut site = lab.site("survivor")?;
     site.drop_in(
         COUNTER.unit,
-        "[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\n[Service]\nSurviveFinalKillSignal=yes\n",
+        "[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\nSurviveFinalKillSignal=yes\n",
     )?;
     let running = site.boot()?;
     let (_, taken) = site.snapshot(&running)?;
