@@ -30,6 +30,19 @@ const GUARD: &str = r#"
 pub(super) struct Cgroup {
     dir: PathBuf,
     guard: Child,
+    /// Of version 1, where the controllers that count memory and reading are not in the unified hierarchy.
+    counting: Vec<PathBuf>,
+}
+
+/// What everything in a container has used up since its start.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Time of processors.
+    pub cpu_us: u64,
+    /// Bytes that came from block devices; `None` where the kernel does not count them.
+    pub read_bytes: Option<u64>,
+    /// Most memory at one time, with the page cache that it brought in.
+    pub peak_bytes: Option<u64>,
 }
 
 impl Cgroup {
@@ -44,17 +57,57 @@ impl Cgroup {
             .stderr(Stdio::null())
             .spawn()
             .context("starting the guard of the container")?;
-        Ok(Cgroup { dir, guard })
+        Ok(Cgroup { dir, guard, counting: Vec::new() })
     }
 
-    /// The file that takes the PID of a process that is to move here.
-    pub(super) fn procs_file(&self) -> PathBuf {
-        self.dir.join("cgroup.procs")
+    /// Count memory and reading too, from here on.
+    pub(super) fn count_usage(&mut self) -> Result<()> {
+        let root = unified_root()?;
+        if root.join("cgroup.subtree_control").exists() {
+            return fs::write(root.join("cgroup.subtree_control"), "+memory +io")
+                .context("switching on the counting of memory and reading");
+        }
+        let hierarchies = root.parent().context("the unified hierarchy has no neighbours")?;
+        let name = self.dir.file_name().context("a cgroup has a name")?;
+        for controller in ["memory", "blkio"] {
+            let dir = hierarchies.join(controller).join(name);
+            fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+            self.counting.push(dir);
+        }
+        Ok(())
+    }
+
+    /// What was used up so far.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        let read = |path: PathBuf| fs::read_to_string(path).ok();
+        let cpu = read(self.dir.join("cpu.stat")).context("no cpu.stat")?;
+        let cpu_us = cpu.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+        let peak = std::iter::once(self.dir.join("memory.peak"))
+            .chain(self.counting.iter().map(|dir| dir.join("memory.max_usage_in_bytes")))
+            .find_map(read);
+        let reading = std::iter::once(self.dir.join("io.stat"))
+            .chain(self.counting.iter().map(|dir| dir.join("blkio.throttle.io_service_bytes_recursive")))
+            .find_map(read);
+        Ok(Usage {
+            cpu_us: cpu_us.context("cpu.stat does not say what was used")?,
+            read_bytes: reading.map(|text| parse_read_bytes(&text)),
+            peak_bytes: peak.and_then(|text| text.trim().parse().ok()),
+        })
+    }
+
+    /// The files that take the PID of a process that is to move here.
+    pub(super) fn procs_files(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.dir).chain(&self.counting).map(|dir| dir.join("cgroup.procs")).collect()
     }
 
     /// Kill whatever is left, and remove the cgroup with those below it.
     pub(super) fn end(&self) -> Result<()> {
-        end(&self.dir)
+        end(&self.dir)?;
+        self.counting.iter().filter(|dir| dir.exists()).try_for_each(|dir| {
+            wait_until(&format!("the end of {}", dir.display()), Duration::from_secs(10), || {
+                Ok(remove_with_children(dir).map(Some)?)
+            })
+        })
     }
 }
 
@@ -109,6 +162,18 @@ fn remove_with_children(dir: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Over all devices: `259:0 rbytes=1 wbytes=2 …` of version 2, `259:0 Read 1` of version 1.
+fn parse_read_bytes(text: &str) -> u64 {
+    let counted = |line: &str| -> Option<u64> {
+        let mut words = line.split_whitespace().skip(1);
+        match words.next()? {
+            "Read" => words.next()?.parse().ok(),
+            word => word.strip_prefix("rbytes=")?.parse().ok(),
+        }
+    };
+    text.lines().filter_map(counted).sum()
+}
+
 /// Mount point of the unified hierarchy, on its own or beside version 1.
 fn unified_root() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
@@ -126,6 +191,13 @@ fn find_unified(mounts: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_is_the_sum_over_devices() {
+        assert_eq!(parse_read_bytes("254:0 rbytes=10 wbytes=5 rios=1\n7:0 rbytes=2 wbytes=0\n"), 12);
+        assert_eq!(parse_read_bytes("254:0 Read 10\n254:0 Write 7\n7:0 Read 2\nTotal 19\n"), 12);
+        assert_eq!(parse_read_bytes(""), 0);
+    }
 
     #[test]
     fn the_unified_hierarchy_is_found_beside_version_one() {
