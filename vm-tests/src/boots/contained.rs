@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -72,10 +73,12 @@ impl Contained {
         }
         anyhow::ensure!(gone > 0, "there are no images to take away");
 
-        let machine = all_up(profile, &criu, &log("criu-dump"))?;
-        let dumped = criu::dump_all(&criu, &machine, profile, &mut notes);
-        drop(machine);
-        let tried = dumped.and_then(|_| try_criu(profile, &criu, &log("criu-trial"), &mut notes));
+        let tried = criu::install(&criu).and_then(|()| {
+            let machine = all_up(profile, &criu, &log("criu-dump"))?;
+            criu::dump_all(&criu, &machine, profile, &mut notes)?;
+            drop(machine);
+            try_criu(profile, &criu, &log("criu-trial"), &mut notes)
+        });
         let criu = match tried {
             Ok(true) => Some(criu),
             Ok(false) => None,
@@ -114,6 +117,7 @@ impl Contained {
         let answers_us = first_answers(&machine, self.profile.served());
         machine.wait_booted(BOUND)?;
         let usage = machine.usage()?;
+        let read_mb = cached_mb(scratch.root())?;
         let start_us = machine.boot_start_us()?;
         let since_start = |us: u64| us.checked_sub(start_us).map(ms);
         let answers_ms: Vec<Option<f64>> = answers_us.into_iter().map(|us| since_start(us?)).collect();
@@ -133,7 +137,7 @@ impl Contained {
             answers_ms,
             switched_on_ms: None,
             cpu_s: Some(ms(usage.cpu_us) / 1000.0),
-            read_mb: usage.read_bytes.map(ms).map(|thousands| thousands / 1000.0),
+            read_mb: Some(read_mb),
             peak_mb: usage.peak_bytes.map(ms).map(|thousands| thousands / 1000.0),
             outcomes,
         }))
@@ -194,6 +198,17 @@ fn first_answers(machine: &Machine, served: &[Served]) -> Vec<Option<u64>> {
             .map(|answer| Some(answer.ok()?.at_us))
             .collect()
     })
+}
+
+/// What of the files of a root is in the page cache. Before the boot nothing was: so much was read, with what was read
+/// ahead. The disk's own counters would have everybody's reading.
+fn cached_mb(root: &Path) -> Result<f64> {
+    let script = r#"find "$0" -xdev -type f -size +0 -print0 |
+        xargs -0 fincore --bytes --noheadings --raw --output RES 2> /dev/null | awk '{ sum += $1 } END { print sum }'"#;
+    let output = Command::new("sh").args(["-c", script]).arg(root).output().context("running fincore")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let bytes: f64 = text.trim().parse().with_context(|| format!("fincore printed {text:?}"))?;
+    Ok(bytes / 1e6)
 }
 
 /// A thousandth.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::profile::{Profile, Served};
 use crate::bench;
@@ -35,6 +35,17 @@ const WITHOUT_SANDBOX: &str = "StandardOutput=null\nStandardError=null\nPrivateT
     ProtectProc=default\nProcSubset=all\nRestrictNamespaces=no\nRestrictAddressFamilies=\nSystemCallFilter=\n\
     NoNewPrivileges=no\n";
 
+/// Put CRIU into the root of a machine that is switched off.
+///
+/// # Errors
+/// It does not run on this host; its own words are in the error.
+pub(super) fn install(scratch: &Scratch) -> Result<()> {
+    copy_program(scratch)?;
+    let words = run_in_root(scratch.root(), &[], &format!("{PROGRAM} check 2>&1 || true"), COMMAND_BOUND)?;
+    let error = words.lines().find(|line| line.contains("Can't setup RLIMIT_NOFILE"));
+    error.map_or(Ok(()), |error| bail!("does not run here: {}", error.trim()))
+}
+
 /// Dump what can be dumped, and make the units restore it. Returns how many.
 pub(super) fn dump_all(
     scratch: &Scratch,
@@ -42,7 +53,6 @@ pub(super) fn dump_all(
     profile: Profile,
     notes: &mut Vec<String>,
 ) -> Result<usize> {
-    install(scratch)?;
     let mut dumped = 0;
     for (number, served) in (0_u32..).zip(profile.served()) {
         match dump(scratch, machine, served, FIRST_PID + number * PIDS_EACH) {
@@ -83,7 +93,7 @@ pub(super) fn last_error(scratch: &Scratch, unit: &str, log: &str) -> String {
     error.unwrap_or("no error in its log").trim().to_owned()
 }
 
-fn install(scratch: &Scratch) -> Result<()> {
+fn copy_program(scratch: &Scratch) -> Result<()> {
     let root = cached(&bench::recipe()?)?;
     let list =
         run_in_root(&root, &[], "ldd /usr/sbin/criu | grep -o '/[^ ]*'; echo /usr/sbin/criu", COPY_BOUND)?;

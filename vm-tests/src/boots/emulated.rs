@@ -28,6 +28,8 @@ pub(super) struct Emulated {
     unusable: Machine,
     restored: Machine,
     loaded: Option<Machine>,
+    /// Their disks stand behind those of the others.
+    _bases: [Machine; 2],
     parcel: PathBuf,
     /// What could not be done, one sentence each.
     pub(super) notes: Vec<String>,
@@ -92,7 +94,7 @@ impl Emulated {
             }
         };
         let cold = base.fork("bench-cold")?;
-        Ok(Emulated { profile, cold, unusable, restored, loaded, parcel, notes })
+        Ok(Emulated { profile, cold, unusable, restored, loaded, _bases: [base, taken], parcel, notes })
     }
 
     pub(super) fn title(&self) -> Result<String> {

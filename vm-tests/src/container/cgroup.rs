@@ -30,8 +30,8 @@ const GUARD: &str = r#"
 pub(super) struct Cgroup {
     dir: PathBuf,
     guard: Child,
-    /// Of version 1, where the controllers that count memory and reading are not in the unified hierarchy.
-    counting: Vec<PathBuf>,
+    /// Of version 1, where the controller that counts memory is not in the unified hierarchy.
+    counting: Option<PathBuf>,
 }
 
 /// What everything in a container has used up since its start.
@@ -39,8 +39,6 @@ pub(super) struct Cgroup {
 pub struct Usage {
     /// Time of processors.
     pub cpu_us: u64,
-    /// Bytes that came from block devices; `None` where the kernel does not count them.
-    pub read_bytes: Option<u64>,
     /// Most memory at one time, with the page cache that it brought in.
     pub peak_bytes: Option<u64>,
 }
@@ -57,23 +55,22 @@ impl Cgroup {
             .stderr(Stdio::null())
             .spawn()
             .context("starting the guard of the container")?;
-        Ok(Cgroup { dir, guard, counting: Vec::new() })
+        Ok(Cgroup { dir, guard, counting: None })
     }
 
-    /// Count memory and reading too, from here on.
+    /// Count memory too, from here on.
     pub(super) fn count_usage(&mut self) -> Result<()> {
         let root = unified_root()?;
-        if root.join("cgroup.subtree_control").exists() {
-            return fs::write(root.join("cgroup.subtree_control"), "+memory +io")
-                .context("switching on the counting of memory and reading");
+        let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        if controllers.split_whitespace().any(|controller| controller == "memory") {
+            return fs::write(root.join("cgroup.subtree_control"), "+memory")
+                .context("switching on the counting of memory");
         }
         let hierarchies = root.parent().context("the unified hierarchy has no neighbours")?;
         let name = self.dir.file_name().context("a cgroup has a name")?;
-        for controller in ["memory", "blkio"] {
-            let dir = hierarchies.join(controller).join(name);
-            fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-            self.counting.push(dir);
-        }
+        let dir = hierarchies.join("memory").join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        self.counting = Some(dir);
         Ok(())
     }
 
@@ -85,12 +82,8 @@ impl Cgroup {
         let peak = std::iter::once(self.dir.join("memory.peak"))
             .chain(self.counting.iter().map(|dir| dir.join("memory.max_usage_in_bytes")))
             .find_map(read);
-        let reading = std::iter::once(self.dir.join("io.stat"))
-            .chain(self.counting.iter().map(|dir| dir.join("blkio.throttle.io_service_bytes_recursive")))
-            .find_map(read);
         Ok(Usage {
             cpu_us: cpu_us.context("cpu.stat does not say what was used")?,
-            read_bytes: reading.map(|text| parse_read_bytes(&text)),
             peak_bytes: peak.and_then(|text| text.trim().parse().ok()),
         })
     }
@@ -162,18 +155,6 @@ fn remove_with_children(dir: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Over all devices: `259:0 rbytes=1 wbytes=2 …` of version 2, `259:0 Read 1` of version 1.
-fn parse_read_bytes(text: &str) -> u64 {
-    let counted = |line: &str| -> Option<u64> {
-        let mut words = line.split_whitespace().skip(1);
-        match words.next()? {
-            "Read" => words.next()?.parse().ok(),
-            word => word.strip_prefix("rbytes=")?.parse().ok(),
-        }
-    };
-    text.lines().filter_map(counted).sum()
-}
-
 /// Mount point of the unified hierarchy, on its own or beside version 1.
 fn unified_root() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
@@ -191,13 +172,6 @@ fn find_unified(mounts: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_was_read_is_the_sum_over_devices() {
-        assert_eq!(parse_read_bytes("254:0 rbytes=10 wbytes=5 rios=1\n7:0 rbytes=2 wbytes=0\n"), 12);
-        assert_eq!(parse_read_bytes("254:0 Read 10\n254:0 Write 7\n7:0 Read 2\nTotal 19\n"), 12);
-        assert_eq!(parse_read_bytes(""), 0);
-    }
 
     #[test]
     fn the_unified_hierarchy_is_found_beside_version_one() {
