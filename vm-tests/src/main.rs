@@ -87,6 +87,9 @@ enum Action {
         /// A package to install in place of this work tree's.
         #[arg(long, value_name = "DEB")]
         package: Option<PathBuf>,
+        /// Leave CRIU out: trying it takes two more starts of everything.
+        #[arg(long)]
+        no_criu: bool,
         /// Write the figures to this file.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -150,8 +153,8 @@ fn main() -> ExitCode {
             units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
         }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
-        Action::BenchBoot { machine, container, runs, profile, package, json } => {
-            boots::run(&boots::Options { machine, container, runs, profile, package, json })
+        Action::BenchBoot { machine, container, runs, profile, package, no_criu, json } => {
+            boots::run(&boots::Options { machine, container, runs, profile, package, no_criu, json })
         }
         Action::CompareBoots { boots, machine, keep, release, json } => {
             demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })

@@ -37,7 +37,7 @@ pub(super) struct Contained {
 
 impl Contained {
     /// Provision one root, make three of it, and take images in two.
-    pub(super) fn prepare(profile: Profile, package: &Path) -> Result<Contained> {
+    pub(super) fn prepare(profile: Profile, package: &Path, without_criu: bool) -> Result<Contained> {
         let logs = Path::new(CACHE_DIR).join("logs/bench-boot");
         fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
         let log = |name: &str| logs.join(format!("{}-{name}.log", profile.name()));
@@ -73,12 +73,18 @@ impl Contained {
         }
         anyhow::ensure!(gone > 0, "there are no images to take away");
 
-        let tried = criu::install(&criu).and_then(|()| {
+        let mut tries = || -> Result<bool> {
+            if without_criu {
+                return Ok(false);
+            }
             let machine = all_up(profile, &criu, &log("criu-dump"))?;
-            criu::dump_all(&criu, &machine, profile, &mut notes)?;
+            if criu::dump_all(&criu, &machine, profile, &mut notes)? == 0 {
+                return Ok(false);
+            }
             drop(machine);
             try_criu(profile, &criu, &log("criu-trial"), &mut notes)
-        });
+        };
+        let tried = tries();
         let criu = match tried {
             Ok(true) => Some(criu),
             Ok(false) => None,

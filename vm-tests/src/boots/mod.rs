@@ -33,6 +33,8 @@ pub struct Options {
     pub profile: Option<Profile>,
     /// A package to install in place of this work tree's.
     pub package: Option<PathBuf>,
+    /// Leave CRIU out.
+    pub no_criu: bool,
     /// Write the figures here.
     pub json: Option<PathBuf>,
 }
@@ -55,7 +57,7 @@ pub fn run(options: &Options) -> Result<bool> {
         let profiles = options.profile.map_or_else(|| vec![Profile::Light, Profile::Heavy], |one| vec![one]);
         for profile in profiles {
             println!("\n== Containers, {} profile", profile.name());
-            let mut place = contained::Contained::prepare(profile, &package)?;
+            let mut place = contained::Contained::prepare(profile, &package, options.no_criu)?;
             let kinds = [Kind::Cold, Kind::Unusable, Kind::Restored, Kind::Criu];
             let title = "containers (systemd-nspawn, page cache dropped before each boot)".to_owned();
             let mut series = Series::new(title, profile, &kinds, place.notes.clone());
@@ -89,7 +91,11 @@ fn take_turns(
     mut boot: impl FnMut(Kind, u32) -> Result<Option<Sample>>,
 ) -> Result<()> {
     for number in 1..=runs {
-        for kind in series.kinds() {
+        // Who comes first meets another host than who comes last.
+        let mut kinds = series.kinds();
+        let first = number as usize % kinds.len();
+        kinds.rotate_left(first);
+        for kind in kinds {
             let Some(sample) =
                 boot(kind, number).with_context(|| format!("boot {number}, {}", kind.name()))?
             else {
