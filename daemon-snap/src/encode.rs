@@ -20,6 +20,8 @@ const SIGINFO_BYTES: usize = 128;
 const MAX_COMM_BYTES: usize = 15;
 /// Entries of /proc/PID/ns.
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+/// `struct sockaddr_storage`.
+const ADDRESS_BYTES: usize = 128;
 const FILTER_INSTRUCTION_BYTES: usize = 8;
 
 /// The bytes of the state section.
@@ -143,6 +145,12 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                     check(peer.is_some_and(mutual), "a socket pair of one")?;
                 }
             }
+            FileKindV1::Inet(socket) => {
+                let fits = |address: &Vec<u8>| (16..=ADDRESS_BYTES).contains(&address.len());
+                let memberships = &socket.memberships;
+                let whole = memberships.iter().all(|m| fits(&m.group) && m.sources.iter().all(fits));
+                check(whole, "a multicast group of odd length")?;
+            }
             FileKindV1::Bus(connection) => {
                 let connector = tree.processes.iter().any(|process| process.pid == connection.connector);
                 check(connector, "a bus connection of nobody")?;
@@ -160,7 +168,9 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)
             | FileKindV1::SignalFd { .. }
-            | FileKindV1::Inet(_)
+            | FileKindV1::Netlink(_)
+            | FileKindV1::Packet(_)
+            | FileKindV1::Vsock(_)
             | FileKindV1::Rebind(_) => {}
         }
     }

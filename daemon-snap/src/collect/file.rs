@@ -6,15 +6,16 @@ use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::{
-    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, refused, signalfd,
-    timerfd,
+    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, netlink, packet,
+    refused, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
 use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, Pid, PipeV1, RebindV1, TargetFd};
 use crate::sys::proc::{self, FdInfo};
-use crate::sys::{fdquery, kcmp, pidfd};
-use nix::sys::stat::stat;
+use crate::sys::{fdquery, kcmp, netns, pidfd};
+use nix::errno::Errno;
+use nix::sys::stat::{fstat, stat};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -87,6 +88,8 @@ pub(crate) fn collect_descriptors(
         pipes: Pipes::default(),
         unix: UnixSockets::new(&descriptions, inodes.spaces(), inodes.options()),
         inet: inet::InetSockets::new(inodes.spaces(), inodes.options()),
+        netlink: netlink::NetlinkSockets::new(inodes.spaces(), inodes.options()),
+        packet: packet::PacketSockets::new(inodes.spaces()),
     };
     let mut files = Vec::with_capacity(firsts.len());
     for &slot in &firsts {
@@ -208,6 +211,8 @@ struct Kinds<'a> {
     pipes: Pipes,
     unix: UnixSockets<'a>,
     inet: inet::InetSockets<'a>,
+    netlink: netlink::NetlinkSockets<'a>,
+    packet: packet::PacketSockets<'a>,
 }
 
 impl Kinds<'_> {
@@ -267,15 +272,32 @@ impl Kinds<'_> {
         const SO_DOMAIN: i32 = 39;
         let domain = fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, SO_DOMAIN)
             .map_err(|e| Trouble::Failed(failed("SO_DOMAIN", file.pid, file.fd)(e)))?;
+        if domain != libc::AF_UNIX && !self.is_of_the_tree(file, fd)? {
+            return refused("a socket of another network namespace");
+        }
         match domain {
             libc::AF_UNIX => self.unix.collect(file, fd.as_fd(), inodes),
             libc::AF_INET | libc::AF_INET6 => self.inet.collect(file, fd.as_fd()),
-            libc::AF_NETLINK => refused("a netlink socket"),
-            libc::AF_PACKET => refused("a packet socket"),
-            libc::AF_VSOCK => refused("a vsock socket"),
+            libc::AF_NETLINK => self.netlink.collect(file, fd.as_fd()),
+            libc::AF_PACKET => self.packet.collect(file, fd.as_fd()),
+            libc::AF_VSOCK => vsock::collect(file, fd.as_fd(), self.spaces),
             libc::AF_ALG => refused("a kernel crypto socket (AF_ALG)"),
             libc::AF_BLUETOOTH => refused("a bluetooth socket"),
             other => refused(format!("a socket of address family {other}")),
+        }
+    }
+}
+
+impl Kinds<'_> {
+    /// Whether a socket belongs to the network namespace of the tree.
+    fn is_of_the_tree(&self, file: &Description, fd: &OwnedFd) -> Result<bool> {
+        let fail = |step| failed(step, file.pid, file.fd);
+        let own = stat(format!("/proc/{}/ns/net", self.spaces.main).as_str()).map_err(fail("stat"))?;
+        match netns::of_socket(fd.as_fd()) {
+            Ok(namespace) => Ok(fstat(&namespace).map_err(fail("stat"))?.st_ino == own.st_ino),
+            // Without privilege over a namespace nobody is in another one.
+            Err(Errno::EPERM) => Ok(true),
+            Err(e) => Err(fail("SIOCGSKNS")(e)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::bus;
 use super::file::Description;
-use super::socket_options::{Defaults, has_filter};
+use super::socket_options::Defaults;
 use super::{CollectOptions, Found, Inodes, failed, refused};
 use crate::bus::{BusAccess, SYSTEM_BUS};
 use crate::error::{Error, Result};
@@ -64,9 +64,6 @@ impl<'a> UnixSockets<'a> {
         let Some(diag) = self.diag(file.ino as u32)? else {
             return refused("a unix socket of another network namespace");
         };
-        if has_filter(fd) {
-            return refused("a unix socket with a packet filter");
-        }
         let state = self.state(file, fd, socket_type, &diag)?;
         let queue = match state {
             UnixStateV1::Listening { .. } => Vec::new(),

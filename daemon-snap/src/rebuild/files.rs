@@ -1,7 +1,7 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{bus, epoll, events, inet, inode, kernel_file, pipe, unix};
+use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pipe, unix, vsock};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
@@ -56,6 +56,9 @@ pub fn rebuild_files(
             FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
             FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
+            FileKindV1::Netlink(socket) => netlink::rebuild_netlink(file.id, socket)?,
+            FileKindV1::Packet(socket) => packet::rebuild_packet(file.id, socket)?,
+            FileKindV1::Vsock(socket) => vsock::rebuild_vsock(file.id, socket)?,
             FileKindV1::Rebind(what) => rebind(what, unit)?,
             FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };

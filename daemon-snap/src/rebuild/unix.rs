@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use crate::error::{Error, Result};
-use crate::state::{FileId, FileKindV1, FileV1, TreeV1, UnixSocketV1, UnixStateV1};
+use crate::state::{FileId, FileKindV1, FileV1, SocketOptionV1, TreeV1, UnixSocketV1, UnixStateV1};
 use crate::sys;
 use image_store::ReasonCode;
 use nix::errno::Errno;
@@ -78,11 +78,17 @@ fn alone(id: FileId, socket: &UnixSocketV1) -> Result<OwnedFd> {
 }
 
 fn set_options(id: FileId, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
-    for option in &socket.options {
+    for option in socket.options.iter().filter(|option| !is_late(option)) {
         sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value)
             .map_err(|e| Error::kernel("setsockopt", format!("open file {id} name {}", option.name), e))?;
     }
     Ok(())
+}
+
+/// What would change messages that are put back into the queue: filter, its lock, place of the next peek.
+fn is_late(option: &SocketOptionV1) -> bool {
+    const NAMES: [i32; 3] = [libc::SO_ATTACH_FILTER, libc::SO_LOCK_FILTER, libc::SO_PEEK_OFF];
+    option.level == libc::SOL_SOCKET && NAMES.contains(&option.name)
 }
 
 fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
@@ -227,6 +233,11 @@ fn finish(desk: &Desk, file: &FileV1, socket: &UnixSocketV1) -> Result<()> {
         if socket.shutdown & bit != 0 && !matches!(socket.state, UnixStateV1::PeerGone) {
             sys::rebuild::shutdown(fd, how).map_err(|e| Error::kernel("shutdown", file.id, e))?;
         }
+    }
+    for option in socket.options.iter().filter(|option| is_late(option)) {
+        sys::rebuild::restore_option(fd, option.level, option.name, &option.value).map_err(|e| {
+            Error::kernel("setsockopt", format!("open file {} name {}", file.id, option.name), e)
+        })?;
     }
     let flags = file.flags & libc::O_NONBLOCK;
     sys::rebuild::fcntl_number(fd, libc::F_SETFL, flags).map_err(|e| Error::kernel("F_SETFL", file.id, e))?;

@@ -1,4 +1,4 @@
-//! Sockets: unix and internet.
+//! Sockets of every family.
 
 use super::FileId;
 use serde::{Deserialize, Serialize};
@@ -55,20 +55,97 @@ pub enum UnixStateV1 {
     },
 }
 
-/// AF_INET and AF_INET6: listeners and unconnected sockets.
+/// AF_INET and AF_INET6: listeners, datagram and raw sockets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InetSocketV1 {
     /// AF_INET 2, AF_INET6 10.
     pub family: i32,
-    /// SOCK_STREAM 1, SOCK_DGRAM 2.
+    /// SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_RAW 3.
     pub socket_type: i32,
     pub protocol: i32,
     /// `sockaddr_in` or `sockaddr_in6` bytes; `None` when not bound.
     pub local: Option<Vec<u8>>,
-    /// Connected UDP.
+    /// Of a connected datagram or raw socket.
     pub remote: Option<Vec<u8>>,
     /// `listen(2)` backlog.
     pub listen_backlog: Option<u32>,
-    /// Applied in order, before bind.
+    /// Applied in order, before bind. A packet filter is among them (SO_ATTACH_FILTER, the value is its instructions).
+    pub options: Vec<SocketOptionV1>,
+    pub memberships: Vec<MembershipV1>,
+    /// Every interface whose index stands in an address, an option or a membership.
+    pub interfaces: Vec<InterfaceV1>,
+}
+
+/// A network interface: its index may be another one in the next boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceV1 {
+    pub index: u32,
+    pub name: Vec<u8>,
+}
+
+/// A multicast group that a socket has joined (MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipV1 {
+    /// IPPROTO_IP or IPPROTO_IPV6.
+    pub level: i32,
+    /// Index of the interface.
+    pub interface: u32,
+    /// `sockaddr_in` or `sockaddr_in6`.
+    pub group: Vec<u8>,
+    /// `sources` are those that are not heard (MCAST_EXCLUDE), otherwise the only ones that are.
+    pub exclude: bool,
+    pub sources: Vec<Vec<u8>>,
+}
+
+/// AF_NETLINK.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetlinkSocketV1 {
+    /// SOCK_RAW 3, SOCK_DGRAM 2.
+    pub socket_type: i32,
+    /// NETLINK_ROUTE 0 …
+    pub protocol: i32,
+    /// 0: not bound.
+    pub port: u32,
+    /// Numbers of multicast groups, ascending.
+    pub groups: Vec<u32>,
+    /// `sockaddr_nl` of connect(2), when that is not the kernel.
+    pub remote: Option<Vec<u8>>,
+    pub options: Vec<SocketOptionV1>,
+}
+
+/// AF_PACKET.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketSocketV1 {
+    /// SOCK_RAW 3, SOCK_DGRAM 2.
+    pub socket_type: i32,
+    /// ETH_P_*, host order; 0: it receives nothing.
+    pub protocol: u16,
+    /// 0: all interfaces.
+    pub interface: u32,
+    pub memberships: Vec<PacketMembershipV1>,
+    /// PACKET_FANOUT.
+    pub fanout: Option<u32>,
+    pub options: Vec<SocketOptionV1>,
+    pub interfaces: Vec<InterfaceV1>,
+}
+
+/// PACKET_ADD_MEMBERSHIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketMembershipV1 {
+    pub interface: u32,
+    /// PACKET_MR_MULTICAST 0, PACKET_MR_PROMISC 1, PACKET_MR_ALLMULTI 2, PACKET_MR_UNICAST 3.
+    pub kind: u16,
+    pub address: Vec<u8>,
+    /// How often it was added.
+    pub count: u32,
+}
+
+/// AF_VSOCK: listeners and sockets that are not connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VsockSocketV1 {
+    pub socket_type: i32,
+    /// `sockaddr_vm`; `None` when not bound.
+    pub local: Option<Vec<u8>>,
+    pub listening: bool,
     pub options: Vec<SocketOptionV1>,
 }

@@ -142,12 +142,15 @@ pub fn pipe_content(fd: BorrowedFd<'_>, capacity: u32, packets: bool) -> Result<
     if filled == unread { Ok(pieces) } else { Err(Errno::EIO) }
 }
 
+/// Longest value that [`socket_option`] reads, in bytes.
+pub const OPTION_BYTES: usize = 256;
+
 /// getsockopt(2).
 ///
 /// # Errors
 /// `ENOPROTOOPT`, `EOPNOTSUPP` for options that the socket does not have.
 pub fn socket_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
-    let mut value = vec![0u8; 256];
+    let mut value = vec![0u8; OPTION_BYTES];
     let mut len = value.len() as libc::socklen_t;
     // SAFETY: value is writable for len bytes.
     let got =
@@ -178,6 +181,33 @@ pub fn socket_filter_len(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
         libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_GET_FILTER, ptr::null_mut(), &raw mut len)
     };
     Errno::result(got).map(|_| len)
+}
+
+/// Instructions of the attached classic filter, eight bytes each; empty when there is none.
+///
+/// # Errors
+/// `EACCES` when the filter is not a classic one.
+pub fn socket_filter(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    const INSTRUCTION_BYTES: usize = 8;
+    let count = socket_filter_len(fd)?;
+    let mut program = vec![0u8; count as usize * INSTRUCTION_BYTES];
+    if count == 0 {
+        return Ok(program);
+    }
+    // Length in instructions, not bytes.
+    let mut len: libc::socklen_t = count;
+    // SAFETY: program has room for `len` instructions.
+    let got = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            program.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(got)?;
+    if len == count { Ok(program) } else { Err(Errno::EBUSY) }
 }
 
 /// getsockname(2) or, with `peer`, getpeername(2): the bytes of the address.

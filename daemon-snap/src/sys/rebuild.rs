@@ -175,6 +175,35 @@ pub fn set_buffer_size(fd: BorrowedFd<'_>, name: i32, value: &[u8]) -> Result<()
         .or_else(|_| set_socket_option(fd, libc::SOL_SOCKET, name, &bytes))
 }
 
+/// Attaches a classic packet filter (SO_ATTACH_FILTER); eight bytes an instruction.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn attach_filter(fd: BorrowedFd<'_>, program: &[u8]) -> Result<(), Errno> {
+    let mut instructions: Vec<libc::sock_filter> = program
+        .chunks_exact(8)
+        .map(|i| libc::sock_filter {
+            code: u16::from_ne_bytes([i[0], i[1]]),
+            jt: i[2],
+            jf: i[3],
+            k: u32::from_ne_bytes([i[4], i[5], i[6], i[7]]),
+        })
+        .collect();
+    let len = u16::try_from(instructions.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
+    // SAFETY: `program` points at as many live instructions as it says; the kernel checks and copies them.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// Sets a recorded option.
 ///
 /// # Errors
@@ -182,6 +211,9 @@ pub fn set_buffer_size(fd: BorrowedFd<'_>, name: i32, value: &[u8]) -> Result<()
 pub fn restore_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
     if level == libc::SOL_SOCKET && (name == libc::SO_SNDBUF || name == libc::SO_RCVBUF) {
         return set_buffer_size(fd, name, value);
+    }
+    if level == libc::SOL_SOCKET && name == libc::SO_ATTACH_FILTER {
+        return attach_filter(fd, value);
     }
     set_socket_option(fd, level, name, value)
 }

@@ -166,6 +166,26 @@ subjects! {
     restore_keeps_udp_v4: "udp", "v4";
     restore_keeps_udp_v6: "udp", "v6";
 
+    restore_keeps_netlink_sockets_of_rtnetlink: "netlink", "route";
+    restore_keeps_netlink_sockets_of_every_protocol: "netlink", "protocols";
+    restore_keeps_netlink_filter: "netlink", "filter";
+    restore_keeps_netlink_socket_connected: "netlink", "connected";
+    restore_keeps_multicast_groups_v4: "multicast", "v4";
+    restore_keeps_multicast_groups_v6: "multicast", "v6";
+    restore_keeps_multicast_groups_of_both_families: "multicast", "both";
+    restore_keeps_options_of_tcp_v4: "socket_options", "tcp4";
+    restore_keeps_options_of_tcp_v6: "socket_options", "tcp6";
+    restore_keeps_options_of_udp_v4: "socket_options", "udp4";
+    restore_keeps_options_of_udp_v6: "socket_options", "udp6";
+    restore_keeps_options_of_raw_socket_v4: "socket_options", "raw4";
+    restore_keeps_options_of_raw_socket_v6: "socket_options", "raw6";
+    restore_keeps_options_of_unix_socket: "socket_options", "unix";
+    restore_keeps_options_of_packet_socket: "socket_options", "packet";
+    restore_keeps_raw_socket: "raw_socket", "raw";
+    restore_keeps_ping_socket: "raw_socket", "ping";
+    restore_keeps_packet_sockets: "packet_socket", "";
+    restore_keeps_vsock_listener: "vsock_listener", "";
+
     // attributes of processes and threads
     restore_keeps_umask_and_working_directory: "umask_cwd", "";
     restore_keeps_changed_root: "changed_root", "";

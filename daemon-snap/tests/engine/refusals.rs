@@ -9,7 +9,10 @@ use crate::running::{Running, Subject, all_pass_without_dump, judge};
 const KINDS: &[(&str, &[&str])] = &[
     ("io_uring",           &["io_uring"]),
     ("tcp_established",    &["established tcp", "tcp connection"]),
-    ("netlink",            &["netlink"]),
+    ("netlink_queued",     &["netlink"]),
+    ("netlink_connector",  &["connector"]),
+    ("ebpf_filter",        &["ebpf"]),
+    ("foreign_netlink",    &["network namespace"]),
     ("userfaultfd",        &["userfaultfd"]),
     ("sysv_part",          &["sysv"]),
     ("sysv_unattached",    &["sysv"]),
@@ -20,8 +23,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("hugetlb",            &["hugetlb"]),
     ("userfault_memory",   &["userfaultfd"]),
     ("pidfd",              &["pidfd"]),
-    ("packet_socket",      &["packet"]),
-    ("raw_socket",         &["raw"]),
+    ("packet_ring",        &["ring"]),
     ("perf_event",         &["perf"]),
     ("lease",              &["lease"]),
     ("hidden_ofd_lock",    &["lock"]),
@@ -89,7 +91,10 @@ variants! {
     refuses;
     dump_refuses_io_uring: "io_uring";
     dump_refuses_established_tcp: "tcp_established";
-    dump_refuses_netlink: "netlink";
+    dump_refuses_netlink_with_unread_messages: "netlink_queued";
+    dump_refuses_netlink_listener_of_process_events: "netlink_connector";
+    dump_refuses_socket_with_ebpf_filter: "ebpf_filter";
+    dump_refuses_socket_of_another_network_namespace: "foreign_netlink";
     dump_refuses_userfaultfd: "userfaultfd";
     dump_refuses_part_of_sysv_segment: "sysv_part";
     dump_refuses_sysv_segment_that_is_not_attached: "sysv_unattached";
@@ -100,8 +105,7 @@ variants! {
     dump_refuses_huge_tlb_memory: "hugetlb";
     dump_refuses_memory_of_a_userfaultfd: "userfault_memory";
     dump_refuses_pidfd: "pidfd";
-    dump_refuses_packet_socket: "packet_socket";
-    dump_refuses_raw_socket: "raw_socket";
+    dump_refuses_packet_ring: "packet_ring";
     dump_refuses_perf_event: "perf_event";
     dump_refuses_lease: "lease";
     dump_refuses_lock_of_file_that_is_only_mapped: "hidden_ofd_lock";

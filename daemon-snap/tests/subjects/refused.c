@@ -4,6 +4,8 @@
 #include <linux/aio_abi.h>
 #include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/netlink.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
@@ -53,6 +55,50 @@ static void make_tcp_established(void)
     tcp[0] = named(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(connect(tcp[0], (void *)&address, len));
     tcp[1] = named(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+}
+
+static int netlink_fd = -1;
+
+static void make_netlink(void)
+{
+    bool connector = variant("netlink_connector");
+    struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = connector ? 1 : 0};
+    netlink_fd = named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, connector ? NETLINK_CONNECTOR : NETLINK_USERSOCK));
+    SYS(bind(netlink_fd, (void *)&address, sizeof address));
+    socklen_t len = sizeof address;
+    SYS(getsockname(netlink_fd, (void *)&address, &len));
+    if (!connector)
+        SYS(sendto(netlink_fd, "to myself", 9, 0, (void *)&address, sizeof address));
+}
+
+static void make_ebpf_filter(void)
+{
+    struct bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0}, {.code = BPF_JMP | BPF_EXIT}};
+    union bpf_attr attributes = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insns = (uintptr_t)code, .insn_cnt = 2,
+                                 .license = (uintptr_t) "GPL"};
+    int program = syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes);
+    if (program < 0)
+        subject_skip("no eBPF");
+    int fd = named(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    SYS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof program));
+    close(program);
+}
+
+/* Opened in a network namespace that the process has left again. */
+static void make_foreign_netlink(void)
+{
+    int own = SYS(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+    SYS(unshare(CLONE_NEWNET));
+    named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    SYS(setns(own, CLONE_NEWNET));
+    close(own);
+}
+
+static void make_packet_ring(void)
+{
+    int fd = named(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_LOOP)));
+    struct tpacket_req ring = {4096, 4, 2048, 8};
+    SYS(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring));
 }
 
 static int sysv_id = -1, sysv_kind;
@@ -323,8 +369,12 @@ int main(int argc, char **argv)
         make_io_uring();
     else if (variant("tcp_established"))
         make_tcp_established();
-    else if (variant("netlink"))
-        named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    else if (variant("netlink_queued") || variant("netlink_connector"))
+        make_netlink();
+    else if (variant("ebpf_filter"))
+        make_ebpf_filter();
+    else if (variant("foreign_netlink"))
+        make_foreign_netlink();
     else if (variant("userfaultfd") || variant("userfault_memory"))
         make_userfaultfd();
     else if (variant("sysv_part") || variant("sysv_unattached"))
@@ -339,10 +389,8 @@ int main(int argc, char **argv)
         make_hugetlb();
     else if (variant("pidfd"))
         named(syscall(SYS_pidfd_open, getppid(), 0));
-    else if (variant("packet_socket"))
-        named(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_LOOP)));
-    else if (variant("raw_socket"))
-        named(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP));
+    else if (variant("packet_ring"))
+        make_packet_ring();
     else if (variant("perf_event"))
         make_perf_event();
     else if (variant("lease"))
@@ -430,6 +478,10 @@ int main(int argc, char **argv)
         char bytes[8];
         SYS(send(tcp[0], "alive", 5, 0));
         CHECK_EQ(recv(tcp[1], bytes, sizeof bytes, 0), 5);
+    }
+    if (variant("netlink_queued")) {
+        char bytes[16];
+        CHECK_EQ(recv(netlink_fd, bytes, sizeof bytes, MSG_DONTWAIT), 9);
     }
     remove_sysv();
     if (variant("lease"))
