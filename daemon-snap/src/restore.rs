@@ -5,20 +5,20 @@
 use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
 use crate::rebuild::process::{Builder, find_vdso};
+use crate::rebuild::tids::Tids;
 use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Loader, Record, RecordKind, Step, reason_of};
 use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use std::collections::HashSet;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -89,12 +89,6 @@ impl Times {
 /// How often the worker looks whether a process died without a word (a signal, the OOM killer).
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
-/// Last id that was given out (proc_sys_kernel(5), since Linux 3.3).
-const LAST_PID: &str = "sys/kernel/ns_last_pid";
-
-/// Where workers of different units take turns when ids are given out by counter.
-const ID_LOCK: &str = "/run/fastboot/ids.lock";
-
 /// Restores a tree. When this returns `Ok`, all processes run; when it returns an error, none of them exists any more.
 ///
 /// # Errors
@@ -123,7 +117,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let (mut last, mut times) = (started, Times::default());
     let tree = &request.tree;
     inode::check_all_used(tree)?;
-    let id_lock = File::options().create(true).truncate(false).write(true).open(ID_LOCK).ok();
+    let tids = Tids::open();
     let mut desk = Desk::new(tree)?;
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
@@ -179,18 +173,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     times.tree = lap(&mut last);
     request.image.verify_pages_from(request.checked_chunks, 1)?;
     times.check = lap(&mut last);
-    let mut watch = Watch {
-        desk: &desk,
-        tree,
-        go: &go,
-        status: status_read,
-        id_lock,
-        turn: None,
-        counter: None,
-        asked: (0, 0),
-        request,
-        started,
-    };
+    let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, tids, request, started };
     watch.until_ready()?;
     times.load = lap(&mut last);
     files::rebuild_owners(&desk, tree)?;
@@ -279,12 +262,7 @@ struct Watch<'a> {
     tree: &'a TreeV1,
     go: &'a [OwnedFd],
     status: OwnedFd,
-    id_lock: Option<File>,
-    turn: Option<Flock<File>>,
-    /// Where ids were given out before they were taken from the band.
-    counter: Option<i64>,
-    /// The id that was asked for last, and how often before.
-    asked: (i64, u32),
+    tids: Tids,
     request: &'a Request<'a>,
     started: Instant,
 }
@@ -304,14 +282,14 @@ impl Watch<'_> {
             } else if record.kind == RecordKind::WantTid as u32 {
                 self.give_tid(&record)?;
             } else if record.kind == RecordKind::TidTaken as u32 {
-                if let Some(counter) = self.counter.take() {
-                    self.set_counter(counter)?;
-                }
+                self.tids.taken(&self.desk.proc)?;
+            } else if let Some(holder) = self.tids.holder(&self.desk.proc, &record) {
+                return Err(Error::stale(ReasonCode::PidTaken, holder));
             } else {
                 return Err(failure(&record));
             }
         }
-        self.turn = None;
+        self.tids.done();
         Ok(())
     }
 
@@ -352,40 +330,12 @@ impl Watch<'_> {
         }
     }
 
-    /// Makes the wanted id the next one to be given out in this PID namespace. Everybody else who forks in that moment gets an id
-    /// of the band too, so the counter goes back as soon as the thread exists.
+    /// Lets the process that asked make its thread now.
     fn give_tid(&mut self, record: &Record) -> Result<()> {
-        if let Some(file) = self.id_lock.take() {
-            self.turn = Flock::lock(file, FlockArg::LockExclusive).ok();
-        }
-        if self.counter.is_none() {
-            let text = self.desk.proc.read(LAST_PID).map_err(|e| Error::kernel("reading", LAST_PID, e))?;
-            self.counter = String::from_utf8_lossy(&text).trim().parse().ok();
-        }
-        self.give_way(record.result)?;
-        self.set_counter(record.result - 1)?;
         let index = self.tree.processes.iter().position(|p| p.pid.0 == record.pid);
         let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
+        self.tids.make_next(&self.desk.proc, Pid(record.pid), record.result)?;
         write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
-    }
-
-    /// Asked for the same id once more, somebody else got it: helpers of ours and of systemd mostly end soon. Until then nobody
-    /// else shall be numbered from the band.
-    fn give_way(&mut self, wanted: i64) -> Result<()> {
-        let asked = match self.asked {
-            (last, times) if last == wanted => times + 1,
-            _ => 0,
-        };
-        self.asked = (wanted, asked);
-        if let (1.., Some(counter)) = (asked, self.counter) {
-            self.set_counter(counter)?;
-            std::thread::sleep(Duration::from_millis(1 << asked.min(6)));
-        }
-        Ok(())
-    }
-
-    fn set_counter(&self, last: i64) -> Result<()> {
-        self.desk.proc.write(LAST_PID, &last.to_string()).map_err(|e| Error::kernel("writing", LAST_PID, e))
     }
 }
 

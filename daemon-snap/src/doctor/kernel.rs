@@ -140,10 +140,11 @@ fn unified() -> Seen {
     }
 }
 
-/// Directory of our own group in the unified hierarchy.
+/// Directory of our own group in the unified hierarchy; of PID 1's for a visitor (nsenter) that is in none of this machine's.
 fn own_cgroup() -> Result<PathBuf, String> {
     let text = std::fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("/proc/self/cgroup: {e}"))?;
     let group = text.lines().find_map(|line| line.strip_prefix("0::")).ok_or("we are in no group of it")?;
+    let group = if group.starts_with("/..") { "/init.scope" } else { group };
     let mounts = [UNIFIED, "/sys/fs/cgroup/unified"].into_iter().map(Path::new);
     let mut dirs = mounts.map(|mount| mount.join(group.trim_start_matches('/')));
     dirs.find(|dir| dir.join("cgroup.procs").exists()).ok_or_else(|| format!("{group} is not to be seen"))

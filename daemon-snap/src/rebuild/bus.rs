@@ -16,7 +16,7 @@ use image_store::ReasonCode;
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use zbus::Message;
@@ -146,8 +146,6 @@ impl Entry<'_> {
             return Ok(());
         }
         let now = self.owners_now(&own)?;
-        // What changed before we asked is in the answer.
-        self.unheard.retain(|message| driver_signal(message).as_deref() != Some("NameOwnerChanged"));
         let mut unheard = news(self.connection, &watcher, &now)?;
         unheard.append(&mut self.unheard);
         self.unheard = unheard;
@@ -159,6 +157,8 @@ impl Entry<'_> {
         let list = self.stream.call(DRIVER, "ListNames", &())?;
         let (reply, before) = self.stream.reply(list, "ListNames")?;
         self.keep(before);
+        // What changed before the list was made is in it.
+        self.unheard.retain(|message| changed_name(message).is_none());
         let names: Vec<String> = reply.body().deserialize().map_err(|e| unreadable(&e))?;
         let (unique, known): (Vec<String>, Vec<String>) =
             names.into_iter().partition(|name| name.starts_with(':'));
@@ -168,9 +168,14 @@ impl Entry<'_> {
             .collect::<Result<_>>()?;
         let mut owners: BTreeMap<String, String> =
             unique.into_iter().map(|name| (name.clone(), name)).collect();
+        let mut unanswered: BTreeSet<String> = asked.iter().map(|(name, _)| name.clone()).collect();
         for (name, serial) in asked {
-            let (reply, before) = self.stream.any_reply(serial, "GetNameOwner")?;
+            let (reply, mut before) = self.stream.any_reply(serial, "GetNameOwner")?;
+            // A change of a name whose answer is still to come is in that answer. Any other came after what we know.
+            before
+                .retain(|message| changed_name(message).is_none_or(|changed| !unanswered.contains(&changed)));
             self.keep(before);
+            unanswered.remove(&name);
             // An error: it has gone meanwhile.
             if let Ok(owner) = reply.body().deserialize::<String>()
                 && owner.starts_with(':')
@@ -255,6 +260,15 @@ impl Entry<'_> {
     }
 }
 
+/// The name whose owner changed, if the bus says so in this message.
+fn changed_name(message: &Message) -> Option<String> {
+    if driver_signal(message).as_deref() != Some("NameOwnerChanged") {
+        return None;
+    }
+    let (name, _, _): (String, String, String) = message.body().deserialize().ok()?;
+    Some(name)
+}
+
 /// The bus's own descriptor of a connection: what is written there, the client reads. dbus-broker gives the PID of its
 /// launcher, whose child it is.
 fn far_end(desk: &Desk, near: BorrowedFd<'_>, bus: Pid) -> Result<OwnedFd> {
@@ -298,4 +312,60 @@ fn say(far: &OwnedFd, bytes: &[u8]) -> Result<()> {
 
 fn unreadable(error: &dyn std::fmt::Display) -> Error {
     Error::Internal { step: "reading from the bus", message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{driver_call, name_owner_changed};
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    fn reply(serial: u32, body: &(impl serde::Serialize + zbus::zvariant::DynamicType)) -> Vec<u8> {
+        let call = sys::dbus::message_from(driver_call(serial, DRIVER, "Any", &()).unwrap()).unwrap();
+        let reply = Message::method_return(&call.header()).unwrap().sender(DRIVER).unwrap();
+        reply.build(body).unwrap().data().to_vec()
+    }
+
+    fn change(name: &str, new: &str) -> Vec<u8> {
+        name_owner_changed(name, "", new).unwrap().data().to_vec()
+    }
+
+    #[test]
+    fn regression_a_name_that_appears_while_owners_are_asked_for_is_heard_of_once() {
+        let connection = BusConnectionV1 {
+            address: Vec::new(),
+            own_address: Vec::new(),
+            unique_name: ":1.5".into(),
+            connector: Pid(7),
+            uid: 0,
+            rules: Vec::new(),
+            names: Vec::new(),
+            others: Vec::new(),
+            options: Vec::new(),
+        };
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let script = [
+            change("before.list", ":1.1"),
+            reply(1, &vec!["before.list", "asked.b", "asked.c"]),
+            change("after.list", ":1.2"),
+            change("asked.b", ":1.3"),
+            reply(2, &":1.1"),
+            reply(3, &":1.3"),
+            change("asked.b", ":1.4"),
+            reply(4, &":1.6"),
+        ];
+        far.write_all(&script.concat()).unwrap();
+        let stream = BusStream::new(near.as_fd(), Instant::now() + Duration::from_secs(5));
+        let mut entry = Entry { connection: &connection, stream, unheard: Vec::new() };
+        let owners = entry.owners_now(":1.5").unwrap();
+        let owner = |name: &str| owners.get(name).map(String::as_str);
+        assert_eq!(owner("before.list"), Some(":1.1"));
+        assert_eq!(owner("asked.b"), Some(":1.3"));
+        assert_eq!(owner("asked.c"), Some(":1.6"));
+        let heard: Vec<(String, String, String)> =
+            entry.unheard.iter().map(|signal| signal.body().deserialize().unwrap()).collect();
+        let expected = [("after.list", ":1.2"), ("asked.b", ":1.4")];
+        assert_eq!(heard, expected.map(|(name, new)| (name.to_owned(), String::new(), new.to_owned())));
+    }
 }

@@ -20,6 +20,7 @@ pub mod pipe;
 pub mod plan;
 pub mod process;
 pub mod sysv;
+pub mod tids;
 pub mod unix;
 pub mod volatile;
 pub mod vsock;

@@ -45,6 +45,29 @@ pub fn attributes(tid: Pid) -> Result<SchedV1, Errno> {
     })
 }
 
+/// Lowest real-time priority (SCHED_FIFO); 0 is this thread.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_NICE, `ESRCH` when the thread has ended (`sched_setscheduler(2)`).
+pub fn set_realtime(tid: Pid) -> Result<(), Errno> {
+    set_policy(tid, libc::SCHED_FIFO, 1)
+}
+
+/// SCHED_OTHER; the nice value stays what it was.
+///
+/// # Errors
+/// `ESRCH` when the thread has ended (`sched_setscheduler(2)`).
+pub fn set_ordinary(tid: Pid) -> Result<(), Errno> {
+    set_policy(tid, libc::SCHED_OTHER, 0)
+}
+
+fn set_policy(tid: Pid, policy: i32, priority: i32) -> Result<(), Errno> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: parameters is live and of the kernel's type.
+    let done = unsafe { libc::sched_setscheduler(tid.0, policy, &raw const parameters) };
+    Errno::result(done).map(drop)
+}
+
 fn nice_value(tid: Pid) -> Result<i32, Errno> {
     const PRIO_PROCESS: i32 = 0;
     // SAFETY: plain system call without pointers. The bare call returns 20 minus the value, so that it is never negative.

@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<CloneArgs>() == 80);
 
 /// Bytes of the drop region for all threads of a process at most.
 pub fn drop_bound(process: &ProcessV1) -> u64 {
-    let per_thread = ops_bytes(140 + 4 * LAST_PID_ATTEMPTS as u64) + 2560;
+    let per_thread = ops_bytes(142 + 4 * LAST_PID_ATTEMPTS as u64) + 2560;
     let variable: u64 = process
         .threads
         .iter()
@@ -105,6 +105,7 @@ pub fn create(
         let gettid =
             Op::syscall(Step::CheckTid, libc::SYS_gettid, &[], Want::Exactly(i64::from(thread.tid.0)));
         own.push(gettid.or_else(ends.exit));
+        own.push(ordinary(area)?);
     }
     own.push(Op::wait_at_least(Step::WaitMapped, words.mapped, 1, words.patience));
     own.append(own_state(env, area, process, thread)?);
@@ -119,6 +120,7 @@ pub fn create(
             let want = Record::new(RecordKind::WantTid, process.pid.0, i64::from(thread.tid.0));
             let record = area.put(Region::Drop, &want.bytes(), 8)?;
             let answer = area.reserve(Region::Drop, 8, 8)?;
+            // The worker makes the process a real-time task just before it answers, which a new thread inherits.
             let after = leader.len() + 3 * LAST_PID_ATTEMPTS;
             for attempt in 0..LAST_PID_ATTEMPTS {
                 let write = [env.status_fd as u64, record, Record::BYTES as u64];
@@ -133,6 +135,7 @@ pub fn create(
                 let again = (attempt + 1 < LAST_PID_ATTEMPTS).then(|| leader.len() + 1);
                 leader.push_jumping(clone_op(area, thread.tid.0, env.tid_mode, context)?, Some(after), again);
             }
+            leader.push(ordinary(area)?);
             let done = Record::new(RecordKind::TidTaken, process.pid.0, i64::from(thread.tid.0));
             let done = area.put(Region::Drop, &done.bytes(), 8)?;
             let write = [env.status_fd as u64, done, Record::BYTES as u64];
@@ -141,6 +144,13 @@ pub fn create(
         }
     }
     Ok(())
+}
+
+/// SCHED_OTHER, which needs no privilege.
+fn ordinary(area: &mut Area) -> Result<Op> {
+    let parameters = area.put(Region::Drop, &0i32.to_ne_bytes(), 8)?;
+    let args = [0, libc::SCHED_OTHER as u64, parameters];
+    Ok(Op::syscall(Step::Scheduler, libc::SYS_sched_setscheduler, &args, Want::Exactly(0)))
 }
 
 /// What a thread sets for itself while it still has every privilege.

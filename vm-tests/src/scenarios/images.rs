@@ -1,6 +1,7 @@
 //! Images and evidence that do not hold at the next boot.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +21,25 @@ pub(super) fn intact(lab: &Lab) -> Result<()> {
     }
     Ok(())
 }
+
+/// redis has a user namespace of its own: its threads get their ids by counter, in a race with everybody who forks.
+pub(super) fn amid_forks(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("amid-forks")?;
+    site.scratch.write("/etc/systemd/system/forks.service", FORKS, 0o644)?;
+    let wanted = site.scratch.path("/etc/systemd/system/sysinit.target.wants/forks.service");
+    fs::create_dir_all(wanted.parent().context("a directory")?)?;
+    symlink("../forks.service", wanted)?;
+    for _ in 0..2 {
+        let running = site.boot()?;
+        require(&running, &taken, |_| Expected::Restored)?;
+        running.poweroff()?;
+    }
+    Ok(())
+}
+
+/// Some hundred forks a second on each processor, from the beginning of the boot.
+const FORKS: &str = "[Unit]\nDefaultDependencies=no\nBefore=redis-server.service\n\n[Service]\n\
+    ExecStart=/bin/sh -c 'while :; do /bin/true; done & while :; do /bin/true; done'\n";
 
 pub(super) fn damaged(lab: &Lab) -> Result<()> {
     only_one_is_cold(lab, "damaged", REDIS, &["image-corrupt"], |site| {

@@ -30,6 +30,7 @@ struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "a machine without images boots as ever", run: storing::no_images },
     Scenario { name: "intact images are restored, twice", run: images::intact },
+    Scenario { name: "images are restored on a machine that is busy forking", run: images::amid_forks },
     Scenario { name: "a damaged image ends in a cold start", run: images::damaged },
     Scenario { name: "a truncated image ends in a cold start", run: images::truncated },
     Scenario { name: "a missing image ends in a cold start", run: images::missing },
