@@ -136,6 +136,8 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                 check(watches.iter().all(|watch| is_path(&watch.path.0)), "a watch on what is not a path")?;
             }
             FileKindV1::Unix(socket) => {
+                let files = socket.queue.iter().flat_map(|message| &message.files);
+                check(files.into_iter().all(|id| has_file(tree, *id)), "a message with what is not there")?;
                 if let UnixStateV1::Pair { peer } = socket.state {
                     let peer = tree.files.get(peer.0 as usize).map(|peer| &peer.kind);
                     let mutual = |kind: &FileKindV1| match kind {

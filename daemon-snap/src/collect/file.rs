@@ -5,13 +5,14 @@ use super::inode::Handle;
 use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::unix::UnixSockets;
+use super::unix_queue::Queues;
 use super::{
     Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, netlink, packet,
     refused, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
-use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, Pid, PipeV1, RebindV1, TargetFd};
+use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PipeV1, RebindV1, TargetFd};
 use crate::sys::proc::{self, FdInfo};
 use crate::sys::{fdquery, kcmp, netns, pidfd};
 use nix::errno::Errno;
@@ -66,13 +67,18 @@ pub(crate) fn collect_descriptors(
     if inspect_leases(&slots, blockers) {
         return Err(Error::Refused(std::mem::take(blockers).into_list()));
     }
+    let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
+    let in_tables = slots.len();
+    let queues = Queues::look(&mut slots, &pidfds)?;
     let firsts = number_descriptions(&mut slots)?;
-    let locks = collect_locks(&slots, members.len());
+    let locks = collect_locks(&slots[..in_tables], members.len());
     let by_number = slots.iter().map(|s| ((s.description.pid, s.description.fd), s.description.id)).collect();
     let descriptions: Vec<Description> = firsts.iter().map(|&slot| slots[slot].description.clone()).collect();
 
-    let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
     let duplicate = |file: &Description| -> Result<OwnedFd> {
+        if queues.carrier(file).is_some() {
+            return queues.duplicate(file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd));
+        }
         let Some(pidfd) = pidfds.get(&file.pid) else {
             return Err(Error::Internal {
                 step: "duplicate descriptor",
@@ -86,7 +92,7 @@ pub(crate) fn collect_descriptors(
         spaces: inodes.spaces(),
         targets: Targets { by_number: &by_number, files: &descriptions },
         pipes: Pipes::default(),
-        unix: UnixSockets::new(&descriptions, inodes.spaces(), inodes.options()),
+        unix: UnixSockets::new(&descriptions, &by_number, &queues, inodes.spaces(), inodes.options()),
         inet: inet::InetSockets::new(inodes.spaces(), inodes.options()),
         netlink: netlink::NetlinkSockets::new(inodes.spaces(), inodes.options()),
         packet: packet::PacketSockets::new(inodes.spaces()),
@@ -96,10 +102,17 @@ pub(crate) fn collect_descriptors(
         let slot = &slots[slot];
         let file = &slot.description;
         let fd = duplicate(file)?;
-        let kind = kinds.collect(slot, &fd, inodes);
-        // With a blocker nothing is written, so that the stand-in is never seen.
+        let mut kind = kinds.collect(slot, &fd, inodes);
+        let carrier = queues.carrier(file);
+        if let Some((pid, fd)) = carrier {
+            kind = in_flight(slot, kind, inodes);
+            if let Err(Trouble::Refused(what)) = kind {
+                blockers.add(pid, Part::Fd(fd), format!("a unix socket with an unread descriptor, {what}"));
+                kind = Ok(STAND_IN);
+            }
+        }
         let kind = blockers.note(file.pid, file.part(), kind)?;
-        let kind = kind.unwrap_or(FileKindV1::EventFd { count: 0, semaphore: false });
+        let kind = kind.unwrap_or(STAND_IN);
         inspect_own_files(&slots, file, &kind, inodes, blockers);
         let fail = |step| failed(step, file.pid, file.fd);
         let opath = slot.info.flags & libc::O_PATH != 0;
@@ -114,12 +127,31 @@ pub(crate) fn collect_descriptors(
     let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
     let mut tables = vec![Vec::new(); members.len()];
+    slots.truncate(in_tables);
     slots.sort_by_key(|slot| (slot.owner, slot.description.fd));
     for slot in &slots {
         let (fd, file) = (slot.description.fd, slot.description.id);
         tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
     }
     Ok(Descriptors { tables, locks, files, pipes })
+}
+
+/// With a blocker nothing is written, so that this is never seen.
+const STAND_IN: FileKindV1 = FileKindV1::EventFd { count: 0, semaphore: false };
+
+/// What can be sent before there are processes, and has nothing that belongs to the process that has it open.
+fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found<FileKindV1> {
+    let kind = kind?;
+    let of_process = |inode: &InodeV1| matches!(inode.kind, InodeKindV1::OfProcess { .. });
+    match &kind {
+        FileKindV1::Epoll { .. } => refused("an epoll set"),
+        FileKindV1::Bus(_) => refused("a D-Bus connection"),
+        FileKindV1::Inode { inode, .. } if inodes.get(*inode).is_some_and(of_process) => {
+            refused("a /proc file")
+        }
+        _ if !slot.info.locks.is_empty() => refused("a file with a lock"),
+        _ => Ok(kind),
+    }
 }
 
 /// A file below a process's own directory of /proc is opened by that process, so nobody else can have the description.

@@ -29,6 +29,7 @@ mod thread;
 mod timerfd;
 mod timers;
 mod unix;
+mod unix_queue;
 mod volatile;
 mod vsock;
 

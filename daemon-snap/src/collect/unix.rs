@@ -3,25 +3,26 @@
 use super::bus;
 use super::file::Description;
 use super::socket_options::Defaults;
+use super::unix_queue::{Queues, own_pid};
 use super::{CollectOptions, Found, Inodes, failed, refused};
 use crate::bus::{BusAccess, SYSTEM_BUS};
 use crate::error::{Error, Result};
 use crate::inspect::Spaces;
 use crate::state::{
-    BusConnectionV1, FileId, FileKindV1, Pid, RawPath, RebindV1, SocketNodeV1, UnixSocketV1, UnixStateV1,
+    BusConnectionV1, FileId, FileKindV1, Pid, RawPath, RebindV1, SocketNodeV1, TargetFd, UnixSocketV1,
+    UnixStateV1,
 };
-use crate::sys::fdquery::{self, PeekOffset};
-use crate::sys::netns;
 use crate::sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
+use crate::sys::{fdquery, netns};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
+use nix::sys::signal::kill;
 use nix::sys::stat::{SFlag, fstatat};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 const JOURNAL_STDOUT: &[u8] = b"/run/systemd/journal/stdout";
-/// More than the largest message that default buffer limits let through.
-const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// What all unix sockets of the tree need.
 #[derive(Debug)]
@@ -34,14 +35,23 @@ pub(super) struct UnixSockets<'a> {
     /// Asked once, when the first unix socket is met.
     table: Option<HashMap<u32, UnixDiag>>,
     defaults: Defaults<'a>,
+    queues: &'a Queues,
+    by_number: &'a HashMap<(Pid, TargetFd), FileId>,
 }
 
 impl<'a> UnixSockets<'a> {
-    pub fn new(files: &[Description], spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
+    pub fn new(
+        files: &[Description],
+        by_number: &'a HashMap<(Pid, TargetFd), FileId>,
+        queues: &'a Queues,
+        spaces: &'a Spaces,
+        options: &'a CollectOptions,
+    ) -> Self {
         let sockets = files.iter().filter(|file| file.link.starts_with(b"socket:["));
         let by_inode = sockets.map(|file| (file.ino as u32, file.id)).collect();
-        let processes = files.iter().map(|file| file.pid).collect();
-        Self { spaces, options, by_inode, processes, table: None, defaults: Defaults::new(spaces) }
+        let processes = files.iter().map(|file| file.pid).filter(|pid| *pid != own_pid()).collect();
+        let (table, defaults) = (None, Defaults::new(spaces));
+        Self { spaces, options, by_inode, processes, table, defaults, queues, by_number }
     }
 
     /// One unix socket.
@@ -65,21 +75,41 @@ impl<'a> UnixSockets<'a> {
             return refused("a unix socket of another network namespace");
         };
         let state = self.state(file, fd, socket_type, &diag)?;
-        let queue = match state {
-            UnixStateV1::Listening { .. } => Vec::new(),
-            _ => queue(file, fd, socket_type)?,
+        let queue = self.queues.messages(file.ino, self.by_number).or_else(refused)?;
+        let strangers = queue.iter().filter_map(|message| message.credentials).map(|from| from.pid);
+        if let Some(pid) = self.alive_outside(strangers) {
+            return refused(format!(
+                "a unix socket with an unread message of process {pid} outside the tree"
+            ));
+        }
+        let peer = match state {
+            UnixStateV1::Unconnected | UnixStateV1::ConnectedTo { .. } => None,
+            _ => fdquery::socket_peer(fd).map_err(fail("SO_PEERCRED"))?,
         };
-        let node = self.node(file, &address, &diag, inodes)?;
+        if let Some(pid) = self.alive_outside(peer.iter().map(|peer| peer.credentials.pid)) {
+            return refused(format!(
+                "a unix socket whose other end was made by process {pid} outside the tree"
+            ));
+        }
+        let (node, renamed) = self.node(file, &address, &diag, inodes)?;
         let options = self.defaults.changed((file.pid, file.fd), fd, (libc::AF_UNIX, socket_type, 0))?;
         Ok(FileKindV1::Unix(UnixSocketV1 {
             socket_type,
             address,
             node,
+            renamed,
             state,
             shutdown: diag.shutdown,
             queue,
+            peer,
             options,
         }))
+    }
+
+    /// A process that the kernel will not let anybody stand in for.
+    fn alive_outside(&self, mut pids: impl Iterator<Item = Pid>) -> Option<Pid> {
+        let lives = |pid: &Pid| !matches!(kill(nix::unistd::Pid::from_raw(pid.0), None), Err(Errno::ESRCH));
+        pids.find(|pid| !self.processes.contains(pid) && lives(pid))
     }
 
     fn leads_to_bus(&self, fd: BorrowedFd<'_>) -> bool {
@@ -137,7 +167,7 @@ impl<'a> UnixSockets<'a> {
                 sock_diag::unix_sockets(netlink.as_fd()).map_err(fail)?
             }
         };
-        Ok(self.table.insert(table).get(&ino).copied())
+        Ok(self.table.insert(table).get(&ino).cloned())
     }
 
     fn state(
@@ -148,8 +178,10 @@ impl<'a> UnixSockets<'a> {
         diag: &UnixDiag,
     ) -> Found<UnixStateV1> {
         if diag.state == STATE_LISTENING {
-            if diag.receive_queue > 0 {
-                return refused("a listener with a pending connection");
+            if diag.waiting.len() != diag.receive_queue as usize
+                || diag.waiting.iter().any(|client| !self.by_inode.contains_key(client))
+            {
+                return refused("a listener with a pending connection from outside the tree");
             }
             return Ok(UnixStateV1::Listening { backlog: diag.send_queue });
         }
@@ -162,13 +194,29 @@ impl<'a> UnixSockets<'a> {
         if socket_type == libc::SOCK_DGRAM {
             return self.datagram_state(file, fd, diag, inside, peer_name);
         }
+        let gone = |name: Option<Vec<u8>>| Ok(UnixStateV1::PeerGone { address: name.unwrap_or_default() });
+        if let (Some(waiting), true) = (self.waiting(file.ino as u32), diag.state == STATE_CONNECTED) {
+            if fdquery::unsent_bytes(fd).map_err(failed("SIOCOUTQ", file.pid, file.fd))? > 0 {
+                return refused("a pending connection that has sent something already");
+            }
+            return Ok(waiting);
+        }
         match (diag.peer, inside) {
             (_, Some(peer)) => Ok(UnixStateV1::Pair { peer }),
-            (Some(0), _) => Ok(UnixStateV1::PeerGone),
-            (None, _) if diag.state == STATE_CONNECTED => Ok(UnixStateV1::PeerGone),
+            (Some(0), _) => gone(peer_name),
+            (None, _) if diag.state == STATE_CONNECTED => gone(peer_name),
             (None, _) => Ok(UnixStateV1::Unconnected),
             (Some(_), None) => refused(outside(fd, &peer_name.unwrap_or_default())),
         }
+    }
+
+    /// Whether a socket waits in the queue of a listener of the tree.
+    fn waiting(&self, client: u32) -> Option<UnixStateV1> {
+        self.table.iter().flatten().filter(|(_, diag)| !diag.waiting.is_empty()).find_map(|(ino, diag)| {
+            let listener = *self.by_inode.get(ino)?;
+            let place = diag.waiting.iter().position(|waiting| *waiting == client)? as u32;
+            Some(UnixStateV1::Waiting { listener, place })
+        })
     }
 
     fn datagram_state(
@@ -188,7 +236,7 @@ impl<'a> UnixSockets<'a> {
         }
         match (address.is_empty(), diag.peer) {
             (false, _) => Ok(UnixStateV1::ConnectedTo { address }),
-            (true, None | Some(0)) => Ok(UnixStateV1::PeerGone),
+            (true, None | Some(0)) => Ok(UnixStateV1::PeerGone { address: Vec::new() }),
             (true, Some(_)) if inside.is_some() => {
                 refused("a datagram socket connected one way to an unnamed socket")
             }
@@ -196,16 +244,17 @@ impl<'a> UnixSockets<'a> {
         }
     }
 
-    /// Owner and mode of the path, if it still leads here.
+    /// Owner and mode of the path, if it still leads here; its new name, if it was renamed in its directory.
     fn node(
         &self,
         file: &Description,
         address: &[u8],
         diag: &UnixDiag,
         inodes: &mut Inodes<'_>,
-    ) -> Found<Option<SocketNodeV1>> {
+    ) -> Found<(Option<SocketNodeV1>, Option<RawPath>)> {
+        const NONE: (Option<SocketNodeV1>, Option<RawPath>) = (None, None);
         if address.first().is_none_or(|&first| first == 0) {
-            return Ok(None);
+            return Ok(NONE);
         }
         let path = RawPath(address.to_vec());
         if address[0] != b'/' {
@@ -216,25 +265,42 @@ impl<'a> UnixSockets<'a> {
             *ino != file.ino as u32 && other.state == STATE_LISTENING && other.path_ino == diag.path_ino
         };
         if diag.state == STATE_CONNECTED && self.table.iter().flatten().any(of_listener) {
-            return Ok(None);
+            return Ok(NONE);
         }
-        let reachable = self.spaces.reachable(&path);
-        let stat = match fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-            Err(e) => return Err(Error::kernel("stat", path, e).into()),
+        let look = |path: &RawPath| {
+            let reachable = self.spaces.reachable(path);
+            match fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => {
+                    let is_socket = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
+                    Ok(Some(stat).filter(|stat| is_socket && diag.path_ino == Some(stat.st_ino as u32)))
+                }
+                Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+                Err(e) => Err(Error::kernel("stat", path, e)),
+            }
         };
-        let is_socket = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
-        if !is_socket || diag.path_ino != Some(stat.st_ino as u32) {
-            return Ok(None);
-        }
-        inodes.note_node(&path, &stat)?;
-        Ok(Some(SocketNodeV1 { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
+        let (stat, renamed) = match look(&path)? {
+            Some(stat) => (stat, None),
+            None => match self.neighbours(&path).find_map(|path| Some((look(&path).ok()??, path))) {
+                Some((stat, path)) => (stat, Some(path)),
+                None => return Ok(NONE),
+            },
+        };
+        inodes.note_node(renamed.as_ref().unwrap_or(&path), &stat)?;
+        let node = SocketNodeV1 { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
+        Ok((Some(node), renamed))
+    }
+
+    /// Other names in the directory of a path.
+    fn neighbours(&self, path: &RawPath) -> impl Iterator<Item = RawPath> + use<> {
+        let directory = path.as_path().parent().unwrap_or(Path::new("/")).to_owned();
+        let entries = std::fs::read_dir(self.spaces.reachable(&RawPath::from_path(&directory)));
+        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.map(move |name| RawPath::from_path(&directory.join(name)))
     }
 }
 
 /// `sun_path`: abstract names as they are, paths without the NUL at the end.
-fn unix_name(address: &[u8]) -> Vec<u8> {
+pub(super) fn unix_name(address: &[u8]) -> Vec<u8> {
     let name = address.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
     match name.first() {
         None | Some(0) => name.to_vec(),
@@ -254,52 +320,6 @@ fn outside(fd: BorrowedFd<'_>, peer_name: &[u8]) -> String {
         0 => format!("a unix socket connected to {name} outside the tree"),
         _ => format!("a unix socket connected to {name} outside the tree (pid {pid})"),
     }
-}
-
-/// Unread messages, which stay unread.
-fn queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Found<Vec<Vec<u8>>> {
-    let fail = |step| failed(step, file.pid, file.fd);
-    let readable = fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))? & libc::POLLIN != 0;
-    let stream = socket_type == libc::SOCK_STREAM;
-    let unread = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
-    if !readable || (stream && unread == 0) {
-        return Ok(Vec::new());
-    }
-    let mut messages = Vec::new();
-    let offset = PeekOffset::begin(fd).map_err(fail("SO_PEEK_OFF"))?;
-    let buffer_bytes = if stream { unread } else { MAX_MESSAGE_BYTES };
-    let mut left = unread;
-    while let Some(message) = fdquery::peek_message(fd, buffer_bytes).map_err(fail("look at the queue"))? {
-        if message.descriptors {
-            return refused("a unix socket with unread descriptors (SCM_RIGHTS)");
-        }
-        if message.truncated {
-            return refused("a unix socket with an unread message that is too long");
-        }
-        if message.named {
-            return refused("a unix socket with unread datagrams that name their sender");
-        }
-        // The end of a connection reads as an empty message.
-        if message.bytes.is_empty() && socket_type != libc::SOCK_DGRAM {
-            break;
-        }
-        left = left.saturating_sub(message.bytes.len());
-        messages.push(message.bytes);
-        if stream && left == 0 {
-            break;
-        }
-    }
-    offset.finish().map_err(fail("SO_PEEK_OFF"))?;
-    if messages.is_empty() && socket_type == libc::SOCK_DGRAM {
-        // The kernel shows an empty message to one peek only, and somebody has peeked before.
-        return refused("a unix socket with an unread empty message");
-    }
-    let credentials =
-        fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED).map_err(fail("SO_PASSCRED"))?;
-    if credentials != 0 && !messages.is_empty() {
-        return refused("a unix socket with unread messages and their credentials (SO_PASSCRED)");
-    }
-    Ok(if stream { vec![messages.concat()] } else { messages })
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub fn rebuild_files(
     realtime_ns: i64,
 ) -> Result<()> {
     pipe::rebuild_pipes(desk, tree)?;
-    unix::rebuild_unix(desk, tree)?;
+    let unfinished = unix::rebuild_unix(desk, tree)?;
     epoll::rebuild_epolls(desk, tree)?;
     for file in &tree.files {
         let fd = match &file.kind {
@@ -73,6 +73,7 @@ pub fn rebuild_files(
         }
         desk.put_file(file.id, fd)?;
     }
+    unix::finish_unix(desk, tree, unfinished)?;
     inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
     epoll::rebuild_watches(desk, tree)
 }
@@ -145,11 +146,21 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             fd.try_clone().map_err(|e| Error::io("dup", "standard output", &e))
         }
         RebindV1::Init => sys::pidfd::open(Pid(1)).map_err(|e| Error::kernel("pidfd_open", "PID 1", e)),
-        RebindV1::Activation { address, name, .. } => {
-            let matches =
-                |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).is_ok_and(|got| got == *address);
-            let by_address = unit.listen_fds.iter().find(|(_, fd)| matches(fd));
-            let found = by_address.or_else(|| unit.listen_fds.iter().find(|(n, _)| Some(n) == name.as_ref()));
+        RebindV1::Activation { address, socket_type, name } => {
+            let own = |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).unwrap_or_default();
+            let family = family_of(address);
+            let wanted = match i32::from(family) {
+                libc::AF_UNIX => unix::sockaddr(address),
+                _ => address.clone(),
+            };
+            let by_address = unit.listen_fds.iter().find(|(_, fd)| own(fd) == wanted);
+            // A port that the kernel chose, of netlink too, is another one in each boot.
+            let alike = |fd: &OwnedFd| {
+                let kind = sys::fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE);
+                own(fd).starts_with(&family.to_ne_bytes()) && kind == Ok(*socket_type)
+            };
+            let by_name = |(n, fd): &&(String, OwnedFd)| Some(n) == name.as_ref() && alike(fd);
+            let found = by_address.or_else(|| unit.listen_fds.iter().find(by_name));
             let (_, fd) = found.ok_or_else(|| {
                 Error::stale(
                     ReasonCode::AddressMissing,
@@ -159,4 +170,11 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             fd.try_clone().map_err(|e| Error::io("dup", "activation socket", &e))
         }
     }
+}
+
+/// The family of an address as it was recorded: a name of a unix socket, or `sockaddr` bytes.
+fn family_of(address: &[u8]) -> u16 {
+    let known = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_VSOCK].map(|family| family as u16);
+    let family = address.first_chunk::<2>().map(|family| u16::from_ne_bytes(*family));
+    family.filter(|family| known.contains(family)).unwrap_or(libc::AF_UNIX as u16)
 }

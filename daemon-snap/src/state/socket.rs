@@ -1,6 +1,6 @@
 //! Sockets of every family.
 
-use super::FileId;
+use super::{FileId, Pid, RawPath};
 use serde::{Deserialize, Serialize};
 
 /// A socket option as getsockopt(2) gives it.
@@ -20,12 +20,43 @@ pub struct UnixSocketV1 {
     pub address: Vec<u8>,
     /// Owner and mode of the path in the file system, when the path still leads to this socket.
     pub node: Option<SocketNodeV1>,
+    /// The name that the path was given after bind(2).
+    pub renamed: Option<RawPath>,
     pub state: UnixStateV1,
     /// SHUT_RD 1, SHUT_WR 2 bits.
     pub shutdown: u8,
-    /// Unread messages (one entry per message; a stream is one entry or none).
-    pub queue: Vec<Vec<u8>>,
+    /// Unread messages in order. Of a stream, neighbours without descriptors and credentials are one.
+    pub queue: Vec<UnixMessageV1>,
+    /// What SO_PEERCRED says: who made the other end, or for a listener who made it listen.
+    pub peer: Option<PeerV1>,
     pub options: Vec<SocketOptionV1>,
+}
+
+/// A message in the queue of a unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnixMessageV1 {
+    pub bytes: Vec<u8>,
+    /// Descriptors in flight (SCM_RIGHTS).
+    pub files: Vec<FileId>,
+    /// Process, user and group of the sender (SCM_CREDENTIALS), where the receiver asks for them.
+    pub credentials: Option<CredentialsV1>,
+    /// Address of the sender of a datagram, as [`UnixSocketV1::address`]; empty when it had none.
+    pub sender: Vec<u8>,
+}
+
+/// `struct ucred`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialsV1 {
+    pub pid: Pid,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// SO_PEERCRED and SO_PEERGROUPS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerV1 {
+    pub credentials: CredentialsV1,
+    pub groups: Vec<u32>,
 }
 
 /// The file system node of a bound unix socket.
@@ -47,8 +78,16 @@ pub enum UnixStateV1 {
     Pair {
         peer: FileId,
     },
-    /// The peer is gone: reads give end of file.
-    PeerGone,
+    /// The peer is gone: reads give end of file. The address that it had.
+    PeerGone {
+        address: Vec<u8>,
+    },
+    /// Connected to a listener of the tree that has not accepted it yet; nothing has been sent.
+    Waiting {
+        listener: FileId,
+        /// In the order of the listener's queue.
+        place: u32,
+    },
     /// A datagram socket connected to a bound address outside the tree (/dev/log, journal, notify).
     ConnectedTo {
         address: Vec<u8>,

@@ -16,9 +16,11 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const UDIAG_SHOW_VFS: u32 = 2;
 const UDIAG_SHOW_PEER: u32 = 4;
+const UDIAG_SHOW_WAITING: u32 = 8;
 const UDIAG_SHOW_RQLEN: u32 = 16;
 const ATTR_VFS: u16 = 1;
 const ATTR_PEER: u16 = 2;
+const ATTR_WAITING: u16 = 3;
 const ATTR_RQLEN: u16 = 4;
 const ATTR_SHUTDOWN: u16 = 6;
 const HEADER_BYTES: usize = 16;
@@ -26,7 +28,7 @@ const HEADER_BYTES: usize = 16;
 const MESSAGE_BYTES: usize = 16;
 
 /// What the kernel tells about a unix socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnixDiag {
     pub state: u8,
     /// Inode of the peer; `Some(0)` when the peer has been closed.
@@ -39,6 +41,8 @@ pub struct UnixDiag {
     pub send_queue: u32,
     /// RCV_SHUTDOWN 1, SEND_SHUTDOWN 2.
     pub shutdown: u8,
+    /// Of a listener: inodes of the clients that wait for accept(2), in order; 0 for one that has gone.
+    pub waiting: Vec<u32>,
 }
 
 /// What the kernel tells about a packet socket that no option of it does.
@@ -54,7 +58,7 @@ pub struct PacketDiag {
 /// # Errors
 /// Those of the netlink socket.
 pub fn unix_sockets(netlink: BorrowedFd<'_>) -> Result<HashMap<u32, UnixDiag>, Errno> {
-    const SHOW: u32 = UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN;
+    const SHOW: u32 = UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_WAITING | UDIAG_SHOW_RQLEN;
     let mut sockets = HashMap::new();
     dump(netlink, &unix_request(SHOW), |message| {
         sockets.insert(u32_at(message, 4), unix_socket(message));
@@ -158,6 +162,7 @@ fn unix_socket(message: &[u8]) -> UnixDiag {
     attributes(message, |kind, value| match kind {
         ATTR_VFS if value.len() >= 8 => socket.path_ino = Some(u32_at(value, 0)),
         ATTR_PEER if value.len() >= 4 => socket.peer = Some(u32_at(value, 0)),
+        ATTR_WAITING => socket.waiting = value.chunks_exact(4).map(|inode| u32_at(inode, 0)).collect(),
         ATTR_RQLEN if value.len() >= 8 => {
             (socket.receive_queue, socket.send_queue) = (u32_at(value, 0), u32_at(value, 4));
         }

@@ -166,6 +166,18 @@ subjects! {
     restore_keeps_udp_v4: "udp", "v4";
     restore_keeps_udp_v6: "udp", "v6";
 
+    restore_keeps_descriptors_in_flight_in_stream: "unix_rights", "stream";
+    restore_keeps_descriptors_in_flight_in_datagrams: "unix_rights", "dgram";
+    restore_keeps_descriptors_in_flight_in_packets: "unix_rights", "seqpacket";
+    restore_keeps_who_made_the_other_end: "unix_peer", "";
+    restore_keeps_who_made_the_other_end_after_reboot: "unix_peer", "", between empty_tmpfs;
+    restore_keeps_clients_that_wait_for_accept: "unix_waiting", "stream";
+    restore_keeps_seqpacket_clients_that_wait_for_accept: "unix_waiting", "seqpacket";
+    restore_keeps_senders_of_queued_datagrams: "unix_senders", "path";
+    restore_keeps_abstract_senders_of_queued_datagrams: "unix_senders", "abstract";
+    restore_keeps_half_closed_connections: "unix_half_closed", "";
+    restore_keeps_listener_with_renamed_path: "unix_renamed", "";
+    restore_makes_renamed_path_of_listener_again: "unix_renamed", "", between empty_tmpfs;
     restore_keeps_netlink_sockets_of_rtnetlink: "netlink", "route";
     restore_keeps_netlink_sockets_of_every_protocol: "netlink", "protocols";
     restore_keeps_netlink_filter: "netlink", "filter";

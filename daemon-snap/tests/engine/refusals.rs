@@ -33,8 +33,10 @@ const KINDS: &[(&str, &[&str])] = &[
     ("unlinked_fifo",      &["fifo"]),
     ("pipe_outside",       &["pipe"]),
     ("unix_outside",       &["unix"]),
-    ("rights_in_flight",   &["scm_rights", "descriptor"]),
-    ("pending_client",     &["accept", "pending", "queued"]),
+    ("rights_in_flight",   &["unread descriptor, an epoll set"]),
+    ("pending_client",     &["pending"]),
+    ("pending_outsider",   &["pending"]),
+    ("out_of_band",        &["out-of-band"]),
     ("fanotify",           &["fanotify"]),
     ("mqueue",             &["message queue", "mqueue"]),
     ("namespace_fd",       &["namespace"]),
@@ -115,8 +117,10 @@ variants! {
     dump_refuses_unlinked_fifo: "unlinked_fifo";
     dump_refuses_pipe_to_outside: "pipe_outside";
     dump_refuses_socket_to_outside: "unix_outside";
-    dump_refuses_descriptor_in_flight: "rights_in_flight";
-    dump_refuses_client_that_waits_for_accept: "pending_client";
+    dump_refuses_epoll_set_in_flight: "rights_in_flight";
+    dump_refuses_waiting_client_that_has_sent_something: "pending_client";
+    dump_refuses_waiting_client_from_outside: "pending_outsider";
+    dump_refuses_out_of_band_data: "out_of_band";
     dump_refuses_fanotify: "fanotify";
     dump_refuses_message_queue: "mqueue";
     dump_refuses_namespace_descriptor: "namespace_fd";

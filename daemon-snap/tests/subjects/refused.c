@@ -14,6 +14,7 @@
 #include <net/ethernet.h>
 #include <sched.h>
 #include <stddef.h>
+#include <sys/epoll.h>
 #include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -279,7 +280,7 @@ static void make_sharing_child(int flags)
 }
 
 /* A process that is no descendant holds the other end, until `go` or 20 s. */
-static void give_to_outsider(int keep, int give)
+static void give_away(int keep, int give)
 {
     pid_t pid = SYS(fork());
     if (pid == 0) {
@@ -293,6 +294,11 @@ static void give_to_outsider(int keep, int give)
     }
     reap(pid);
     close(give);
+}
+
+static void give_to_outsider(int keep, int give)
+{
+    give_away(keep, give);
     named(keep);
 }
 
@@ -305,7 +311,7 @@ static void make_rights_in_flight(void)
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     *header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    int passed = SYS(open("/dev/null", O_RDWR | O_CLOEXEC));
+    int passed = SYS(epoll_create1(EPOLL_CLOEXEC));
     memcpy(CMSG_DATA(header), &passed, sizeof passed);
     SYS(sendmsg(ends[0], &message, 0));
     close(passed);
@@ -316,11 +322,18 @@ static void make_pending_client(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(address.sun_path, in_shm("socket"));
-    int listener = named(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    int listener = SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(bind(listener, (void *)&address, sizeof address));
     SYS(listen(listener, 5));
     int client = SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(connect(client, (void *)&address, sizeof address));
+    if (variant("pending_outsider")) {
+        refusal_names("fd %d ", listener);
+        give_away(listener, client);
+        return;
+    }
+    named(client);
+    SYS(send(client, "early", 5, 0));
 }
 
 /* A network namespace that nobody of the tree is in. */
@@ -418,9 +431,14 @@ int main(int argc, char **argv)
         give_to_outsider(ends[0], ends[1]);
     } else if (variant("rights_in_flight"))
         make_rights_in_flight();
-    else if (variant("pending_client"))
+    else if (variant("pending_client") || variant("pending_outsider"))
         make_pending_client();
-    else if (variant("fanotify")) {
+    else if (variant("out_of_band")) {
+        SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+        if (send(ends[0], "!", 1, MSG_OOB) < 0)
+            subject_skip("no out-of-band data in unix sockets");
+        named(ends[1]);
+    } else if (variant("fanotify")) {
         int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY);
         if (fd < 0)
             subject_skip("no fanotify");
