@@ -21,6 +21,7 @@ pub mod protocol;
 pub mod server;
 pub mod shim;
 pub mod status;
+pub mod store_wait;
 pub mod sys;
 pub mod timeline;
 pub mod unit_cgroup;

@@ -205,7 +205,7 @@ pub fn status(machine: &Machine) -> Result<StatusReport> {
     parse(&machine.run(&["fastboot", "status", "--json"])?.success()?)
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     serde_json::from_str(text).with_context(|| format!("not the JSON that was agreed on: {text:?}"))
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, dbus, demo, package, units, verify};
+use vm_tests::{bench, daemons, dbus, demo, package, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -32,6 +32,21 @@ enum Action {
         /// Stop after the cold boots.
         #[arg(long)]
         cold_only: bool,
+    },
+    /// Snapshot and restore many services of Debian, and say of each what came of it.
+    Daemons {
+        /// Write the results to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Only the group of this name, or services whose name contains this.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// Measured boots of each kind.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// Leave the machines' root file systems for a look.
+        #[arg(long)]
+        keep: bool,
     },
     /// Services on the system bus: recorded, restored, watched, under both buses.
     Dbus {
@@ -105,6 +120,9 @@ fn main() -> ExitCode {
     let done: Result<bool> = match Arguments::parse_from(without_separator(std::env::args_os())).command {
         Action::Demo { json, keep, quick, cold_only } => {
             demo::run(&demo::Options { json, keep, boots: if quick { 1 } else { 3 }, cold_only })
+        }
+        Action::Daemons { json, only, runs, keep } => {
+            daemons::run(&daemons::Options { json, only, runs, keep }).map(|tally| tally.failed == 0)
         }
         Action::Dbus { only } => dbus::run(only.as_deref()).map(|checks| checks.failures().next().is_none()),
         Action::Units { only } => {

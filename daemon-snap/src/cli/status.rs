@@ -144,7 +144,10 @@ fn without_answer(name: &str, generator: Option<&GeneratorRecord>, catalogue: &C
     };
     let cold = |code: ReasonCode, reason: &str| row("cold", Some(code.to_string()), Some(reason.to_owned()));
     let Some(generator) = generator else {
-        return cold(ReasonCode::Disabled, "fastboot-generator did not run in this boot");
+        return cold(
+            ReasonCode::Disabled,
+            "fastboot-generator did not run in this boot, or was not done in time",
+        );
     };
     match generator.units.iter().find(|unit| unit.unit == name) {
         None => cold(ReasonCode::NoImage, "there was no image of it when this boot began"),

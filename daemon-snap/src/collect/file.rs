@@ -272,7 +272,7 @@ impl Kinds<'_> {
             }
             link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
-            b"anon_inode:[eventfd]" => eventfd::collect(info),
+            b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
             b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),
             b"anon_inode:[timerfd]" => timerfd::collect(file, fd.as_fd(), info),
             b"anon_inode:[signalfd]" => signalfd::collect(info),

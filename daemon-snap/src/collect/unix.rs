@@ -17,10 +17,11 @@ use crate::sys::{fdquery, netns};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::kill;
-use nix::sys::stat::{SFlag, fstatat};
+use nix::sys::stat::{FileStat, SFlag, fstatat};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirEntryExt as _;
 
 const JOURNAL_STDOUT: &[u8] = b"/run/systemd/journal/stdout";
 
@@ -91,13 +92,13 @@ impl<'a> UnixSockets<'a> {
                 "a unix socket whose other end was made by process {pid} outside the tree"
             ));
         }
-        let (node, renamed) = self.node(file, &address, &diag, inodes)?;
+        let (node, renamed_to) = self.node(file, &address, &diag, inodes)?.unzip();
         let options = self.defaults.changed((file.pid, file.fd), fd, (libc::AF_UNIX, socket_type, 0))?;
         Ok(FileKindV1::Unix(UnixSocketV1 {
             socket_type,
             address,
             node,
-            renamed,
+            renamed_to: renamed_to.flatten(),
             state,
             shutdown: diag.shutdown,
             queue,
@@ -244,17 +245,17 @@ impl<'a> UnixSockets<'a> {
         }
     }
 
-    /// Owner and mode of the path, if it still leads here; its new name, if it was renamed in its directory.
+    /// Owner and mode of the path, if it still leads here, and its name of today where that is another one in the same directory:
+    /// who wants a socket to appear with the right mode or in place of an old one binds it elsewhere and renames it.
     fn node(
         &self,
         file: &Description,
         address: &[u8],
         diag: &UnixDiag,
         inodes: &mut Inodes<'_>,
-    ) -> Found<(Option<SocketNodeV1>, Option<RawPath>)> {
-        const NONE: (Option<SocketNodeV1>, Option<RawPath>) = (None, None);
+    ) -> Found<Option<(SocketNodeV1, Option<RawPath>)>> {
         if address.first().is_none_or(|&first| first == 0) {
-            return Ok(NONE);
+            return Ok(None);
         }
         let path = RawPath(address.to_vec());
         if address[0] != b'/' {
@@ -265,37 +266,51 @@ impl<'a> UnixSockets<'a> {
             *ino != file.ino as u32 && other.state == STATE_LISTENING && other.path_ino == diag.path_ino
         };
         if diag.state == STATE_CONNECTED && self.table.iter().flatten().any(of_listener) {
-            return Ok(NONE);
+            return Ok(None);
         }
-        let look = |path: &RawPath| {
-            let reachable = self.spaces.reachable(path);
-            match fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Ok(stat) => {
-                    let is_socket = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
-                    Ok(Some(stat).filter(|stat| is_socket && diag.path_ino == Some(stat.st_ino as u32)))
-                }
-                Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-                Err(e) => Err(Error::kernel("stat", path, e)),
+        let Some(path_ino) = diag.path_ino else { return Ok(None) };
+        let (found, renamed_to) = match self.socket_at(&path, path_ino)? {
+            Some(stat) => (Some((path.clone(), stat)), None),
+            None => {
+                let renamed = self.renamed(&path, path_ino)?;
+                let to = renamed.as_ref().map(|(path, _)| path.clone());
+                (renamed, to)
             }
         };
-        let (stat, renamed) = match look(&path)? {
-            Some(stat) => (stat, None),
-            None => match self.neighbours(&path).find_map(|path| Some((look(&path).ok()??, path))) {
-                Some((stat, path)) => (stat, Some(path)),
-                None => return Ok(NONE),
-            },
-        };
-        inodes.note_node(renamed.as_ref().unwrap_or(&path), &stat)?;
+        let Some((path, stat)) = found else { return Ok(None) };
+        inodes.note_node(&path, &stat)?;
         let node = SocketNodeV1 { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
-        Ok((Some(node), renamed))
+        Ok(Some((node, renamed_to)))
     }
 
-    /// Other names in the directory of a path.
-    fn neighbours(&self, path: &RawPath) -> impl Iterator<Item = RawPath> + use<> {
-        let directory = path.as_path().parent().unwrap_or(Path::new("/")).to_owned();
-        let entries = std::fs::read_dir(self.spaces.reachable(&RawPath::from_path(&directory)));
-        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.map(move |name| RawPath::from_path(&directory.join(name)))
+    /// What lies at `path`, if it is the socket with this inode number.
+    fn socket_at(&self, path: &RawPath, ino: u32) -> Result<Option<FileStat>> {
+        let reachable = self.spaces.reachable(path);
+        match fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let is_socket = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
+                Ok((is_socket && stat.st_ino as u32 == ino).then_some(stat))
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(e) => Err(Error::kernel("stat", path, e)),
+        }
+    }
+
+    /// Another name of the socket in the directory of `path`.
+    fn renamed(&self, path: &RawPath, ino: u32) -> Result<Option<(RawPath, FileStat)>> {
+        let Some(dir) = path.as_path().parent().map(|dir| RawPath(dir.as_os_str().as_bytes().to_vec()))
+        else {
+            return Ok(None);
+        };
+        // The directory may be gone too.
+        let Ok(entries) = std::fs::read_dir(self.spaces.reachable(&dir)) else { return Ok(None) };
+        for entry in entries.flatten().filter(|entry| entry.ino() as u32 == ino) {
+            let name = RawPath(dir.as_path().join(entry.file_name()).as_os_str().as_bytes().to_vec());
+            if let Some(stat) = self.socket_at(&name, ino)? {
+                return Ok(Some((name, stat)));
+            }
+        }
+        Ok(None)
     }
 }
 

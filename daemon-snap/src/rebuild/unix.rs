@@ -52,7 +52,7 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
                 let other = UnixSocketV1 {
                     address: address.clone(),
                     node: None,
-                    renamed: None,
+                    renamed_to: None,
                     queue: Vec::new(),
                     options: Vec::new(),
                     ..socket.clone()
@@ -188,10 +188,11 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
                 format!("socket path {} is relative", path.display()),
             ));
         }
-        match &socket.renamed {
-            Some(renamed) => remove_leftover(renamed.as_path(), socket, &renamed.0)?,
-            None if socket.node.is_some() => remove_leftover(path, socket, &socket.address)?,
-            None => {}
+        if socket.node.is_some() {
+            remove_leftover(path, socket)?;
+        }
+        if let Some(renamed_to) = &socket.renamed_to {
+            remove_leftover(renamed_to.as_path(), socket)?;
         }
     }
     let failed = |step| move |e| Error::kernel(step, show(&socket.address), e);
@@ -203,18 +204,16 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
     })?;
     match (path, socket.node) {
         (Some(path), Some(node)) => {
-            let path = match &socket.renamed {
-                Some(renamed) => {
-                    std::fs::rename(path, renamed.as_path())
-                        .map_err(|e| Error::io("rename", path.display(), &e))?;
-                    renamed.as_path()
-                }
-                None => path,
-            };
             chown(path, Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))
                 .map_err(failed("chown"))?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(node.mode & 0o7777))
-                .map_err(|e| Error::io("chmod", path.display(), &e))
+                .map_err(|e| Error::io("chmod", path.display(), &e))?;
+            match &socket.renamed_to {
+                Some(to) => {
+                    std::fs::rename(path, to.as_path()).map_err(|e| Error::io("rename", path.display(), &e))
+                }
+                None => Ok(()),
+            }
         }
         // Bound to a path that no longer led to it: the node was removed by the daemon.
         (Some(path), None) => unlink(path).map_err(failed("unlink")),
@@ -223,14 +222,14 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
 }
 
 /// Removes the node that the earlier life left behind; never one that somebody answers on.
-fn remove_leftover(path: &Path, socket: &UnixSocketV1, name: &[u8]) -> Result<()> {
+fn remove_leftover(path: &Path, socket: &UnixSocketV1) -> Result<()> {
     let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !meta.file_type().is_socket() {
         return Err(Error::stale(ReasonCode::FileChanged, format!("{} is no socket", path.display())));
     }
     let probe = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type | libc::SOCK_NONBLOCK, 0)
         .map_err(|e| Error::kernel("socket", path.display(), e))?;
-    match sys::rebuild::connect(probe.as_fd(), &sockaddr(name)) {
+    match sys::rebuild::connect(probe.as_fd(), &sockaddr(path.as_os_str().as_bytes())) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
             unlink(path).map_err(|e| Error::kernel("unlink", path.display(), e))
         }

@@ -20,8 +20,8 @@ pub struct UnixSocketV1 {
     pub address: Vec<u8>,
     /// Owner and mode of the path in the file system, when the path still leads to this socket.
     pub node: Option<SocketNodeV1>,
-    /// The name that the path was given after bind(2).
-    pub renamed: Option<RawPath>,
+    /// Where that path is today, when it was renamed after bind(2) or given a second name in its place.
+    pub renamed_to: Option<RawPath>,
     pub state: UnixStateV1,
     /// SHUT_RD 1, SHUT_WR 2 bits.
     pub shutdown: u8,

@@ -156,6 +156,9 @@ subjects! {
     restore_keeps_abstract_unix_listener: "unix_listener", "abstract";
     restore_keeps_seqpacket_listener: "unix_listener", "seqpacket";
     restore_keeps_removed_path_of_listener_removed: "unix_listener", "removed";
+    regression_listener_is_found_under_the_name_that_it_was_renamed_to: "unix_listener", "renamed";
+    regression_renamed_listener_is_found_after_reboot: "unix_listener", "renamed", between empty_tmpfs;
+    restore_keeps_second_name_of_listener: "unix_listener", "linked";
     restore_keeps_bound_datagram_sockets: "unix_dgram_bound", "";
     restore_keeps_bound_datagram_sockets_after_reboot: "unix_dgram_bound", "", between empty_tmpfs;
     restore_connects_datagram_socket_to_outside_again: "unix_dgram_outside", "";
@@ -176,8 +179,6 @@ subjects! {
     restore_keeps_senders_of_queued_datagrams: "unix_senders", "path";
     restore_keeps_abstract_senders_of_queued_datagrams: "unix_senders", "abstract";
     restore_keeps_half_closed_connections: "unix_half_closed", "";
-    restore_keeps_listener_with_renamed_path: "unix_renamed", "";
-    restore_makes_renamed_path_of_listener_again: "unix_renamed", "", between empty_tmpfs;
     restore_keeps_netlink_sockets_of_rtnetlink: "netlink", "route";
     restore_keeps_netlink_sockets_of_every_protocol: "netlink", "protocols";
     restore_keeps_netlink_filter: "netlink", "filter";

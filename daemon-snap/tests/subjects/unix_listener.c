@@ -1,5 +1,6 @@
-/* Variants path, abstract, seqpacket, removed: a listening unix socket accepts afterwards, at the same address, with the
- * owner and mode its node had (removed: the node was unlinked by its owner and stays so). */
+/* Variants path, abstract, seqpacket, removed, renamed, linked: a listening unix socket accepts afterwards, at the same address, with the
+ * owner and mode its node had (removed: the node was unlinked by its owner and stays so; renamed, linked: clients find it under another name than it was bound to, and only
+ * there). */
 #include "subject.h"
 #include <stddef.h>
 #include <sys/socket.h>
@@ -28,6 +29,16 @@ int main(int argc, char **argv)
     SYS(listen(listener, 17));
     if (variant("removed"))
         SYS(unlink(address.sun_path));
+    struct sockaddr_un other = address;
+    if (variant("renamed") || variant("linked")) {
+        strcpy(other.sun_path, in_shm("other"));
+        if (variant("linked")) {
+            SYS(link(address.sun_path, other.sun_path));
+            SYS(unlink(address.sun_path));
+        } else {
+            SYS(rename(address.sun_path, other.sun_path));
+        }
+    }
     subject_hold();
 
     socklen_t seen_len = sizeof seen;
@@ -45,8 +56,10 @@ int main(int argc, char **argv)
         CHECK(stat(address.sun_path, &status) < 0 && errno == ENOENT, "the removed node is back");
         subject_pass();
     }
+    if (strcmp(other.sun_path, address.sun_path) != 0 && path)
+        CHECK(stat(address.sun_path, &status) < 0 && errno == ENOENT, "the name of before is back");
     if (path) {
-        SYS(stat(address.sun_path, &status));
+        SYS(stat(other.sun_path, &status));
         CHECK_EQ(status.st_mode, S_IFSOCK | 0620);
         CHECK_EQ(status.st_uid, 1234);
         CHECK_EQ(status.st_gid, 4321);
@@ -54,7 +67,7 @@ int main(int argc, char **argv)
     int clients[10];
     for (int i = 0; i < 10; i++) { /* fits the backlog */
         clients[i] = SYS(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
-        SYS(connect(clients[i], (void *)&address, len));
+        SYS(connect(clients[i], (void *)&other, len));
         SYS(send(clients[i], "hello", 5, 0));
     }
     for (int i = 0; i < 10; i++) {

@@ -1,6 +1,7 @@
 //! The restore daemon.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use initd::lanes::Lanes;
 use initd::peer::ShimIdentity;
 use initd::server::Server;
 use initd::status::{StatusFile, UnitStatus};
+use initd::store_wait::wait_for_catalogue;
 use initd::sys::priority::{become_idle, set_nice};
 use initd::sys::socket::take_activation_socket;
 use initd::zygote::Zygote;
@@ -47,12 +49,12 @@ fn run() -> io::Result<()> {
     if let Err(error) = pid_max::raise() {
         journal::warning(format_args!("pid_max: {error}; services with high process ids start cold"));
     }
-    let server = Arc::new(prepare(zygote)?);
+    let server = Arc::new(prepare(zygote, &listener)?);
     start_looking_ahead(&server);
     server.serve(&listener)
 }
 
-fn prepare(zygote: Zygote) -> io::Result<Server> {
+fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
     let run_dir = Path::new(RUN_DIR);
     let boot_id = boot::boot_id();
     let status = StatusFile::open(run_dir, &boot_id);
@@ -61,6 +63,10 @@ fn prepare(zygote: Zygote) -> io::Result<Server> {
     let store = Store::open(DEFAULT_ROOT);
     let decisions = Decisions::load(run_dir)?;
     enter_cold(&status, &decisions, &first_starts);
+    let is_armed = decisions.units.iter().any(|decision| decision.armed);
+    if is_armed && !wait_for_catalogue(&store, listener)? {
+        journal::warning(format_args!("{DEFAULT_ROOT} is not mounted, or empty; all services start cold"));
+    }
     let catalogue = store.load().map_err(io::Error::other)?;
     let armed = decisions.units.into_iter().filter(|decision| decision.armed);
     let entries = armed.filter_map(|decision| {

@@ -1,13 +1,17 @@
 //! Real clients, kept small so that they cost little beside what they measure. They run on a thread inside the
 //! container's network ([`Machine::in_network`](crate::container::Machine::in_network)).
 
+mod dns;
 mod http;
 mod probe;
 mod redis;
+mod talk;
 
+pub use dns::resolve;
 pub use http::{Response, get};
 pub use probe::{Answer, first_answer, now_us};
 pub use redis::command;
+pub use talk::{Turn, exchange, talk};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;

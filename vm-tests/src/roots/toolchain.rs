@@ -19,6 +19,8 @@ pub enum Language {
     C,
     /// Go without cgo: a static executable.
     Go,
+    /// C, linked statically: for guests of any suite.
+    StaticC,
     /// C with sd-bus, linked dynamically.
     SdBus,
 }
@@ -26,7 +28,7 @@ pub enum Language {
 impl Language {
     fn source_name(self) -> &'static str {
         match self {
-            Language::C | Language::SdBus => "main.c",
+            Language::C | Language::StaticC | Language::SdBus => "main.c",
             Language::Go => "main.go",
         }
     }
@@ -34,6 +36,7 @@ impl Language {
     fn script(self) -> &'static str {
         match self {
             Language::C => "cd /build && exec cc -O2 -Wall -Werror -pthread -o program main.c",
+            Language::StaticC => "cd /build && exec cc -O2 -Wall -Werror -static -pthread -o program main.c",
             Language::SdBus => "cd /build && exec cc -O2 -Wall -Werror -o program main.c -lsystemd",
             Language::Go => {
                 "cd /build && export HOME=/build GOCACHE=/build/cache GOFLAGS=-trimpath CGO_ENABLED=0 && \
@@ -44,7 +47,7 @@ impl Language {
 
     fn toolchain(self) -> Recipe {
         let (name, packages) = match self {
-            Language::C => ("toolchain-c", vec!["gcc", "libc6-dev"]),
+            Language::C | Language::StaticC => ("toolchain-c", vec!["gcc", "libc6-dev"]),
             Language::SdBus => ("toolchain-sd-bus", vec!["gcc", "libc6-dev", "libsystemd-dev"]),
             Language::Go => ("toolchain-go", vec!["golang-go"]),
         };

@@ -7,7 +7,9 @@ mod taken;
 
 pub use lives::{kill_main, restart};
 pub use state::State;
-pub use taken::{Taken, install_fastboot, require_cold, require_restored, snapshot_while_driving};
+pub use taken::{
+    Taken, install_fastboot, require_cold, require_restored, snapshot_while, snapshot_while_driving,
+};
 
 use std::collections::BTreeMap;
 

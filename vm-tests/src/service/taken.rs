@@ -73,16 +73,35 @@ pub fn snapshot_while_driving(
     running: &Machine,
     services: &[Service],
 ) -> Result<SnapshotReport> {
-    let wanted = scratch.path(WARM_UP_WANTED);
     let units: Vec<&str> = services.iter().map(|service| service.unit).collect();
+    let mut driven = false;
+    let report = snapshot_while(scratch, running, &units, || {
+        driven = true;
+        services.iter().try_for_each(|service| {
+            service.drive(running).with_context(|| format!("filling the memory of {}", service.unit))
+        })
+    })?;
+    ensure!(driven, "the snapshot did not run its warm-up command");
+    Ok(report)
+}
+
+/// The same for any units: `drive` is called once, when all of them are up; not at all when all are refused before.
+///
+/// # Errors
+/// The command fails, or `drive` does.
+pub fn snapshot_while(
+    scratch: &Scratch,
+    running: &Machine,
+    units: &[&str],
+    mut drive: impl FnMut() -> Result<()>,
+) -> Result<SnapshotReport> {
+    let wanted = scratch.path(WARM_UP_WANTED);
     std::thread::scope(|scope| {
-        let snapshot = scope.spawn(|| fastboot::snapshot(running, &units, &["--warm-up", WARM_UP.0]));
-        let mut driven = Err(anyhow::anyhow!("the snapshot did not run its warm-up command"));
+        let snapshot = scope.spawn(|| fastboot::snapshot(running, units, &["--warm-up", WARM_UP.0]));
+        let mut driven = Ok(());
         while !snapshot.is_finished() {
             if wanted.exists() {
-                driven = services.iter().try_for_each(|service| {
-                    service.drive(running).with_context(|| format!("filling the memory of {}", service.unit))
-                });
+                driven = drive();
                 std::fs::remove_file(&wanted).context("ending the warm-up")?;
             }
             std::thread::sleep(Duration::from_millis(20));

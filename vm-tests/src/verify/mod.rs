@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::checks::Checks;
-use crate::{dbus, demo, host, package, scenarios, units};
+use crate::{dbus, demo, host, package, reboots, scenarios, units};
 use count::Count;
 
 /// What to verify.
@@ -38,9 +38,16 @@ const STAGES: &[Stage] = &[
     Stage { name: "units", long: false, run: |_| units::run(None).map(|checks| counted(&checks)) },
     Stage { name: "dbus", long: false, run: |_| dbus::run(None).map(|checks| counted(&checks)) },
     Stage { name: "package", long: false, run: |_| package::check().map(|checks| counted(&checks)) },
+    Stage { name: MACHINES, long: false, run: run_machines },
     Stage { name: "demo", long: true, run: run_demo },
 ];
 const SCENARIOS: &str = "scenarios";
+const MACHINES: &str = "machines";
+
+fn run_machines(options: &Options) -> Result<Count> {
+    let only = options.only.as_deref().filter(|only| !MACHINES.contains(only));
+    reboots::run(only, options.full).map(|checks| counted(&checks))
+}
 
 fn run_scenarios(options: &Options) -> Result<Count> {
     // The stage's own name means all of them.
@@ -100,7 +107,9 @@ pub fn run(options: &Options) -> Result<bool> {
 fn is_chosen(stage: &Stage, options: &Options) -> bool {
     match &options.only {
         Some(only) => {
-            stage.name.contains(only.as_str()) || (stage.name == SCENARIOS && scenarios::any_named(only))
+            stage.name.contains(only.as_str())
+                || (stage.name == SCENARIOS && scenarios::any_named(only))
+                || (stage.name == MACHINES && reboots::any_named(only))
         }
         None => options.full || !stage.long,
     }
@@ -119,7 +128,7 @@ mod tests {
     fn long_stages_run_when_asked_for() {
         assert_eq!(
             chosen(false, None),
-            ["format", "lints", "tests", "scenarios", "units", "dbus", "package"]
+            ["format", "lints", "tests", "scenarios", "units", "dbus", "package", "machines"]
         );
         assert_eq!(chosen(true, None).last(), Some(&"demo"));
         assert_eq!(chosen(false, Some("demo")), ["demo"]);

@@ -1,0 +1,94 @@
+//! Boots at which something is missing that was there at the snapshot: all cold, all up, and no slower for it.
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::lives::provision;
+use super::root;
+use super::site::{Lab, boot, cold, restored};
+use super::subject::SUBJECTS;
+use crate::checks::Checks;
+use crate::machine::{Boot, Kernel, Running, Store};
+
+const INITD: &str = "/usr/lib/fastboot/fastboot-initd";
+const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
+/// What a start may take longer than without fastboot.
+const DELAY_MS: u64 = 1000;
+
+pub(super) fn missing(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let store = Store::Nvme;
+    let other = Kernel::of(&root::recipe("bookworm")?)?;
+    let mut machine = lab.machine("missing", "trixie", std::slice::from_ref(&other), store)?;
+    let (running, taken) = provision(&mut machine, store, &Boot::default())?;
+    running.poweroff()?;
+
+    let off = Boot { arguments: vec!["fastboot=0"], ..Boot::default() };
+    let running = boot(&mut machine, &off)?;
+    checks.note(
+        "fastboot=0: all cold, all up",
+        cold(&running, &taken, None).and_then(|()| untouched(&running)),
+    );
+    let usual_ms = slowest_start_ms(&running)?;
+    running.poweroff()?;
+    let in_time = |running: &Running| -> Result<()> {
+        let now_ms = slowest_start_ms(running)?;
+        // Emulated, the same start takes now half and now twice as long.
+        ensure!(
+            now_ms <= 2 * usual_ms + DELAY_MS,
+            "a start took {now_ms} ms, and {usual_ms} ms without fastboot"
+        );
+        Ok(())
+    };
+
+    let pulled = Boot { without_store: true, ..Boot::default() };
+    let running = boot(&mut machine, &pulled)?;
+    checks.note("the images' disk is missing: all cold, all up", cold(&running, &taken, None));
+    checks.note("the images' disk is missing: no delay", in_time(&running));
+    running.poweroff()?;
+
+    ensure!(other != *machine.kernel(), "the kernels are the same");
+    let running = boot(&mut machine, &Boot { kernel: Some(other), ..Boot::default() })?;
+    checks.note("another kernel: all cold, all up", cold(&running, &taken, Some("kernel-changed")));
+    running.poweroff()?;
+
+    let running = boot(&mut machine, &Boot::default())?;
+    checks.note("with everything in its place again: all restored", restored(&running, &taken, &[]));
+    running.shell(&format!("mv {INITD} {INITD}.away"))?;
+    running.poweroff()?;
+
+    let running = boot(&mut machine, &Boot::default())?;
+    checks.note("the restore daemon's binary is gone: all cold, all up", cold(&running, &taken, None));
+    checks.note("the restore daemon's binary is gone: no delay", in_time(&running));
+    running.shell(&format!("mv {INITD}.away {INITD}; mv {SHIM} {SHIM}.away"))?;
+    running.poweroff()?;
+
+    let running = boot(&mut machine, &Boot::default())?;
+    checks.note("the shim is gone: all cold, all up", cold(&running, &taken, None));
+    checks.note("the shim is gone: no delay", in_time(&running));
+    running.poweroff()
+}
+
+/// As if fastboot were not installed: no drop-in, no daemon.
+fn untouched(running: &Running) -> Result<()> {
+    let units = SUBJECTS.map(|subject| subject.unit).join(" ");
+    let shown = running.shell(&format!("systemctl show -p ExecStart,DropInPaths {units}"))?;
+    ensure!(!shown.contains("fastboot-exec"), "{shown}");
+    let daemon = running.run(&["systemctl", "is-active", "fastboot-initd.socket"])?.stdout;
+    ensure!(daemon.trim() == "inactive", "fastboot-initd.socket is {}", daemon.trim());
+    Ok(())
+}
+
+/// From the moment systemd began to start a service to when it was active, for the slowest.
+fn slowest_start_ms(running: &Running) -> Result<u64> {
+    let mut slowest = 0;
+    for subject in SUBJECTS {
+        let show = "systemctl show -p InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic";
+        let text = running.shell(&format!("{show} {}", subject.unit))?;
+        let value = |name: &str| -> Option<u64> {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+        };
+        let began = value("InactiveExitTimestampMonotonic").context("no time of the start")?;
+        let active = value("ActiveEnterTimestampMonotonic").context("no time of being active")?;
+        slowest = slowest.max(active.saturating_sub(began) / 1000);
+    }
+    Ok(slowest)
+}
