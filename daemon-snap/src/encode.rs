@@ -170,6 +170,8 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)
             | FileKindV1::SignalFd { .. }
+            | FileKindV1::Tcp(_)
+            | FileKindV1::LostTcp(_)
             | FileKindV1::Netlink(_)
             | FileKindV1::Packet(_)
             | FileKindV1::Vsock(_)

@@ -91,6 +91,7 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
             FileKindV1::Inotify { .. } => "inotify",
             FileKindV1::Unix(_) => "unix socket",
             FileKindV1::Inet(_) => "internet socket",
+            FileKindV1::Tcp(_) | FileKindV1::LostTcp(_) => "TCP connection",
             FileKindV1::Netlink(_) => "netlink socket",
             FileKindV1::Packet(_) => "packet socket",
             FileKindV1::Vsock(_) => "vsock socket",

@@ -124,6 +124,7 @@ pub(crate) fn collect_descriptors(
         let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
         files.push(FileV1 { id: file.id, flags, owner, kind });
     }
+    kinds.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
     let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
     let mut tables = vec![Vec::new(); members.len()];

@@ -4,9 +4,10 @@ use super::file::Description;
 use super::interface::Interfaces;
 use super::multicast::Groups;
 use super::socket_options::Defaults;
+use super::tcp::{TcpConnections, options_of};
 use super::{CollectOptions, Found, failed, refused};
 use crate::inspect::Spaces;
-use crate::state::{FileKindV1, InetSocketV1, RebindV1, SocketOptionV1};
+use crate::state::{FileKindV1, InetSocketV1, LostTcpV1, RebindV1, SocketOptionV1, TcpConnectionV1};
 use crate::sys::{fdquery, proc};
 use nix::errno::Errno;
 use std::net::{IpAddr, SocketAddr};
@@ -21,23 +22,6 @@ const IPV6_UNICAST_IF: i32 = 76;
 const TCP_ULP: i32 = 31;
 const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
-/// Names of TCP states by number, for those that we refuse.
-const STATES: [&str; 13] = [
-    "",
-    "established",
-    "connecting",
-    "half-open",
-    "closing",
-    "closing",
-    "closing",
-    "",
-    "half-closed",
-    "closing",
-    "",
-    "closing",
-    "half-open",
-];
-
 /// What all internet sockets of the tree need.
 #[derive(Debug)]
 pub(super) struct InetSockets<'a> {
@@ -45,11 +29,18 @@ pub(super) struct InetSockets<'a> {
     spaces: &'a Spaces,
     defaults: Defaults<'a>,
     groups: Groups,
+    pub connections: TcpConnections,
 }
 
 impl<'a> InetSockets<'a> {
     pub fn new(spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
-        Self { options, spaces, defaults: Defaults::new(spaces), groups: Groups::default() }
+        Self {
+            options,
+            spaces,
+            defaults: Defaults::new(spaces),
+            groups: Groups::default(),
+            connections: TcpConnections::default(),
+        }
     }
 
     /// One internet socket.
@@ -61,7 +52,16 @@ impl<'a> InetSockets<'a> {
         let given =
             self.options.activation.iter().find(|s| s.address == local && s.socket_type == socket_type);
         let listening = match (socket_type, protocol) {
-            (libc::SOCK_STREAM, libc::IPPROTO_TCP | IPPROTO_MPTCP) => tcp_state(file, fd, given.is_some())?,
+            (libc::SOCK_STREAM, libc::IPPROTO_TCP | IPPROTO_MPTCP) => {
+                match tcp_state(file, fd, given.is_some())? {
+                    Tcp::Closed => None,
+                    Tcp::Listening(backlog) => Some(backlog),
+                    Tcp::Connected(info) if protocol == libc::IPPROTO_TCP => {
+                        return self.connection(file, fd, family, info);
+                    }
+                    Tcp::Connected(_) => return refused("an established MPTCP connection"),
+                }
+            }
             (
                 libc::SOCK_DGRAM,
                 libc::IPPROTO_UDP | IPPROTO_UDPLITE | libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6,
@@ -84,7 +84,14 @@ impl<'a> InetSockets<'a> {
         };
         let mut options = self.defaults.changed((file.pid, file.fd), fd, (family, socket_type, protocol))?;
         let mut interfaces = Interfaces::of(file, fd);
-        if stream && listening.is_none() && had_connection(file, fd)? {
+        let closed = stream && listening.is_none();
+        let unread = closed && poll_error(file, fd)?;
+        if closed && had_connection(file, fd)? {
+            if unread {
+                // It was reset, and the daemon has not looked yet.
+                let (receive_queue, closed) = (Vec::new(), false);
+                return Ok(FileKindV1::LostTcp(LostTcpV1 { family, options, receive_queue, closed }));
+            }
             // Both sides have closed it and the daemon has not looked yet (a JVM closes such sockets at its next select). A socket
             // that was never connected shows the same: hang-up, nothing to read.
             options.retain(|option| option.level == libc::SOL_SOCKET);
@@ -99,6 +106,9 @@ impl<'a> InetSockets<'a> {
                 memberships: Vec::new(),
                 interfaces: Vec::new(),
             }));
+        }
+        if unread {
+            return refused("a TCP socket whose connect(2) has failed, which has not been asked for yet");
         }
         let memberships = match stream {
             true => Vec::new(),
@@ -120,6 +130,39 @@ impl<'a> InetSockets<'a> {
             options,
             memberships,
             interfaces: interfaces.into_list(),
+        }))
+    }
+}
+
+impl InetSockets<'_> {
+    /// A connection; which kind of one is found when all are known.
+    fn connection(
+        &mut self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        family: i32,
+        info: Vec<u8>,
+    ) -> Found<FileKindV1> {
+        let fail = |step| failed(step, file.pid, file.fd);
+        let kind = (family, libc::SOCK_STREAM, libc::IPPROTO_TCP);
+        let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
+        let events = fdquery::poll_now(fd, libc::POLLPRI).map_err(fail("poll"))?;
+        if events & libc::POLLPRI != 0 {
+            return refused("a TCP connection with urgent data");
+        }
+        let local = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
+        let remote = fdquery::socket_address(fd, true).unwrap_or_default();
+        let mut interfaces = Interfaces::of(file, fd);
+        options.iter().try_for_each(|option| interfaces.note(interface_of(option)))?;
+        [&local, &remote].into_iter().try_for_each(|address| interfaces.note(scope_of(address)))?;
+        self.connections.add(file, fd, info)?;
+        Ok(FileKindV1::Tcp(TcpConnectionV1 {
+            family,
+            local,
+            remote,
+            options: options_of(options, fd),
+            interfaces: interfaces.into_list(),
+            ..TcpConnectionV1::default()
         }))
     }
 }
@@ -173,6 +216,12 @@ fn scope_of(address: &[u8]) -> u32 {
     scope.map_or(0, u32::from_ne_bytes)
 }
 
+/// Whether an error waits for whoever asks next.
+fn poll_error(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
+    let events = fdquery::poll_now(fd, libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
+    Ok(events & libc::POLLERR != 0)
+}
+
 /// Whether a TCP socket ever heard from a peer.
 fn had_connection(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
     const SEGMENTS_IN: usize = 140;
@@ -181,8 +230,16 @@ fn had_connection(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
     Ok(info.get(SEGMENTS_IN..SEGMENTS_IN + 4).is_some_and(|bytes| bytes != [0; 4]))
 }
 
-/// Backlog of a listener, `None` for a socket that is not connected; everything else is refused.
-fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Option<u32>> {
+/// Where a TCP socket is in its life.
+enum Tcp {
+    Closed,
+    /// Its backlog.
+    Listening(u32),
+    /// `struct tcp_info`.
+    Connected(Vec<u8>),
+}
+
+fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Tcp> {
     // struct tcp_info starts with the state; tcpi_unacked and tcpi_sacked are queue and backlog of a listener.
     const UNACKED: usize = 24;
     const SACKED: usize = 28;
@@ -201,16 +258,10 @@ fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Optio
         }
     }
     match info.first().copied().unwrap_or_default() {
-        TCP_CLOSE => Ok(None),
+        TCP_CLOSE => Ok(Tcp::Closed),
         TCP_LISTEN if word(UNACKED) > 0 && !given => refused("a listener with a pending connection"),
-        TCP_LISTEN => Ok(Some(word(SACKED))),
-        state => {
-            let name = STATES.get(usize::from(state)).copied().unwrap_or("connected");
-            let peer = fdquery::socket_address(fd, true).ok().and_then(|peer| parse(&peer));
-            let to = peer.map_or(String::new(), |peer| format!(" to {peer}"));
-            let article = if name.starts_with('e') { "an" } else { "a" };
-            refused(format!("{article} {name} TCP connection{to}"))
-        }
+        TCP_LISTEN => Ok(Tcp::Listening(word(SACKED))),
+        _ => Ok(Tcp::Connected(info)),
     }
 }
 
@@ -219,7 +270,7 @@ fn is_bound(address: &[u8]) -> bool {
 }
 
 /// `sockaddr_in` or `sockaddr_in6`.
-fn parse(address: &[u8]) -> Option<SocketAddr> {
+pub(super) fn parse(address: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*address.first_chunk()?);
     let port = u16::from_be_bytes(address.get(2..4)?.try_into().ok()?);
     let ip = match i32::from(family) {

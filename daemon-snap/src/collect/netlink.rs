@@ -5,7 +5,7 @@ use super::file::Description;
 use super::socket_options::Defaults;
 use super::{CollectOptions, Found, failed, refused};
 use crate::inspect::Spaces;
-use crate::state::{FileKindV1, NetlinkSocketV1, Pid, RebindV1};
+use crate::state::{FileKindV1, NetlinkSocketV1, Pid};
 use crate::sys::{audit, fdquery, netns, proc};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -62,9 +62,8 @@ impl<'a> NetlinkSockets<'a> {
         let address = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
         let given =
             self.options.activation.iter().find(|s| s.address == address && s.socket_type == socket_type);
-        if let Some(socket) = given {
-            let name = socket.name.clone();
-            return Ok(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name }));
+        if given.is_some() {
+            return refused(format!("a netlink socket that systemd passes ({name})"));
         }
         let events = fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))?;
         if events & (libc::POLLIN | libc::POLLERR) != 0 {

@@ -4,7 +4,7 @@ use super::bus;
 use super::file::Description;
 use super::socket_options::Defaults;
 use super::unix_queue::{Queues, own_pid};
-use super::{CollectOptions, Found, Inodes, failed, refused};
+use super::{CollectOptions, Found, Inodes, LostPeer, failed, refused};
 use crate::bus::{BusAccess, SYSTEM_BUS};
 use crate::error::{Error, Result};
 use crate::inspect::Spaces;
@@ -87,7 +87,12 @@ impl<'a> UnixSockets<'a> {
             UnixStateV1::Unconnected | UnixStateV1::ConnectedTo { .. } => None,
             _ => fdquery::socket_peer(fd).map_err(fail("SO_PEERCRED"))?,
         };
-        if let Some(pid) = self.alive_outside(peer.iter().map(|peer| peer.credentials.pid)) {
+        // Who is gone by then cannot be named.
+        let is_lost =
+            matches!(state, UnixStateV1::PeerGone { .. }) && self.options.lost_peer == LostPeer::Close;
+        let outside = self.alive_outside(peer.iter().map(|peer| peer.credentials.pid));
+        let peer = peer.filter(|_| !(is_lost && outside.is_some()));
+        if let Some(pid) = outside.filter(|_| !is_lost) {
             return refused(format!(
                 "a unix socket whose other end was made by process {pid} outside the tree"
             ));
@@ -207,6 +212,7 @@ impl<'a> UnixSockets<'a> {
             (Some(0), _) => gone(peer_name),
             (None, _) if diag.state == STATE_CONNECTED => gone(peer_name),
             (None, _) => Ok(UnixStateV1::Unconnected),
+            (Some(_), None) if self.options.lost_peer == LostPeer::Close => gone(peer_name),
             (Some(_), None) => refused(outside(fd, &peer_name.unwrap_or_default())),
         }
     }

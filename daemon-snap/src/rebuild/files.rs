@@ -1,7 +1,7 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pipe, unix, vsock};
+use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pipe, tcp, unix, vsock};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
@@ -35,7 +35,9 @@ pub fn rebuild_files(
     epoll::rebuild_epolls(desk, tree)?;
     for file in &tree.files {
         let fd = match &file.kind {
-            FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Epoll { .. } => continue,
+            FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Tcp(_) | FileKindV1::Epoll { .. } => {
+                continue;
+            }
             // Its process opens it.
             FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
             FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {
@@ -56,6 +58,7 @@ pub fn rebuild_files(
             FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
             FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
+            FileKindV1::LostTcp(lost) => tcp::rebuild_lost(file.id, lost)?,
             FileKindV1::Netlink(socket) => netlink::rebuild_netlink(file.id, socket)?,
             FileKindV1::Packet(socket) => packet::rebuild_packet(file.id, socket)?,
             FileKindV1::Vsock(socket) => vsock::rebuild_vsock(file.id, socket)?,
@@ -73,6 +76,7 @@ pub fn rebuild_files(
         }
         desk.put_file(file.id, fd)?;
     }
+    tcp::rebuild_connections(desk, tree)?;
     unix::finish_unix(desk, tree, unfinished)?;
     inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
     epoll::rebuild_watches(desk, tree)

@@ -50,7 +50,7 @@ pub fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// `Stale`: an interface or address that one of them names does not exist.
-pub fn set_options(id: FileId, fd: &OwnedFd, options: &[SocketOptionV1]) -> Result<()> {
+pub fn set_options(id: FileId, fd: &impl AsFd, options: &[SocketOptionV1]) -> Result<()> {
     for SocketOptionV1 { level, name, value } in options {
         let what = format!("open file {id} level {level} name {name}");
         sys::rebuild::restore_option(fd.as_fd(), *level, *name, value).map_err(|e| match e {
@@ -82,7 +82,7 @@ fn rename_interface(option: &mut SocketOptionV1, indices: &Indices) -> Result<()
 }
 
 /// `sin6_scope_id` as it is today.
-fn with_scope(address: &[u8], indices: &Indices) -> Result<Vec<u8>> {
+pub(super) fn with_scope(address: &[u8], indices: &Indices) -> Result<Vec<u8>> {
     let mut address = address.to_vec();
     let v6 = address.starts_with(&(libc::AF_INET6 as u16).to_ne_bytes());
     if let Some(scope) = address.get_mut(24..28).filter(|_| v6) {

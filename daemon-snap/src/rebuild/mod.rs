@@ -21,6 +21,7 @@ pub mod plan;
 pub mod process;
 pub mod stand_in;
 pub mod sysv;
+pub mod tcp;
 pub mod tids;
 pub mod unix;
 pub mod unix_queue;

@@ -1,8 +1,8 @@
 //! Open file descriptions and the objects behind them.
 
 use super::{
-    BusConnectionV1, FileId, InetSocketV1, InodeId, NetlinkSocketV1, PacketSocketV1, Pid, PipeId, RawPath,
-    TargetFd, UnixSocketV1, VsockSocketV1, XattrsV1,
+    BusConnectionV1, FileId, InetSocketV1, InodeId, LostTcpV1, NetlinkSocketV1, PacketSocketV1, Pid, PipeId,
+    RawPath, TargetFd, TcpConnectionV1, UnixSocketV1, VsockSocketV1, XattrsV1,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,8 @@ pub enum FileKindV1 {
     },
     Unix(UnixSocketV1),
     Inet(InetSocketV1),
+    Tcp(TcpConnectionV1),
+    LostTcp(LostTcpV1),
     Netlink(NetlinkSocketV1),
     Packet(PacketSocketV1),
     Vsock(VsockSocketV1),

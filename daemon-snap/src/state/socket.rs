@@ -188,3 +188,42 @@ pub struct VsockSocketV1 {
     pub listening: bool,
     pub options: Vec<SocketOptionV1>,
 }
+
+/// One end of an established TCP connection whose other end is in the tree too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpConnectionV1 {
+    /// AF_INET 2, AF_INET6 10.
+    pub family: i32,
+    /// `sockaddr_in` or `sockaddr_in6`.
+    pub local: Vec<u8>,
+    pub remote: Vec<u8>,
+    pub options: Vec<SocketOptionV1>,
+    pub interfaces: Vec<InterfaceV1>,
+    /// Largest segment that the other end takes, in bytes.
+    pub segment_bytes: u32,
+    /// Window scales of both directions (sending, receiving); `None`: not agreed upon.
+    pub scales: Option<(u8, u8)>,
+    pub selective: bool,
+    /// Timestamp of now; `None`: not agreed upon.
+    pub timestamp: Option<u32>,
+    /// Number of the byte behind the send queue.
+    pub send_sequence: u32,
+    /// What the other end has not received yet.
+    pub send_queue: Vec<u8>,
+    /// Number of the byte behind the receive queue.
+    pub receive_sequence: u32,
+    pub receive_queue: Vec<u8>,
+    /// `struct tcp_repair_window`.
+    pub window: Vec<u8>,
+}
+
+/// A TCP connection to outside, whose peer is gone after the restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostTcpV1 {
+    pub family: i32,
+    pub options: Vec<SocketOptionV1>,
+    /// What the daemon had received and not read.
+    pub receive_queue: Vec<u8>,
+    /// The peer had closed its direction already: end of file. Otherwise reset.
+    pub closed: bool,
+}

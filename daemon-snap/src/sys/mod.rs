@@ -22,5 +22,6 @@ pub mod rebuild;
 pub mod sched;
 pub mod sock_diag;
 pub mod sysvipc;
+pub mod tcp_repair;
 pub mod vmread;
 pub mod xattr;

@@ -179,6 +179,11 @@ subjects! {
     restore_keeps_senders_of_queued_datagrams: "unix_senders", "path";
     restore_keeps_abstract_senders_of_queued_datagrams: "unix_senders", "abstract";
     restore_keeps_half_closed_connections: "unix_half_closed", "";
+    restore_keeps_tcp_connection_v4: "tcp_connection", "v4";
+    restore_keeps_tcp_connection_v6: "tcp_connection", "v6";
+    restore_keeps_tcp_connection_between_families: "tcp_connection", "mapped";
+    restore_keeps_tcp_connection_that_is_full: "tcp_connection", "full";
+    restore_keeps_tcp_connection_between_processes: "tcp_connection", "fork";
     restore_keeps_netlink_sockets_of_rtnetlink: "netlink", "route";
     restore_keeps_netlink_sockets_of_every_protocol: "netlink", "protocols";
     restore_keeps_netlink_filter: "netlink", "filter";
@@ -284,10 +289,41 @@ fn restore_makes_volatile_directory_again_after_reboot() {
     judge(subject, &running.finish("restored"));
 }
 
+const LOST: [Subject; 4] = [
+    Subject::new("lost_peer", "accepted"),
+    Subject::new("lost_peer", "outgoing"),
+    Subject::new("lost_peer", "connecting"),
+    Subject::new("lost_peer", "unix"),
+];
+
+/// Where that is asked for, who was connected to others finds them gone.
+#[test]
+fn restore_ends_connections_to_others_where_that_is_asked_for() {
+    if missing_need().is_some() {
+        return;
+    }
+    for subject in LOST {
+        let mut running = match Running::start(subject) {
+            Ok(running) => running,
+            Err(verdict) => {
+                judge(subject, &verdict);
+                continue;
+            }
+        };
+        let image = running.file("image");
+        let answer = running.run(Fastboot::dump(running.pid, &image).close_lost_peers());
+        assert_eq!(answer.code, Some(0), "dump: {answer:?}");
+        running.assert_gone("after the dump");
+        running.restore(&image);
+        judge(subject, &running.finish("restored"));
+    }
+}
+
 /// The subjects themselves are right: each passes when nobody dumps it.
 #[test]
 fn every_subject_passes_without_dump() {
     if missing_need().is_none() {
         all_pass_without_dump(ALL);
+        all_pass_without_dump(&LOST);
     }
 }

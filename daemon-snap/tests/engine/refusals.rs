@@ -8,7 +8,8 @@ use crate::running::{Running, Subject, all_pass_without_dump, judge};
 #[rustfmt::skip]
 const KINDS: &[(&str, &[&str])] = &[
     ("io_uring",           &["io_uring"]),
-    ("tcp_established",    &["established tcp", "tcp connection"]),
+    ("tcp_established",    &["established tcp"]),
+    ("tcp_half_closed",    &["half-closed tcp", "closing tcp"]),
     ("netlink_queued",     &["netlink"]),
     ("netlink_connector",  &["connector"]),
     ("ebpf_filter",        &["ebpf"]),
@@ -92,7 +93,8 @@ macro_rules! variants {
 variants! {
     refuses;
     dump_refuses_io_uring: "io_uring";
-    dump_refuses_established_tcp: "tcp_established";
+    dump_refuses_tcp_connection_to_outside: "tcp_established";
+    dump_refuses_half_closed_tcp_connection: "tcp_half_closed";
     dump_refuses_netlink_with_unread_messages: "netlink_queued";
     dump_refuses_netlink_listener_of_process_events: "netlink_connector";
     dump_refuses_socket_with_ebpf_filter: "ebpf_filter";

@@ -45,6 +45,8 @@ static void make_io_uring(void)
 
 static int tcp[2];
 
+static void give_away(int keep, int give);
+
 static void make_tcp_established(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -55,7 +57,12 @@ static void make_tcp_established(void)
     SYS(getsockname(listener, (void *)&address, &len));
     tcp[0] = named(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(connect(tcp[0], (void *)&address, len));
-    tcp[1] = named(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+    tcp[1] = SYS(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+    if (variant("tcp_half_closed")) {
+        refusal_names("fd %d ", tcp[1]);
+        SYS(shutdown(tcp[0], SHUT_WR));
+    } else
+        give_away(tcp[0], tcp[1]);
 }
 
 static int netlink_fd = -1;
@@ -380,7 +387,7 @@ int main(int argc, char **argv)
     pthread_t thread = 0;
     if (variant("io_uring"))
         make_io_uring();
-    else if (variant("tcp_established"))
+    else if (variant("tcp_established") || variant("tcp_half_closed"))
         make_tcp_established();
     else if (variant("netlink_queued") || variant("netlink_connector"))
         make_netlink();
@@ -492,10 +499,10 @@ int main(int argc, char **argv)
     if (thread)
         await_threads(1);
     subject_hold();
-    if (variant("tcp_established")) {
+    if (variant("tcp_half_closed")) {
         char bytes[8];
-        SYS(send(tcp[0], "alive", 5, 0));
-        CHECK_EQ(recv(tcp[1], bytes, sizeof bytes, 0), 5);
+        SYS(send(tcp[1], "alive", 5, 0));
+        CHECK_EQ(recv(tcp[0], bytes, sizeof bytes, 0), 5);
     }
     if (variant("netlink_queued")) {
         char bytes[16];
