@@ -49,8 +49,10 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
         match &socket.state {
             UnixStateV1::Pair { peer } if !desk.has_file(file.id) => pair(desk, tree, file, socket, *peer)?,
             UnixStateV1::PeerGone { address } => {
+                // A name that is not the unit's own belongs to somebody else by now.
+                let is_own = listener_at(tree, address).is_some();
                 let other = UnixSocketV1 {
-                    address: address.clone(),
+                    address: if is_own { address.clone() } else { Vec::new() },
                     node: None,
                     renamed_to: None,
                     queue: Vec::new(),
@@ -261,6 +263,12 @@ fn pair(desk: &mut Desk, tree: &TreeV1, file: &FileV1, socket: &UnixSocketV1, pe
     desk.put_file(peer, theirs)
 }
 
+fn listener_at<'a>(tree: &'a TreeV1, address: &[u8]) -> Option<(&'a FileV1, &'a UnixSocketV1)> {
+    sockets(tree).find(|(_, s)| {
+        s.address == address && !address.is_empty() && matches!(s.state, UnixStateV1::Listening { .. })
+    })
+}
+
 /// Two ends of a connection, made as it was made then: through a listener, or as a pair. Each end knows who made the other.
 fn connected(
     desk: &Desk,
@@ -268,17 +276,12 @@ fn connected(
     socket: &UnixSocketV1,
     other: &UnixSocketV1,
 ) -> Result<(OwnedFd, OwnedFd)> {
-    let listener = |address: &[u8]| {
-        sockets(tree).find(|(_, s)| {
-            s.address == address && !address.is_empty() && matches!(s.state, UnixStateV1::Listening { .. })
-        })
-    };
-    if let Some((listener, _)) = listener(&socket.address) {
+    if let Some((listener, _)) = listener_at(tree, &socket.address) {
         let address = listen_as(desk.file(listener.id)?, other.peer.as_ref(), listener.id, tree)?;
         let (theirs, mine) = through_listener(desk.file(listener.id)?, &address, other, socket)?;
         return Ok((mine, theirs));
     }
-    if let Some((listener, _)) = listener(&other.address) {
+    if let Some((listener, _)) = listener_at(tree, &other.address) {
         let address = listen_as(desk.file(listener.id)?, socket.peer.as_ref(), listener.id, tree)?;
         return through_listener(desk.file(listener.id)?, &address, socket, other);
     }
