@@ -154,7 +154,7 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             let own = |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).unwrap_or_default();
             let family = family_of(address);
             let wanted = match i32::from(family) {
-                libc::AF_UNIX => unix::sockaddr(address),
+                libc::AF_UNIX => sys::rebuild::unix_address(address),
                 _ => address.clone(),
             };
             let by_address = unit.listen_fds.iter().find(|(_, fd)| own(fd) == wanted);

@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use super::stand_in::as_sender;
-use super::unix::{path_of, show, sockaddr};
+use super::unix::{path_of, show};
 use crate::error::{Error, Result};
 use crate::state::{FileId, FileKindV1, TreeV1, UnixMessageV1, UnixSocketV1, UnixStateV1};
 use crate::sys;
@@ -75,7 +75,7 @@ fn stranger(socket_type: i32, address: &[u8]) -> Result<OwnedFd> {
     if address.is_empty() {
         return Ok(fd);
     }
-    sys::rebuild::bind(fd.as_fd(), &sockaddr(address)).map_err(|e| match e {
+    sys::rebuild::bind(fd.as_fd(), &sys::rebuild::unix_address(address)).map_err(|e| match e {
         Errno::EADDRINUSE => {
             Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(address)))
         }
