@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, PipeEnd, ProcessV1,
+    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PipeEnd, ProcessV1,
     TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1,
 };
 use std::collections::BTreeSet;
@@ -20,6 +20,8 @@ const SIGINFO_BYTES: usize = 128;
 const MAX_COMM_BYTES: usize = 15;
 /// Entries of /proc/PID/ns.
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+/// `struct sockaddr_storage`.
+const ADDRESS_BYTES: usize = 128;
 const FILTER_INSTRUCTION_BYTES: usize = 8;
 
 /// The bytes of the state section.
@@ -70,13 +72,12 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         check(len > 0 && len.is_multiple_of(FILTER_INSTRUCTION_BYTES), "a seccomp filter of odd length")?;
     }
     check(tree.volatile_dirs.iter().all(|dir| is_path(&dir.path.0)), "a directory that is not a path")?;
-    let has_process = |pid| tree.processes.iter().any(|process| process.pid == pid);
     let is_mapped = |id: InodeId| {
         let vmas = tree.processes.iter().flat_map(|process| &process.mm.vmas);
         vmas.into_iter().any(|vma| matches!(vma.backing, BackingV1::Inode { inode, .. } if inode == id))
     };
     check(
-        tree.mapped_locks.iter().all(|lock| is_mapped(lock.inode) && has_process(lock.pid)),
+        tree.mapped_locks.iter().all(|lock| is_mapped(lock.inode) && has_process(tree, lock.pid)),
         "a lock of a file that is not mapped",
     )?;
     check(tree.volatile_files.iter().all(|id| has_inode(tree, *id)), "a volatile file out of range")?;
@@ -109,6 +110,10 @@ fn has_inode(tree: &TreeV1, id: InodeId) -> bool {
     (id.0 as usize) < tree.inodes.len()
 }
 
+fn has_process(tree: &TreeV1, pid: Pid) -> bool {
+    tree.processes.iter().any(|process| process.pid == pid)
+}
+
 /// Absolute, and one that a system call takes.
 fn is_path(path: &[u8]) -> bool {
     path.first() == Some(&b'/') && path.len() < libc::PATH_MAX as usize && !path.contains(&0)
@@ -134,6 +139,8 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                 check(watches.iter().all(|watch| is_path(&watch.path.0)), "a watch on what is not a path")?;
             }
             FileKindV1::Unix(socket) => {
+                let files = socket.queue.iter().flat_map(|message| &message.files);
+                check(files.into_iter().all(|id| has_file(tree, *id)), "a message with what is not there")?;
                 if let UnixStateV1::Pair { peer } = socket.state {
                     let peer = tree.files.get(peer.0 as usize).map(|peer| &peer.kind);
                     let mutual = |kind: &FileKindV1| match kind {
@@ -143,9 +150,14 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                     check(peer.is_some_and(mutual), "a socket pair of one")?;
                 }
             }
+            FileKindV1::Inet(socket) => {
+                let fits = |address: &Vec<u8>| (16..=ADDRESS_BYTES).contains(&address.len());
+                let memberships = &socket.memberships;
+                let whole = memberships.iter().all(|m| fits(&m.group) && m.sources.iter().all(fits));
+                check(whole, "a multicast group of odd length")?;
+            }
             FileKindV1::Bus(connection) => {
-                let connector = tree.processes.iter().any(|process| process.pid == connection.connector);
-                check(connector, "a bus connection of nobody")?;
+                check(has_process(tree, connection.connector), "a bus connection of nobody")?;
                 check(is_path(&connection.address), "a bus at what is not a path")?;
             }
             FileKindV1::PressureTrigger { inode, text } => {
@@ -160,7 +172,11 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)
             | FileKindV1::SignalFd { .. }
-            | FileKindV1::Inet(_)
+            | FileKindV1::Tcp(_)
+            | FileKindV1::LostTcp(_)
+            | FileKindV1::Netlink(_)
+            | FileKindV1::Packet(_)
+            | FileKindV1::Vsock(_)
             | FileKindV1::Rebind(_) => {}
         }
     }

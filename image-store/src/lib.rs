@@ -9,6 +9,7 @@
 //!
 //! The byte layout is documented in `docs/image-format.md`.
 
+mod background;
 pub mod budget;
 pub mod catalogue;
 mod digest;
@@ -22,6 +23,7 @@ pub mod reader;
 pub mod store;
 mod sys;
 pub mod trial;
+pub mod unit_text;
 pub mod validate;
 pub mod writer;
 

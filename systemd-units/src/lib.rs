@@ -11,7 +11,7 @@ pub mod record;
 pub mod sandbox;
 pub mod search;
 pub mod service;
-pub mod unit_text;
+pub mod soft_reboot;
 
 /// The shim, as it stands in drop-ins.
 pub const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
