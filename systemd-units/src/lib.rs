@@ -11,6 +11,7 @@ pub mod record;
 pub mod sandbox;
 pub mod search;
 pub mod service;
+pub mod start_pre;
 pub mod unit_text;
 
 /// The shim, as it stands in drop-ins.

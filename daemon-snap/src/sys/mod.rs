@@ -3,6 +3,7 @@
 pub mod dbus;
 pub mod fdquery;
 pub mod fork;
+pub mod hook;
 pub mod inject;
 pub mod kcmp;
 pub mod limits;
