@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, daemons, dbus, demo, package, randomness, units, verify};
+use vm_tests::{bench, daemons, dbus, demo, package, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -58,8 +58,6 @@ enum Action {
         /// Only the units whose name contains this.
         only: Option<String>,
     },
-    /// One image restored twice: which generators repeat their numbers.
-    Randomness,
     /// Check everything: format, lints, unit and engine tests, containers.
     Verify {
         /// Also the long stages: the whole demo.
@@ -130,7 +128,6 @@ fn main() -> ExitCode {
         Action::Units { only } => {
             units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
         }
-        Action::Randomness => randomness::run().map(|checks| checks.failures().next().is_none()),
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
         Action::BenchBoot { boots, machine, keep, release, json } => {
             demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
