@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, PipeEnd, ProcessV1,
+    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PipeEnd, ProcessV1,
     TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1,
 };
 use std::collections::BTreeSet;
@@ -70,13 +70,12 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         check(len > 0 && len.is_multiple_of(FILTER_INSTRUCTION_BYTES), "a seccomp filter of odd length")?;
     }
     check(tree.volatile_dirs.iter().all(|dir| is_path(&dir.path.0)), "a directory that is not a path")?;
-    let has_process = |pid| tree.processes.iter().any(|process| process.pid == pid);
     let is_mapped = |id: InodeId| {
         let vmas = tree.processes.iter().flat_map(|process| &process.mm.vmas);
         vmas.into_iter().any(|vma| matches!(vma.backing, BackingV1::Inode { inode, .. } if inode == id))
     };
     check(
-        tree.mapped_locks.iter().all(|lock| is_mapped(lock.inode) && has_process(lock.pid)),
+        tree.mapped_locks.iter().all(|lock| is_mapped(lock.inode) && has_process(tree, lock.pid)),
         "a lock of a file that is not mapped",
     )?;
     check(tree.volatile_files.iter().all(|id| has_inode(tree, *id)), "a volatile file out of range")?;
@@ -107,6 +106,10 @@ fn has_file(tree: &TreeV1, id: FileId) -> bool {
 
 fn has_inode(tree: &TreeV1, id: InodeId) -> bool {
     (id.0 as usize) < tree.inodes.len()
+}
+
+fn has_process(tree: &TreeV1, pid: Pid) -> bool {
+    tree.processes.iter().any(|process| process.pid == pid)
 }
 
 /// Absolute, and one that a system call takes.
@@ -144,8 +147,7 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                 }
             }
             FileKindV1::Bus(connection) => {
-                let connector = tree.processes.iter().any(|process| process.pid == connection.connector);
-                check(connector, "a bus connection of nobody")?;
+                check(has_process(tree, connection.connector), "a bus connection of nobody")?;
                 check(is_path(&connection.address), "a bus at what is not a path")?;
             }
             FileKindV1::PressureTrigger { inode, text } => {

@@ -15,7 +15,7 @@ pub enum Kind {
     Stale,
     /// The image is damaged.
     Corrupt,
-    /// A process ended while we looked at it.
+    /// A process ended while we looked at it, or there is no such unit.
     Gone,
     /// A system call failed that should not have.
     Kernel,
@@ -60,6 +60,8 @@ pub enum Error {
     /// Reasons that lie in the unit, not in its processes.
     #[error("{}", .0.join("\n"))]
     NotEligible(Vec<String>),
+    #[error("there is no unit {0}")]
+    NoUnit(String),
     #[error("process {pid} is gone ({step})")]
     Gone { pid: Pid, step: &'static str },
     #[error("{step}: {object}: {errno}")]
@@ -118,7 +120,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Refused(_) | Self::NotEligible(_) => Kind::Unsupported,
-            Self::Gone { .. } => Kind::Gone,
+            Self::Gone { .. } | Self::NoUnit(_) => Kind::Gone,
             Self::Stale(_) => Kind::Stale,
             Self::Corrupt(_) => Kind::Corrupt,
             Self::Kernel { .. } | Self::Tape { .. } | Self::Deadline(_) | Self::Internal { .. } => {

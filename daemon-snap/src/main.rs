@@ -7,6 +7,8 @@ mod cli;
 use clap::Parser as _;
 use daemon_snap::{Error, Kind};
 use image_store::ErrorKind;
+use nix::errno::Errno;
+use nix::unistd::geteuid;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -33,11 +35,40 @@ fn report(error: &anyhow::Error) -> u8 {
         Some(Error::Refused(blockers)) => blockers.iter().for_each(|blocker| eprintln!("{blocker}")),
         _ => eprintln!("fastboot: {}", sentence(error)),
     }
+    if let Some(remedy) = remedy(error) {
+        eprintln!("fastboot: {remedy}");
+    }
     let store = error.downcast_ref::<image_store::Error>().map(image_store::Error::kind);
     match (engine.map(Error::kind), store) {
         (Some(Kind::Unsupported | Kind::Stale), _) => REFUSED,
         (_, Some(ErrorKind::Stale | ErrorKind::Unsupported)) => REFUSED,
         _ => FAILED,
+    }
+}
+
+/// What to do about it, where that is always the same.
+fn remedy(error: &anyhow::Error) -> Option<&'static str> {
+    let is_denied = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let errno = match cause.downcast_ref::<Error>() {
+            Some(Error::Kernel { errno, .. }) => Some(*errno),
+            _ => None,
+        };
+        io == Some(std::io::ErrorKind::PermissionDenied)
+            || matches!(errno, Some(Errno::EPERM | Errno::EACCES))
+    };
+    if !geteuid().is_root() && error.chain().any(is_denied) {
+        return Some("this is for root to do");
+    }
+    let store = match error.downcast_ref::<Error>() {
+        Some(Error::Store(store)) => Some(store),
+        _ => error.downcast_ref::<image_store::Error>(),
+    };
+    match store {
+        Some(image_store::Error::Corrupt { part: image_store::Part::Catalogue, .. }) => Some(
+            "`fastboot remove --all` sets it aside and removes its images; services start cold until the next snapshot",
+        ),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::catalogue::ServiceRecord;
+use crate::evidence::{ReasonCode, StaleReason};
 
 /// Base of what a restore may take on a busy machine; alone it takes some ten milliseconds.
 const BASE: Duration = Duration::from_secs(5);
@@ -29,9 +30,11 @@ pub struct StartBudget {
 }
 
 impl StartBudget {
-    /// For a service and its image of `len_bytes`. `None`: its `TimeoutStartSec=` leaves no time for a restore that
-    /// fails and a cold start after it.
-    pub fn of(service: &ServiceRecord, len_bytes: u64) -> Option<StartBudget> {
+    /// For a service and its image of `len_bytes`.
+    ///
+    /// # Errors
+    /// Its `TimeoutStartSec=` leaves no time for a restore that fails and a cold start after it.
+    pub fn of(service: &ServiceRecord, len_bytes: u64) -> Result<StartBudget, StaleReason> {
         let reading = Duration::from_millis(len_bytes.saturating_mul(1000) / SLOW_DISK);
         let wanted = (BASE + reading).min(LONGEST);
         let limit = match service.timeout_start_ms.map(Duration::from_millis) {
@@ -42,7 +45,11 @@ impl StartBudget {
             }
         };
         let deadline = wanted.min(limit - CLEANING.min(limit / 4));
-        (limit >= SHORTEST).then_some(StartBudget { deadline, limit })
+        if limit < SHORTEST {
+            let sentence = "its TimeoutStartSec= leaves no time for a restore and a cold start";
+            return Err(StaleReason::new(ReasonCode::Deadline, sentence));
+        }
+        Ok(StartBudget { deadline, limit })
     }
 }
 
@@ -63,7 +70,7 @@ mod tests {
     ) -> Option<StartBudget> {
         let service =
             ServiceRecord { timeout_start_ms, cold_start_ms, ..crate::catalogue::testing_service() };
-        StartBudget::of(&service, len_bytes)
+        StartBudget::of(&service, len_bytes).ok()
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod reader;
 pub mod store;
 mod sys;
 pub mod trial;
+pub mod unit_text;
 pub mod validate;
 pub mod writer;
 

@@ -110,8 +110,11 @@ impl Store {
     pub fn lock(&self) -> Result<StoreLock> {
         create_private_dir(&self.root)?;
         // It may have been made by someone with another umask.
-        let private = fs::set_permissions(&self.root, Permissions::from_mode(0o700));
-        private.map_err(|source| Error::io(&self.root, "make private", source))?;
+        let is_private = |metadata: fs::Metadata| metadata.permissions().mode() & 0o777 == 0o700;
+        if !fs::metadata(&self.root).is_ok_and(is_private) {
+            let private = fs::set_permissions(&self.root, Permissions::from_mode(0o700));
+            private.map_err(|source| Error::io(&self.root, "make private", source))?;
+        }
         let path = self.root.join("lock");
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -149,8 +152,8 @@ impl Store {
         load_from(&self.catalogue_path())
     }
 
-    /// Move a damaged catalogue out of the way, so that a new snapshot can be published. Returns where it went, or
-    /// `None` when the catalogue is not damaged. Its images are removed by the next commit. Hold the lock.
+    /// Move a damaged catalogue out of the way, so that a new snapshot can be published, and remove its images, which
+    /// nobody can tell apart any more. Returns where it went, or `None` when the catalogue is not damaged. Hold the lock.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -164,6 +167,9 @@ impl Store {
         let aside = self.root.join("catalogue.json.damaged");
         fs::rename(&path, &aside).map_err(|source| Error::io(&path, "set aside", source))?;
         sync_dir(&path).map_err(|source| Error::io(&path, "sync directory of", source))?;
+        // The newest number stays in use, so that it is not given out again.
+        let newest = self.generation_dirs().ok().and_then(|ids| ids.into_iter().max());
+        self.remove_unreferenced(&Catalogue::default(), newest);
         Ok(Some(aside))
     }
 

@@ -217,6 +217,7 @@ fn a_damaged_catalogue_stops_a_snapshot_until_it_is_set_aside() {
     fs::write(fixture.store.catalogue_path(), "{}").unwrap();
     assert_eq!(fixture.publish(&["a.service"]).unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(fixture.store.set_aside_damaged_catalogue().unwrap().is_some());
+    assert!(fixture.files().is_empty(), "nobody can use them");
     assert!(fixture.store.set_aside_damaged_catalogue().unwrap().is_none());
     assert_eq!(fixture.publish(&["a.service"]).unwrap().id, 2);
     assert_eq!(fixture.files(), ["2/a.service.img"]);

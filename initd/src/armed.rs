@@ -18,6 +18,9 @@ const MAX_LEN: u64 = 64 << 20;
 #[derive(Clone, Debug, Deserialize)]
 pub struct Decisions {
     version: u32,
+    /// How often userspace has begun anew since the kernel was booted.
+    #[serde(default)]
+    pub soft_reboots: u64,
     /// Whether the reasons of units that are not armed are in the kernel log.
     #[serde(default)]
     pub is_logged: bool,

@@ -10,6 +10,14 @@ pub fn boot_id() -> String {
     text.trim().replace('-', "")
 }
 
+/// What failures are counted by: the boot, and which of its userspaces (`systemctl soft-reboot`).
+pub fn userspace_id(boot_id: &str, soft_reboots: u64) -> String {
+    match soft_reboots {
+        0 => boot_id.to_owned(),
+        count => format!("{boot_id}+{count}"),
+    }
+}
+
 /// `CLOCK_MONOTONIC` in microseconds.
 pub fn monotonic_us() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_micros() as u64)

@@ -54,8 +54,8 @@ pub struct Server {
     pub status: StatusFile,
     /// Whom to believe.
     pub shim: ShimIdentity,
-    /// This boot.
-    pub boot_id: String,
+    /// This boot ([`userspace_id`](crate::boot::userspace_id)).
+    pub userspace_id: String,
     /// Connections under way.
     pub connections: AtomicUsize,
 }
@@ -148,10 +148,7 @@ impl Server {
             false => self.images.take(&start.unit),
         }?;
         start.timeline.mark("evidence");
-        let budget = StartBudget::of(&entry.service, entry.len_bytes).ok_or_else(|| {
-            StaleReason::new(ReasonCode::Deadline, "TimeoutStartSec= leaves no time for a restore")
-        })?;
-        let deadline = start.began + budget.deadline;
+        let deadline = start.began + StartBudget::of(&entry.service, entry.len_bytes)?.deadline;
         self.images.read_pages(&mut usable, &self.lanes, deadline)?;
         start.timeline.mark("read");
         let cgroup = UnitCgroup::open(&peer.cgroup, peer.pid)
@@ -359,14 +356,14 @@ impl Server {
         if start.is_trial || !matches!(reason.code, ReasonCode::RestoreFailed | ReasonCode::Deadline) {
             return;
         }
-        if let Err(error) = self.store.record_failure(entry.image_id, &self.boot_id, reason) {
+        if let Err(error) = self.store.record_failure(entry.image_id, &self.userspace_id, reason) {
             journal::warning(format_args!("{}: {error}; the failure is not counted", entry.unit));
         }
     }
 
     fn watch(&self, entry: &CatalogueEntry, tree: &RestoredTree) {
         let verdict = probation::watch(&entry.unit, tree.main_pid, &tree.main_pidfd);
-        let is_final = probation::record(&self.store, entry.image_id, &self.boot_id, &verdict);
+        let is_final = probation::record(&self.store, entry.image_id, &self.userspace_id, &verdict);
         if let probation::Verdict::Failed(why) = &verdict {
             let consequence = match &is_final {
                 Ok(true) => "its image is not tried again",

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
+use image_store::unit_text::{self, Assignment};
 use image_store::{
     Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, StartBudget, UnitEvidence,
 };
@@ -16,7 +17,6 @@ use crate::drop_in::{self, DropIn};
 use crate::record::{Record, UnitRecord};
 use crate::search::{NoText, UnitDirs, UnitFiles, under};
 use crate::service::Settings;
-use crate::unit_text::{self, Assignment};
 
 /// Everything that a decision rests on.
 #[derive(Debug)]
@@ -94,13 +94,7 @@ fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry) -> Result<DropIn, St
     }
     let settings = Settings::from_assignments(assignments);
     let unsupported = |sentence| StaleReason::new(ReasonCode::HostUnsupported, sentence);
-    let no_time = || {
-        StaleReason::new(
-            ReasonCode::Deadline,
-            "its TimeoutStartSec= leaves no time for a restore and a cold start",
-        )
-    };
-    let limit = StartBudget::of(&entry.service, entry.len_bytes).ok_or_else(no_time)?.limit;
+    let limit = StartBudget::of(&entry.service, entry.len_bytes)?.limit;
     let drop_in = drop_in::compose(&entry.unit, &settings, inputs.shim, limit).map_err(unsupported)?;
     // Through the shim, a program that is not there would be found out too late for Type=exec.
     if drop_in.program.starts_with('/') && !is_executable(&under(inputs.root, Path::new(&drop_in.program))) {

@@ -77,7 +77,7 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit_text::parse;
+    use image_store::unit_text::parse;
 
     fn compose_text(lines: &str) -> String {
         let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));

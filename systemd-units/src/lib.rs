@@ -11,8 +11,8 @@ pub mod record;
 pub mod sandbox;
 pub mod search;
 pub mod service;
+pub mod soft_reboot;
 pub mod start_pre;
-pub mod unit_text;
 
 /// The shim, as it stands in drop-ins.
 pub const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";

@@ -24,6 +24,9 @@ const MAX_LEN: u64 = 64 << 20;
 pub struct Record {
     /// [`VERSION`].
     pub version: u32,
+    /// How often userspace had begun anew by then ([`count`](crate::soft_reboot::count)).
+    #[serde(default)]
+    pub soft_reboots: u64,
     /// Why there are no decisions at all: the catalogue could not be read.
     #[serde(default)]
     pub error: Option<String>,
@@ -58,7 +61,7 @@ pub struct UnitRecord {
 impl Record {
     /// A record of these decisions.
     pub fn new(units: Vec<UnitRecord>) -> Record {
-        Record { version: VERSION, error: None, is_logged: false, units }
+        Record { version: VERSION, soft_reboots: 0, error: None, is_logged: false, units }
     }
 
     /// Read the record of this boot; `None` when there is none yet.

@@ -190,7 +190,7 @@ fn check_system_calls(lines: &[String]) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit_text::parse;
+    use image_store::unit_text::parse;
 
     fn judge(lines: &str) -> Result<(), Refusal> {
         let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));

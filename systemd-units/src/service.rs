@@ -1,8 +1,9 @@
 //! What a unit's text says about its start: the settings of `[Service]` after fragment and drop-ins.
 
+use image_store::unit_text::Assignment;
+
 use crate::exec_line::Refusal;
 use crate::sandbox::is_true;
-use crate::unit_text::Assignment;
 
 /// The assignments of `[Service]`, in the order in which they apply.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +147,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit_text::parse;
+    use image_store::unit_text::parse;
 
     fn settings(lines: &str) -> Settings {
         Settings::from_assignments(parse(&format!("[Unit]\nType=x\n[Service]\n{lines}\n")))

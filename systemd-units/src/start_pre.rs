@@ -50,7 +50,7 @@ fn option_for(line: &str, main: &ExecLine<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit_text::parse;
+    use image_store::unit_text::parse;
 
     fn divided(lines: &str, main: &str) -> (usize, Vec<String>) {
         let text = format!("[Service]\n{lines}\n[X-Fastboot]\nSkipStartPre=yes\n");

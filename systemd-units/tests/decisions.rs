@@ -12,6 +12,7 @@ use image_store::{
 use systemd_units::decide::{Inputs, decide, repeat};
 use systemd_units::record::{Record, UnitRecord};
 use systemd_units::search::{NoText, UnitDirs, UnitFiles};
+use systemd_units::soft_reboot::leave_alone;
 
 /// A root file system with unit files.
 struct Root(tempfile::TempDir);
@@ -310,6 +311,20 @@ fn a_unit_that_was_cold_at_boot_stays_cold_at_a_daemon_reload() {
     root.write(FRAGMENT, "[Service]\nExecStart=/usr/sbin/d -y\n");
     let record = root.decide(&entry, &machine());
     root.write(FRAGMENT, TEXT);
+    assert_eq!(root.repeated(&record), 0);
+}
+
+#[test]
+fn a_unit_that_goes_on_running_over_a_soft_reboot_is_left_alone() {
+    let root = Root::new();
+    root.write(FRAGMENT, TEXT);
+    let decided = root.decide(&root.image("a-b.service"), &machine());
+    let mut record = decided.clone();
+    leave_alone(&mut record, &["other.service".to_owned()].into());
+    assert_eq!(record, decided);
+    leave_alone(&mut record, &["a-b.service".to_owned()].into());
+    assert!(!record.units[0].armed);
+    assert_eq!(record.units[0].reason_code, Some(ReasonCode::NotFirstStart));
     assert_eq!(root.repeated(&record), 0);
 }
 

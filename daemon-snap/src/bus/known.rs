@@ -1,6 +1,6 @@
 //! What the clients of the bus have told it, gathered from the messages that pass by. Pure.
 
-use super::message::{DRIVER, answers};
+use super::message::{DRIVER, answers, driver_signal};
 use std::collections::HashMap;
 use zbus::Message;
 use zbus::message::{Flags, Type};
@@ -65,9 +65,8 @@ impl Known {
                 }
             }
             Type::Signal => {
-                let is_change = header.member().is_some_and(|member| member.as_str() == "NameOwnerChanged");
-                let owners = message.body().deserialize::<(String, String, String)>();
-                if let (true, DRIVER, Ok((name, _, new))) = (is_change, sender.as_str(), owners)
+                if driver_signal(message).as_deref() == Some("NameOwnerChanged")
+                    && let Ok((name, _, new)) = message.body().deserialize::<(String, String, String)>()
                     && name.starts_with(':')
                     && new.is_empty()
                 {

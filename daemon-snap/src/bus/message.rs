@@ -59,7 +59,7 @@ pub fn message_len(bytes: &[u8]) -> Result<Option<usize>> {
     let len = FIXED + fields.next_multiple_of(8) + body;
     match fixed[0] {
         b'l' | b'B' if fields <= MOST && body <= MOST && len <= MOST => Ok(Some(len)),
-        _ => Err(Error::Internal { step: "reading from the bus", message: "not a D-Bus message".into() }),
+        _ => Err(unreadable(&"not a D-Bus message")),
     }
 }
 
@@ -71,6 +71,22 @@ pub fn answers(message: &Message) -> Option<(u32, bool)> {
         Type::Error => Some((serial, false)),
         _ => None,
     }
+}
+
+/// What a message says.
+///
+/// # Errors
+/// It says something else.
+pub fn body<T>(message: &Message) -> Result<T>
+where
+    T: serde::de::DeserializeOwned + zbus::zvariant::Type,
+{
+    message.body().deserialize().map_err(|e| unreadable(&e))
+}
+
+/// What came from the bus cannot be understood.
+pub fn unreadable(error: &dyn std::fmt::Display) -> Error {
+    Error::Internal { step: "reading from the bus", message: error.to_string() }
 }
 
 /// Name and text of an error message.

@@ -1,6 +1,6 @@
 //! One end of a connection to the bus: bytes in, whole messages out. Every wait has an end.
 
-use super::message::{DRIVER, answers, driver_call, error_text, message_len};
+use super::message::{DRIVER, answers, body, driver_call, error_text, message_len, unreadable};
 use crate::error::{Error, Result};
 use crate::sys;
 use image_store::ReasonCode;
@@ -67,7 +67,7 @@ impl<F: AsFd> BusStream<F> {
             }
         }
         let (reply, _) = self.reply(hello, "Hello")?;
-        reply.body().deserialize().map_err(|e| unreadable(&e))
+        body(&reply)
     }
 
     /// Sends a call to the bus itself and does not wait; its number.
@@ -219,8 +219,4 @@ fn refused(code: ReasonCode, message: String) -> Error {
 
 fn gone(errno: Errno) -> Error {
     Error::stale(ReasonCode::BusUnavailable, format!("the connection to the bus is gone ({})", errno.desc()))
-}
-
-fn unreadable(error: &dyn std::fmt::Display) -> Error {
-    Error::Internal { step: "reading from the bus", message: error.to_string() }
 }

@@ -1,7 +1,7 @@
 //! Listens to the bus while a snapshot is taken: rules, flags of names and open calls cannot be asked for afterwards.
 
 use super::known::{Known, Told};
-use super::message::DRIVER;
+use super::message::{DRIVER, body, unreadable};
 use super::stream::BusStream;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -79,21 +79,17 @@ impl BusWatch {
         if !told.whole
             && let Ok(reply) = self.ask(STATS, "GetAllMatchRules", &())
         {
-            let all: BTreeMap<String, Vec<String>> =
-                reply.body().deserialize().map_err(|e| unreadable(&e))?;
+            let all: BTreeMap<String, Vec<String>> = body(&reply)?;
             told.rules = all.get(unique_name).cloned().unwrap_or_default();
             told.whole = true;
         }
         Ok(told)
     }
 
-    /// Calls from or to a connection that are not answered yet.
-    ///
-    /// # Errors
-    /// As [`Self::told`].
-    pub fn open_calls(&self, unique_name: &str, names: &[String]) -> Result<Vec<String>> {
-        self.catch_up()?;
-        Ok(lock(&self.known).open_calls(unique_name, names))
+    /// Calls from or to a connection that are not answered yet, as far as was heard before the last [`Self::told`]. What is
+    /// called later waits in the queue of the frozen daemon.
+    pub fn open_calls(&self, unique_name: &str, names: &[String]) -> Vec<String> {
+        lock(&self.known).open_calls(unique_name, names)
     }
 
     /// Well-known names that the connection owns (`true`) or waits for.
@@ -105,7 +101,7 @@ impl BusWatch {
         for name in self.names()?.into_iter().filter(|name| !name.starts_with(':') && name != DRIVER) {
             // It may be gone by now.
             let Ok(reply) = self.ask(DRIVER, "ListQueuedOwners", &name) else { continue };
-            let queue: Vec<String> = reply.body().deserialize().map_err(|e| unreadable(&e))?;
+            let queue: Vec<String> = body(&reply)?;
             if let Some(place) = queue.iter().position(|owner| owner == unique_name) {
                 names.push((name, place == 0));
             }
@@ -124,7 +120,7 @@ impl BusWatch {
                 true => name.clone(),
                 false => {
                     let Ok(reply) = self.ask(DRIVER, "GetNameOwner", &name) else { continue };
-                    reply.body().deserialize().map_err(|e| unreadable(&e))?
+                    body(&reply)?
                 }
             };
             if owner != self.own_name {
@@ -139,9 +135,7 @@ impl BusWatch {
     /// # Errors
     /// The bus does not answer, or does not know the user.
     pub fn credentials(&self, unique_name: &str) -> Result<Credentials> {
-        let number = |member| -> Result<u32> {
-            self.ask(DRIVER, member, &unique_name)?.body().deserialize().map_err(|e| unreadable(&e))
-        };
+        let number = |member| body::<u32>(&self.ask(DRIVER, member, &unique_name)?);
         let uid = number("GetConnectionUnixUser")?;
         // The process that connected may have ended.
         let pid = number("GetConnectionUnixProcessID").ok().map(|pid| pid as i32);
@@ -149,7 +143,7 @@ impl BusWatch {
     }
 
     fn names(&self) -> Result<Vec<String>> {
-        self.ask(DRIVER, "ListNames", &())?.body().deserialize().map_err(|e| unreadable(&e))
+        body(&self.ask(DRIVER, "ListNames", &())?)
     }
 
     /// Waits until the monitor has seen a call that we make now: then it has seen all that came before.
@@ -192,17 +186,10 @@ impl Drop for BusWatch {
 fn connect() -> Result<OwnedFd> {
     let failed = |e| Error::kernel("connecting to", String::from_utf8_lossy(SYSTEM_BUS), e);
     let fd = sys::rebuild::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).map_err(failed)?;
-    let mut address = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
-    address.extend_from_slice(SYSTEM_BUS);
-    address.push(0);
-    sys::rebuild::connect(fd.as_fd(), &address).map_err(failed)?;
+    sys::rebuild::connect(fd.as_fd(), &sys::rebuild::unix_address(SYSTEM_BUS)).map_err(failed)?;
     Ok(fd)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn unreadable(error: &dyn std::fmt::Display) -> Error {
-    Error::Internal { step: "asking the bus", message: error.to_string() }
 }

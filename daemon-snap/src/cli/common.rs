@@ -2,7 +2,27 @@
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use image_store::{DEFAULT_ROOT, Store};
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+const FAILED: i32 = 1;
+
+/// `println!` for readers that may have had enough (`| head`).
+macro_rules! say {
+    ($($arg:tt)*) => { $crate::cli::common::say_line(format_args!($($arg)*)) };
+}
+
+/// One line of output. That nobody reads it is no failure; that it cannot be written is one.
+pub fn say_line(line: fmt::Arguments<'_>) {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("fastboot: output cannot be written: {error}");
+            std::process::exit(FAILED);
+        }
+        _ => {}
+    }
+}
 
 /// Arguments that every command about the store takes.
 #[derive(Debug, clap::Args)]
@@ -22,6 +42,11 @@ impl StoreArgs {
 
     pub fn path(&self) -> &Path {
         &self.store
+    }
+
+    /// For people.
+    pub fn say_empty(&self) {
+        say!("there are no images in {}", self.store.display());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::common::StoreArgs;
 use daemon_snap::doctor::{self, Finding};
+use nix::unistd::geteuid;
 
 const FAILED: u8 = 1;
 
@@ -15,7 +16,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let report = doctor::examine(args.store.path());
     if args.store.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
         print(&report.findings);
     }
@@ -24,21 +25,24 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// Lines and no table: what was found may be long, and most of what follows is empty.
 fn print(findings: &[Finding]) {
+    if !geteuid().is_root() {
+        say!("not run as root: much of what follows is missing only for that");
+    }
     for finding in findings {
         let mark = match (finding.ok, finding.necessary) {
             (true, _) => "ok",
             (false, true) => "MISSING",
             (false, false) => "less",
         };
-        println!("{mark:8} {:18} {}", finding.name, finding.found);
+        say!("{mark:8} {:18} {}", finding.name, finding.found);
         if !finding.consequence.is_empty() {
-            println!("{:27} → {}", "", finding.consequence);
+            say!("{:27} → {}", "", finding.consequence);
         }
     }
     let missing = findings.iter().filter(|finding| !finding.ok && finding.necessary).count();
     match missing {
-        0 => println!("everything necessary is there"),
-        1 => println!("one necessary thing is missing"),
-        count => println!("{count} necessary things are missing"),
+        0 => say!("everything necessary is there"),
+        1 => say!("one necessary thing is missing"),
+        count => say!("{count} necessary things are missing"),
     }
 }

@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             state_bytes: state.len(),
             freeze_ms,
         };
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     }
     Ok(0)
 }

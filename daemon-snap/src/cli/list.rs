@@ -57,9 +57,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         });
     }
     if args.store.json {
-        println!("{}", serde_json::to_string(&Listed { generations })?);
+        say!("{}", serde_json::to_string(&Listed { generations })?);
     } else if generations.is_empty() {
-        println!("there are no images");
+        args.store.say_empty();
     } else {
         print(generations);
     }
@@ -118,7 +118,7 @@ fn print(generations: Vec<Generation>) {
             ]);
         }
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn age(seconds: u64) -> String {

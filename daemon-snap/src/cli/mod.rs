@@ -1,5 +1,6 @@
 //! Arguments: each command is one file with its arguments and a `run` that returns the exit code.
 
+#[macro_use]
 mod common;
 mod doctor;
 mod dump;

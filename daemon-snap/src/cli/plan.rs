@@ -3,6 +3,8 @@
 use super::common::{StoreArgs, mb, ms, table, unit_names};
 use daemon_snap::snapshot::{self, PlanRow};
 
+const FAILED: u8 = 1;
+
 /// Say what could be taken, every reason against it, and what it would gain; each service stands still for a moment
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,9 +17,10 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let catalogue = args.store.open().load()?;
     let mut rows = snapshot::plan(&unit_names(&args.units), &catalogue)?;
+    let code = if rows.iter().all(|row| row.exists) { 0 } else { FAILED };
     if args.store.json {
-        println!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
-        return Ok(0);
+        say!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
+        return Ok(code);
     }
     let rank = |row: &PlanRow| (!row.by_default, !row.eligible);
     rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.unit.cmp(&b.unit)));
@@ -46,6 +49,6 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             why.collect::<Vec<_>>().join("\n"),
         ]);
     }
-    println!("{table}");
-    Ok(0)
+    say!("{table}");
+    Ok(code)
 }

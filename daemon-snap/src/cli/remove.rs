@@ -18,7 +18,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let store = args.store.open();
-    let _lock = store.lock()?;
+    // Where there is nothing, nothing is made either.
+    let _lock = if store.root().exists() { Some(store.lock()?) } else { None };
     let mut set_aside = None;
     let units: Vec<String> = match args.all {
         true => {
@@ -32,14 +33,15 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         if store.remove(&unit)? { removed.push(unit) } else { missing.push(unit) }
     }
     if args.store.json {
-        println!("{}", serde_json::json!({ "removed": removed, "missing": missing, "set_aside": set_aside }));
+        say!("{}", serde_json::json!({ "removed": removed, "missing": missing, "set_aside": set_aside }));
     } else {
-        removed
-            .iter()
-            .for_each(|unit| println!("{unit}: images removed; it starts cold from the next boot on"));
+        removed.iter().for_each(|unit| say!("{unit}: images removed; it starts cold from the next boot on"));
         missing.iter().for_each(|unit| eprintln!("fastboot: there is no image of {unit}"));
+        if removed.is_empty() && missing.is_empty() && set_aside.is_none() {
+            args.store.say_empty();
+        }
         if let Some(path) = set_aside {
-            println!("damaged catalogue set aside as {}", path.display());
+            say!("damaged catalogue set aside as {}, and its images removed", path.display());
         }
     }
     Ok(u8::from(!missing.is_empty()))

@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let restored =
         restore::restore(Request { image: &image, tree, unit: None, checked_chunks: 0, deadline })?;
     for root in &restored.roots {
-        println!("{root}");
+        say!("{root}");
     }
     if args.detach {
         return Ok(0);

@@ -1,6 +1,6 @@
 //! `fastboot show`.
 
-use super::common::{StoreArgs, unit_names};
+use super::common::{StoreArgs, mb, unit_names};
 use anyhow::Context as _;
 use daemon_snap::encode;
 use daemon_snap::state::{FileKindV1, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         evidence,
     };
     if args.store.json {
-        println!("{}", serde_json::to_string(&shown)?);
+        say!("{}", serde_json::to_string(&shown)?);
     } else {
         print(&shown);
     }
@@ -103,20 +103,40 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
 
 fn print(shown: &Shown) {
     let entry = &shown.entry;
-    println!("{} · generation {} · {} · {} bytes", entry.unit, shown.generation, entry.file, entry.len_bytes);
-    println!("Type={} · main PID {}", entry.service.service_type, entry.service.main_pid);
+    say!("{} · generation {} · {} · {} MB", entry.unit, shown.generation, entry.file, mb(entry.len_bytes));
+    say!("Type={} · main PID {}", entry.service.service_type, entry.service.main_pid);
     for p in &shown.processes {
-        println!(
-            "  pid {} {}: {} threads, {} mappings, {} pages, {} descriptors",
-            p.pid, p.command, p.threads, p.mappings, p.pages, p.descriptors
+        say!(
+            "  pid {} {}: {}, {}, {}, {}",
+            p.pid,
+            p.command,
+            counted(p.threads as u64, "thread"),
+            counted(p.mappings as u64, "mapping"),
+            counted(p.pages, "page"),
+            counted(p.descriptors as u64, "descriptor")
         );
     }
     let kinds: Vec<String> =
-        shown.descriptors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    println!("open: {}", kinds.join(", "));
-    println!("depends on kernel {}, and on", shown.evidence.machine.kernel_release);
-    println!("  {}", shown.evidence.unit.fragment.path.display());
-    for file in shown.evidence.files.iter().chain(&shown.evidence.environment_files) {
-        println!("  {}", file.path.display());
+        shown.descriptors.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
+    say!("open: {}", kinds.join(", "));
+    say!("depends on kernel {}, and on", shown.evidence.machine.kernel_release);
+    let unit = &shown.evidence.unit;
+    for text in std::iter::once(&unit.fragment).chain(&unit.drop_ins) {
+        say!("  {}", text.path.display());
     }
+    for file in shown.evidence.files.iter().chain(&shown.evidence.environment_files) {
+        say!("  {}", file.path.display());
+    }
+    let named = |what: &str, ids: &[(String, u32)]| {
+        for (name, id) in ids {
+            say!("  {what} {name} as {id}");
+        }
+    };
+    named("user", &shown.evidence.users);
+    named("group", &shown.evidence.groups);
+}
+
+/// `1 thread`, `2 threads`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

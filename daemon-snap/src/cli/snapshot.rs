@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     bars.finish();
     let report = report?;
     if args.store.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
         print(&report);
     }
@@ -154,9 +154,9 @@ fn print(report: &Report) {
             why.join("\n"),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     match report.generation {
-        Some(id) => println!("generation {id} is used from the next boot on"),
-        None => println!("nothing was stored"),
+        Some(id) => say!("generation {id} is used from the next boot on"),
+        None => say!("nothing was stored"),
     }
 }

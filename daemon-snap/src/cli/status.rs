@@ -100,12 +100,12 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     units.sort_by(|a, b| a.unit.cmp(&b.unit));
     units.iter_mut().for_each(add_systemd);
     if args.store.json {
-        println!("{}", serde_json::to_string(&BootStatus { boot_id, error, units })?);
+        say!("{}", serde_json::to_string(&BootStatus { boot_id, error, units })?);
         return Ok(0);
     }
     match &error {
-        Some(error) => println!("{error}; services start cold"),
-        None if units.is_empty() => println!("there are no images"),
+        Some(error) => say!("{error}; services start cold"),
+        None if units.is_empty() => args.store.say_empty(),
         None => {}
     }
     if !units.is_empty() {
@@ -195,7 +195,7 @@ fn print(units: Vec<UnitStatus>) {
             reason,
         ]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 /// A JSON file of this boot; `None` when there is none yet.

@@ -56,9 +56,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let all_usable = rows.iter().all(|row| row.usable);
     if args.store.json {
-        println!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
+        say!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
     } else if rows.is_empty() {
-        println!("there are no images");
+        args.store.say_empty();
     } else {
         print(rows);
     }
@@ -79,7 +79,7 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let mut note = |result: Result<(), StaleReason>| reasons.extend(result.err());
     note(entry.machine.check(&now.machine));
     note(check_unit_text(&entry.unit_evidence, &entry.unit, now));
-    note(check_budget(entry));
+    note(StartBudget::of(&entry.service, entry.len_bytes).map(drop));
     note(check_early(store, entry));
     let opened = match Opened::open(store, entry) {
         Ok(opened) => opened,
@@ -97,16 +97,6 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     reasons.extend(opened.check_content(threads).and_then(|()| check_state(&opened)).err());
     reasons
-}
-
-fn check_budget(entry: &CatalogueEntry) -> Result<(), StaleReason> {
-    let no_time = || {
-        StaleReason::new(
-            ReasonCode::Deadline,
-            "its TimeoutStartSec= leaves no time for a restore and a cold start",
-        )
-    };
-    StartBudget::of(&entry.service, entry.len_bytes).map(drop).ok_or_else(no_time)
 }
 
 fn check_early(store: &Store, entry: &CatalogueEntry) -> Result<(), StaleReason> {
@@ -149,5 +139,5 @@ fn print(rows: Vec<Row>) {
         let outcome = if row.usable { "restored" } else { "cold" };
         table.add_row([row.unit, outcome.to_owned(), why.join("\n")]);
     }
-    println!("{table}");
+    say!("{table}");
 }

@@ -82,7 +82,7 @@ pub(super) fn collect(
     }
     names.sort_by_key(|name| told.names.iter().position(|(known, _)| *known == name.name));
     let own: Vec<String> = names.iter().map(|name| name.name.clone()).collect();
-    if let Some(call) = watch.open_calls(&unique_name, &own)?.first() {
+    if let Some(call) = watch.open_calls(&unique_name, &own).first() {
         return refused(format!("a D-Bus call in progress ({call})"));
     }
     let credentials = watch.credentials(&unique_name)?;

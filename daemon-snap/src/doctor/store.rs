@@ -2,8 +2,9 @@
 
 use super::machine::is_on;
 use super::{Finding, Seen};
+use image_store::Store;
 use nix::sys::statfs::{self, FsType, statfs};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,12 @@ pub(super) fn examine(store: &Path, root: &Path) -> Vec<Finding> {
             permissions(store),
             "images hold all that services have in memory, keys and passwords too: others could read or replace them",
         ),
+        Finding::necessary(
+            "store-catalogue",
+            catalogue(store),
+            "every service starts cold, and no snapshot can be stored; `fastboot remove --all` sets a damaged one aside",
+        ),
+        Finding::useful("store-writable", writable(&place), "images are used, but no snapshot can be stored"),
         Finding::necessary("store-survives", survives(&place), "images are gone after a reboot"),
         Finding::useful(
             "store-at-boot",
@@ -57,6 +64,23 @@ fn permissions(store: &Path) -> Seen {
     match metadata.is_dir() && metadata.uid() == 0 && metadata.mode() & 0o077 == 0 {
         true => Ok(what),
         false => Err(format!("{what}; it has to be a directory of root's, 0700")),
+    }
+}
+
+fn catalogue(store: &Path) -> Seen {
+    let catalogue = Store::open(store).load().map_err(|error| error.to_string())?;
+    Ok(match catalogue.units().len() {
+        0 => "no images so far".to_owned(),
+        1 => "images of one service".to_owned(),
+        count => format!("images of {count} services"),
+    })
+}
+
+fn writable(place: &Path) -> Seen {
+    let flags = statvfs(place).map_err(|e| format!("{}: {}", place.display(), e.desc()))?.flags();
+    match flags.contains(FsFlags::ST_RDONLY) {
+        true => Err(format!("{} is mounted read-only", place.display())),
+        false => Ok("not mounted read-only".to_owned()),
     }
 }
 
@@ -136,6 +160,15 @@ mod tests {
         assert!(permissions(&store).is_ok());
         fs::set_permissions(&store, fs::Permissions::from_mode(0o750)).unwrap();
         assert!(permissions(&store).unwrap_err().contains("is 750"));
+    }
+
+    #[test]
+    fn a_damaged_catalogue_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(catalogue(&dir.path().join("later")).is_ok());
+        assert!(catalogue(dir.path()).is_ok());
+        fs::write(dir.path().join("catalogue.json"), "{}").unwrap();
+        assert!(catalogue(dir.path()).unwrap_err().contains("damaged"));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! 4. What the daemon has to hear is put back into its end of the connection, from the bus's own end.
 
 use super::desk::Desk;
-use crate::bus::{BusStream, DRIVER, Watcher, driver_signal, news};
+use crate::bus::{BusStream, DRIVER, Watcher, body, driver_signal, news};
 use crate::error::{Error, Result};
 use crate::state::{BusConnectionV1, CredsV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
 use crate::sys;
@@ -47,7 +47,7 @@ pub fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedF
     }
     if !connection.own_address.is_empty() {
         // Only abstract names are recorded; nobody else has a name of this kind, it has random parts.
-        sys::rebuild::bind(fd.as_fd(), &super::unix::sockaddr(&connection.own_address))
+        sys::rebuild::bind(fd.as_fd(), &sys::rebuild::unix_address(&connection.own_address))
             .map_err(|e| Error::kernel("bind", id, e))?;
     }
     Ok(fd)
@@ -61,7 +61,7 @@ pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()
     for (id, connection) in connections(tree).filter(|(_, c)| c.connector == process.pid) {
         let creds = process.threads.first().map(|thread| &thread.creds);
         let creds = creds.ok_or_else(|| Error::Corrupt(format!("process {} has no threads", process.pid)))?;
-        let address = super::unix::sockaddr(&connection.address);
+        let address = sys::rebuild::unix_address(&connection.address);
         let socket = desk.file(id)?;
         as_user(process.pid, connection.uid, creds, || {
             sys::rebuild::connect(socket, &address).map_err(|e| {
@@ -159,7 +159,7 @@ impl Entry<'_> {
         self.keep(before);
         // What changed before the list was made is in it.
         self.unheard.retain(|message| changed_name(message).is_none());
-        let names: Vec<String> = reply.body().deserialize().map_err(|e| unreadable(&e))?;
+        let names: Vec<String> = body(&reply)?;
         let (unique, known): (Vec<String>, Vec<String>) =
             names.into_iter().partition(|name| name.starts_with(':'));
         let asked: Vec<(String, u32)> = known
@@ -192,7 +192,7 @@ impl Entry<'_> {
             let serial = self.stream.call(DRIVER, "RequestName", &(&wanted.name, wanted.flags))?;
             let (reply, before) = self.stream.reply(serial, "RequestName")?;
             self.keep(before);
-            let result: u32 = reply.body().deserialize().map_err(|e| unreadable(&e))?;
+            let result: u32 = body(&reply)?;
             match (wanted.owner, result) {
                 (true, PRIMARY_OWNER) | (false, IN_QUEUE) => {}
                 // It moved up; the bus says so, and this time the daemon has to hear it.
@@ -256,7 +256,7 @@ impl Entry<'_> {
         let (reply, before) = self.stream.reply(serial, "GetConnectionUnixProcessID")?;
         self.keep(before);
         self.catch_up()?;
-        reply.body().deserialize::<u32>().map(|pid| Pid(pid as i32)).map_err(|e| unreadable(&e))
+        Ok(Pid(body::<u32>(&reply)? as i32))
     }
 }
 
@@ -308,10 +308,6 @@ fn say(far: &OwnedFd, bytes: &[u8]) -> Result<()> {
             Err(Error::stale(ReasonCode::BusUnavailable, "more has changed on the bus than a socket holds"))
         }
     }
-}
-
-fn unreadable(error: &dyn std::fmt::Display) -> Error {
-    Error::Internal { step: "reading from the bus", message: error.to_string() }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use crate::error::{Error, Result};
 use crate::state::{FileId, FileKindV1, FileV1, TreeV1, UnixSocketV1, UnixStateV1};
-use crate::sys;
+use crate::sys::{self, rebuild::unix_address};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
@@ -40,7 +40,7 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             }
             UnixStateV1::ConnectedTo { address } => {
                 let fd = alone(file.id, socket)?;
-                sys::rebuild::connect(fd.as_fd(), &sockaddr(address)).map_err(|e| match e {
+                sys::rebuild::connect(fd.as_fd(), &unix_address(address)).map_err(|e| match e {
                     Errno::ENOENT | Errno::ECONNREFUSED => Error::stale(
                         ReasonCode::AddressMissing,
                         format!("nobody listens at {}", show(address)),
@@ -102,7 +102,7 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
         }
     }
     let failed = |step| move |e| Error::kernel(step, show(&socket.address), e);
-    sys::rebuild::bind(fd.as_fd(), &sockaddr(&socket.address)).map_err(|e| match e {
+    sys::rebuild::bind(fd.as_fd(), &unix_address(&socket.address)).map_err(|e| match e {
         Errno::EADDRINUSE => {
             Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(&socket.address)))
         }
@@ -135,7 +135,7 @@ fn remove_leftover(path: &Path, socket: &UnixSocketV1) -> Result<()> {
     }
     let probe = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type | libc::SOCK_NONBLOCK, 0)
         .map_err(|e| Error::kernel("socket", path.display(), e))?;
-    match sys::rebuild::connect(probe.as_fd(), &sockaddr(path.as_os_str().as_bytes())) {
+    match sys::rebuild::connect(probe.as_fd(), &unix_address(path.as_os_str().as_bytes())) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
             unlink(path).map_err(|e| Error::kernel("unlink", path.display(), e))
         }
@@ -166,7 +166,7 @@ fn pair(desk: &mut Desk, tree: &TreeV1, file: &FileV1, socket: &UnixSocketV1, pe
     if desk.has_file(peer) {
         // A datagram socket connected to one that is connected elsewhere or not at all.
         let fd = alone(file.id, socket)?;
-        sys::rebuild::connect(fd.as_fd(), &sockaddr(&other.address))
+        sys::rebuild::connect(fd.as_fd(), &unix_address(&other.address))
             .map_err(|e| Error::kernel("connect", show(&other.address), e))?;
         return desk.put_file(file.id, fd);
     }
@@ -259,16 +259,6 @@ fn refill(id: FileId, socket: &UnixSocketV1, sender: &impl AsFd) -> Result<()> {
 
 fn path_of(address: &[u8]) -> Option<&Path> {
     (address.first().is_some_and(|b| *b != 0)).then(|| Path::new(std::ffi::OsStr::from_bytes(address)))
-}
-
-/// `sockaddr_un` bytes: family, then a path with its NUL or an abstract name.
-pub fn sockaddr(address: &[u8]) -> Vec<u8> {
-    let mut out = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
-    out.extend_from_slice(address);
-    if path_of(address).is_some() {
-        out.push(0);
-    }
-    out
 }
 
 fn show(address: &[u8]) -> String {

@@ -11,6 +11,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub struct PlanRow {
     pub unit: String,
+    /// systemd knows it.
+    pub exists: bool,
     /// Nothing stands against it.
     pub eligible: bool,
     /// A snapshot without names takes it.
@@ -55,6 +57,7 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
     let standing = Standing::of(name);
     let mut row = PlanRow {
         unit: name.to_owned(),
+        exists: true,
         eligible: false,
         by_default: false,
         reasons: Vec::new(),
@@ -76,7 +79,10 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
         Ok(()) => {}
         Err(Error::NotEligible(reasons)) => row.reasons = reasons,
         Err(Error::Refused(blockers)) => row.reasons = blockers.iter().map(ToString::to_string).collect(),
-        Err(error) => row.reasons = vec![error.to_string()],
+        Err(error) => {
+            row.exists = !matches!(error, Error::NoUnit(_));
+            row.reasons = vec![error.to_string()];
+        }
     }
     row.eligible = row.reasons.is_empty();
     row.by_default = row.eligible && standing == Standing::Ordinary;

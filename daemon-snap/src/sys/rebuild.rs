@@ -195,6 +195,16 @@ pub fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
     owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })
 }
 
+/// `sockaddr_un` bytes (unix(7)): family, then a path with its NUL or an abstract name, which begins with one.
+pub fn unix_address(name: &[u8]) -> Vec<u8> {
+    let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(name);
+    if name.first().is_some_and(|first| *first != 0) {
+        bytes.push(0);
+    }
+    bytes
+}
+
 /// `bind(2)` to raw address bytes (family first).
 ///
 /// # Errors

@@ -225,7 +225,7 @@ fn failed(step: &'static str, error: &zbus::Error) -> Error {
 }
 
 fn no_unit(unit: &str) -> Error {
-    Error::Internal { step: "ask systemd", message: format!("there is no unit {unit}") }
+    Error::NoUnit(unit.to_owned())
 }
 
 /// Names that systemd refuses outright.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use image_store::evidence::is_own_drop_in;
+use image_store::unit_text;
 use std::path::{Path, PathBuf};
 
 /// Section that is ours.
@@ -46,65 +47,27 @@ impl UnitText {
 
     /// Adds the assignments of one file.
     fn add(&mut self, text: &str) {
-        let mut section = String::new();
-        for line in logical_lines(text) {
-            let line = line.trim_matches(WHITESPACE);
-            if let Some(header) = line.strip_prefix('[') {
-                section = header.strip_suffix(']').unwrap_or_default().to_owned();
-            } else if let Some((key, value)) = line.split_once('=') {
-                let (key, value) = (key.trim_matches(WHITESPACE), value.trim_matches(WHITESPACE));
-                match (section.as_str(), key) {
-                    ("Service", "ExecStart") => {
-                        add_to_list(&mut self.exec_start, value, |v| vec![v.to_owned()])
-                    }
-                    (SECTION, "DependsOn" | "Paths") => add_to_list(&mut self.depends_on, value, words),
-                    (SECTION, "IgnoreChanges") => add_to_list(&mut self.ignore_changes, value, words),
-                    (SECTION, "AllowState") => self.allow_state = is_true(value),
-                    (SECTION, "WarmUp") => self.warm_up = Some(value.to_owned()).filter(|v| !v.is_empty()),
-                    (SECTION, "BeforeSnapshot") => {
-                        add_to_list(&mut self.before_snapshot, value, |v| vec![v.to_owned()])
-                    }
-                    (SECTION, "AfterRestore") => {
-                        add_to_list(&mut self.after_restore, value, |v| vec![v.to_owned()])
-                    }
-                    // The generator's.
-                    (SECTION, "SkipStartPre") => {}
-                    (SECTION, other) => self.unknown.push(other.to_owned()),
-                    _ => {}
+        for assignment in unit_text::parse(text) {
+            let value = assignment.value.as_str();
+            match (assignment.section.as_str(), assignment.key.as_str()) {
+                ("Service", "ExecStart") => add_to_list(&mut self.exec_start, value, |v| vec![v.to_owned()]),
+                (SECTION, "DependsOn" | "Paths") => add_to_list(&mut self.depends_on, value, words),
+                (SECTION, "IgnoreChanges") => add_to_list(&mut self.ignore_changes, value, words),
+                (SECTION, "AllowState") => self.allow_state = is_true(value),
+                (SECTION, "WarmUp") => self.warm_up = Some(value.to_owned()).filter(|v| !v.is_empty()),
+                (SECTION, "BeforeSnapshot") => {
+                    add_to_list(&mut self.before_snapshot, value, |v| vec![v.to_owned()])
                 }
+                (SECTION, "AfterRestore") => {
+                    add_to_list(&mut self.after_restore, value, |v| vec![v.to_owned()])
+                }
+                // The generator's.
+                (SECTION, "SkipStartPre") => {}
+                (SECTION, other) => self.unknown.push(other.to_owned()),
+                _ => {}
             }
         }
     }
-}
-
-const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
-
-/// Lines with continuations joined and comments left out, as systemd does it.
-fn logical_lines(text: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut open: Option<String> = None;
-    for line in text.trim_start_matches('\u{feff}').split('\n') {
-        let line = line.trim_end_matches('\r');
-        let stripped = line.trim_start_matches(WHITESPACE);
-        // A comment between continued lines does not end them.
-        if stripped.starts_with(['#', ';']) {
-            continue;
-        }
-        let mut logical = match open.take() {
-            Some(before) => before + line,
-            None => stripped.to_owned(),
-        };
-        let backslashes = logical.len() - logical.trim_end_matches('\\').len();
-        if backslashes % 2 == 1 {
-            logical.pop();
-            logical.push(' ');
-            open = Some(logical);
-        } else {
-            lines.push(logical);
-        }
-    }
-    lines.extend(open);
-    lines
 }
 
 /// An empty value empties the list.

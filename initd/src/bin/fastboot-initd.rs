@@ -63,6 +63,7 @@ fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
     let store = Store::open(DEFAULT_ROOT);
     let decisions = Decisions::load(run_dir)?;
     enter_cold(&status, &decisions, &first_starts);
+    let userspace_id = boot::userspace_id(&boot_id, decisions.soft_reboots);
     let is_armed = decisions.units.iter().any(|decision| decision.armed);
     if is_armed && !wait_for_catalogue(&store, listener)? {
         journal::warning(format_args!("{DEFAULT_ROOT} is not mounted, or empty; all services start cold"));
@@ -85,7 +86,7 @@ fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
         first_starts,
         status,
         shim,
-        boot_id,
+        userspace_id,
         connections: AtomicUsize::new(0),
     })
 }

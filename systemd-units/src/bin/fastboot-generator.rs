@@ -11,7 +11,7 @@ use image_store::{DEFAULT_ROOT, MachineEvidence, Store, TRIAL_DIR, Trials};
 use systemd_units::decide::{self, Inputs, is_executable};
 use systemd_units::record::{RUN_DIR, Record};
 use systemd_units::search::UnitDirs;
-use systemd_units::{INITD, SHIM, cmdline};
+use systemd_units::{INITD, SHIM, cmdline, soft_reboot};
 
 /// A boot does not wait longer for us than this, whatever a disk or a file system does.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -19,6 +19,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(2);
 /// In place of directories: nothing is to be restored in this boot any more. For a package that is installed while services
 /// run already; their next start is a restart, and who restarts a service wants it fresh.
 const SIT_OUT: &str = "--sit-out";
+
+/// In place of directories: systemd is about to begin userspace anew (`fastboot-soft-reboot.service`).
+const SOFT_REBOOT: &str = "--soft-reboot";
 
 fn main() {
     std::panic::set_hook(Box::new(|info| log(4, &format!("internal error: {info}; services start cold"))));
@@ -33,6 +36,7 @@ fn main() {
         // The hook has said everything there is to say.
         let _ = std::panic::catch_unwind(|| match arguments.as_slice() {
             [word] if word.as_os_str() == SIT_OUT => sit_out(),
+            [word] if word.as_os_str() == SOFT_REBOOT => begin_anew(),
             _ => run(&arguments),
         });
     }
@@ -62,10 +66,19 @@ fn run(arguments: &[PathBuf]) {
 }
 
 fn sit_out() {
-    let record =
-        Record { error: Some("fastboot was installed in this boot".to_owned()), ..Record::new(Vec::new()) };
+    let record = Record {
+        soft_reboots: soft_reboot::count(Path::new(RUN_DIR)),
+        error: Some("fastboot was installed in this boot".to_owned()),
+        ..Record::new(Vec::new())
+    };
     if let Err(error) = record.store(Path::new(RUN_DIR)) {
         log(4, &format!("{RUN_DIR}/generator.json: {error}"));
+    }
+}
+
+fn begin_anew() {
+    if let Err(error) = soft_reboot::begin_anew(Path::new(RUN_DIR)) {
+        log(4, &format!("{RUN_DIR}: {error}; services start cold after this soft reboot"));
     }
 }
 
@@ -74,7 +87,14 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     let describe = |error: io::Error| format!("{RUN_DIR}/generator.json: {error}");
     let read_dirs =
         || UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"));
-    if let Some(record) = Record::load(run_dir).map_err(describe)? {
+    link(late, "soft-reboot.target", "fastboot-soft-reboot.service")?;
+    let soft_reboots = soft_reboot::count(run_dir);
+    let earlier = Record::load(run_dir).map_err(describe)?;
+    let is_new_userspace = earlier.as_ref().is_some_and(|record| record.soft_reboots != soft_reboots);
+    if is_new_userspace {
+        soft_reboot::forget_earlier(run_dir).map_err(describe)?;
+    }
+    if let Some(record) = earlier.filter(|_| !is_new_userspace) {
         let leaves = Trials::open(TRIAL_DIR).all();
         if record.units.is_empty() && leaves.is_empty() {
             return Ok(());
@@ -106,6 +126,10 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     let mut record = decided
         .as_ref()
         .map_or_else(|error| Record { error: Some(error.clone()), ..Record::new(Vec::new()) }, Record::clone);
+    record.soft_reboots = soft_reboots;
+    if soft_reboots > 0 {
+        soft_reboot::leave_alone(&mut record, &soft_reboot::survivors(&root.join("sys/fs/cgroup")));
+    }
     record.is_logged = log_decisions(&record);
     // Without the record a later run could not say the same, so it comes before the drop-ins.
     record.store(run_dir).map_err(describe)?;
@@ -126,15 +150,20 @@ fn write_all(late: &Path, drop_ins: &[(&str, &str)]) -> Result<(), String> {
         let path = late.join(format!("{unit}.d")).join(OWN_DROP_IN);
         write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let wants = late.join("sysinit.target.wants");
     for unit in ["fastboot-initd.socket", "fastboot-initd.service"] {
-        let target = Path::new("/usr/lib/systemd/system").join(unit);
-        let linked = fs::create_dir_all(&wants)
-            .and_then(|()| std::os::unix::fs::symlink(&target, wants.join(unit)))
-            .or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) });
-        linked.map_err(|error| format!("{}: {error}", wants.join(unit).display()))?;
+        link(late, "sysinit.target", unit)?;
     }
     Ok(())
+}
+
+/// Have a target pull in a unit of ours.
+fn link(late: &Path, by: &str, unit: &str) -> Result<(), String> {
+    let wants = late.join(format!("{by}.wants"));
+    let target = Path::new("/usr/lib/systemd/system").join(unit);
+    let linked = fs::create_dir_all(&wants)
+        .and_then(|()| std::os::unix::fs::symlink(&target, wants.join(unit)))
+        .or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) });
+    linked.map_err(|error| format!("{}: {error}", wants.join(unit).display()))
 }
 
 /// Returns whether the kernel log took every line.

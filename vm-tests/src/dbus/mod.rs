@@ -8,12 +8,12 @@ mod packaged;
 mod subject;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::checks::Checks;
-use crate::container::{BootOptions, Machine, end_left_over_machines};
+use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until};
 use crate::fastboot::{self, StatusReport};
 use crate::roots::{CACHE_DIR, Recipe, Scratch, cached, sweep};
 use crate::service::install_fastboot;
@@ -21,6 +21,8 @@ use bus::Presence;
 use subject::{SUBJECTS, Subject};
 
 const BOUND: Duration = Duration::from_secs(60);
+/// Longest until a restored service has heard or done what is expected of it.
+const SOON: Duration = Duration::from_secs(10);
 const BUSES: [&str; 2] = ["dbus-daemon", "dbus-broker"];
 
 /// Run on both buses, or on the one whose name has `only` in it; returns all checks.
@@ -67,12 +69,17 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn boot(&mut self) -> Result<Machine> {
+        let machine = self.start()?;
+        machine.wait_booted(BOUND)?;
+        Ok(machine)
+    }
+
+    /// Boot and wait for nothing.
+    fn start(&mut self) -> Result<Machine> {
         self.boots += 1;
         let console = self.logs.join(format!("{}-boot-{}.log", self.bus, self.boots));
         let name = format!("bus-{}", self.bus);
-        let machine = Machine::boot(self.scratch.root(), &name, &console, &BootOptions::default())?;
-        machine.wait_booted(BOUND)?;
-        Ok(machine)
+        Machine::boot(self.scratch.root(), &name, &console, &BootOptions::default())
     }
 }
 
@@ -199,11 +206,11 @@ fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Tak
 fn check_subjects(bus: &str, machine: &Machine, taken: &[Taken], checks: &mut Checks) {
     for (subject, count) in taken.iter().filter_map(|taken| taken.count) {
         let library = subject.library;
-        let heard = wait_for("events", || {
+        let heard = wait_until("events", SOON, || {
             let mut events = subject.events(machine)?;
             events.retain(|event| !event.starts_with("tick "));
             ensure!(events == subject.expected_events(), "it heard {events:?}");
-            Ok(())
+            Ok(Some(()))
         });
         checks.note(format!("{bus}: the {library} watcher hears the same as at a plain restart"), heard);
         let counted = subject.next(machine).and_then(|now| {
@@ -218,11 +225,11 @@ fn check_subjects(bus: &str, machine: &Machine, taken: &[Taken], checks: &mut Ch
             Ok(())
         });
         checks.note(format!("{bus}: {} calls another service", subject.library), asked);
-        let ticks = wait_for("signals", || {
+        let ticks = wait_until("signals", SOON, || {
             let events = subject.events(machine)?;
             let ticks = events.iter().filter(|event| event.starts_with("tick ")).count();
             ensure!(ticks >= 2, "it heard {events:?}");
-            Ok(())
+            Ok(Some(()))
         });
         checks.note(format!("{bus}: {} hears signals", subject.library), ticks);
         if machine.unit("polkit.service").is_ok_and(|unit| unit.is_active()) {
@@ -253,40 +260,25 @@ fn failures(site: &mut Site<'_>, checks: &mut Checks) -> Result<()> {
     ensure!(denied != policy, "the policy is another one than this test expects");
     site.scratch.write("/etc/dbus-1/system.d/example.conf", &denied, 0o644)?;
 
-    site.boots += 1;
-    let console = site.logs.join(format!("{}-boot-{}.log", site.bus, site.boots));
-    let name = format!("bus-{}", site.bus);
-    let machine = Machine::boot(site.scratch.root(), &name, &console, &BootOptions::default())?;
+    let machine = site.start()?;
     for (unit, word) in
         [("bus-gdbus.service", "belongs to somebody else"), ("bus-zbus.service", "RequestName")]
     {
-        let cold = wait_for(unit, || {
+        let cold = wait_until(unit, SOON, || {
             let status = fastboot::status(&machine)?;
             let said = status.unit(unit).context("fastboot status does not know it")?;
             let reason = said.reason.as_deref().unwrap_or_default();
             ensure!(said.outcome == "cold" && reason.contains(word), "{}: {reason:?}", said.outcome);
-            Ok(())
+            Ok(Some(()))
         });
         checks.note(format!("{}: {unit} starts cold, because its name is not to be had", site.bus), cold);
     }
-    let sound = wait_for("sdbus", || {
+    let sound = wait_until("sdbus", SOON, || {
         let status = fastboot::status(&machine)?;
         let said = status.unit("bus-sdbus.service").context("fastboot status does not know it")?;
         ensure!(said.outcome == "restored", "{said:?}");
-        Ok(())
+        Ok(Some(()))
     });
     checks.note(format!("{}: the others are restored beside them", site.bus), sound);
     machine.poweroff()
-}
-
-/// Tries until it holds, for ten seconds.
-fn wait_for(what: &str, check: impl Fn() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        match check() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error.context(what.to_owned())),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
 }

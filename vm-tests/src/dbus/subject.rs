@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, ensure};
 
 use super::bus;
-use crate::container::Machine;
+use crate::container::{Machine, wait_until};
 use crate::roots::{Language, RootFile, Scratch, compiled};
 
 /// One of them.
@@ -95,10 +95,10 @@ pub(super) fn check_plain_restarts(machine: &Machine) -> Result<()> {
         machine.run(&["systemctl", "restart", &subject.watched().unit()])?.success()?;
         subject.forget_running(machine)?;
         machine.run(&["systemctl", "restart", &subject.watched().unit()])?.success()?;
-        super::wait_for("the events of a restart", || {
+        wait_until("the events of a restart", super::SOON, || {
             let events = subject.events(machine)?;
             ensure!(events == subject.expected_events(), "{} heard {events:?}", subject.library);
-            Ok(())
+            Ok(Some(()))
         })?;
     }
     Ok(())

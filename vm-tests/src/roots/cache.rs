@@ -1,11 +1,12 @@
 //! Built roots, by recipe, and copies of them that a test may change as it likes.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -15,6 +16,12 @@ use crate::container::run_in_root;
 
 /// Longest that a setup script may take.
 const SETUP_BOUND: Duration = Duration::from_secs(300);
+/// Roots of one name that stay, those that were used last: work trees side by side have recipes of their own.
+const KEPT_PER_NAME: usize = 2;
+/// A root that was used since then stays in any case.
+const IN_USE: Duration = Duration::from_secs(86_400);
+/// A root that was not used since then goes in any case: nothing has its name any more.
+const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
 /// Unlike those of a release, sid's lists are valid for a week only, which a mirror or a clock may miss.
 const ADD_SID: &str = "--setup-hook=echo 'deb [check-valid-until=no] http://deb.debian.org/debian sid main' \
                        > \"$1\"/etc/apt/sources.list.d/sid.list";
@@ -47,11 +54,72 @@ pub fn cached(recipe: &Recipe) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// Opening it also notes in its modification time that the root was used.
 fn lock(path: &Path) -> Result<Flock<File>> {
-    let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .with_context(|| format!("locking {}", path.display()))
+    loop {
+        let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+        let file = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .with_context(|| format!("locking {}", path.display()))?;
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether the path still leads to this file: who removes a root removes its lock with it.
+fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let ours = file.metadata().with_context(|| format!("looking at {}", path.display()))?;
+    Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+}
+
+/// Remove roots that no recipe of today asks for, as far as that can be told from when they were used.
+fn prune(roots: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(roots) else { return Ok(()) };
+    let mut used = Vec::new();
+    for entry in entries {
+        let entry = entry.context("listing roots")?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(key) = name.strip_suffix(".lock") {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            // It has just been removed by another run.
+            let Ok(modified) = modified else { continue };
+            used.push((key.to_owned(), modified));
+        }
+    }
+    for key in outdated(used, SystemTime::now()) {
+        let path = roots.join(format!("{key}.lock"));
+        // Not `lock`: this is no use. Who holds it builds.
+        let Ok(file) = File::open(&path) else { continue };
+        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+        if !is_at(&lock, &path)? {
+            continue;
+        }
+        eprintln!("removing the root {key}, which was not used for a while");
+        let building = roots.join(format!("{key}.building"));
+        remove_tree(&building)?;
+        // Half a root must never have its name.
+        if fs::rename(roots.join(&key), &building).is_ok() {
+            remove_tree(&building)?;
+        }
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Which roots go, of these keys and when each was used last.
+fn outdated(mut used: Vec<(String, SystemTime)>, now: SystemTime) -> Vec<String> {
+    used.sort_by_key(|(_, last)| std::cmp::Reverse(*last));
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    used.retain(|(key, last)| {
+        let name = key.rsplit_once('-').map_or(key.as_str(), |(name, _)| name);
+        let rank = seen.entry(name.to_owned()).or_default();
+        *rank += 1;
+        // A clock that was set back: used just now.
+        let unused = now.duration_since(*last).unwrap_or_default();
+        unused > FORGOTTEN || (*rank > KEPT_PER_NAME && unused > IN_USE)
+    });
+    used.into_iter().map(|(key, _)| key).collect()
 }
 
 fn build(recipe: &Recipe, into: &Path) -> Result<()> {
@@ -80,20 +148,28 @@ fn build(recipe: &Recipe, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Remove copies that runs left which did not end by themselves. Kept ones stay.
+/// Remove copies that runs left which did not end by themselves, and roots that were not used for long. Kept copies stay.
 ///
 /// # Errors
-/// The directory cannot be read, or a copy cannot be removed.
+/// A directory cannot be read, or a copy or root cannot be removed.
 pub fn sweep() -> Result<()> {
+    prune(&Path::new(CACHE_DIR).join("roots"))?;
     let Ok(machines) = fs::read_dir(Path::new(CACHE_DIR).join("machines")) else {
         return Ok(());
     };
     for entry in machines {
         let entry = entry.context("listing copies of roots")?;
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.rsplit('-').next()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            remove_tree(&entry.path())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // nspawn's own lock of a copy, which it leaves when it is killed.
+        let of_nspawn = name.strip_prefix(".#").and_then(|name| name.strip_suffix(".lck"));
+        let pid = of_nspawn.unwrap_or(&name).rsplit('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            continue;
+        }
+        match of_nspawn {
+            // Another run may have been quicker.
+            Some(_) => drop(fs::remove_file(entry.path())),
+            None => remove_tree(&entry.path())?,
         }
     }
     Ok(())
@@ -196,5 +272,53 @@ fn remove_tree(dir: &Path) -> Result<()> {
             Err(error).with_context(|| format!("removing {}", dir.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_that_were_not_used_for_long_go_unless_they_are_the_last_of_their_name() {
+        let now = SystemTime::now();
+        let used = |key: &str, days: u64| (key.to_owned(), now - Duration::from_secs(days * 86_400 + 60));
+        let mut used = vec![
+            used("demo-1", 3),
+            used("demo-2", 0),
+            used("demo-3", 2),
+            used("bench-old-1", 29),
+            used("gone-1", 30),
+            used("busy-1", 0),
+            used("busy-2", 0),
+            used("busy-3", 0),
+        ];
+        used.push(("ahead-1".to_owned(), now + Duration::from_secs(60)));
+        assert_eq!(outdated(used, now), ["demo-1", "gone-1"]);
+    }
+
+    #[test]
+    fn a_root_goes_with_its_lock_unless_somebody_holds_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let long_ago = SystemTime::now() - 2 * FORGOTTEN;
+        for key in ["a-1", "b-1"] {
+            fs::create_dir_all(dir.path().join(key).join("etc")).unwrap();
+            let lock = File::create(dir.path().join(format!("{key}.lock"))).unwrap();
+            lock.set_modified(long_ago).unwrap();
+        }
+        let held = File::open(dir.path().join("b-1.lock")).unwrap();
+        let held = Flock::lock(held, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+        prune(dir.path()).unwrap();
+        let mut left: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["b-1", "b-1.lock"]);
+        drop(held);
+        let lock_again = lock(&dir.path().join("b-1.lock")).unwrap();
+        assert!(is_at(&lock_again, &dir.path().join("b-1.lock")).unwrap());
+        prune(dir.path()).unwrap();
+        assert!(dir.path().join("b-1").exists(), "it is in use again");
     }
 }

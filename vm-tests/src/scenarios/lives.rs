@@ -1,9 +1,15 @@
 //! Restored units in daily life.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{Expected, Lab, require};
+use super::site::{COUNTER, Expected, Lab, NGINX, require};
+use crate::fastboot;
 use crate::service;
+
+/// Longest for a soft reboot.
+const SOFT_REBOOT_BOUND: Duration = Duration::from_secs(60);
 
 pub(super) fn daemon_reload(lab: &Lab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("reload")?;
@@ -42,5 +48,54 @@ pub(super) fn crash(lab: &Lab) -> Result<()> {
     for taken in &taken {
         service::kill_main(&running, taken).with_context(|| taken.service.unit.to_owned())?;
     }
+    running.poweroff()
+}
+
+/// Same kernel, same boot id, same /run: for services it is a boot nevertheless.
+pub(super) fn soft_reboot(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("soft-reboot")?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Restored)?;
+    for _ in 0..2 {
+        let before = running.unit(COUNTER.unit)?.invocation;
+        running.run(&["systemctl", "soft-reboot", "--no-block"])?;
+        running.wait_unit(COUNTER.unit, "started again", SOFT_REBOOT_BOUND, |now| {
+            now.is_active() && now.invocation != before
+        })?;
+        running.wait_booted(SOFT_REBOOT_BOUND)?;
+        require(&running, &taken, |_| Expected::Restored)?;
+        running.run(&["systemctl", "daemon-reload"])?.success()?;
+        for taken in &taken {
+            service::restart(&running, taken).with_context(|| taken.service.unit.to_owned())?;
+        }
+    }
+    running.poweroff()
+}
+
+/// What survives a soft reboot has been started before: its next start is a restart.
+pub(super) fn survivor(lab: &Lab) -> Result<()> {
+    let mut site = lab.site("survivor")?;
+    site.drop_in(
+        COUNTER.unit,
+        "[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\nSurviveFinalKillSignal=yes\n",
+    )?;
+    let running = site.boot()?;
+    let (_, taken) = site.snapshot(&running)?;
+    running.poweroff()?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Restored)?;
+    let before = running.unit(NGINX.unit)?.invocation;
+    running.run(&["systemctl", "soft-reboot", "--no-block"])?;
+    running.wait_unit(NGINX.unit, "started again", SOFT_REBOOT_BOUND, |now| {
+        now.is_active() && now.invocation != before
+    })?;
+    running.wait_booted(SOFT_REBOOT_BOUND)?;
+    let counter = taken.iter().find(|taken| taken.service.unit == COUNTER.unit).context("the counter")?;
+    let now = running.unit(COUNTER.unit)?;
+    ensure!(now.is_active() && now.main_pid == counter.main_pid, "it did not survive: {now:?}");
+    service::restart(&running, counter)?;
+    let status = fastboot::status(&running)?;
+    let code = status.unit(COUNTER.unit).and_then(|said| said.reason_code.as_deref());
+    ensure!(code == Some("not-first-start"), "the reason is {code:?}");
     running.poweroff()
 }

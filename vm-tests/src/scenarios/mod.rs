@@ -87,6 +87,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "a daemon-reload changes nothing for running units", run: lives::daemon_reload },
     Scenario { name: "a restart of a restored unit is a cold start", run: lives::restart },
     Scenario { name: "a crash of a restored unit is followed by a cold start", run: lives::crash },
+    Scenario { name: "a soft reboot restores everything again", run: lives::soft_reboot },
+    Scenario { name: "what survives a soft reboot is left alone", run: lives::survivor },
 ];
 
 /// How the scenarios came out.

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{COUNTER, Expected, Lab, REDIS, SERVICES, Site, require};
-use crate::client::first_answer;
+use super::site::{COUNTER, Expected, Lab, REDIS, SERVICES, Site, all_answer, require};
 use crate::container::{BootOptions, wait_until};
 use crate::service::{self, Taken};
 
@@ -52,11 +51,7 @@ pub(super) fn initd_killed(lab: &Lab) -> Result<()> {
     })
     .with_context(|| running.journal(INITD, 20))?;
     running.run(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", INITD])?.success()?;
-    for service in SERVICES {
-        running
-            .in_network(|| first_answer(HANGING_BOUND, || service.ask()))
-            .with_context(|| running.journal(service.unit, 20))?;
-    }
+    all_answer(&running, HANGING_BOUND)?;
     running.wait_booted(HANGING_BOUND)?;
     require(&running, &taken, |_| Expected::Cold(&["initd-unavailable"]))?;
     require_single_lives(&running, &taken)?;
@@ -97,11 +92,7 @@ pub(super) fn all_killed_after_the_go(lab: &Lab) -> Result<()> {
     let kill = "zygote=$(pgrep --exact fastboot-zygote) && kill -STOP $zygote && \
                 systemctl kill --signal=KILL --kill-whom=main fastboot-initd.service && kill -KILL $zygote";
     running.run(&["/bin/sh", "-c", kill])?.success()?;
-    for service in SERVICES {
-        running
-            .in_network(|| first_answer(HANGING_BOUND, || service.ask()))
-            .with_context(|| running.journal(service.unit, 20))?;
-    }
+    all_answer(&running, HANGING_BOUND)?;
     running.wait_booted(HANGING_BOUND)?;
     require(&running, &taken, |_| Expected::Cold(&["initd-unavailable"]))?;
     require_single_lives(&running, &taken)?;

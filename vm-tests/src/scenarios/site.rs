@@ -100,12 +100,7 @@ impl Site {
     /// The same with options.
     pub(super) fn boot_with(&mut self, options: &BootOptions) -> Result<Machine> {
         let running = self.start(options)?;
-        for service in SERVICES {
-            running
-                .in_network(|| first_answer(BOOT_BOUND, || service.ask()))
-                .with_context(|| running.journal(service.unit, 20))
-                .with_context(|| format!("{} does not answer after boot {}", service.unit, self.boots))?;
-        }
+        all_answer(&running, BOOT_BOUND).with_context(|| format!("boot {}", self.boots))?;
         running.wait_booted(BOOT_BOUND)?;
         Ok(running)
     }
@@ -133,6 +128,17 @@ impl Site {
     pub(super) fn drop_in(&self, unit: &str, text: &str) -> Result<()> {
         self.scratch.write(&format!("/etc/systemd/system/{unit}.d/50-scenario.conf"), text, 0o644)
     }
+}
+
+/// Every service answers, each within `bound`.
+pub(super) fn all_answer(running: &Machine, bound: Duration) -> Result<()> {
+    for service in SERVICES {
+        running
+            .in_network(|| first_answer(bound, || service.ask()))
+            .with_context(|| running.journal(service.unit, 20))
+            .with_context(|| format!("{} does not answer", service.unit))?;
+    }
+    Ok(())
 }
 
 /// What is expected of a service after a boot.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{COUNT, Case, journal, read_count, wait_for};
-use crate::container::Machine;
+use super::{COUNT, COUNT_BOUND, Case, journal, read_count};
+use crate::container::{Machine, wait_until};
 
 /// A sentence that holds when [`check`] passes.
 pub(super) fn claim(case: &Case) -> &'static str {
@@ -51,10 +51,10 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
         Ok(())
     };
     let counts_on = || {
-        wait_for(|| {
+        wait_until("the next count", COUNT_BOUND, || {
             let (count, pid) = read_count(machine, case)?;
             ensure!(count == COUNT + 2 && pid == main_pid, "it wrote {count} as {pid}");
-            Ok(())
+            Ok(Some(()))
         })
     };
     match case.name {
@@ -163,12 +163,12 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
         }
         "syslog" => {
             let line = format!("syslog {}", COUNT + 1);
-            wait_for(|| {
+            wait_until(&line, COUNT_BOUND, || {
                 let entries = journal(machine, &unit)?;
                 let entry =
                     entries.iter().find(|entry| entry.message == line).context("its message is not there")?;
                 ensure!(entry.pid == main_pid.to_string(), "the journal says {entry:?}");
-                Ok(())
+                Ok(Some(()))
             })
         }
         _ => {

@@ -4,19 +4,21 @@ mod case;
 mod feature;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use crate::checks::Checks;
-use crate::container::{BootOptions, Machine, end_left_over_machines};
+use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until};
 use crate::fastboot::{self, SnapshotReport};
 use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled, sweep};
 use crate::service::install_fastboot;
 use case::{CASES, Case, Fate};
 
 const BOUND: Duration = Duration::from_secs(60);
+/// Longest until a counter has written its file and the journal its line.
+const COUNT_BOUND: Duration = Duration::from_secs(10);
 /// What each counts to before it is taken.
 const COUNT: u32 = 3;
 
@@ -213,7 +215,7 @@ fn is_restored(machine: &Machine, status: &fastboot::StatusReport, case: &Case, 
     ensure!(state.main_pid == main_pid, "its main PID was {main_pid} and is {}", state.main_pid);
     machine.run(&["systemctl", "kill", "--kill-whom=main", "--signal=USR1", &unit])?.success()?;
     let line = format!("counted {}", COUNT + 1);
-    wait_for(|| {
+    wait_until(&line, COUNT_BOUND, || {
         let (count, pid) = read_count(machine, case)?;
         ensure!(count == COUNT + 1 && pid == main_pid, "it wrote {count} as {pid}");
         let entries = journal(machine, &unit)?;
@@ -221,7 +223,7 @@ fn is_restored(machine: &Machine, status: &fastboot::StatusReport, case: &Case, 
             entries.iter().find(|entry| entry.message == line).context("its line is not in the journal")?;
         ensure!(entry.pid == main_pid.to_string() && entry.unit == unit, "the journal says {entry:?}");
         ensure!(entry.invocation.as_deref() == Some(state.invocation.as_str()), "the journal says {entry:?}");
-        Ok(())
+        Ok(Some(()))
     })
 }
 
@@ -239,16 +241,4 @@ fn journal(machine: &Machine, unit: &str) -> Result<Vec<JournalEntry>> {
     ];
     let text = machine.run(&arguments)?.success()?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-}
-
-/// Tries until it holds, for ten seconds.
-fn wait_for(check: impl Fn() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        match check() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! The syntax of unit files: sections, assignments, continued lines, comments. Meaning may not live here.
+//! The syntax of unit files: sections, assignments, continued lines, comments. The snapshot and the generator read them alike.
+//! Meaning may not live here.
 
 /// One assignment, as systemd would hand it to its parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub fn parse(text: &str) -> Vec<Assignment> {
     let mut section = String::new();
     let mut continued: Option<String> = None;
     for line in text.split('\n') {
+        let line = line.trim_end_matches('\r');
         let stripped = line.trim_start_matches(WHITESPACE);
         // A comment between continued lines does not end them.
         if stripped.starts_with(['#', ';']) {
