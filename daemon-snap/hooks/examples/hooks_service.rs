@@ -26,7 +26,6 @@ fn main() -> Result<()> {
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let hooks = Hooks::open()?;
-    let mut events = OpenOptions::new().append(true).create(true).open(format!("{file}.events"))?;
     let mut key = Some(fresh_key()?);
     let mut count = 0u32;
     loop {
@@ -44,6 +43,8 @@ fn main() -> Result<()> {
                 Event::BeforeSnapshot => None,
                 Event::AfterSnapshot | Event::AfterRestore => Some(fresh_key()?),
             };
+            // Not kept open: what a service has open for writing stands against an image.
+            let mut events = OpenOptions::new().append(true).create(true).open(format!("{file}.events"))?;
             writeln!(events, "{event:?}")?;
             hooks.done(Ok(()))?;
         }
