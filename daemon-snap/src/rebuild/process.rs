@@ -127,6 +127,7 @@ impl Builder<'_> {
         }
         self.create(after_setsid, None, &inherited)?;
         self.join_group(process, *group)?;
+        super::unix::listen_own(self.desk, self.tree, process)?;
         super::bus::connect_own(self.desk, self.tree, process)?;
         super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
         self.place_descriptors(&process.fds)?;

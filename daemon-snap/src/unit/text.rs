@@ -1,5 +1,6 @@
 //! The unit's own text: what stands after `ExecStart=`, and the `[X-Fastboot]` section, which systemd ignores.
 
+use crate::dump::LostPeer;
 use crate::error::{Error, Result};
 use image_store::evidence::is_own_drop_in;
 use image_store::unit_text;
@@ -25,6 +26,8 @@ pub struct UnitText {
     pub before_snapshot: Vec<String>,
     /// `AfterRestore=`: commands that are run when it goes on, after a restore and after the freeze.
     pub after_restore: Vec<String>,
+    /// `OnLostPeer=close`: connections to others end, instead of keeping the unit from being taken.
+    pub lost_peer: LostPeer,
     /// Keys in our section that mean nothing.
     pub unknown: Vec<String>,
 }
@@ -63,6 +66,8 @@ impl UnitText {
                 }
                 // The generator's.
                 (SECTION, "SkipStartPre") => {}
+                (SECTION, "OnLostPeer") if value == "close" => self.lost_peer = LostPeer::Close,
+                (SECTION, "OnLostPeer") if value == "refuse" => self.lost_peer = LostPeer::Refuse,
                 (SECTION, other) => self.unknown.push(other.to_owned()),
                 _ => {}
             }

@@ -72,7 +72,12 @@ fn compiler(toolchain: Toolchain, directory: &Path) -> Command {
 fn digest(source: &Path, toolchain: Toolchain) -> u64 {
     let mut hasher = DefaultHasher::new();
     toolchain.hash(&mut hasher);
-    for path in [source, &Path::new(SOURCES).join("subject.h"), &Path::new(SOURCES).join("common.h")] {
+    for path in [
+        source,
+        &Path::new(SOURCES).join("subject.h"),
+        &Path::new(SOURCES).join("common.h"),
+        &Path::new(SOURCES).join("rights.h"),
+    ] {
         fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).hash(&mut hasher);
     }
     hasher.finish()
