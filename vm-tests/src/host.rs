@@ -12,6 +12,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/systemd-nspawn", "systemd-container"),
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
     ("/usr/bin/nsenter", "util-linux"),
+    ("/usr/bin/fincore", "util-linux-extra"),
 ];
 
 /// What building and checking the Debian package needs on top.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod boots;
 pub mod checks;
 pub mod client;
 pub mod container;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, daemons, dbus, demo, package, units, verify};
+use vm_tests::{bench, boots, daemons, dbus, demo, package, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -70,8 +70,32 @@ enum Action {
         #[arg(long)]
         no_skips: bool,
     },
-    /// Boot one machine cold and restored in turns, and say where the time of each service went.
+    /// How long a machine takes until its services answer: cold, restored, and by the alternatives.
     BenchBoot {
+        /// On virtual machines; without this and --container, on both.
+        #[arg(long)]
+        machine: bool,
+        /// In containers.
+        #[arg(long)]
+        container: bool,
+        /// Boots of each kind.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        runs: u32,
+        /// Only this set of services; without, both, but the light one only where machines are emulated.
+        #[arg(long)]
+        profile: Option<boots::Profile>,
+        /// A package to install in place of this work tree's.
+        #[arg(long, value_name = "DEB")]
+        package: Option<PathBuf>,
+        /// Leave CRIU out: trying it takes two more starts of everything.
+        #[arg(long)]
+        no_criu: bool,
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Boot one machine cold and restored in turns, and say where the time of each service went.
+    CompareBoots {
         /// Boots of each kind.
         #[arg(long, value_name = "N", default_value_t = 3)]
         boots: u32,
@@ -129,7 +153,10 @@ fn main() -> ExitCode {
             units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
         }
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
-        Action::BenchBoot { boots, machine, keep, release, json } => {
+        Action::BenchBoot { machine, container, runs, profile, package, no_criu, json } => {
+            boots::run(&boots::Options { machine, container, runs, profile, package, no_criu, json })
+        }
+        Action::CompareBoots { boots, machine, keep, release, json } => {
             demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
         }
         Action::Package => package::build().map(|package| {

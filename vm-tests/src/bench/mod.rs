@@ -26,6 +26,8 @@ use figures::{Figures, Sample, ToolFigures};
 use subject::Subject;
 use tool::Tool;
 
+pub(crate) use place::recipe;
+
 /// Name of the file with the figures, in the work directory of the place.
 const FIGURES: &str = "figures.json";
 

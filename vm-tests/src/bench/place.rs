@@ -32,7 +32,7 @@ exec "$@""#;
 ///
 /// # Errors
 /// A subject does not compile.
-pub(super) fn recipe() -> Result<Recipe> {
+pub(crate) fn recipe() -> Result<Recipe> {
     let tiny = compiled(Language::C, include_str!("../../roots/bench/tiny.c")).context("tiny.c")?;
     let memory = compiled(Language::C, include_str!("../../roots/bench/memory.c")).context("memory.c")?;
     Ok(Recipe {

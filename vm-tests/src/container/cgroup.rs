@@ -30,6 +30,17 @@ const GUARD: &str = r#"
 pub(super) struct Cgroup {
     dir: PathBuf,
     guard: Child,
+    /// Of version 1, where the controller that counts memory is not in the unified hierarchy.
+    counting: Option<PathBuf>,
+}
+
+/// What everything in a container has used up since its start.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Time of processors.
+    pub cpu_us: u64,
+    /// Most memory at one time, with the page cache that it brought in.
+    pub peak_bytes: Option<u64>,
 }
 
 impl Cgroup {
@@ -44,17 +55,52 @@ impl Cgroup {
             .stderr(Stdio::null())
             .spawn()
             .context("starting the guard of the container")?;
-        Ok(Cgroup { dir, guard })
+        Ok(Cgroup { dir, guard, counting: None })
     }
 
-    /// The file that takes the PID of a process that is to move here.
-    pub(super) fn procs_file(&self) -> PathBuf {
-        self.dir.join("cgroup.procs")
+    /// Count memory too, from here on.
+    pub(super) fn count_usage(&mut self) -> Result<()> {
+        let root = unified_root()?;
+        let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        if controllers.split_whitespace().any(|controller| controller == "memory") {
+            return fs::write(root.join("cgroup.subtree_control"), "+memory")
+                .context("switching on the counting of memory");
+        }
+        let hierarchies = root.parent().context("the unified hierarchy has no neighbours")?;
+        let name = self.dir.file_name().context("a cgroup has a name")?;
+        let dir = hierarchies.join("memory").join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        self.counting = Some(dir);
+        Ok(())
+    }
+
+    /// What was used up so far.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        let read = |path: PathBuf| fs::read_to_string(path).ok();
+        let cpu = read(self.dir.join("cpu.stat")).context("no cpu.stat")?;
+        let cpu_us = cpu.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+        let peak = std::iter::once(self.dir.join("memory.peak"))
+            .chain(self.counting.iter().map(|dir| dir.join("memory.max_usage_in_bytes")))
+            .find_map(read);
+        Ok(Usage {
+            cpu_us: cpu_us.context("cpu.stat does not say what was used")?,
+            peak_bytes: peak.and_then(|text| text.trim().parse().ok()),
+        })
+    }
+
+    /// The files that take the PID of a process that is to move here.
+    pub(super) fn procs_files(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.dir).chain(&self.counting).map(|dir| dir.join("cgroup.procs")).collect()
     }
 
     /// Kill whatever is left, and remove the cgroup with those below it.
     pub(super) fn end(&self) -> Result<()> {
-        end(&self.dir)
+        end(&self.dir)?;
+        self.counting.iter().filter(|dir| dir.exists()).try_for_each(|dir| {
+            wait_until(&format!("the end of {}", dir.display()), Duration::from_secs(10), || {
+                Ok(remove_with_children(dir).map(Some)?)
+            })
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::cgroup::{self, Cgroup};
+use super::cgroup::{self, Cgroup, Usage};
 use super::units::{PROPERTIES, UnitState, parse_properties};
 use super::{Output, enter, nspawn, wait_until};
 
@@ -27,6 +27,8 @@ pub struct BootOptions {
     pub container_filter: bool,
     /// The monotonic clock inside is so many seconds ahead of the host's.
     pub clock_ahead_s: u32,
+    /// What it uses up is counted, for [`Machine::usage`].
+    pub counted: bool,
     /// More options for nspawn, as `--tmpfs=/var/lib/x:size=1M`.
     pub nspawn_options: Vec<String>,
 }
@@ -47,7 +49,10 @@ impl Machine {
     /// # Errors
     /// nspawn does not start or ends at once; its words are in the error.
     pub fn boot(root: &Path, name: &str, console: &Path, options: &BootOptions) -> Result<Machine> {
-        let cgroup = Cgroup::create(name)?;
+        let mut cgroup = Cgroup::create(name)?;
+        if options.counted {
+            cgroup.count_usage()?;
+        }
         let log = File::create(console).with_context(|| format!("creating {}", console.display()))?;
         let mut command = nspawn::command(root, &cgroup, options.container_filter, options.clock_ahead_s);
         command
@@ -93,6 +98,14 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(1));
         }
         bail!("no PID 1 within {} s", LEADER_BOUND.as_secs())
+    }
+
+    /// What everything inside has used up so far.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn usage(&self) -> Result<Usage> {
+        self.cgroup.usage()
     }
 
     /// Run a command inside, for a minute at most.

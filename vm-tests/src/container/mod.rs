@@ -6,6 +6,7 @@ mod machine;
 mod nspawn;
 mod units;
 
+pub use cgroup::Usage;
 pub use enter::Output;
 pub use machine::{BootOptions, Machine, end_left_over_machines};
 pub use nspawn::run_in_root;

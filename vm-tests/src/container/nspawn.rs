@@ -16,7 +16,9 @@ use super::cgroup::Cgroup;
 /// - a time namespace around it where its clock is to be ahead of the host's.
 pub(super) fn command(root: &Path, cgroup: &Cgroup, own_filter: bool, clock_ahead_s: u32) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(cgroup.procs_file());
+    let files = cgroup.procs_files();
+    let moves = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
+    command.args(["-c", moves, "sh"]).args(files).arg("--");
     if clock_ahead_s > 0 {
         let ahead = clock_ahead_s.to_string();
         command.args(["unshare", "--time", "--monotonic", &ahead, "--boottime", &ahead]);

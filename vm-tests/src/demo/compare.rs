@@ -1,4 +1,4 @@
-//! `vm-tests bench-boot`: the same machine, cold and restored in turns, so that both kinds of boot meet the same host.
+//! `vm-tests compare-boots`: the same machine, cold and restored in turns, so that both kinds of boot meet the same host.
 //!
 //! Cold is a boot with `fastboot=0`: nothing of fastboot runs then but its generator, for a moment.
 
@@ -55,7 +55,7 @@ pub fn compare(options: &CompareOptions) -> Result<bool> {
         Some(release) => release.clone(),
         None => fastboot::build().context("building fastboot")?,
     };
-    let logs = PathBuf::from(CACHE_DIR).join("logs/bench-boot");
+    let logs = PathBuf::from(CACHE_DIR).join("logs/compare-boots");
     std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
     let mut machine = match &options.machine {
         Some(dir) => Provisioned::new(Scratch::kept(dir.clone()), logs),

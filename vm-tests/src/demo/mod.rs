@@ -12,6 +12,7 @@ mod root;
 mod stale;
 
 pub use compare::{CompareOptions, compare};
+pub(crate) use root::recipe;
 
 use std::path::PathBuf;
 

@@ -28,6 +28,8 @@ pub struct Kernel {
     pub path: PathBuf,
     /// As `uname -r`.
     pub release: String,
+    /// What Debian's initramfs-tools made for it, where they are installed.
+    pub initrd: Option<PathBuf>,
     /// Its modules.
     modules: PathBuf,
 }
@@ -46,7 +48,8 @@ impl Kernel {
                 let path = entry.ok()?.path();
                 let release = path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
                 let modules = root.join("usr/lib/modules").join(&release);
-                Some(Kernel { path, release, modules })
+                let initrd = Some(boot.join(format!("initrd.img-{release}"))).filter(|path| path.exists());
+                Some(Kernel { path, release, initrd, modules })
             })
             .collect();
         kernels.sort_by(|a, b| a.release.cmp(&b.release));

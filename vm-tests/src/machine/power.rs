@@ -27,6 +27,10 @@ pub struct Boot {
     pub kernel: Option<Kernel>,
     /// As if the store's disk had been pulled out.
     pub without_store: bool,
+    /// The root on a virtio disk and no NVMe drive: QEMU can save such a machine's state. Needs the root's initrd.
+    pub savable: bool,
+    /// Do not boot, but go on from this saved state.
+    pub load: Option<&'static str>,
 }
 
 /// A machine: its disks, in a directory that goes with it.
@@ -132,6 +136,8 @@ impl Machine {
             accelerator: &self.accelerator()?,
             kernel: &boot.kernel.as_ref().unwrap_or(&self.kernel).path,
             arguments: &arguments,
+            initrd: self.kernel.initrd.as_deref().filter(|_| boot.savable),
+            load: boot.load,
             root: &self.root.path,
             store_disk: store_disk.map(|disk| disk.path.as_path()),
             store: self.store,

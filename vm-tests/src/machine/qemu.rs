@@ -31,6 +31,10 @@ pub(super) struct Plan<'a> {
     pub(super) accelerator: &'a Accelerator,
     pub(super) kernel: &'a Path,
     pub(super) arguments: &'a str,
+    /// Then the root is a virtio disk, whose driver is in there.
+    pub(super) initrd: Option<&'a Path>,
+    /// State of the whole machine to go on from.
+    pub(super) load: Option<&'a str>,
     pub(super) root: &'a Path,
     /// None: the disk is missing, whatever `store` says.
     pub(super) store_disk: Option<&'a Path>,
@@ -63,13 +67,18 @@ pub(super) fn command(plan: &Plan<'_>) -> Command {
     let drive = |id: &str, path: &Path, format: &str| {
         format!("if=none,id={id},format={format},discard=unmap,file={}", path.display())
     };
-    command.args(["-device", "nvme,id=nvme0,serial=fastboot-tests"]);
-    command.args([
-        "-drive",
-        &drive("root", plan.root, "qcow2"),
-        "-device",
-        "nvme-ns,drive=root,bus=nvme0,nsid=1",
-    ]);
+    // QEMU saves no state of a machine that has an NVMe drive.
+    if plan.initrd.is_none() {
+        command.args(["-device", "nvme,id=nvme0,serial=fastboot-tests"]);
+    }
+    command.args(["-drive", &drive("root", plan.root, "qcow2"), "-device"]);
+    match plan.initrd {
+        None => command.arg("nvme-ns,drive=root,bus=nvme0,nsid=1"),
+        Some(initrd) => command.arg("virtio-blk-pci,drive=root").arg("-initrd").arg(initrd),
+    };
+    if let Some(state) = plan.load {
+        command.args(["-loadvm", state]);
+    }
     if let Some(disk) = plan.store_disk {
         match plan.store {
             Store::OnRoot => {}
@@ -94,7 +103,7 @@ pub(super) fn command(plan: &Plan<'_>) -> Command {
             }
         }
     }
-    if let Some(parcel) = plan.parcel {
+    if let Some(parcel) = plan.parcel.filter(|_| plan.initrd.is_none()) {
         command.args(["-drive", &format!("{},readonly=on", drive("parcel", parcel, "raw"))]);
         command.args(["-device", "nvme-ns,drive=parcel,bus=nvme0,nsid=3"]);
     }
@@ -118,6 +127,8 @@ mod tests {
             accelerator: &accelerator,
             kernel: path,
             arguments: "quiet",
+            initrd: None,
+            load: None,
             root: path,
             store_disk: disk,
             store,

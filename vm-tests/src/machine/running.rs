@@ -112,8 +112,20 @@ impl Running {
     /// # Errors
     /// It does not come back.
     pub fn reset(&mut self) -> Result<()> {
-        self.control("system_reset")?;
+        self.control(r#""system_reset""#)?;
         self.greet_next()
+    }
+
+    /// Save the state of the whole machine, memory and disk, under a name.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn save(&self, name: &str) -> Result<()> {
+        let said = self.control(&format!(
+            r#""human-monitor-command", "arguments": {{"command-line": "savevm {name}"}}"#
+        ))?;
+        ensure!(!said.contains("Error"), "QEMU does not save the machine: {said}");
+        Ok(())
     }
 
     fn greet_next(&mut self) -> Result<()> {
@@ -150,25 +162,26 @@ impl Running {
         Ok(())
     }
 
-    /// One command of QEMU's machine protocol.
-    fn control(&self, command: &str) -> Result<()> {
+    /// One command of QEMU's machine protocol, as its JSON has it behind `execute`. Returns the answer.
+    fn control(&self, command: &str) -> Result<String> {
         let socket = UnixStream::connect(control_socket(&self.dir)).context("connecting to QEMU")?;
-        socket.set_read_timeout(Some(COMMAND_BOUND)).context("setting a bound")?;
+        socket.set_read_timeout(Some(BOOT_BOUND)).context("setting a bound")?;
         let mut lines = BufReader::new(socket.try_clone().context("reading from QEMU")?).lines();
         lines.next().context("QEMU says nothing")?.context("reading from QEMU")?;
-        for command in ["qmp_capabilities", command] {
-            writeln!(&socket, r#"{{"execute": "{command}"}}"#).context("telling QEMU")?;
-            loop {
+        let mut answer = String::new();
+        for command in [r#""qmp_capabilities""#, command] {
+            writeln!(&socket, r#"{{"execute": {command}}}"#).context("telling QEMU")?;
+            answer = loop {
                 let line = lines.next().context("QEMU closed")?.context("reading from QEMU")?;
                 if line.contains("\"return\"") {
-                    break;
+                    break line;
                 }
                 if line.contains("\"error\"") {
-                    bail!("QEMU does not {command}: {line}");
+                    bail!("QEMU does not do {command}: {line}");
                 }
-            }
+            };
         }
-        Ok(())
+        Ok(answer)
     }
 
     fn console_tail(&self) -> String {
