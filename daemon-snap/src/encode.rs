@@ -20,6 +20,8 @@ const SIGINFO_BYTES: usize = 128;
 const MAX_COMM_BYTES: usize = 15;
 /// Entries of /proc/PID/ns.
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+/// `struct sockaddr_storage`.
+const ADDRESS_BYTES: usize = 128;
 const FILTER_INSTRUCTION_BYTES: usize = 8;
 
 /// The bytes of the state section.
@@ -137,6 +139,8 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                 check(watches.iter().all(|watch| is_path(&watch.path.0)), "a watch on what is not a path")?;
             }
             FileKindV1::Unix(socket) => {
+                let files = socket.queue.iter().flat_map(|message| &message.files);
+                check(files.into_iter().all(|id| has_file(tree, *id)), "a message with what is not there")?;
                 if let UnixStateV1::Pair { peer } = socket.state {
                     let peer = tree.files.get(peer.0 as usize).map(|peer| &peer.kind);
                     let mutual = |kind: &FileKindV1| match kind {
@@ -145,6 +149,12 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                     };
                     check(peer.is_some_and(mutual), "a socket pair of one")?;
                 }
+            }
+            FileKindV1::Inet(socket) => {
+                let fits = |address: &Vec<u8>| (16..=ADDRESS_BYTES).contains(&address.len());
+                let memberships = &socket.memberships;
+                let whole = memberships.iter().all(|m| fits(&m.group) && m.sources.iter().all(fits));
+                check(whole, "a multicast group of odd length")?;
             }
             FileKindV1::Bus(connection) => {
                 check(has_process(tree, connection.connector), "a bus connection of nobody")?;
@@ -162,7 +172,11 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)
             | FileKindV1::SignalFd { .. }
-            | FileKindV1::Inet(_)
+            | FileKindV1::Tcp(_)
+            | FileKindV1::LostTcp(_)
+            | FileKindV1::Netlink(_)
+            | FileKindV1::Packet(_)
+            | FileKindV1::Vsock(_)
             | FileKindV1::Rebind(_) => {}
         }
     }

@@ -1,6 +1,6 @@
 //! `fastboot dump`: any process tree into one image file.
 
-use daemon_snap::dump::{self, CollectOptions, TreeSelector};
+use daemon_snap::dump::{self, CollectOptions, LostPeer, TreeSelector};
 use daemon_snap::state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
 use daemon_snap::{Error, encode};
 use image_store::evidence::TextEvidence;
@@ -29,6 +29,9 @@ pub struct Args {
     /// A directory that does not outlive a reboot: its content travels (may be given several times)
     #[arg(long, value_name = "DIR")]
     volatile: Vec<PathBuf>,
+    /// Connections to others end, instead of keeping the tree from being dumped
+    #[arg(long)]
+    close_lost_peers: bool,
     /// Print sizes and times
     #[arg(long)]
     json: bool,
@@ -49,7 +52,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let machine = MachineEvidence::collect(Path::new("/"))?;
     let mut writer = ImageWriter::create(&args.output)?;
 
-    let options = CollectOptions { volatile_roots: args.volatile.clone(), ..CollectOptions::default() };
+    let lost_peer = if args.close_lost_peers { LostPeer::Close } else { LostPeer::Refuse };
+    let options =
+        CollectOptions { volatile_roots: args.volatile.clone(), lost_peer, ..CollectOptions::default() };
     let mut frozen = dump::freeze(TreeSelector::Root(Pid(args.pid)))?;
     let tree = frozen.collect(&mut writer, &options)?;
     let (state, evidence) = std::thread::scope(|scope| {

@@ -5,16 +5,18 @@ use super::inode::Handle;
 use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::unix::UnixSockets;
+use super::unix_queue::Queues;
 use super::{
-    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, refused, signalfd,
-    timerfd,
+    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, netlink, packet,
+    refused, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
-use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, Pid, PipeV1, RebindV1, TargetFd};
+use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PipeV1, RebindV1, TargetFd};
 use crate::sys::proc::{self, FdInfo};
-use crate::sys::{fdquery, kcmp, pidfd};
-use nix::sys::stat::stat;
+use crate::sys::{fdquery, kcmp, netns, pidfd};
+use nix::errno::Errno;
+use nix::sys::stat::{fstat, stat};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -65,13 +67,18 @@ pub(crate) fn collect_descriptors(
     if inspect_leases(&slots, blockers) {
         return Err(Error::Refused(std::mem::take(blockers).into_list()));
     }
+    let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
+    let in_tables = slots.len();
+    let queues = Queues::look(&mut slots, &pidfds)?;
     let firsts = number_descriptions(&mut slots)?;
-    let locks = collect_locks(&slots, members.len());
+    let locks = collect_locks(&slots[..in_tables], members.len());
     let by_number = slots.iter().map(|s| ((s.description.pid, s.description.fd), s.description.id)).collect();
     let descriptions: Vec<Description> = firsts.iter().map(|&slot| slots[slot].description.clone()).collect();
 
-    let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
     let duplicate = |file: &Description| -> Result<OwnedFd> {
+        if queues.carrier(file).is_some() {
+            return queues.duplicate(file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd));
+        }
         let Some(pidfd) = pidfds.get(&file.pid) else {
             return Err(Error::Internal {
                 step: "duplicate descriptor",
@@ -85,18 +92,27 @@ pub(crate) fn collect_descriptors(
         spaces: inodes.spaces(),
         targets: Targets { by_number: &by_number, files: &descriptions },
         pipes: Pipes::default(),
-        unix: UnixSockets::new(&descriptions, inodes.spaces(), inodes.options()),
+        unix: UnixSockets::new(&descriptions, &by_number, &queues, inodes.spaces(), inodes.options()),
         inet: inet::InetSockets::new(inodes.spaces(), inodes.options()),
+        netlink: netlink::NetlinkSockets::new(inodes.spaces(), inodes.options()),
+        packet: packet::PacketSockets::new(inodes.spaces()),
     };
     let mut files = Vec::with_capacity(firsts.len());
     for &slot in &firsts {
         let slot = &slots[slot];
         let file = &slot.description;
         let fd = duplicate(file)?;
-        let kind = kinds.collect(slot, &fd, inodes);
-        // With a blocker nothing is written, so that the stand-in is never seen.
+        let mut kind = kinds.collect(slot, &fd, inodes);
+        let carrier = queues.carrier(file);
+        if let Some((pid, fd)) = carrier {
+            kind = in_flight(slot, kind, inodes);
+            if let Err(Trouble::Refused(what)) = kind {
+                blockers.add(pid, Part::Fd(fd), format!("a unix socket with an unread descriptor, {what}"));
+                kind = Ok(STAND_IN);
+            }
+        }
         let kind = blockers.note(file.pid, file.part(), kind)?;
-        let kind = kind.unwrap_or(FileKindV1::EventFd { count: 0, semaphore: false });
+        let kind = kind.unwrap_or(STAND_IN);
         inspect_own_files(&slots, file, &kind, inodes, blockers);
         let fail = |step| failed(step, file.pid, file.fd);
         let opath = slot.info.flags & libc::O_PATH != 0;
@@ -108,15 +124,35 @@ pub(crate) fn collect_descriptors(
         let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
         files.push(FileV1 { id: file.id, flags, owner, kind });
     }
+    kinds.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
     let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
     let mut tables = vec![Vec::new(); members.len()];
+    slots.truncate(in_tables);
     slots.sort_by_key(|slot| (slot.owner, slot.description.fd));
     for slot in &slots {
         let (fd, file) = (slot.description.fd, slot.description.id);
         tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
     }
     Ok(Descriptors { tables, locks, files, pipes })
+}
+
+/// With a blocker nothing is written, so that this is never seen.
+const STAND_IN: FileKindV1 = FileKindV1::EventFd { count: 0, semaphore: false };
+
+/// What can be sent before there are processes, and has nothing that belongs to the process that has it open.
+fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found<FileKindV1> {
+    let kind = kind?;
+    let of_process = |inode: &InodeV1| matches!(inode.kind, InodeKindV1::OfProcess { .. });
+    match &kind {
+        FileKindV1::Epoll { .. } => refused("an epoll set"),
+        FileKindV1::Bus(_) => refused("a D-Bus connection"),
+        FileKindV1::Inode { inode, .. } if inodes.get(*inode).is_some_and(of_process) => {
+            refused("a /proc file")
+        }
+        _ if !slot.info.locks.is_empty() => refused("a file with a lock"),
+        _ => Ok(kind),
+    }
 }
 
 /// A file below a process's own directory of /proc is opened by that process, so nobody else can have the description.
@@ -208,6 +244,8 @@ struct Kinds<'a> {
     pipes: Pipes,
     unix: UnixSockets<'a>,
     inet: inet::InetSockets<'a>,
+    netlink: netlink::NetlinkSockets<'a>,
+    packet: packet::PacketSockets<'a>,
 }
 
 impl Kinds<'_> {
@@ -267,15 +305,32 @@ impl Kinds<'_> {
         const SO_DOMAIN: i32 = 39;
         let domain = fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, SO_DOMAIN)
             .map_err(|e| Trouble::Failed(failed("SO_DOMAIN", file.pid, file.fd)(e)))?;
+        if domain != libc::AF_UNIX && !self.is_of_the_tree(file, fd)? {
+            return refused("a socket of another network namespace");
+        }
         match domain {
             libc::AF_UNIX => self.unix.collect(file, fd.as_fd(), inodes),
             libc::AF_INET | libc::AF_INET6 => self.inet.collect(file, fd.as_fd()),
-            libc::AF_NETLINK => refused("a netlink socket"),
-            libc::AF_PACKET => refused("a packet socket"),
-            libc::AF_VSOCK => refused("a vsock socket"),
+            libc::AF_NETLINK => self.netlink.collect(file, fd.as_fd()),
+            libc::AF_PACKET => self.packet.collect(file, fd.as_fd()),
+            libc::AF_VSOCK => vsock::collect(file, fd.as_fd(), self.spaces),
             libc::AF_ALG => refused("a kernel crypto socket (AF_ALG)"),
             libc::AF_BLUETOOTH => refused("a bluetooth socket"),
             other => refused(format!("a socket of address family {other}")),
+        }
+    }
+}
+
+impl Kinds<'_> {
+    /// Whether a socket belongs to the network namespace of the tree.
+    fn is_of_the_tree(&self, file: &Description, fd: &OwnedFd) -> Result<bool> {
+        let fail = |step| failed(step, file.pid, file.fd);
+        let own = stat(format!("/proc/{}/ns/net", self.spaces.main).as_str()).map_err(fail("stat"))?;
+        match netns::of_socket(fd.as_fd()) {
+            Ok(namespace) => Ok(fstat(&namespace).map_err(fail("stat"))?.st_ino == own.st_ino),
+            // Without privilege over a namespace nobody is in another one.
+            Err(Errno::EPERM) => Ok(true),
+            Err(e) => Err(fail("SIOCGSKNS")(e)),
         }
     }
 }

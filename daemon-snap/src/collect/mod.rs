@@ -10,9 +10,13 @@ mod inet;
 mod inode;
 mod inotify;
 mod inside;
+mod interface;
 mod kernel_file;
 mod lock;
 mod memory;
+mod multicast;
+mod netlink;
+mod packet;
 mod pages;
 mod pipe;
 mod process;
@@ -21,11 +25,14 @@ mod sharing;
 mod signalfd;
 mod socket_options;
 mod sysv;
+mod tcp;
 mod thread;
 mod timerfd;
 mod timers;
 mod unix;
+mod unix_queue;
 mod volatile;
+mod vsock;
 
 pub(crate) use file::{Descriptors, collect_descriptors};
 pub(crate) use gate::Gates;
@@ -74,6 +81,16 @@ pub struct CollectOptions {
     pub activation: Vec<ActivationSocket>,
     /// Connections to the system bus.
     pub bus: BusAccess,
+    pub lost_peer: LostPeer,
+}
+
+/// What becomes of connections to somebody outside the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LostPeer {
+    #[default]
+    Refuse,
+    /// After the restore the peer is gone: end of file, or reset.
+    Close,
 }
 
 /// A socket that systemd passes as `LISTEN_FDS`.
@@ -112,6 +129,10 @@ impl Blockers {
             }
             Err(Trouble::Failed(e)) => Err(e),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Sorted, each once.

@@ -2,19 +2,21 @@
 
 use super::bus;
 use super::file::Description;
-use super::socket_options::{Defaults, has_filter};
-use super::{CollectOptions, Found, Inodes, failed, refused};
+use super::socket_options::Defaults;
+use super::unix_queue::{Queues, own_pid};
+use super::{CollectOptions, Found, Inodes, LostPeer, failed, refused};
 use crate::bus::{BusAccess, SYSTEM_BUS};
 use crate::error::{Error, Result};
 use crate::inspect::Spaces;
 use crate::state::{
-    BusConnectionV1, FileId, FileKindV1, Pid, RawPath, RebindV1, SocketNodeV1, UnixSocketV1, UnixStateV1,
+    BusConnectionV1, FileId, FileKindV1, Pid, RawPath, RebindV1, SocketNodeV1, TargetFd, UnixSocketV1,
+    UnixStateV1,
 };
-use crate::sys::fdquery::{self, PeekOffset};
-use crate::sys::netns;
 use crate::sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
+use crate::sys::{fdquery, netns};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
+use nix::sys::signal::kill;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,8 +24,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirEntryExt as _;
 
 const JOURNAL_STDOUT: &[u8] = b"/run/systemd/journal/stdout";
-/// More than the largest message that default buffer limits let through.
-const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// What all unix sockets of the tree need.
 #[derive(Debug)]
@@ -36,14 +36,23 @@ pub(super) struct UnixSockets<'a> {
     /// Asked once, when the first unix socket is met.
     table: Option<HashMap<u32, UnixDiag>>,
     defaults: Defaults<'a>,
+    queues: &'a Queues,
+    by_number: &'a HashMap<(Pid, TargetFd), FileId>,
 }
 
 impl<'a> UnixSockets<'a> {
-    pub fn new(files: &[Description], spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
+    pub fn new(
+        files: &[Description],
+        by_number: &'a HashMap<(Pid, TargetFd), FileId>,
+        queues: &'a Queues,
+        spaces: &'a Spaces,
+        options: &'a CollectOptions,
+    ) -> Self {
         let sockets = files.iter().filter(|file| file.link.starts_with(b"socket:["));
         let by_inode = sockets.map(|file| (file.ino as u32, file.id)).collect();
-        let processes = files.iter().map(|file| file.pid).collect();
-        Self { spaces, options, by_inode, processes, table: None, defaults: Defaults::new(spaces) }
+        let processes = files.iter().map(|file| file.pid).filter(|pid| *pid != own_pid()).collect();
+        let (table, defaults) = (None, Defaults::new(spaces));
+        Self { spaces, options, by_inode, processes, table, defaults, queues, by_number }
     }
 
     /// One unix socket.
@@ -66,14 +75,28 @@ impl<'a> UnixSockets<'a> {
         let Some(diag) = self.diag(file.ino as u32)? else {
             return refused("a unix socket of another network namespace");
         };
-        if has_filter(fd) {
-            return refused("a unix socket with a packet filter");
-        }
         let state = self.state(file, fd, socket_type, &diag)?;
-        let queue = match state {
-            UnixStateV1::Listening { .. } => Vec::new(),
-            _ => queue(file, fd, socket_type)?,
+        let queue = self.queues.messages(file.ino, self.by_number).or_else(refused)?;
+        let strangers = queue.iter().filter_map(|message| message.credentials).map(|from| from.pid);
+        if let Some(pid) = self.alive_outside(strangers) {
+            return refused(format!(
+                "a unix socket with an unread message of process {pid} outside the tree"
+            ));
+        }
+        let peer = match state {
+            UnixStateV1::Unconnected | UnixStateV1::ConnectedTo { .. } => None,
+            _ => fdquery::socket_peer(fd).map_err(fail("SO_PEERCRED"))?,
         };
+        // Who is gone by then cannot be named.
+        let is_lost =
+            matches!(state, UnixStateV1::PeerGone { .. }) && self.options.lost_peer == LostPeer::Close;
+        let outside = self.alive_outside(peer.iter().map(|peer| peer.credentials.pid));
+        let peer = peer.filter(|_| !(is_lost && outside.is_some()));
+        if let Some(pid) = outside.filter(|_| !is_lost) {
+            return refused(format!(
+                "a unix socket whose other end was made by process {pid} outside the tree"
+            ));
+        }
         let (node, renamed_to) = self.node(file, &address, &diag, inodes)?.unzip();
         let options = self.defaults.changed((file.pid, file.fd), fd, (libc::AF_UNIX, socket_type, 0))?;
         Ok(FileKindV1::Unix(UnixSocketV1 {
@@ -84,8 +107,15 @@ impl<'a> UnixSockets<'a> {
             state,
             shutdown: diag.shutdown,
             queue,
+            peer,
             options,
         }))
+    }
+
+    /// A process that the kernel will not let anybody stand in for.
+    fn alive_outside(&self, mut pids: impl Iterator<Item = Pid>) -> Option<Pid> {
+        let lives = |pid: &Pid| !matches!(kill(nix::unistd::Pid::from_raw(pid.0), None), Err(Errno::ESRCH));
+        pids.find(|pid| !self.processes.contains(pid) && lives(pid))
     }
 
     fn leads_to_bus(&self, fd: BorrowedFd<'_>) -> bool {
@@ -143,7 +173,7 @@ impl<'a> UnixSockets<'a> {
                 sock_diag::unix_sockets(netlink.as_fd()).map_err(fail)?
             }
         };
-        Ok(self.table.insert(table).get(&ino).copied())
+        Ok(self.table.insert(table).get(&ino).cloned())
     }
 
     fn state(
@@ -154,8 +184,10 @@ impl<'a> UnixSockets<'a> {
         diag: &UnixDiag,
     ) -> Found<UnixStateV1> {
         if diag.state == STATE_LISTENING {
-            if diag.receive_queue > 0 {
-                return refused("a listener with a pending connection");
+            if diag.waiting.len() != diag.receive_queue as usize
+                || diag.waiting.iter().any(|client| !self.by_inode.contains_key(client))
+            {
+                return refused("a listener with a pending connection from outside the tree");
             }
             return Ok(UnixStateV1::Listening { backlog: diag.send_queue });
         }
@@ -168,13 +200,30 @@ impl<'a> UnixSockets<'a> {
         if socket_type == libc::SOCK_DGRAM {
             return self.datagram_state(file, fd, diag, inside, peer_name);
         }
+        let gone = |name: Option<Vec<u8>>| Ok(UnixStateV1::PeerGone { address: name.unwrap_or_default() });
+        if let (Some(waiting), true) = (self.waiting(file.ino as u32), diag.state == STATE_CONNECTED) {
+            if fdquery::unsent_bytes(fd).map_err(failed("SIOCOUTQ", file.pid, file.fd))? > 0 {
+                return refused("a pending connection that has sent something already");
+            }
+            return Ok(waiting);
+        }
         match (diag.peer, inside) {
             (_, Some(peer)) => Ok(UnixStateV1::Pair { peer }),
-            (Some(0), _) => Ok(UnixStateV1::PeerGone),
-            (None, _) if diag.state == STATE_CONNECTED => Ok(UnixStateV1::PeerGone),
+            (Some(0), _) => gone(peer_name),
+            (None, _) if diag.state == STATE_CONNECTED => gone(peer_name),
             (None, _) => Ok(UnixStateV1::Unconnected),
+            (Some(_), None) if self.options.lost_peer == LostPeer::Close => gone(peer_name),
             (Some(_), None) => refused(outside(fd, &peer_name.unwrap_or_default())),
         }
+    }
+
+    /// Whether a socket waits in the queue of a listener of the tree.
+    fn waiting(&self, client: u32) -> Option<UnixStateV1> {
+        self.table.iter().flatten().filter(|(_, diag)| !diag.waiting.is_empty()).find_map(|(ino, diag)| {
+            let listener = *self.by_inode.get(ino)?;
+            let place = diag.waiting.iter().position(|waiting| *waiting == client)? as u32;
+            Some(UnixStateV1::Waiting { listener, place })
+        })
     }
 
     fn datagram_state(
@@ -194,7 +243,7 @@ impl<'a> UnixSockets<'a> {
         }
         match (address.is_empty(), diag.peer) {
             (false, _) => Ok(UnixStateV1::ConnectedTo { address }),
-            (true, None | Some(0)) => Ok(UnixStateV1::PeerGone),
+            (true, None | Some(0)) => Ok(UnixStateV1::PeerGone { address: Vec::new() }),
             (true, Some(_)) if inside.is_some() => {
                 refused("a datagram socket connected one way to an unnamed socket")
             }
@@ -272,7 +321,7 @@ impl<'a> UnixSockets<'a> {
 }
 
 /// `sun_path`: abstract names as they are, paths without the NUL at the end.
-fn unix_name(address: &[u8]) -> Vec<u8> {
+pub(super) fn unix_name(address: &[u8]) -> Vec<u8> {
     let name = address.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
     match name.first() {
         None | Some(0) => name.to_vec(),
@@ -292,52 +341,6 @@ fn outside(fd: BorrowedFd<'_>, peer_name: &[u8]) -> String {
         0 => format!("a unix socket connected to {name} outside the tree"),
         _ => format!("a unix socket connected to {name} outside the tree (pid {pid})"),
     }
-}
-
-/// Unread messages, which stay unread.
-fn queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Found<Vec<Vec<u8>>> {
-    let fail = |step| failed(step, file.pid, file.fd);
-    let readable = fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))? & libc::POLLIN != 0;
-    let stream = socket_type == libc::SOCK_STREAM;
-    let unread = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
-    if !readable || (stream && unread == 0) {
-        return Ok(Vec::new());
-    }
-    let mut messages = Vec::new();
-    let offset = PeekOffset::begin(fd).map_err(fail("SO_PEEK_OFF"))?;
-    let buffer_bytes = if stream { unread } else { MAX_MESSAGE_BYTES };
-    let mut left = unread;
-    while let Some(message) = fdquery::peek_message(fd, buffer_bytes).map_err(fail("look at the queue"))? {
-        if message.descriptors {
-            return refused("a unix socket with unread descriptors (SCM_RIGHTS)");
-        }
-        if message.truncated {
-            return refused("a unix socket with an unread message that is too long");
-        }
-        if message.named {
-            return refused("a unix socket with unread datagrams that name their sender");
-        }
-        // The end of a connection reads as an empty message.
-        if message.bytes.is_empty() && socket_type != libc::SOCK_DGRAM {
-            break;
-        }
-        left = left.saturating_sub(message.bytes.len());
-        messages.push(message.bytes);
-        if stream && left == 0 {
-            break;
-        }
-    }
-    offset.finish().map_err(fail("SO_PEEK_OFF"))?;
-    if messages.is_empty() && socket_type == libc::SOCK_DGRAM {
-        // The kernel shows an empty message to one peek only, and somebody has peeked before.
-        return refused("a unix socket with an unread empty message");
-    }
-    let credentials =
-        fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED).map_err(fail("SO_PASSCRED"))?;
-    if credentials != 0 && !messages.is_empty() {
-        return refused("a unix socket with unread messages and their credentials (SO_PASSCRED)");
-    }
-    Ok(if stream { vec![messages.concat()] } else { messages })
 }
 
 #[cfg(test)]

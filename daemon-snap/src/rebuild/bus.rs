@@ -8,14 +8,14 @@
 //! 4. What the daemon has to hear is put back into its end of the connection, from the bus's own end.
 
 use super::desk::Desk;
+use super::stand_in::as_user;
 use crate::bus::{BusStream, DRIVER, Watcher, body, driver_signal, news};
 use crate::error::{Error, Result};
-use crate::state::{BusConnectionV1, CredsV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
+use crate::state::{BusConnectionV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use image_store::ReasonCode;
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::fstat;
-use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -63,35 +63,15 @@ pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()
         let creds = creds.ok_or_else(|| Error::Corrupt(format!("process {} has no threads", process.pid)))?;
         let address = sys::rebuild::unix_address(&connection.address);
         let socket = desk.file(id)?;
-        as_user(process.pid, connection.uid, creds, || {
-            sys::rebuild::connect(socket, &address).map_err(|e| {
-                Error::stale(
-                    ReasonCode::BusUnavailable,
-                    format!("the system bus cannot be reached ({})", e.desc()),
-                )
-            })
+        let connect = || sys::rebuild::connect(socket, &address);
+        as_user(connection.uid, creds.gids[1], &creds.groups, connect).map_err(|e| {
+            Error::stale(
+                ReasonCode::BusUnavailable,
+                format!("the system bus cannot be reached ({})", e.desc()),
+            )
         })?;
     }
     Ok(())
-}
-
-/// Does something with the effective ids and groups that the bus shall see. Ours are given back; what the kernel resets with
-/// them (dumpable, PDEATHSIG) the tape sets later.
-fn as_user(pid: Pid, uid: u32, creds: &CredsV1, what: impl FnOnce() -> Result<()>) -> Result<()> {
-    const SAME: u32 = u32::MAX;
-    let fail = |step| move |e| Error::kernel(step, pid, e);
-    let uids = |effective| setresuid(Uid::from_raw(SAME), Uid::from_raw(effective), Uid::from_raw(SAME));
-    let gids = |effective| setresgid(Gid::from_raw(SAME), Gid::from_raw(effective), Gid::from_raw(SAME));
-    let own_groups = getgroups().map_err(fail("getgroups"))?;
-    let groups: Vec<Gid> = creds.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).map_err(fail("setgroups"))?;
-    gids(creds.gids[1]).map_err(fail("setresgid"))?;
-    uids(uid).map_err(fail("setresuid"))?;
-    let done = what();
-    uids(0).map_err(fail("setresuid"))?;
-    gids(0).map_err(fail("setresgid"))?;
-    setgroups(&own_groups).map_err(fail("setgroups"))?;
-    done
 }
 
 /// Speaks for all connections of the tree: first rules of all, then names of all.

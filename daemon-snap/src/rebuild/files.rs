@@ -1,7 +1,7 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{bus, epoll, events, inet, inode, kernel_file, pipe, unix};
+use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pipe, tcp, unix, vsock};
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
@@ -31,11 +31,13 @@ pub fn rebuild_files(
     realtime_ns: i64,
 ) -> Result<()> {
     pipe::rebuild_pipes(desk, tree)?;
-    unix::rebuild_unix(desk, tree)?;
+    let unfinished = unix::rebuild_unix(desk, tree)?;
     epoll::rebuild_epolls(desk, tree)?;
     for file in &tree.files {
         let fd = match &file.kind {
-            FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Epoll { .. } => continue,
+            FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Tcp(_) | FileKindV1::Epoll { .. } => {
+                continue;
+            }
             // Its process opens it.
             FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
             FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {
@@ -56,6 +58,10 @@ pub fn rebuild_files(
             FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
             FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
+            FileKindV1::LostTcp(lost) => tcp::rebuild_lost(file.id, lost)?,
+            FileKindV1::Netlink(socket) => netlink::rebuild_netlink(file.id, socket)?,
+            FileKindV1::Packet(socket) => packet::rebuild_packet(file.id, socket)?,
+            FileKindV1::Vsock(socket) => vsock::rebuild_vsock(file.id, socket)?,
             FileKindV1::Rebind(what) => rebind(what, unit)?,
             FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };
@@ -70,6 +76,8 @@ pub fn rebuild_files(
         }
         desk.put_file(file.id, fd)?;
     }
+    tcp::rebuild_connections(desk, tree)?;
+    unix::finish_unix(desk, tree, unfinished)?;
     inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
     epoll::rebuild_watches(desk, tree)
 }
@@ -142,11 +150,21 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             fd.try_clone().map_err(|e| Error::io("dup", "standard output", &e))
         }
         RebindV1::Init => sys::pidfd::open(Pid(1)).map_err(|e| Error::kernel("pidfd_open", "PID 1", e)),
-        RebindV1::Activation { address, name, .. } => {
-            let matches =
-                |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).is_ok_and(|got| got == *address);
-            let by_address = unit.listen_fds.iter().find(|(_, fd)| matches(fd));
-            let found = by_address.or_else(|| unit.listen_fds.iter().find(|(n, _)| Some(n) == name.as_ref()));
+        RebindV1::Activation { address, socket_type, name } => {
+            let own = |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).unwrap_or_default();
+            let family = family_of(address);
+            let wanted = match i32::from(family) {
+                libc::AF_UNIX => sys::rebuild::unix_address(address),
+                _ => address.clone(),
+            };
+            let by_address = unit.listen_fds.iter().find(|(_, fd)| own(fd) == wanted);
+            // A port that the kernel chose, of netlink too, is another one in each boot.
+            let alike = |fd: &OwnedFd| {
+                let kind = sys::fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE);
+                own(fd).starts_with(&family.to_ne_bytes()) && kind == Ok(*socket_type)
+            };
+            let by_name = |(n, fd): &&(String, OwnedFd)| Some(n) == name.as_ref() && alike(fd);
+            let found = by_address.or_else(|| unit.listen_fds.iter().find(by_name));
             let (_, fd) = found.ok_or_else(|| {
                 Error::stale(
                     ReasonCode::AddressMissing,
@@ -156,4 +174,11 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             fd.try_clone().map_err(|e| Error::io("dup", "activation socket", &e))
         }
     }
+}
+
+/// The family of an address as it was recorded: a name of a unix socket, or `sockaddr` bytes.
+fn family_of(address: &[u8]) -> u16 {
+    let known = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_VSOCK].map(|family| family as u16);
+    let family = address.first_chunk::<2>().map(|family| u16::from_ne_bytes(*family));
+    family.filter(|family| known.contains(family)).unwrap_or(libc::AF_UNIX as u16)
 }

@@ -1,39 +1,95 @@
-//! TCP and UDP sockets over IPv4 and IPv6: listeners and unconnected or datagram sockets.
+//! Sockets over IPv4 and IPv6: listeners, unconnected, datagram and raw sockets.
 
+use super::interface::Indices;
 use crate::error::{Error, Result};
-use crate::state::{FileId, InetSocketV1};
+use crate::state::{FileId, InetSocketV1, MembershipV1, SocketOptionV1};
 use crate::sys;
+use crate::sys::multicast::SourceFilter;
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Same options, address, backlog.
+const IP_UNICAST_IF: i32 = 50;
+const IPV6_UNICAST_IF: i32 = 76;
+
+/// Same options, address, groups, peer, backlog.
 ///
 /// # Errors
 /// `Stale`: the address is not there or taken.
 pub fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(socket.family, socket.socket_type, socket.protocol)
         .map_err(|e| Error::kernel("socket", id, e))?;
-    for option in &socket.options {
-        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value).map_err(|e| {
-            Error::kernel(
-                "setsockopt",
-                format!("open file {id} level {} name {}", option.level, option.name),
-                e,
-            )
-        })?;
-    }
+    let indices = Indices::of(fd.as_fd(), &socket.interfaces)?;
+    let mut options = socket.options.clone();
+    options.iter_mut().try_for_each(|option| rename_interface(option, &indices))?;
+    set_options(id, &fd, &options)?;
     if let Some(local) = &socket.local {
-        bind(id, socket, &fd, local)?;
+        bind(id, socket, &fd, &with_scope(local, &indices)?)?;
+    }
+    for membership in &socket.memberships {
+        let MembershipV1 { level, interface, group, exclude, sources } = membership;
+        let filter = SourceFilter { exclude: *exclude, sources: sources.clone() };
+        sys::multicast::join(fd.as_fd(), *level, indices.today(*interface)?, group, &filter)
+            .map_err(|e| Error::kernel("joining", show(group), e))?;
     }
     if let Some(remote) = &socket.remote {
-        sys::rebuild::connect(fd.as_fd(), remote)
-            .map_err(|e| Error::kernel("connect", format!("open file {id} {}", show(remote)), e))?;
+        sys::rebuild::connect(fd.as_fd(), &with_scope(remote, &indices)?).map_err(|e| match e {
+            Errno::ENETUNREACH | Errno::EADDRNOTAVAIL => {
+                Error::stale(ReasonCode::AddressMissing, format!("no way to {} yet", show(remote)))
+            }
+            e => Error::kernel("connect", format!("open file {id} {}", show(remote)), e),
+        })?;
     }
     if let Some(backlog) = socket.listen_backlog {
         sys::rebuild::listen(fd.as_fd(), backlog).map_err(|e| Error::kernel("listen", id, e))?;
     }
     Ok(fd)
+}
+
+/// Sets recorded options in their order.
+///
+/// # Errors
+/// `Stale`: an interface or address that one of them names does not exist.
+pub fn set_options(id: FileId, fd: &impl AsFd, options: &[SocketOptionV1]) -> Result<()> {
+    for SocketOptionV1 { level, name, value } in options {
+        let what = format!("open file {id} level {level} name {name}");
+        sys::rebuild::restore_option(fd.as_fd(), *level, *name, value).map_err(|e| match e {
+            Errno::ENODEV | Errno::EADDRNOTAVAIL => Error::stale(
+                ReasonCode::AddressMissing,
+                format!(
+                    "a network interface or address that a socket is tied to does not exist yet ({what})"
+                ),
+            ),
+            e => Error::kernel("setsockopt", what, e),
+        })?;
+    }
+    Ok(())
+}
+
+/// Options whose value is the index of an interface.
+fn rename_interface(option: &mut SocketOptionV1, indices: &Indices) -> Result<()> {
+    let Some(value) = option.value.first_chunk::<4>().copied() else { return Ok(()) };
+    option.value = match (option.level, option.name) {
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) => {
+            indices.today(u32::from_ne_bytes(value))?.to_ne_bytes().to_vec()
+        }
+        (libc::IPPROTO_IPV6, IPV6_UNICAST_IF) | (libc::IPPROTO_IP, IP_UNICAST_IF) => {
+            indices.today(u32::from_be_bytes(value))?.to_be_bytes().to_vec()
+        }
+        _ => return Ok(()),
+    };
+    Ok(())
+}
+
+/// `sin6_scope_id` as it is today.
+pub(super) fn with_scope(address: &[u8], indices: &Indices) -> Result<Vec<u8>> {
+    let mut address = address.to_vec();
+    let v6 = address.starts_with(&(libc::AF_INET6 as u16).to_ne_bytes());
+    if let Some(scope) = address.get_mut(24..28).filter(|_| v6) {
+        let then = u32::from_ne_bytes([scope[0], scope[1], scope[2], scope[3]]);
+        scope.copy_from_slice(&indices.today(then)?.to_ne_bytes());
+    }
+    Ok(address)
 }
 
 /// Old connections in TIME_WAIT must not keep a listener from its port, so the address is reused even where the daemon

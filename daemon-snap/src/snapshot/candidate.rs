@@ -159,7 +159,7 @@ impl Candidate {
     /// # Errors
     /// When the unit's descriptors cannot be read.
     pub fn collect_options(&self) -> Result<CollectOptions> {
-        unit::collect_options(&self.properties, &self.cgroup, self.bus.clone())
+        unit::collect_options(&self.properties, &self.cgroup, self.bus.clone(), self.text.lost_peer)
     }
 
     /// From now on bus connections are recorded, by the listener that has heard them being made.

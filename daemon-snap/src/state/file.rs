@@ -1,7 +1,8 @@
 //! Open file descriptions and the objects behind them.
 
 use super::{
-    BusConnectionV1, FileId, InetSocketV1, InodeId, Pid, PipeId, RawPath, TargetFd, UnixSocketV1, XattrsV1,
+    BusConnectionV1, FileId, InetSocketV1, InodeId, LostTcpV1, NetlinkSocketV1, PacketSocketV1, Pid, PipeId,
+    RawPath, TargetFd, TcpConnectionV1, UnixSocketV1, VsockSocketV1, XattrsV1,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,11 @@ pub enum FileKindV1 {
     },
     Unix(UnixSocketV1),
     Inet(InetSocketV1),
+    Tcp(TcpConnectionV1),
+    LostTcp(LostTcpV1),
+    Netlink(NetlinkSocketV1),
+    Packet(PacketSocketV1),
+    Vsock(VsockSocketV1),
     /// A file in /proc/pressure or of a control group with a trigger (since Linux 5.2).
     PressureTrigger {
         inode: InodeId,

@@ -1,8 +1,7 @@
 //! Questions to descriptors that we share with a frozen process. Nothing here changes the description, except for
 //! [`PeekOffset`], which puts back what it sets.
 
-use crate::state::FileOwnerV1;
-use crate::state::Pid;
+use crate::state::{CredentialsV1, FileOwnerV1, PeerV1, Pid};
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{io, mem, ptr};
@@ -142,12 +141,15 @@ pub fn pipe_content(fd: BorrowedFd<'_>, capacity: u32, packets: bool) -> Result<
     if filled == unread { Ok(pieces) } else { Err(Errno::EIO) }
 }
 
+/// Longest value that [`socket_option`] reads, in bytes.
+pub const OPTION_BYTES: usize = 256;
+
 /// getsockopt(2).
 ///
 /// # Errors
 /// `ENOPROTOOPT`, `EOPNOTSUPP` for options that the socket does not have.
 pub fn socket_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
-    let mut value = vec![0u8; 256];
+    let mut value = vec![0u8; OPTION_BYTES];
     let mut len = value.len() as libc::socklen_t;
     // SAFETY: value is writable for len bytes.
     let got =
@@ -180,6 +182,33 @@ pub fn socket_filter_len(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     Errno::result(got).map(|_| len)
 }
 
+/// Instructions of the attached classic filter, eight bytes each; empty when there is none.
+///
+/// # Errors
+/// `EACCES` when the filter is not a classic one.
+pub fn socket_filter(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    const INSTRUCTION_BYTES: usize = 8;
+    let count = socket_filter_len(fd)?;
+    let mut program = vec![0u8; count as usize * INSTRUCTION_BYTES];
+    if count == 0 {
+        return Ok(program);
+    }
+    // Length in instructions, not bytes.
+    let mut len: libc::socklen_t = count;
+    // SAFETY: program has room for `len` instructions.
+    let got = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            program.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(got)?;
+    if len == count { Ok(program) } else { Err(Errno::EBUSY) }
+}
+
 /// getsockname(2) or, with `peer`, getpeername(2): the bytes of the address.
 ///
 /// # Errors
@@ -194,26 +223,69 @@ pub fn socket_address(fd: BorrowedFd<'_>, peer: bool) -> Result<Vec<u8>, Errno> 
     Ok(address)
 }
 
+/// SO_PEERCRED and SO_PEERGROUPS; `None` when there is no peer, or one whose process is of another PID namespace.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn socket_peer(fd: BorrowedFd<'_>) -> Result<Option<PeerV1>, Errno> {
+    const SO_PEERGROUPS: i32 = 59;
+    const MAX_GROUPS: usize = 65536;
+    let ucred = socket_option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
+    let credentials = credentials(&ucred).ok_or(Errno::EINVAL)?;
+    if credentials.pid.0 == 0 {
+        return Ok(None);
+    }
+    let mut groups = vec![0u32; MAX_GROUPS];
+    let mut len = size_of_val(groups.as_slice()) as libc::socklen_t;
+    // SAFETY: groups is writable for len bytes.
+    let got = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    match Errno::result(got) {
+        Ok(_) => groups.truncate(len as usize / size_of::<u32>()),
+        // Never set for this peer.
+        Err(Errno::ENODATA) => groups.clear(),
+        Err(e) => return Err(e),
+    }
+    Ok(Some(PeerV1 { credentials, groups }))
+}
+
+/// `struct ucred`.
+fn credentials(bytes: &[u8]) -> Option<CredentialsV1> {
+    let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    Some(CredentialsV1 { pid: Pid(word(0)? as i32), uid: word(4)?, gid: word(8)? })
+}
+
 /// A message that was looked at and is still in the queue.
 #[derive(Debug)]
 pub struct Peeked {
     pub bytes: Vec<u8>,
-    /// It carries descriptors.
-    pub descriptors: bool,
+    /// Duplicates of the descriptors that it carries.
+    pub descriptors: Vec<OwnedFd>,
+    /// SCM_CREDENTIALS.
+    pub credentials: Option<CredentialsV1>,
+    /// It carries something else, or more than there was room for.
+    pub other_control: bool,
     /// It is longer than what was asked for.
     pub truncated: bool,
-    /// It comes with the address of its sender.
-    pub named: bool,
+    /// Address of its sender, family first; empty when it has none.
+    pub sender: Vec<u8>,
 }
 
-/// Looks at the next message of at most `max_bytes`; `None` when there is none. Descriptors that the kernel gives us with it are closed.
+/// Looks at the next message of at most `max_bytes`; `None` when there is none.
 ///
 /// # Errors
 /// Those of recvmsg(2).
 pub fn peek_message(fd: BorrowedFd<'_>, max_bytes: usize) -> Result<Option<Peeked>, Errno> {
     let mut bytes = vec![0u8; max_bytes];
     let mut control = [0u64; 256];
-    let mut sender = [0u64; 16];
+    let mut sender = [0u8; 128];
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: msghdr is plain data; zero is a valid value for every field.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
@@ -231,25 +303,43 @@ pub fn peek_message(fd: BorrowedFd<'_>, max_bytes: usize) -> Result<Option<Peeke
         Err(e) => return Err(e),
     };
     bytes.truncate(got);
-    let mut descriptors = header.msg_flags & libc::MSG_CTRUNC != 0;
-    // SAFETY: the CMSG functions walk the control buffer that the kernel has just filled; data of SCM_RIGHTS are
-    // descriptors that were made for us and that nobody else owns.
+    let sender = sender[..(header.msg_namelen as usize).min(sender.len())].to_vec();
+    let mut peeked = Peeked {
+        bytes,
+        descriptors: Vec::new(),
+        credentials: None,
+        other_control: header.msg_flags & libc::MSG_CTRUNC != 0,
+        truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+        sender,
+    };
+    // SAFETY: the CMSG functions walk the control buffer that the kernel has just filled; data of SCM_RIGHTS and of
+    // SCM_PIDFD are descriptors that were made for us and that nobody else owns.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(&raw const header);
         while !message.is_null() {
-            if (*message).cmsg_level == libc::SOL_SOCKET && (*message).cmsg_type == libc::SCM_RIGHTS {
-                descriptors = true;
-                let data = libc::CMSG_DATA(message).cast::<i32>();
-                let data_bytes = (*message).cmsg_len - (data as usize - message as usize);
-                for index in 0..data_bytes / size_of::<i32>() {
-                    drop(OwnedFd::from_raw_fd(ptr::read_unaligned(data.add(index))));
+            const SCM_PIDFD: i32 = 4;
+            let data = libc::CMSG_DATA(message);
+            let data_bytes = (*message).cmsg_len - (data as usize - message as usize);
+            let data = std::slice::from_raw_parts(data, data_bytes);
+            let numbers = data.chunks_exact(4).filter_map(|number| number.try_into().ok());
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                    let numbers = numbers.map(i32::from_ne_bytes);
+                    peeked.descriptors.extend(numbers.map(|number| OwnedFd::from_raw_fd(number)));
                 }
+                (libc::SOL_SOCKET, SCM_PIDFD) => {
+                    peeked.other_control = true;
+                    numbers.map(i32::from_ne_bytes).filter(|number| *number >= 0).for_each(|number| {
+                        drop(OwnedFd::from_raw_fd(number));
+                    });
+                }
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => peeked.credentials = credentials(data),
+                _ => peeked.other_control = true,
             }
             message = libc::CMSG_NXTHDR(&raw const header, message);
         }
     }
-    let truncated = header.msg_flags & libc::MSG_TRUNC != 0;
-    Ok(Some(Peeked { bytes, descriptors, truncated, named: header.msg_namelen > 2 }))
+    Ok(Some(peeked))
 }
 
 /// SO_PEEK_OFF set to 0, so that one peek after the other walks through the queue; the old value comes back at the end.

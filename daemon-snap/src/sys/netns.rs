@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `socket(2)` with SOCK_CLOEXEC; `netns`: the network namespace that it shall belong to, ours when `None`.
 ///
@@ -29,6 +29,18 @@ pub fn socket(
             make()
         }),
     }
+}
+
+/// The network namespace that a socket belongs to (SIOCGSKNS, since Linux 4.10).
+///
+/// # Errors
+/// `EPERM` without CAP_NET_ADMIN over it.
+pub fn of_socket(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const SIOCGSKNS: libc::c_ulong = 0x894c;
+    // SAFETY: the request takes no argument and gives a new descriptor.
+    let fd = Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The root directory of a mount namespace (O_PATH).

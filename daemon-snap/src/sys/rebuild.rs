@@ -1,5 +1,6 @@
 //! System calls that make recorded objects again, where `nix` has no binding.
 
+use crate::state::CredentialsV1;
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -101,6 +102,34 @@ pub fn epoll_add(epoll: BorrowedFd<'_>, number: i32, events: u32, data: u64) -> 
         .map(drop)
 }
 
+/// `epoll_ctl(2)` with EPOLL_CTL_MOD for a descriptor number.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn epoll_modify(epoll: BorrowedFd<'_>, number: i32, events: u32, data: u64) -> Result<(), Errno> {
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: `event` is live.
+    Errno::result(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_MOD, number, &mut event) })
+        .map(drop)
+}
+
+/// Data of all events that are to be had at once (epoll_wait(2)).
+///
+/// # Errors
+/// As epoll_wait(2).
+pub fn epoll_take(epoll: BorrowedFd<'_>) -> Result<Vec<u64>, Errno> {
+    let mut taken = Vec::new();
+    loop {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 32];
+        // SAFETY: `events` is writable for the length that is passed.
+        let got = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
+        match Errno::result(got)? as usize {
+            0 => return Ok(taken),
+            got => taken.extend(events[..got].iter().map(|event| event.u64)),
+        }
+    }
+}
+
 /// Makes the next inotify watch get this descriptor (INOTIFY_IOC_SETNEXTWD, since Linux 4.16).
 ///
 /// # Errors
@@ -175,6 +204,35 @@ pub fn set_buffer_size(fd: BorrowedFd<'_>, name: i32, value: &[u8]) -> Result<()
         .or_else(|_| set_socket_option(fd, libc::SOL_SOCKET, name, &bytes))
 }
 
+/// Attaches a classic packet filter (SO_ATTACH_FILTER); eight bytes an instruction.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn attach_filter(fd: BorrowedFd<'_>, program: &[u8]) -> Result<(), Errno> {
+    let mut instructions: Vec<libc::sock_filter> = program
+        .chunks_exact(8)
+        .map(|i| libc::sock_filter {
+            code: u16::from_ne_bytes([i[0], i[1]]),
+            jt: i[2],
+            jf: i[3],
+            k: u32::from_ne_bytes([i[4], i[5], i[6], i[7]]),
+        })
+        .collect();
+    let len = u16::try_from(instructions.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
+    // SAFETY: `program` points at as many live instructions as it says; the kernel checks and copies them.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// Sets a recorded option.
 ///
 /// # Errors
@@ -182,6 +240,9 @@ pub fn set_buffer_size(fd: BorrowedFd<'_>, name: i32, value: &[u8]) -> Result<()
 pub fn restore_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
     if level == libc::SOL_SOCKET && (name == libc::SO_SNDBUF || name == libc::SO_RCVBUF) {
         return set_buffer_size(fd, name, value);
+    }
+    if level == libc::SOL_SOCKET && name == libc::SO_ATTACH_FILTER {
+        return attach_filter(fd, value);
     }
     set_socket_option(fd, level, name, value)
 }
@@ -248,6 +309,67 @@ pub fn accept(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     owned(unsafe {
         libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC)
     })
+}
+
+/// `socketpair(2)` of unix sockets, close-on-exec; the numbers are not owned by anyone.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn socket_pair(kind: i32) -> Result<[i32; 2], Errno> {
+    let mut pair = [0; 2];
+    // SAFETY: pair has room for two descriptors.
+    let made = unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) };
+    Errno::result(made).map(|_| pair)
+}
+
+/// Takes over two numbers that a stand-in has left open in our table.
+pub fn adopt(numbers: [i32; 2]) -> (OwnedFd, OwnedFd) {
+    // SAFETY: a stand-in that shares our table made them with `socket_pair` and ended without closing or telling anyone else.
+    unsafe { (OwnedFd::from_raw_fd(numbers[0]), OwnedFd::from_raw_fd(numbers[1])) }
+}
+
+/// `sendmsg(2)` with descriptors and credentials, to the peer or to an address.
+///
+/// # Errors
+/// As sendmsg(2).
+pub fn send_message(
+    fd: BorrowedFd<'_>,
+    to: &[u8],
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    credentials: Option<CredentialsV1>,
+) -> Result<usize, Errno> {
+    let mut to = to.to_vec();
+    let mut control = Vec::new();
+    let mut append = |kind: i32, words: &[i32]| {
+        let len = size_of::<libc::cmsghdr>() + size_of_val(words);
+        control.extend_from_slice(&len.to_ne_bytes());
+        control.extend_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+        control.extend_from_slice(&kind.to_ne_bytes());
+        words.iter().for_each(|word| control.extend_from_slice(&word.to_ne_bytes()));
+        control.resize(control.len().next_multiple_of(size_of::<usize>()), 0);
+    };
+    if let Some(from) = credentials {
+        append(libc::SCM_CREDENTIALS, &[from.pid.0, from.uid as i32, from.gid as i32]);
+    }
+    if !descriptors.is_empty() {
+        let numbers: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        append(libc::SCM_RIGHTS, &numbers);
+    }
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: msghdr is plain data; zero is a valid value for every field.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (&raw mut iov, 1);
+    if !to.is_empty() {
+        (header.msg_name, header.msg_namelen) = (to.as_mut_ptr().cast(), to.len() as libc::socklen_t);
+    }
+    if !control.is_empty() {
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), control.len());
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: header points at live buffers with their lengths; the kernel only reads them.
+    Errno::result(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, flags) })
+        .map(|sent| sent as usize)
 }
 
 /// flock(2) without waiting.

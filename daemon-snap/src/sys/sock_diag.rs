@@ -1,5 +1,6 @@
-//! NETLINK_SOCK_DIAG for unix sockets (sock_diag(7)).
+//! NETLINK_SOCK_DIAG for unix and packet sockets (sock_diag(7)).
 
+use crate::state::PacketMembershipV1;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,9 +16,11 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const UDIAG_SHOW_VFS: u32 = 2;
 const UDIAG_SHOW_PEER: u32 = 4;
+const UDIAG_SHOW_WAITING: u32 = 8;
 const UDIAG_SHOW_RQLEN: u32 = 16;
 const ATTR_VFS: u16 = 1;
 const ATTR_PEER: u16 = 2;
+const ATTR_WAITING: u16 = 3;
 const ATTR_RQLEN: u16 = 4;
 const ATTR_SHUTDOWN: u16 = 6;
 const HEADER_BYTES: usize = 16;
@@ -25,7 +28,7 @@ const HEADER_BYTES: usize = 16;
 const MESSAGE_BYTES: usize = 16;
 
 /// What the kernel tells about a unix socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnixDiag {
     pub state: u8,
     /// Inode of the peer; `Some(0)` when the peer has been closed.
@@ -38,6 +41,16 @@ pub struct UnixDiag {
     pub send_queue: u32,
     /// RCV_SHUTDOWN 1, SEND_SHUTDOWN 2.
     pub shutdown: u8,
+    /// Of a listener: inodes of the clients that wait for accept(2), in order; 0 for one that has gone.
+    pub waiting: Vec<u32>,
+}
+
+/// What the kernel tells about a packet socket that no option of it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PacketDiag {
+    /// It has a ring (PACKET_RX_RING, PACKET_TX_RING).
+    pub ring: bool,
+    pub memberships: Vec<PacketMembershipV1>,
 }
 
 /// All unix sockets of the network namespace that `netlink` (NETLINK_SOCK_DIAG) belongs to, by inode number.
@@ -45,33 +58,64 @@ pub struct UnixDiag {
 /// # Errors
 /// Those of the netlink socket.
 pub fn unix_sockets(netlink: BorrowedFd<'_>) -> Result<HashMap<u32, UnixDiag>, Errno> {
-    send(netlink, &request())?;
+    const SHOW: u32 = UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_WAITING | UDIAG_SHOW_RQLEN;
     let mut sockets = HashMap::new();
+    dump(netlink, &unix_request(SHOW), |message| {
+        sockets.insert(u32_at(message, 4), unix_socket(message));
+    })?;
+    Ok(sockets)
+}
+
+/// All packet sockets, as [`unix_sockets`].
+///
+/// # Errors
+/// Those of the netlink socket; `ENOENT` when the kernel lacks CONFIG_PACKET_DIAG.
+pub fn packet_sockets(netlink: BorrowedFd<'_>) -> Result<HashMap<u32, PacketDiag>, Errno> {
+    const SHOW_MEMBERSHIPS_AND_RINGS: u32 = 2 | 4;
+    // struct packet_diag_req: family, protocol, pad, inode, what to show, cookie
+    let mut body = vec![libc::AF_PACKET as u8, 0, 0, 0];
+    body.extend_from_slice(&0u32.to_ne_bytes());
+    body.extend_from_slice(&SHOW_MEMBERSHIPS_AND_RINGS.to_ne_bytes());
+    body.extend_from_slice(&[0xff; 8]);
+    let mut sockets = HashMap::new();
+    dump(netlink, &request(&body), |message| {
+        sockets.insert(u32_at(message, 4), packet_socket(message));
+    })?;
+    Ok(sockets)
+}
+
+/// Sends a request and hands over each answer that is long enough, without its header.
+fn dump(netlink: BorrowedFd<'_>, request: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
+    send(netlink, request)?;
     let mut buffer = vec![0u8; 64 << 10];
     loop {
         // SAFETY: buffer is writable for its length.
         let got = unsafe { libc::recv(netlink.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         let got = Errno::result(got)? as usize;
-        if parse(&buffer[..got], &mut sockets)? {
-            return Ok(sockets);
+        if parse(&buffer[..got], &mut each)? {
+            return Ok(());
         }
     }
 }
 
-fn request() -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(40);
+fn request(body: &[u8]) -> Vec<u8> {
     // struct nlmsghdr
-    bytes.extend_from_slice(&40u32.to_ne_bytes());
+    let mut bytes = ((HEADER_BYTES + body.len()) as u32).to_ne_bytes().to_vec();
     bytes.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
     bytes.extend_from_slice(&[0; 8]);
-    // struct unix_diag_req: family, protocol, pad, states, inode, what to show, cookie
-    bytes.extend_from_slice(&[libc::AF_UNIX as u8, 0, 0, 0]);
-    bytes.extend_from_slice(&u32::MAX.to_ne_bytes());
-    bytes.extend_from_slice(&0u32.to_ne_bytes());
-    bytes.extend_from_slice(&(UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN).to_ne_bytes());
-    bytes.extend_from_slice(&[0xff; 8]);
+    bytes.extend_from_slice(body);
     bytes
+}
+
+fn unix_request(show: u32) -> Vec<u8> {
+    // struct unix_diag_req: family, protocol, pad, states, inode, what to show, cookie
+    let mut body = vec![libc::AF_UNIX as u8, 0, 0, 0];
+    body.extend_from_slice(&u32::MAX.to_ne_bytes());
+    body.extend_from_slice(&0u32.to_ne_bytes());
+    body.extend_from_slice(&show.to_ne_bytes());
+    body.extend_from_slice(&[0xff; 8]);
+    request(&body)
 }
 
 fn send(netlink: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
@@ -80,7 +124,7 @@ fn send(netlink: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
 }
 
 /// Takes one datagram apart; true at the end of the dump.
-fn parse(mut bytes: &[u8], sockets: &mut HashMap<u32, UnixDiag>) -> Result<bool, Errno> {
+fn parse(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> Result<bool, Errno> {
     while bytes.len() >= HEADER_BYTES {
         let len = u32_at(bytes, 0) as usize;
         if len < HEADER_BYTES || len > bytes.len() {
@@ -92,9 +136,7 @@ fn parse(mut bytes: &[u8], sockets: &mut HashMap<u32, UnixDiag>) -> Result<bool,
             NLMSG_ERROR if message.len() >= 4 => {
                 return Err(Errno::from_raw(-(u32_at(message, 0) as i32)));
             }
-            SOCK_DIAG_BY_FAMILY if message.len() >= MESSAGE_BYTES => {
-                sockets.insert(u32_at(message, 4), socket(message));
-            }
+            SOCK_DIAG_BY_FAMILY if message.len() >= MESSAGE_BYTES => each(message),
             _ => {}
         }
         bytes = &bytes[len.next_multiple_of(4).min(bytes.len())..];
@@ -102,26 +144,56 @@ fn parse(mut bytes: &[u8], sockets: &mut HashMap<u32, UnixDiag>) -> Result<bool,
     Ok(false)
 }
 
-fn socket(message: &[u8]) -> UnixDiag {
-    let mut socket = UnixDiag { state: message[2], ..UnixDiag::default() };
+/// Calls `each` with kind and value of every attribute behind the fixed part.
+fn attributes(message: &[u8], mut each: impl FnMut(u16, &[u8])) {
     let mut attributes = &message[MESSAGE_BYTES..];
     while attributes.len() >= 4 {
         let len = usize::from(u16_at(attributes, 0));
         if len < 4 || len > attributes.len() {
             break;
         }
-        let value = &attributes[4..len];
-        match u16_at(attributes, 2) {
-            ATTR_VFS if value.len() >= 8 => socket.path_ino = Some(u32_at(value, 0)),
-            ATTR_PEER if value.len() >= 4 => socket.peer = Some(u32_at(value, 0)),
-            ATTR_RQLEN if value.len() >= 8 => {
-                (socket.receive_queue, socket.send_queue) = (u32_at(value, 0), u32_at(value, 4));
-            }
-            ATTR_SHUTDOWN if !value.is_empty() => socket.shutdown = value[0],
-            _ => {}
-        }
+        each(u16_at(attributes, 2), &attributes[4..len]);
         attributes = &attributes[len.next_multiple_of(4).min(attributes.len())..];
     }
+}
+
+fn unix_socket(message: &[u8]) -> UnixDiag {
+    let mut socket = UnixDiag { state: message[2], ..UnixDiag::default() };
+    attributes(message, |kind, value| match kind {
+        ATTR_VFS if value.len() >= 8 => socket.path_ino = Some(u32_at(value, 0)),
+        ATTR_PEER if value.len() >= 4 => socket.peer = Some(u32_at(value, 0)),
+        ATTR_WAITING => socket.waiting = value.chunks_exact(4).map(|inode| u32_at(inode, 0)).collect(),
+        ATTR_RQLEN if value.len() >= 8 => {
+            (socket.receive_queue, socket.send_queue) = (u32_at(value, 0), u32_at(value, 4));
+        }
+        ATTR_SHUTDOWN if !value.is_empty() => socket.shutdown = value[0],
+        _ => {}
+    });
+    socket
+}
+
+fn packet_socket(message: &[u8]) -> PacketDiag {
+    const MEMBERSHIPS: u16 = 1;
+    const RX_RING: u16 = 2;
+    const TX_RING: u16 = 3;
+    /// `struct packet_diag_mclist`: index, count, type, length of the address, address.
+    const ENTRY_BYTES: usize = 44;
+    let mut socket = PacketDiag::default();
+    attributes(message, |kind, value| match kind {
+        MEMBERSHIPS => {
+            socket.memberships = value
+                .chunks_exact(ENTRY_BYTES)
+                .map(|entry| PacketMembershipV1 {
+                    interface: u32_at(entry, 0),
+                    count: u32_at(entry, 4),
+                    kind: u16_at(entry, 8),
+                    address: entry[12..].iter().copied().take(usize::from(u16_at(entry, 10))).collect(),
+                })
+                .collect();
+        }
+        RX_RING | TX_RING => socket.ring = true,
+        _ => {}
+    });
     socket
 }
 

@@ -30,7 +30,7 @@ pub use systemd::{ListedUnit, Systemd, full_name};
 pub use text::UnitText;
 
 use crate::bus::BusAccess;
-use crate::dump::CollectOptions;
+use crate::dump::{CollectOptions, LostPeer};
 use crate::error::Result;
 
 /// What the engine has to know about a unit before it looks at its processes.
@@ -41,11 +41,13 @@ pub fn collect_options(
     properties: &UnitProperties,
     cgroup: &Cgroup,
     bus: BusAccess,
+    lost_peer: LostPeer,
 ) -> Result<CollectOptions> {
     Ok(CollectOptions {
         unit: true,
         volatile_roots: properties.volatile_roots(),
         activation: activation_sockets(cgroup, properties.main_pid)?,
         bus,
+        lost_peer,
     })
 }

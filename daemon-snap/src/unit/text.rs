@@ -1,5 +1,6 @@
 //! The unit's own text: what stands after `ExecStart=`, and the `[X-Fastboot]` section, which systemd ignores.
 
+use crate::dump::LostPeer;
 use crate::error::{Error, Result};
 use image_store::evidence::is_own_drop_in;
 use image_store::unit_text;
@@ -21,6 +22,8 @@ pub struct UnitText {
     pub allow_state: bool,
     /// `WarmUp=`: a command that is run before the last wait for quiet.
     pub warm_up: Option<String>,
+    /// `OnLostPeer=close`: connections to others end, instead of keeping the unit from being taken.
+    pub lost_peer: LostPeer,
     /// Keys in our section that mean nothing.
     pub unknown: Vec<String>,
 }
@@ -51,6 +54,8 @@ impl UnitText {
                 (SECTION, "IgnoreChanges") => add_to_list(&mut self.ignore_changes, value, words),
                 (SECTION, "AllowState") => self.allow_state = is_true(value),
                 (SECTION, "WarmUp") => self.warm_up = Some(value.to_owned()).filter(|v| !v.is_empty()),
+                (SECTION, "OnLostPeer") if value == "close" => self.lost_peer = LostPeer::Close,
+                (SECTION, "OnLostPeer") if value == "refuse" => self.lost_peer = LostPeer::Refuse,
                 (SECTION, other) => self.unknown.push(other.to_owned()),
                 _ => {}
             }

@@ -169,6 +169,41 @@ subjects! {
     restore_keeps_udp_v4: "udp", "v4";
     restore_keeps_udp_v6: "udp", "v6";
 
+    restore_keeps_descriptors_in_flight_in_stream: "unix_rights", "stream";
+    restore_keeps_descriptors_in_flight_in_datagrams: "unix_rights", "dgram";
+    restore_keeps_descriptors_in_flight_in_packets: "unix_rights", "seqpacket";
+    restore_keeps_who_made_the_other_end: "unix_peer", "";
+    restore_keeps_who_made_the_other_end_after_reboot: "unix_peer", "", between empty_tmpfs;
+    restore_keeps_clients_that_wait_for_accept: "unix_waiting", "stream";
+    restore_keeps_seqpacket_clients_that_wait_for_accept: "unix_waiting", "seqpacket";
+    restore_keeps_senders_of_queued_datagrams: "unix_senders", "path";
+    restore_keeps_abstract_senders_of_queued_datagrams: "unix_senders", "abstract";
+    restore_keeps_half_closed_connections: "unix_half_closed", "";
+    restore_keeps_tcp_connection_v4: "tcp_connection", "v4";
+    restore_keeps_tcp_connection_v6: "tcp_connection", "v6";
+    restore_keeps_tcp_connection_between_families: "tcp_connection", "mapped";
+    restore_keeps_tcp_connection_that_is_full: "tcp_connection", "full";
+    restore_keeps_tcp_connection_between_processes: "tcp_connection", "fork";
+    restore_keeps_netlink_sockets_of_rtnetlink: "netlink", "route";
+    restore_keeps_netlink_sockets_of_every_protocol: "netlink", "protocols";
+    restore_keeps_netlink_filter: "netlink", "filter";
+    restore_keeps_netlink_socket_connected: "netlink", "connected";
+    restore_keeps_multicast_groups_v4: "multicast", "v4";
+    restore_keeps_multicast_groups_v6: "multicast", "v6";
+    restore_keeps_multicast_groups_of_both_families: "multicast", "both";
+    restore_keeps_options_of_tcp_v4: "socket_options", "tcp4";
+    restore_keeps_options_of_tcp_v6: "socket_options", "tcp6";
+    restore_keeps_options_of_udp_v4: "socket_options", "udp4";
+    restore_keeps_options_of_udp_v6: "socket_options", "udp6";
+    restore_keeps_options_of_raw_socket_v4: "socket_options", "raw4";
+    restore_keeps_options_of_raw_socket_v6: "socket_options", "raw6";
+    restore_keeps_options_of_unix_socket: "socket_options", "unix";
+    restore_keeps_options_of_packet_socket: "socket_options", "packet";
+    restore_keeps_raw_socket: "raw_socket", "raw";
+    restore_keeps_ping_socket: "raw_socket", "ping";
+    restore_keeps_packet_sockets: "packet_socket", "";
+    restore_keeps_vsock_listener: "vsock_listener", "";
+
     // attributes of processes and threads
     restore_keeps_umask_and_working_directory: "umask_cwd", "";
     restore_keeps_changed_root: "changed_root", "";
@@ -254,10 +289,41 @@ fn restore_makes_volatile_directory_again_after_reboot() {
     judge(subject, &running.finish("restored"));
 }
 
+const LOST: [Subject; 4] = [
+    Subject::new("lost_peer", "accepted"),
+    Subject::new("lost_peer", "outgoing"),
+    Subject::new("lost_peer", "connecting"),
+    Subject::new("lost_peer", "unix"),
+];
+
+/// Where that is asked for, who was connected to others finds them gone.
+#[test]
+fn restore_ends_connections_to_others_where_that_is_asked_for() {
+    if missing_need().is_some() {
+        return;
+    }
+    for subject in LOST {
+        let mut running = match Running::start(subject) {
+            Ok(running) => running,
+            Err(verdict) => {
+                judge(subject, &verdict);
+                continue;
+            }
+        };
+        let image = running.file("image");
+        let answer = running.run(Fastboot::dump(running.pid, &image).close_lost_peers());
+        assert_eq!(answer.code, Some(0), "dump: {answer:?}");
+        running.assert_gone("after the dump");
+        running.restore(&image);
+        judge(subject, &running.finish("restored"));
+    }
+}
+
 /// The subjects themselves are right: each passes when nobody dumps it.
 #[test]
 fn every_subject_passes_without_dump() {
     if missing_need().is_none() {
         all_pass_without_dump(ALL);
+        all_pass_without_dump(&LOST);
     }
 }

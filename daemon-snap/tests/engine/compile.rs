@@ -52,7 +52,8 @@ pub fn executable(program: &str, toolchain: Toolchain) -> PathBuf {
 fn compiler(toolchain: Toolchain, directory: &Path) -> Command {
     let c = |name: &str, more: &[&str]| {
         let mut command = Command::new(name);
-        command.args(["-O1", "-Wall", "-pthread"]).args(more);
+        // Bound at once: a call while the subject waits would be a change of its memory.
+        command.args(["-O1", "-Wall", "-pthread", "-Wl,-z,now"]).args(more);
         command
     };
     match toolchain {
@@ -72,7 +73,12 @@ fn compiler(toolchain: Toolchain, directory: &Path) -> Command {
 fn digest(source: &Path, toolchain: Toolchain) -> u64 {
     let mut hasher = DefaultHasher::new();
     toolchain.hash(&mut hasher);
-    for path in [source, &Path::new(SOURCES).join("subject.h"), &Path::new(SOURCES).join("common.h")] {
+    for path in [
+        source,
+        &Path::new(SOURCES).join("subject.h"),
+        &Path::new(SOURCES).join("common.h"),
+        &Path::new(SOURCES).join("rights.h"),
+    ] {
         fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).hash(&mut hasher);
     }
     hasher.finish()

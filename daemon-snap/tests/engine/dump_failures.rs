@@ -134,7 +134,7 @@ fn dump_that_fails_keeps_the_older_image() {
     if missing_need().is_some() {
         return;
     }
-    let mut running = start(Subject::new("refused", "netlink"));
+    let mut running = start(Subject::new("refused", "netlink_queued"));
     let image = running.file("image");
     fs::write(&image, "older").expect("older image");
     let answer = running.run(Fastboot::dump(running.pid, &image));

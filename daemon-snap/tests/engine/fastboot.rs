@@ -40,6 +40,12 @@ impl Fastboot {
         self
     }
 
+    /// Connections to others end.
+    pub fn close_lost_peers(mut self) -> Self {
+        self.command.arg("--close-lost-peers");
+        self
+    }
+
     pub fn restore(image: &Path) -> Self {
         Self::new(&["restore", path_text(image), "--detach"])
     }

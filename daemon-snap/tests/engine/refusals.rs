@@ -8,8 +8,12 @@ use crate::running::{Running, Subject, all_pass_without_dump, judge};
 #[rustfmt::skip]
 const KINDS: &[(&str, &[&str])] = &[
     ("io_uring",           &["io_uring"]),
-    ("tcp_established",    &["established tcp", "tcp connection"]),
-    ("netlink",            &["netlink"]),
+    ("tcp_established",    &["established tcp"]),
+    ("tcp_half_closed",    &["half-closed tcp", "closing tcp"]),
+    ("netlink_queued",     &["netlink"]),
+    ("netlink_connector",  &["connector"]),
+    ("ebpf_filter",        &["ebpf"]),
+    ("foreign_netlink",    &["network namespace"]),
     ("userfaultfd",        &["userfaultfd"]),
     ("sysv_part",          &["sysv"]),
     ("sysv_unattached",    &["sysv"]),
@@ -20,8 +24,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("hugetlb",            &["hugetlb"]),
     ("userfault_memory",   &["userfaultfd"]),
     ("pidfd",              &["pidfd"]),
-    ("packet_socket",      &["packet"]),
-    ("raw_socket",         &["raw"]),
+    ("packet_ring",        &["ring"]),
     ("perf_event",         &["perf"]),
     ("lease",              &["lease"]),
     ("hidden_ofd_lock",    &["lock"]),
@@ -31,8 +34,10 @@ const KINDS: &[(&str, &[&str])] = &[
     ("unlinked_fifo",      &["fifo"]),
     ("pipe_outside",       &["pipe"]),
     ("unix_outside",       &["unix"]),
-    ("rights_in_flight",   &["scm_rights", "descriptor"]),
-    ("pending_client",     &["accept", "pending", "queued"]),
+    ("rights_in_flight",   &["unread descriptor, an epoll set"]),
+    ("pending_client",     &["pending"]),
+    ("pending_outsider",   &["pending"]),
+    ("out_of_band",        &["out-of-band"]),
     ("fanotify",           &["fanotify"]),
     ("mqueue",             &["message queue", "mqueue"]),
     ("namespace_fd",       &["namespace"]),
@@ -88,8 +93,12 @@ macro_rules! variants {
 variants! {
     refuses;
     dump_refuses_io_uring: "io_uring";
-    dump_refuses_established_tcp: "tcp_established";
-    dump_refuses_netlink: "netlink";
+    dump_refuses_tcp_connection_to_outside: "tcp_established";
+    dump_refuses_half_closed_tcp_connection: "tcp_half_closed";
+    dump_refuses_netlink_with_unread_messages: "netlink_queued";
+    dump_refuses_netlink_listener_of_process_events: "netlink_connector";
+    dump_refuses_socket_with_ebpf_filter: "ebpf_filter";
+    dump_refuses_socket_of_another_network_namespace: "foreign_netlink";
     dump_refuses_userfaultfd: "userfaultfd";
     dump_refuses_part_of_sysv_segment: "sysv_part";
     dump_refuses_sysv_segment_that_is_not_attached: "sysv_unattached";
@@ -100,8 +109,7 @@ variants! {
     dump_refuses_huge_tlb_memory: "hugetlb";
     dump_refuses_memory_of_a_userfaultfd: "userfault_memory";
     dump_refuses_pidfd: "pidfd";
-    dump_refuses_packet_socket: "packet_socket";
-    dump_refuses_raw_socket: "raw_socket";
+    dump_refuses_packet_ring: "packet_ring";
     dump_refuses_perf_event: "perf_event";
     dump_refuses_lease: "lease";
     dump_refuses_lock_of_file_that_is_only_mapped: "hidden_ofd_lock";
@@ -111,8 +119,10 @@ variants! {
     dump_refuses_unlinked_fifo: "unlinked_fifo";
     dump_refuses_pipe_to_outside: "pipe_outside";
     dump_refuses_socket_to_outside: "unix_outside";
-    dump_refuses_descriptor_in_flight: "rights_in_flight";
-    dump_refuses_client_that_waits_for_accept: "pending_client";
+    dump_refuses_epoll_set_in_flight: "rights_in_flight";
+    dump_refuses_waiting_client_that_has_sent_something: "pending_client";
+    dump_refuses_waiting_client_from_outside: "pending_outsider";
+    dump_refuses_out_of_band_data: "out_of_band";
     dump_refuses_fanotify: "fanotify";
     dump_refuses_message_queue: "mqueue";
     dump_refuses_namespace_descriptor: "namespace_fd";

@@ -4,6 +4,8 @@
 #include <linux/aio_abi.h>
 #include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/netlink.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
@@ -12,6 +14,7 @@
 #include <net/ethernet.h>
 #include <sched.h>
 #include <stddef.h>
+#include <sys/epoll.h>
 #include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -42,6 +45,8 @@ static void make_io_uring(void)
 
 static int tcp[2];
 
+static void give_away(int keep, int give);
+
 static void make_tcp_established(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -52,7 +57,56 @@ static void make_tcp_established(void)
     SYS(getsockname(listener, (void *)&address, &len));
     tcp[0] = named(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(connect(tcp[0], (void *)&address, len));
-    tcp[1] = named(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+    tcp[1] = SYS(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+    if (variant("tcp_half_closed")) {
+        refusal_names("fd %d ", tcp[1]);
+        SYS(shutdown(tcp[0], SHUT_WR));
+    } else
+        give_away(tcp[0], tcp[1]);
+}
+
+static int netlink_fd = -1;
+
+static void make_netlink(void)
+{
+    bool connector = variant("netlink_connector");
+    struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = connector ? 1 : 0};
+    netlink_fd = named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, connector ? NETLINK_CONNECTOR : NETLINK_USERSOCK));
+    SYS(bind(netlink_fd, (void *)&address, sizeof address));
+    socklen_t len = sizeof address;
+    SYS(getsockname(netlink_fd, (void *)&address, &len));
+    if (!connector)
+        SYS(sendto(netlink_fd, "to myself", 9, 0, (void *)&address, sizeof address));
+}
+
+static void make_ebpf_filter(void)
+{
+    struct bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0}, {.code = BPF_JMP | BPF_EXIT}};
+    union bpf_attr attributes = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insns = (uintptr_t)code, .insn_cnt = 2,
+                                 .license = (uintptr_t) "GPL"};
+    int program = syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes);
+    if (program < 0)
+        subject_skip("no eBPF");
+    int fd = named(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    SYS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof program));
+    close(program);
+}
+
+/* Opened in a network namespace that the process has left again. */
+static void make_foreign_netlink(void)
+{
+    int own = SYS(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+    SYS(unshare(CLONE_NEWNET));
+    named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    SYS(setns(own, CLONE_NEWNET));
+    close(own);
+}
+
+static void make_packet_ring(void)
+{
+    int fd = named(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_LOOP)));
+    struct tpacket_req ring = {4096, 4, 2048, 8};
+    SYS(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring));
 }
 
 static int sysv_id = -1, sysv_kind;
@@ -233,7 +287,7 @@ static void make_sharing_child(int flags)
 }
 
 /* A process that is no descendant holds the other end, until `go` or 20 s. */
-static void give_to_outsider(int keep, int give)
+static void give_away(int keep, int give)
 {
     pid_t pid = SYS(fork());
     if (pid == 0) {
@@ -247,6 +301,11 @@ static void give_to_outsider(int keep, int give)
     }
     reap(pid);
     close(give);
+}
+
+static void give_to_outsider(int keep, int give)
+{
+    give_away(keep, give);
     named(keep);
 }
 
@@ -259,7 +318,7 @@ static void make_rights_in_flight(void)
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     *header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    int passed = SYS(open("/dev/null", O_RDWR | O_CLOEXEC));
+    int passed = SYS(epoll_create1(EPOLL_CLOEXEC));
     memcpy(CMSG_DATA(header), &passed, sizeof passed);
     SYS(sendmsg(ends[0], &message, 0));
     close(passed);
@@ -270,11 +329,18 @@ static void make_pending_client(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(address.sun_path, in_shm("socket"));
-    int listener = named(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    int listener = SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(bind(listener, (void *)&address, sizeof address));
     SYS(listen(listener, 5));
     int client = SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(connect(client, (void *)&address, sizeof address));
+    if (variant("pending_outsider")) {
+        refusal_names("fd %d ", listener);
+        give_away(listener, client);
+        return;
+    }
+    named(client);
+    SYS(send(client, "early", 5, 0));
 }
 
 /* A network namespace that nobody of the tree is in. */
@@ -321,10 +387,14 @@ int main(int argc, char **argv)
     pthread_t thread = 0;
     if (variant("io_uring"))
         make_io_uring();
-    else if (variant("tcp_established"))
+    else if (variant("tcp_established") || variant("tcp_half_closed"))
         make_tcp_established();
-    else if (variant("netlink"))
-        named(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    else if (variant("netlink_queued") || variant("netlink_connector"))
+        make_netlink();
+    else if (variant("ebpf_filter"))
+        make_ebpf_filter();
+    else if (variant("foreign_netlink"))
+        make_foreign_netlink();
     else if (variant("userfaultfd") || variant("userfault_memory"))
         make_userfaultfd();
     else if (variant("sysv_part") || variant("sysv_unattached"))
@@ -339,10 +409,8 @@ int main(int argc, char **argv)
         make_hugetlb();
     else if (variant("pidfd"))
         named(syscall(SYS_pidfd_open, getppid(), 0));
-    else if (variant("packet_socket"))
-        named(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_LOOP)));
-    else if (variant("raw_socket"))
-        named(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP));
+    else if (variant("packet_ring"))
+        make_packet_ring();
     else if (variant("perf_event"))
         make_perf_event();
     else if (variant("lease"))
@@ -370,9 +438,14 @@ int main(int argc, char **argv)
         give_to_outsider(ends[0], ends[1]);
     } else if (variant("rights_in_flight"))
         make_rights_in_flight();
-    else if (variant("pending_client"))
+    else if (variant("pending_client") || variant("pending_outsider"))
         make_pending_client();
-    else if (variant("fanotify")) {
+    else if (variant("out_of_band")) {
+        SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+        if (send(ends[0], "!", 1, MSG_OOB) < 0)
+            subject_skip("no out-of-band data in unix sockets");
+        named(ends[1]);
+    } else if (variant("fanotify")) {
         int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY);
         if (fd < 0)
             subject_skip("no fanotify");
@@ -426,10 +499,14 @@ int main(int argc, char **argv)
     if (thread)
         await_threads(1);
     subject_hold();
-    if (variant("tcp_established")) {
+    if (variant("tcp_half_closed")) {
         char bytes[8];
-        SYS(send(tcp[0], "alive", 5, 0));
-        CHECK_EQ(recv(tcp[1], bytes, sizeof bytes, 0), 5);
+        SYS(send(tcp[1], "alive", 5, 0));
+        CHECK_EQ(recv(tcp[0], bytes, sizeof bytes, 0), 5);
+    }
+    if (variant("netlink_queued")) {
+        char bytes[16];
+        CHECK_EQ(recv(netlink_fd, bytes, sizeof bytes, MSG_DONTWAIT), 9);
     }
     remove_sysv();
     if (variant("lease"))
