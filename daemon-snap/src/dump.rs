@@ -22,6 +22,9 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 const SECOND_NS: i64 = 1_000_000_000;
+/// Longest for the threads of a tree that has just been restored to be where they were: they have the go, but may not have run.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A tree of which every thread is stopped. Dropped, it runs on.
 #[derive(Debug)]
@@ -47,7 +50,17 @@ pub struct Inspection {
 /// # Errors
 /// [`Error::Gone`], [`Error::Refused`] when a thread does not stop, [`Error::Kernel`]. The tree runs on then.
 pub fn freeze(selector: TreeSelector) -> Result<Frozen> {
-    Ok(Frozen { stopped: Running::new(selector).stop()? })
+    let began = Instant::now();
+    loop {
+        let stopped = Running::new(selector.clone()).stop()?;
+        let Some((pid, tid)) = stopped.being_restored() else { return Ok(Frozen { stopped }) };
+        if began.elapsed() > RESTORE_PATIENCE {
+            let kind = "not come to the end of an earlier restore".into();
+            return Err(Error::Refused(vec![Blocker { pid, part: Part::Thread(tid), kind }]));
+        }
+        stopped.thaw()?;
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Stops a tree for a moment, lists all reasons why it cannot be dumped, and lets it run on.

@@ -3,9 +3,11 @@
 //! Everything of ptrace(2) belongs to the thread that seized, so a [`Stopped`] tree must stay in its thread.
 
 use crate::error::{Blocker, Error, Part, Result};
-use crate::state::Pid;
+use crate::state::{Addr, PAGE_BYTES, Pid};
 use crate::sys::proc::{self, Stat, Status};
 use crate::sys::ptrace::{self, Regs, Wait};
+use crate::sys::vmread;
+use crate::tape::MAGIC;
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
@@ -145,6 +147,16 @@ fn cgroup_members(dir: &Path, members: &mut Vec<Pid>) -> std::io::Result<()> {
 }
 
 impl Stopped {
+    /// A thread, with its process, that executes the last step of a restore.
+    pub fn being_restored(&self) -> Option<(Pid, Pid)> {
+        let executes_tape = |tracee: &&Tracee| {
+            let Ok(Some(regs)) = ptrace::regs(tracee.tid) else { return false };
+            let page = Addr(regs.rip & !(PAGE_BYTES - 1));
+            vmread::read(tracee.pid, page, MAGIC.len()).is_ok_and(|head| head == MAGIC)
+        };
+        self.tracees.values().find(executes_tape).map(|tracee| (tracee.pid, tracee.tid))
+    }
+
     /// All threads, ascending.
     pub fn tracees(&self) -> impl Iterator<Item = &Tracee> {
         self.tracees.values()

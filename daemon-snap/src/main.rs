@@ -4,26 +4,32 @@
 
 mod cli;
 
-use clap::Parser as _;
 use daemon_snap::{Error, Kind};
 use image_store::ErrorKind;
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 const FAILED: u8 = 1;
 const REFUSED: u8 = 3;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("FASTBOOT_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
-        .with_writer(std::io::stderr)
-        .init();
+    let cli = cli::Cli::from_arguments();
+    start_log();
     match cli.run() {
         Ok(code) => ExitCode::from(code),
         Err(e) => ExitCode::from(report(&e)),
+    }
+}
+
+/// Warnings, or what `FASTBOOT_LOG` asks for.
+fn start_log() {
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    match EnvFilter::try_from_env("FASTBOOT_LOG") {
+        Ok(filter) => log.with_env_filter(filter).init(),
+        Err(_) => log.with_max_level(LevelFilter::WARN).init(),
     }
 }
 

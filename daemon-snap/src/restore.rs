@@ -4,7 +4,8 @@
 
 use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
-use crate::rebuild::process::{Builder, find_vdso};
+use crate::rebuild::own_maps::OwnMaps;
+use crate::rebuild::process::Builder;
 use crate::rebuild::tids::Tids;
 use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
@@ -118,7 +119,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let tree = &request.tree;
     inode::check_all_used(tree)?;
     let tids = Tids::open();
-    let mut desk = Desk::new(tree)?;
+    let mut desk = Desk::new(tree, request.unit.is_some())?;
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
     let user = match &request.unit {
@@ -142,8 +143,10 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         id.map(|p| Pid(p.as_raw())).map_err(|e| Error::kernel("getsid", "self", e))
     };
     let births = plan::plan(tree, own(getsid(None))?, own(getpgid(None))?)?;
+    let own_maps = OwnMaps::read(&desk)?;
     let builder = Builder {
-        vdso: find_vdso(&desk, tree)?,
+        vdso: own_maps.vdso_of(tree)?,
+        mapped: own_maps.ranges(),
         helper_tid: free_ids(tree),
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
         heritage: inherit::plan_heritage(tree),
@@ -190,7 +193,9 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     }
     watch.until_released()?;
     drop(watch);
-    check_filters(&desk, tree, request.deadline)?;
+    if tree.processes.iter().flat_map(|process| &process.threads).any(|thread| !thread.seccomp.is_empty()) {
+        check_filters(&desk, tree, request.deadline)?;
+    }
     times.release = lap(&mut last);
     Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times })
 }

@@ -9,6 +9,7 @@
 //!
 //! The byte layout is documented in `docs/image-format.md`.
 
+mod background;
 pub mod budget;
 pub mod catalogue;
 mod digest;

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::background::{Background, Failure};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::layout::{
@@ -21,8 +22,8 @@ use crate::publish::{sync_dir, temporary_path};
 
 /// State sections are small and written while a daemon stands still: level 1 takes nearly all there is to gain.
 const ZSTD_LEVEL: i32 = 1;
-/// Shorter sections are not worth a frame header.
-const MIN_COMPRESS_LEN: usize = 128;
+/// Shorter sections are not worth it: to set up a decoder takes longer than to read them, and each restore does.
+const MIN_COMPRESS_LEN: usize = 8 << 10;
 /// Version of the page checksum section.
 pub(crate) const PAGE_CHECKSUMS_VERSION: u16 = 1;
 
@@ -62,6 +63,8 @@ struct PendingSection {
 pub struct ImageWriter {
     file: File,
     final_path: PathBuf,
+    /// Writes full chunks. Before `unfinished`, so that it has ended when the file is removed.
+    background: Option<Background>,
     unfinished: UnfinishedFile,
     id: ImageId,
     /// One checksum chunk; `chunk_used` bytes of it wait to be written.
@@ -103,6 +106,7 @@ impl ImageWriter {
         Ok(ImageWriter {
             file,
             final_path: final_path.to_owned(),
+            background: None,
             unfinished: UnfinishedFile { path: Some(path) },
             id,
             chunk: vec![0; CHECKSUM_CHUNK_LEN].into_boxed_slice(),
@@ -133,12 +137,6 @@ impl ImageWriter {
         let offset = self.begin_append(bytes.len())?;
         let mut rest = bytes;
         while !rest.is_empty() {
-            if self.chunk_used == 0 && rest.len() >= CHECKSUM_CHUNK_LEN {
-                let (chunk, after) = rest.split_at(CHECKSUM_CHUNK_LEN);
-                self.write_chunk(chunk)?;
-                rest = after;
-                continue;
-            }
             let (now, after) = rest.split_at(rest.len().min(CHECKSUM_CHUNK_LEN - self.chunk_used));
             self.chunk[self.chunk_used..self.chunk_used + now.len()].copy_from_slice(now);
             self.chunk_used += now.len();
@@ -300,39 +298,61 @@ impl ImageWriter {
         Ok(HEADER_LEN as u64 + self.page_bytes())
     }
 
+    /// A full chunk goes to the thread.
     fn flush_full_chunk(&mut self) -> Result<()> {
-        if self.chunk_used == CHECKSUM_CHUNK_LEN { self.flush_chunk() } else { Ok(()) }
+        if self.chunk_used < CHECKSUM_CHUNK_LEN {
+            return Ok(());
+        }
+        if self.background.is_none() {
+            let started = Background::start(&self.file);
+            self.background =
+                Some(started.map_err(|source| self.write_failed(self.flushed_page_bytes, source))?);
+        }
+        let offset = self.begin_chunk()?;
+        let chunk = std::mem::take(&mut self.chunk);
+        let next = self.background.as_mut().map(|background| background.write(chunk, offset));
+        match next {
+            Some(Ok(next)) => self.chunk = next,
+            Some(Err(Failure { offset, source })) => return Err(self.write_failed(offset, source)),
+            None => return Err(self.misuse("nobody writes")),
+        }
+        self.end_chunk(CHECKSUM_CHUNK_LEN);
+        Ok(())
     }
 
+    /// Write what is left. Only the last chunk of an image may be shorter than [`CHECKSUM_CHUNK_LEN`].
     fn flush_chunk(&mut self) -> Result<()> {
+        if let Some(Err(failure)) = self.background.take().map(Background::finish) {
+            return Err(self.write_failed(failure.offset, failure.source));
+        }
         if self.chunk_used == 0 {
             return Ok(());
         }
-        let chunk = std::mem::take(&mut self.chunk);
-        let written = self.write_chunk(&chunk[..self.chunk_used]);
-        self.chunk = chunk;
-        self.chunk_used = 0;
-        written
+        let offset = self.begin_chunk()?;
+        let written = self.file.write_all_at(&self.chunk[..self.chunk_used], offset);
+        written.map_err(|source| self.write_failed(offset, source))?;
+        self.end_chunk(self.chunk_used);
+        Ok(())
     }
 
-    /// Write one checksum chunk. Only the last chunk of an image may be shorter than [`CHECKSUM_CHUNK_LEN`].
-    fn write_chunk(&mut self, bytes: &[u8]) -> Result<()> {
+    /// The chunk is complete: takes its checksum while it is in the processor's cache. Returns its place in the file.
+    fn begin_chunk(&mut self) -> Result<u64> {
         let offset = HEADER_LEN as u64 + self.flushed_page_bytes;
-        let written = fault::point("image.write.pages").and_then(|()| self.file.write_all_at(bytes, offset));
-        if let Err(source) = written {
-            self.failed = true;
-            let needed = offset + bytes.len() as u64;
-            return Err(Error::write(
-                &self.final_path,
-                "write pages of",
-                self.flushed_page_bytes,
-                needed,
-                source,
-            ));
-        }
-        self.page_checksums.push(checksum(bytes));
-        self.flushed_page_bytes += bytes.len() as u64;
-        Ok(())
+        fault::point("image.write.pages").map_err(|source| self.write_failed(offset, source))?;
+        self.page_checksums.push(checksum(&self.chunk[..self.chunk_used]));
+        Ok(offset)
+    }
+
+    fn end_chunk(&mut self, len: usize) {
+        self.flushed_page_bytes += len as u64;
+        self.chunk_used = 0;
+    }
+
+    /// The error of a write at `offset` of the file, after which the image cannot be finished.
+    fn write_failed(&mut self, offset: u64, source: io::Error) -> Error {
+        self.failed = true;
+        let needed = HEADER_LEN as u64 + self.page_bytes();
+        Error::write(&self.final_path, "write pages of", offset, needed, source)
     }
 
     fn misuse(&self, what: impl Into<String>) -> Error {

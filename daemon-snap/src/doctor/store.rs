@@ -5,6 +5,8 @@ use super::{Finding, Seen};
 use image_store::Store;
 use nix::sys::statfs::{self, FsType, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use procfs::process::{MountInfo, MountInfos};
+use procfs::{Current as _, FromRead as _};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -116,33 +118,28 @@ fn space(place: &Path) -> Seen {
 }
 
 fn anonymous_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("AnonPages:"));
-    line.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    procfs::Meminfo::current().ok().and_then(|memory| memory.anon_pages).unwrap_or(0)
 }
 
 /// Whether files there are accessed without a page cache, as on persistent memory.
 fn dax(place: &Path) -> Seen {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
-    match options_of(&mounts, &fs::canonicalize(place).unwrap_or_else(|_| place.to_owned())) {
-        Some(options) if has_dax(options) => Ok("mounted with DAX".to_owned()),
+    let mounts = MountInfos::from_file("/proc/self/mountinfo").map_err(|e| e.to_string())?;
+    match mount_of(&mounts, &fs::canonicalize(place).unwrap_or_else(|_| place.to_owned())) {
+        Some(mount) if is_dax(mount) => Ok("mounted with DAX".to_owned()),
         Some(_) => Err("not mounted with DAX".to_owned()),
         None => Err("its mount is not to be seen".to_owned()),
     }
 }
 
-/// Options of the file system that `path` is on.
-fn options_of<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str> {
-    let mounts = mountinfo.lines().filter_map(|line| {
-        let point = line.split(' ').nth(4)?;
-        path.starts_with(point).then(|| (point.len(), line.rsplit(' ').next().unwrap_or_default()))
-    });
-    // Of two mounts at one place the later one is seen.
-    mounts.max_by_key(|(len, _)| *len).map(|(_, options)| options)
+/// The mount that `path` is on. Of two at one place the later one is seen.
+fn mount_of<'a>(mounts: &'a MountInfos, path: &Path) -> Option<&'a MountInfo> {
+    let above = mounts.0.iter().filter(|mount| path.starts_with(&mount.mount_point));
+    above.max_by_key(|mount| mount.mount_point.as_os_str().len())
 }
 
-fn has_dax(options: &str) -> bool {
-    options.split(',').any(|option| option == "dax" || option == "dax=always")
+fn is_dax(mount: &MountInfo) -> bool {
+    let value = mount.super_options.get("dax").map(|value| value.as_deref());
+    matches!(value, Some(None | Some("always")))
 }
 
 #[cfg(test)]
@@ -182,10 +179,13 @@ mod tests {
     fn the_options_are_those_of_the_innermost_mount() {
         let mounts = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
                       30 22 259:0 / /var/lib rw,noatime shared:9 - ext4 /dev/pmem0 rw,dax=always\n\
-                      31 22 259:1 / /var/lib/other rw - ext4 /dev/pmem1 rw\n";
-        assert!(has_dax(options_of(mounts, Path::new("/var/lib/fastboot")).unwrap()));
-        assert!(!has_dax(options_of(mounts, Path::new("/var/lib/other/x")).unwrap()));
-        assert!(!has_dax(options_of(mounts, Path::new("/var/library")).unwrap()));
-        assert!(!has_dax("rw,dax=never"));
+                      31 22 259:1 / /var/lib/other rw - ext4 /dev/pmem1 rw\n\
+                      32 22 259:2 / /var/lib/never rw - ext4 /dev/pmem2 rw,dax=never\n";
+        let mounts = MountInfos::from_read(mounts.as_bytes()).unwrap();
+        let dax_at = |path: &str| is_dax(mount_of(&mounts, Path::new(path)).unwrap());
+        assert!(dax_at("/var/lib/fastboot"));
+        assert!(!dax_at("/var/lib/other/x"));
+        assert!(!dax_at("/var/library"));
+        assert!(!dax_at("/var/lib/never/x"));
     }
 }

@@ -2,10 +2,11 @@
 
 use super::desk::Desk;
 use crate::error::{Error, Result};
-use crate::state::{EpollWatchV1, FileKindV1, TreeV1};
+use crate::state::{EpollWatchV1, FileId, FileKindV1, FileV1, TreeV1};
 use crate::sys;
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Makes the empty sets; they may be watched themselves.
@@ -27,23 +28,57 @@ pub fn rebuild_epolls(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
 /// # Errors
 /// epoll_ctl(2).
 pub fn rebuild_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
+    let (spent, live): (Vec<_>, Vec<_>) = all_watches(tree).partition(|(_, watch)| is_spent(watch));
+    let armed = |watch: &EpollWatchV1| EpollWatchV1 { events: watch.events | SPEND, ..*watch };
+    for_each(desk, spent.iter().map(|(set, watch)| (*set, armed(watch))), sys::rebuild::epoll_add)?;
+    // Nothing else is in the sets yet whose event could be taken instead.
+    let mut left = spent;
+    for set in left.iter().map(|(set, _)| *set).collect::<BTreeSet<_>>() {
+        let taken = sys::rebuild::epoll_take(desk.file(set)?);
+        let taken = taken.map_err(|e| Error::kernel("epoll_wait", set, e))?;
+        left.retain(|(of, watch)| *of != set || !taken.contains(&watch.data));
+    }
+    // Not ready: armed after all, for errors and hang-ups.
+    for_each(desk, left.into_iter().map(|(set, watch)| (set, *watch)), sys::rebuild::epoll_modify)?;
+    for_each(desk, live.into_iter().map(|(set, watch)| (set, *watch)), sys::rebuild::epoll_add)
+}
+
+/// Whatever can happen to a descriptor that is ready at all, once.
+const SPEND: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLONESHOT) as u32;
+
+/// A watch for one event (EPOLLONESHOT) that has had it: nothing is reported until the daemon arms it again. The kernel adds errors and
+/// hang-ups to whatever is asked for, so it can only be made by letting it have an event.
+fn is_spent(watch: &EpollWatchV1) -> bool {
+    const HOW: u32 = (libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLWAKEUP) as u32;
+    watch.events & libc::EPOLLONESHOT as u32 != 0 && watch.events & !HOW == 0
+}
+
+/// Watches with their sets; what only its process can open is added by that process.
+fn all_watches<'a>(tree: &'a TreeV1) -> impl Iterator<Item = (FileId, &'a EpollWatchV1)> {
+    let of_file = |file: &'a FileV1| match &file.kind {
+        FileKindV1::Epoll { watches } => Some((file.id, watches.iter())),
+        _ => None,
+    };
+    let all =
+        tree.files.iter().filter_map(of_file).flat_map(|(set, watches)| watches.map(move |one| (set, one)));
+    all.filter(|(_, watch)| super::kernel_file::own_path(tree, watch.file).is_none())
+}
+
+fn for_each(
+    desk: &Desk,
+    watches: impl Iterator<Item = (FileId, EpollWatchV1)>,
+    call: fn(BorrowedFd<'_>, i32, u32, u64) -> std::result::Result<(), Errno>,
+) -> Result<()> {
     // Number, then target: each pair is placed once for all sets that watch it.
-    let mut by_place: BTreeMap<(i32, u32), Vec<(crate::state::FileId, EpollWatchV1)>> = BTreeMap::new();
-    for file in &tree.files {
-        if let FileKindV1::Epoll { watches } = &file.kind {
-            // What only its process can open is added by that process.
-            for watch in
-                watches.iter().filter(|watch| super::kernel_file::own_path(tree, watch.file).is_none())
-            {
-                by_place.entry((watch.fd.0, watch.file.0)).or_default().push((file.id, *watch));
-            }
-        }
+    let mut by_place: BTreeMap<(i32, u32), Vec<(FileId, EpollWatchV1)>> = BTreeMap::new();
+    for (set, watch) in watches {
+        by_place.entry((watch.fd.0, watch.file.0)).or_default().push((set, watch));
     }
     for ((number, _), watches) in by_place {
         let target = desk.file(watches[0].1.file)?;
         let _placed = Placed::at(desk, target, number)?;
         for (set, watch) in watches {
-            sys::rebuild::epoll_add(desk.file(set)?, number, watch.events, watch.data).map_err(|e| {
+            call(desk.file(set)?, number, watch.events, watch.data).map_err(|e| {
                 Error::kernel("epoll_ctl", format!("open file {set} watching fd {number}"), e)
             })?;
         }

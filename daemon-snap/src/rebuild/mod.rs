@@ -15,6 +15,7 @@ pub mod interface;
 pub mod kernel_file;
 pub mod namespaces;
 pub mod netlink;
+pub mod own_maps;
 pub mod packet;
 pub mod pipe;
 pub mod plan;

@@ -3,21 +3,18 @@
 use super::desk::Desk;
 use super::inherit::Heritage;
 use super::namespaces::UserNamespace;
+use super::own_maps::OwnMaps;
 use super::plan::{Birth, Group};
 use crate::error::{Error, Result};
-use crate::state::{BackingV1, FdV1, InodeId, Pid, ProcessV1, TreeV1};
+use crate::state::{FdV1, InodeId, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::sys::fork::Side;
-use crate::tape::{
-    self, Inherited, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPart, VdsoPlace, code_of,
-};
+use crate::tape::{self, Inherited, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPlace, code_of};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{chroot, fchdir, getpgid, setpgid, setsid, write};
-use procfs::FromRead;
-use procfs::process::{MMapPath, MemoryMaps};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -34,6 +31,8 @@ pub struct Builder<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     pub loader: Loader,
     pub vdso: Vec<VdsoPlace>,
+    /// What the worker has mapped, which its children inherit.
+    pub mapped: Vec<Range<u64>>,
     /// First of as many unused ids as there are processes.
     pub helper_tid: i32,
     pub own_affinity: Vec<u64>,
@@ -136,7 +135,6 @@ impl Builder<'_> {
         self.set_oom_score(process)?;
         self.set_coredump_filter(process)?;
         self.set_handlers(process)?;
-        let mapped_now = self.mapped_now()?;
         sys::own::unregister_rseq().map_err(|e| Error::kernel("unregistering rseq", process.pid, e))?;
         if let Some(user) = &self.user.fd {
             // systemd forbids setgroups(2) in the namespaces that it makes; groups set before stay.
@@ -144,7 +142,16 @@ impl Builder<'_> {
             nix::sched::setns(user, nix::sched::CloneFlags::CLONE_NEWUSER)
                 .map_err(|e| Error::kernel("setns", "user namespace", e))?;
         }
-        let tape = self.compile(*index, process, mapped_now, &inherited)?;
+        // A process of a family has what it inherited in place already, the only one has what the worker has.
+        let read = || OwnMaps::read(self.desk).map(|maps| maps.ranges());
+        let mapped = if self.tree.processes.len() == 1 { self.mapped.clone() } else { read()? };
+        let tape = match self.compile(*index, process, mapped, &inherited) {
+            // Memory that we have mapped since the worker looked is where the tape should go.
+            Err(Error::Kernel { errno: Errno::EEXIST, .. }) => {
+                self.compile(*index, process, read()?, &inherited)
+            }
+            done => done,
+        }?;
         tape::run(&tape)
     }
 
@@ -279,10 +286,6 @@ impl Builder<'_> {
         nix::unistd::setgroups(&groups).map_err(|e| Error::kernel("setgroups", process.pid, e))
     }
 
-    fn mapped_now(&self) -> Result<Vec<Range<u64>>> {
-        Ok(own_maps(self.desk)?.into_iter().map(|m| m.address.0..m.address.1).collect())
-    }
-
     fn compile(
         &self,
         index: usize,
@@ -322,41 +325,4 @@ fn reap(child: i32) -> Result<()> {
     waitpid(nix::unistd::Pid::from_raw(child), Some(WaitPidFlag::__WALL))
         .map(drop)
         .map_err(|e| Error::kernel("waitpid", child, e))
-}
-
-fn own_maps(desk: &Desk) -> Result<MemoryMaps> {
-    let text = desk.proc.read("self/maps").map_err(|e| Error::kernel("reading", "self/maps", e))?;
-    MemoryMaps::from_read(text.as_slice())
-        .map_err(|e| Error::Internal { step: "parsing self/maps", message: e.to_string() })
-}
-
-/// Where this process has its vDSO, and whether it is the recorded one.
-///
-/// # Errors
-/// `Stale`: another kernel's vDSO.
-pub fn find_vdso(desk: &Desk, tree: &TreeV1) -> Result<Vec<VdsoPlace>> {
-    let mut out = Vec::new();
-    let mut data = 0;
-    for map in own_maps(desk)? {
-        let (start, end) = map.address;
-        let backing = match &map.pathname {
-            MMapPath::Vdso => {
-                let bytes = sys::own::read_mapped(start..end);
-                if *blake3::hash(&bytes).as_bytes() != tree.vdso.digest {
-                    return Err(Error::stale(ReasonCode::KernelChanged, "the kernel's vDSO is another one"));
-                }
-                VdsoPart::Code
-            }
-            MMapPath::Vvar => VdsoPart::Data(data),
-            MMapPath::Other(name) if name.starts_with("vvar") => VdsoPart::Data(data),
-            _ => continue,
-        };
-        data += u8::from(backing != VdsoPart::Code);
-        out.push(VdsoPlace { backing, start, end });
-    }
-    let recorded = tree.processes.iter().flat_map(|p| &p.mm.vmas).any(|v| v.backing == BackingV1::Vdso);
-    if recorded && !out.iter().any(|p| p.backing == VdsoPart::Code) {
-        return Err(Error::stale(ReasonCode::HostUnsupported, "this kernel maps no vDSO"));
-    }
-    Ok(out)
 }

@@ -3,6 +3,14 @@
 use crate::state::SigActionV1;
 use nix::errno::Errno;
 
+unsafe extern "C" {
+    /// Where this thread's area lies, seen from the thread pointer (glibc 2.35). Named by linking and not looked up by
+    /// dlsym(3), which finds nothing in a program without shared libraries.
+    static __rseq_offset: isize;
+    /// Length of the area, 0 when glibc has not registered one.
+    static __rseq_size: libc::c_uint;
+}
+
 /// Undoes glibc's rseq registration of this thread, whose memory is about to go away (rseq(2), since Linux 4.18).
 ///
 /// # Errors
@@ -10,18 +18,8 @@ use nix::errno::Errno;
 pub fn unregister_rseq() -> Result<(), Errno> {
     const SIGNATURE: u32 = 0x5305_3053;
     const UNREGISTER: i32 = 1;
-    // SAFETY: only looks up symbols by name.
-    let (offset, size) = unsafe {
-        (
-            libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()),
-            libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()),
-        )
-    };
-    if offset.is_null() || size.is_null() {
-        return Ok(());
-    }
-    // SAFETY: glibc documents both as constants: ptrdiff_t and unsigned int.
-    let (offset, size) = unsafe { (*offset.cast::<isize>(), *size.cast::<u32>()) };
+    // SAFETY: glibc documents both as constants that its start-up code has set: ptrdiff_t and unsigned int.
+    let (offset, size) = unsafe { (__rseq_offset, __rseq_size) };
     if size == 0 {
         return Ok(());
     }

@@ -102,6 +102,34 @@ pub fn epoll_add(epoll: BorrowedFd<'_>, number: i32, events: u32, data: u64) -> 
         .map(drop)
 }
 
+/// `epoll_ctl(2)` with EPOLL_CTL_MOD for a descriptor number.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn epoll_modify(epoll: BorrowedFd<'_>, number: i32, events: u32, data: u64) -> Result<(), Errno> {
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: `event` is live.
+    Errno::result(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_MOD, number, &mut event) })
+        .map(drop)
+}
+
+/// Data of all events that are to be had at once (epoll_wait(2)).
+///
+/// # Errors
+/// As epoll_wait(2).
+pub fn epoll_take(epoll: BorrowedFd<'_>) -> Result<Vec<u64>, Errno> {
+    let mut taken = Vec::new();
+    loop {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 32];
+        // SAFETY: `events` is writable for the length that is passed.
+        let got = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
+        match Errno::result(got)? as usize {
+            0 => return Ok(taken),
+            got => taken.extend(events[..got].iter().map(|event| event.u64)),
+        }
+    }
+}
+
 /// Makes the next inotify watch get this descriptor (INOTIFY_IOC_SETNEXTWD, since Linux 4.16).
 ///
 /// # Errors

@@ -16,6 +16,8 @@ const MREMAP_MOVE_TO: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
 const WRITABLE: u8 = (libc::PROT_READ | libc::PROT_WRITE) as u8;
 const MAP_DROPPABLE: i32 = 0x08;
 const MADV_WIPEONFORK: u64 = 18;
+/// Since Linux 5.14.
+const MADV_POPULATE_WRITE: u64 = 23;
 /// Since Linux 6.13.
 const MADV_GUARD_INSTALL: u64 = 102;
 /// Since Linux 6.10.
@@ -26,6 +28,9 @@ const IOVEC_BYTES: u64 = 16;
 
 /// Largest read of one request. Small enough to keep a device queue full, large enough that requests cost nothing.
 const CHUNK_BYTES: u64 = 2 << 20;
+
+/// From this length on it pays to ask for the pages before they are read into: one call instead of a fault a page.
+const POPULATE_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// Consecutive bytes of the image and the places they go to.
 #[derive(Debug)]
@@ -72,10 +77,13 @@ pub fn drop_bound(process: &ProcessV1, kept: &Kept) -> u64 {
     let mm = &process.mm;
     let chunks = chunks(&kept.loads, chunk_bytes(&kept.loads));
     let vectors: usize = chunks.iter().map(|c| c.vectors.len()).sum();
+    let long = |chunk: &Chunk| chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).count();
+    let populated: usize = chunks.iter().map(long).sum();
     let names: usize = mm.vmas.iter().filter_map(|v| v.name.as_ref()).map(|n| n.len() + 16).sum();
     uring::len_bound(chunks.len().max(1))
         + vectors as u64 * IOVEC_BYTES
         + chunks.len() as u64 * (8 + 104)
+        + populated as u64 * 104
         + names as u64
         + mm.auxv.len() as u64
         + mm.vmas.len() as u64 * 104 * 10
@@ -360,11 +368,18 @@ fn load_ops(
         }
     }
     for (chunk, vectors) in chunks.iter().zip(placed) {
+        // Chunk by chunk, so that what has just been zeroed is still in the processor's cache when it is read into.
+        seq.extend(chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).map(populate));
         let args = [env.image_fd as u64, vectors, chunk.vectors.len() as u64, chunk.image_offset, 0];
         let want = Want::Exactly(chunk.len_bytes as i64);
         seq.push(Op::syscall(Step::ReadPages, libc::SYS_preadv, &args, want));
     }
     Ok(None)
+}
+
+/// Older kernels do not know this, and then the pages come by faults.
+fn populate((addr, len): &(u64, u64)) -> Op {
+    Op::syscall(Step::ReadPages, libc::SYS_madvise, &[*addr, *len, MADV_POPULATE_WRITE], Want::Anything)
 }
 
 fn ring_ops(

@@ -52,7 +52,8 @@ pub fn executable(program: &str, toolchain: Toolchain) -> PathBuf {
 fn compiler(toolchain: Toolchain, directory: &Path) -> Command {
     let c = |name: &str, more: &[&str]| {
         let mut command = Command::new(name);
-        command.args(["-O1", "-Wall", "-pthread"]).args(more);
+        // Bound at once: a call while the subject waits would be a change of its memory.
+        command.args(["-O1", "-Wall", "-pthread", "-Wl,-z,now"]).args(more);
         command
     };
     match toolchain {

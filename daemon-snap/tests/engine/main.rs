@@ -5,6 +5,7 @@
 mod cases;
 mod compile;
 mod dump_failures;
+mod equal;
 mod fastboot;
 mod process;
 mod refusals;

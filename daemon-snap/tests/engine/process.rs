@@ -1,11 +1,11 @@
 //! Process numbers: a band of its own for each subject, the members of a tree, and who is left of it.
 
+use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::Mutex;
-use std::sync::RwLock;
+use std::sync::{Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 const PID_MAX: &str = "4194304";
@@ -22,8 +22,8 @@ static GIVEN: Mutex<u32> = Mutex::new(0);
 pub fn spawn_in_band(command: &mut Command) -> Child {
     let mut given = GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if *given == 0 {
+        be_alone();
         fs::write("/proc/sys/kernel/pid_max", PID_MAX).expect("raise pid_max");
-        // several test processes at a time keep apart
         *given = FIRST + std::process::id().wrapping_mul(7919) % (LAST - FIRST);
     }
     let last: u32 = read_number("/proc/sys/kernel/ns_last_pid");
@@ -32,6 +32,16 @@ pub fn spawn_in_band(command: &mut Command) -> Child {
     let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     *given = if base + 2 * SPAN < LAST { base + SPAN } else { FIRST };
     child
+}
+
+/// Two runs at a time would take each other's numbers. The lock goes with this process.
+fn be_alone() {
+    static LOCK: OnceLock<Flock<File>> = OnceLock::new();
+    LOCK.get_or_init(|| {
+        let path = std::env::temp_dir().join("fastboot-engine-tests.lock");
+        let file = File::create(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Flock::lock(file, FlockArg::LockExclusive).unwrap_or_else(|(_, e)| panic!("{}: {e}", path.display()))
+    });
 }
 
 fn read_number(path: &str) -> u32 {

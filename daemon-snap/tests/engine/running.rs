@@ -1,6 +1,7 @@
 //! A subject from start to verdict.
 
 use crate::compile::{Toolchain, executable};
+use crate::equal::assert_same_state;
 use crate::fastboot::{Answer, Fastboot};
 use crate::process;
 use std::collections::BTreeSet;
@@ -221,6 +222,7 @@ pub fn dump_and_restore(subject: Subject, between: impl FnOnce(&Running)) {
     running.restore(&first);
     let answer = running.run(Fastboot::dump(running.pid, &second).leave_running());
     assert_eq!(answer.code, Some(0), "second dump, of the restored tree: {answer:?}");
+    assert_same_state(subject.program, &first, &second);
     judge(subject, &running.finish("restored"));
 }
 

@@ -22,7 +22,7 @@ pub const UNIT: &[u8] = b"short";
 pub fn write_image(path: &Path, page_count: usize) -> ImageInfo {
     let mut writer = ImageWriter::create(path).unwrap();
     writer.append_pages(&pages(page_count, 1)).unwrap();
-    writer.add_section(SectionKind::STATE, 3, &STATE.repeat(8)).unwrap();
+    writer.add_section(SectionKind::STATE, 3, &STATE.repeat(80)).unwrap();
     writer.add_section(SectionKind::UNIT, 1, UNIT).unwrap();
     writer.finish(Durability::NoSync).unwrap()
 }
