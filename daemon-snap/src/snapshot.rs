@@ -184,7 +184,7 @@ pub fn snapshot(
     units.dedup_by(|(_, a), (_, b)| a.properties().id == b.properties().id);
 
     // Rules and flags of names can be heard while they are made, not asked for later.
-    let watch = Arc::new(BusWatch::start()?);
+    let watch = BusWatch::start().map(Arc::new).map_err(|error| error.to_string());
     // New processes are numbered in the band until the last tree is frozen: daemons go on making threads long after they
     // are ready, most of all under the warm-up. What else starts meanwhile gets a high number too, which does no harm.
     let band = match options.restart && !units.is_empty() {

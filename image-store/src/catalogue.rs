@@ -88,6 +88,24 @@ pub struct ServiceRecord {
     /// Measured trial restore in milliseconds.
     #[serde(default)]
     pub restore_ms: Option<f64>,
+    /// What the service said of itself (`STATUS=`).
+    #[serde(default)]
+    pub status_text: String,
+    /// `[X-Fastboot] AfterRestore=`.
+    #[serde(default)]
+    pub after_restore: Vec<String>,
+    /// Where processes of it want to hear of a restore.
+    #[serde(default)]
+    pub hook_channels: Vec<HookChannel>,
+}
+
+/// A socket that a process keeps for us, `fastboot-hooks.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookChannel {
+    /// The process.
+    pub pid: i32,
+    /// Its descriptor.
+    pub fd: i32,
 }
 
 impl ServiceRecord {
@@ -231,5 +249,8 @@ pub(crate) fn testing_service() -> ServiceRecord {
         cold_cpu_ms: None,
         dump_ms: None,
         restore_ms: None,
+        status_text: String::new(),
+        after_restore: Vec::new(),
+        hook_channels: Vec::new(),
     }
 }

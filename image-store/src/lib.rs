@@ -28,7 +28,7 @@ pub mod validate;
 pub mod writer;
 
 pub use budget::StartBudget;
-pub use catalogue::{Catalogue, CatalogueEntry, Generation, ServiceRecord};
+pub use catalogue::{Catalogue, CatalogueEntry, Generation, HookChannel, ServiceRecord};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Part, Result};
 pub use evidence::{

@@ -77,6 +77,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 cold_cpu_ms: None,
                 dump_ms: None,
                 restore_ms: None,
+                status_text: String::new(),
+                after_restore: Vec::new(),
+                hook_channels: Vec::new(),
             },
         });
     }

@@ -10,6 +10,7 @@ pub mod armed;
 pub mod attempt;
 pub mod boot;
 pub mod first_start;
+pub mod hooks;
 pub mod images;
 pub mod journal;
 pub mod lanes;

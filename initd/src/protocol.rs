@@ -14,7 +14,7 @@ pub const SOCKET_PATH: &str = "/run/fastboot/initd.sock";
 pub const MAX_LISTEN_FDS: usize = 250;
 
 const MAGIC: u32 = 0x3158_4246;
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const HAS_NOTIFY_SOCKET: u16 = 1 << 0;
 const IS_AGAIN: u16 = 1 << 1;
 const SEND_MAIN_PID: u16 = 1 << 0;
@@ -54,6 +54,8 @@ pub enum Answer {
         send_main_pid: bool,
         /// Tell systemd that the service is ready.
         send_ready: bool,
+        /// What the service said of itself at the snapshot; empty: nothing.
+        status: String,
     },
 }
 
@@ -105,17 +107,11 @@ impl Answer {
     /// As a packet; a long sentence is cut.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Answer::Cold { code, sentence } => {
-                let mut end = sentence.len().min(MAX_SENTENCE_LEN);
-                while !sentence.is_char_boundary(end) {
-                    end -= 1;
-                }
-                head(2).bytes(code.as_bytes()).bytes(&sentence.as_bytes()[..end]).finish()
-            }
-            Answer::Restored { main_pid, send_main_pid, send_ready } => {
+            Answer::Cold { code, sentence } => head(2).bytes(code.as_bytes()).bytes(cut(sentence)).finish(),
+            Answer::Restored { main_pid, send_main_pid, send_ready, status } => {
                 let main = if *send_main_pid { SEND_MAIN_PID } else { 0 };
                 let ready = if *send_ready { SEND_READY } else { 0 };
-                head(3).i32(*main_pid).u16(main | ready).finish()
+                head(3).i32(*main_pid).u16(main | ready).bytes(cut(status)).finish()
             }
         }
     }
@@ -133,13 +129,23 @@ impl Answer {
         let mut decoder = check_head(packet, 3)?;
         let main_pid = decoder.i32()?;
         let flags = decoder.u16()?;
+        let status = decoder.string()?;
         decoder.finish()?;
         if main_pid <= 1 || flags & !(SEND_MAIN_PID | SEND_READY) != 0 {
             return Err(Malformed("it names no process"));
         }
         let (send_main_pid, send_ready) = (flags & SEND_MAIN_PID != 0, flags & SEND_READY != 0);
-        Ok(Answer::Restored { main_pid, send_main_pid, send_ready })
+        Ok(Answer::Restored { main_pid, send_main_pid, send_ready, status })
     }
+}
+
+/// At most [`MAX_SENTENCE_LEN`] bytes, whole characters.
+fn cut(sentence: &str) -> &[u8] {
+    let mut end = sentence.len().min(MAX_SENTENCE_LEN);
+    while !sentence.is_char_boundary(end) {
+        end -= 1;
+    }
+    &sentence.as_bytes()[..end]
 }
 
 impl Adopted {
@@ -201,8 +207,13 @@ mod tests {
     fn answers() -> [Answer; 3] {
         [
             Answer::Cold { code: "file-changed".to_owned(), sentence: "/etc/x changed".to_owned() },
-            Answer::Restored { main_pid: 300_001, send_main_pid: true, send_ready: true },
-            Answer::Restored { main_pid: 2, send_main_pid: false, send_ready: false },
+            Answer::Restored {
+                main_pid: 300_001,
+                send_main_pid: true,
+                send_ready: true,
+                status: "serving".to_owned(),
+            },
+            Answer::Restored { main_pid: 2, send_main_pid: false, send_ready: false, status: String::new() },
         ]
     }
 

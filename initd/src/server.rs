@@ -13,6 +13,7 @@ use nix::sys::time::TimeVal;
 use crate::attempt::{Attempt, Means, Outcome, RestoredTree};
 use crate::boot::monotonic_us;
 use crate::first_start::FirstStarts;
+use crate::hooks;
 use crate::images::{Images, Usable};
 use crate::journal;
 use crate::lanes::{LIGHT_LEN, Lanes};
@@ -178,9 +179,17 @@ impl Server {
             }
         };
         start.timeline.take(&tree.steps, "adopt");
+        if let Err(why) = hooks::after_restore(entry, tree.main_pid, deadline) {
+            attempt.remove();
+            attempt.finish();
+            let reason = StaleReason::new(ReasonCode::RestoreFailed, why);
+            self.note_failure(start, entry, &reason);
+            return Err(reason);
+        }
+        start.timeline.mark("hooks");
         let adopted = fault::point("initd.before_answer")
             .map_err(|error| error.to_string())
-            .and_then(|()| self.hand_over(connection, entry, &tree));
+            .and_then(|()| self.hand_over(connection, entry, &tree, hello.has_notify_socket));
         if let Err(why) = adopted {
             attempt.remove();
             attempt.finish();
@@ -261,12 +270,14 @@ impl Server {
         connection: &OwnedFd,
         entry: &CatalogueEntry,
         tree: &RestoredTree,
+        has_notify_socket: bool,
     ) -> Result<(), String> {
         let service_type = entry.service.service_type.as_str();
         let answer = Answer::Restored {
             main_pid: tree.main_pid,
             send_main_pid: service_type != "forking",
             send_ready: matches!(service_type, "notify" | "notify-reload"),
+            status: if has_notify_socket { entry.service.status_text.clone() } else { String::new() },
         };
         send(connection, &answer.encode(), &[])
             .map_err(|error| format!("the shim cannot be told: {error}"))?;

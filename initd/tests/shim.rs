@@ -161,7 +161,12 @@ fn a_closed_connection_and_nonsense_start_the_command() {
 #[test]
 fn a_restored_forking_service_ends_the_shim_without_a_word_to_systemd() {
     let initd = Initd::new(|connection, _, _| {
-        let answer = Answer::Restored { main_pid: 4711, send_main_pid: false, send_ready: false };
+        let answer = Answer::Restored {
+            main_pid: 4711,
+            send_main_pid: false,
+            send_ready: false,
+            status: String::new(),
+        };
         send(&connection, &answer.encode(), &[]).unwrap();
         let (packet, _) = receive(&connection, 4096).unwrap();
         assert_eq!(Adopted::decode(&packet), Ok(Adopted::Done));
@@ -177,12 +182,17 @@ fn systemd_hears_of_the_main_process_before_the_shim_ends() {
     let systemd = UnixDatagram::bind(&path).unwrap();
     let initd = Initd::new(|connection, hello, _| {
         assert!(hello.has_notify_socket);
-        let answer = Answer::Restored { main_pid: 4711, send_main_pid: true, send_ready: true };
+        let answer = Answer::Restored {
+            main_pid: 4711,
+            send_main_pid: true,
+            send_ready: true,
+            status: "serving".to_owned(),
+        };
         send(&connection, &answer.encode(), &[]).unwrap();
         assert_eq!(Adopted::decode(&receive(&connection, 4096).unwrap().0), Ok(Adopted::Done));
     });
     let mut child = initd.start(Some(&path), &["/bin/echo", "cold"]);
-    assert_eq!(receive(&systemd, 4096).unwrap().0, b"MAINPID=4711\nREADY=1");
+    assert_eq!(receive(&systemd, 4096).unwrap().0, b"MAINPID=4711\nREADY=1\nSTATUS=serving");
     let (barrier, fds) = receive(&systemd, 4096).unwrap();
     assert_eq!((barrier.as_slice(), fds.len()), (&b"BARRIER=1"[..], 1));
     assert!(child.try_wait().unwrap().is_none(), "the shim did not wait");
@@ -193,7 +203,12 @@ fn systemd_hears_of_the_main_process_before_the_shim_ends() {
 #[test]
 fn a_shim_that_cannot_reach_systemd_gives_the_tree_back_and_starts_cold() {
     let initd = Initd::new(|connection, _, _| {
-        let answer = Answer::Restored { main_pid: 4711, send_main_pid: true, send_ready: false };
+        let answer = Answer::Restored {
+            main_pid: 4711,
+            send_main_pid: true,
+            send_ready: false,
+            status: String::new(),
+        };
         send(&connection, &answer.encode(), &[]).unwrap();
         let adopted = Adopted::decode(&receive(&connection, 4096).unwrap().0).unwrap();
         assert!(matches!(adopted, Adopted::Failed(_)));

@@ -153,7 +153,8 @@ fn check_order(path: &Path, drop_ins: &[PathBuf], assignments: &[Assignment]) ->
     let sorts_later = drop_ins.iter().any(|other| other == path)
         && path.file_name().is_some_and(|name| name.as_encoded_bytes() > OWN_DROP_IN.as_bytes());
     let mut service = assignments.iter().filter(|a| a.section == "Service");
-    let decides = service.find(|a| ["ExecStart", "NotifyAccess", "Type"].contains(&a.key.as_str()));
+    let decides =
+        service.find(|a| ["ExecStart", "ExecStartPre", "NotifyAccess", "Type"].contains(&a.key.as_str()));
     match decides {
         Some(assignment) if sorts_later && !is_own_drop_in(path) => {
             let sentence = format!("{} sets {}= after our drop-in", path.display(), assignment.key);

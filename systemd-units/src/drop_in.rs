@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::exec_line::{ExecLine, Refusal};
 use crate::sandbox;
 use crate::service::{ServiceType, Settings};
+use crate::start_pre::StartPre;
 
 /// A drop-in, and what initd needs to know about the unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +36,14 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
     // systemd runs ExecStartPost= as soon as it has forked such a service, which is the shim; its $MAINPID would be gone a moment
     // later. So it is made to wait for our word, restored or cold.
     let at_once = matches!(service_type, ServiceType::Simple | ServiceType::Exec);
-    let waits = at_once && !settings.all("ExecStartPost").is_empty();
+    let pre = StartPre::of(settings, &line, service_type);
+    // It also ran what comes before a start, and nobody may take the service for started meanwhile.
+    let waits = at_once && (!settings.all("ExecStartPost").is_empty() || !pre.carried.is_empty());
     let limit = format!("--limit-ms {}", limit.as_millis());
     let mut options = vec![limit.as_str()];
     options.extend(opens_notify.then_some("--no-notify"));
     options.extend(waits.then_some("--say-ready"));
+    options.extend(pre.carried.iter().map(String::as_str));
     let exec_start = line.with_shim(shim, unit, &options);
     let mut text = format!(
         "# Written by fastboot-generator for this boot.\n\
@@ -51,6 +55,10 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
          ExecStart=\n\
          ExecStart={exec_start}\n"
     );
+    if !pre.carried.is_empty() {
+        text.push_str("ExecStartPre=\n");
+        pre.kept.iter().for_each(|line| text.push_str(&format!("ExecStartPre={line}\n")));
+    }
     if opens_notify {
         text.push_str("NotifyAccess=main\n");
     }
@@ -107,6 +115,19 @@ mod tests {
         assert!(text.contains("NotifyAccess=main\nType=notify\n"), "{text}");
         let text = compose_text("Type=notify\nExecStart=/bin/d\nExecStartPost=/bin/echo $MAINPID");
         assert!(!text.contains("--say-ready") && !text.contains("Type="), "{text}");
+    }
+
+    #[test]
+    fn what_a_restored_start_does_without_goes_into_the_line_of_the_shim() {
+        let lines = "ExecStartPre=+/bin/a\nExecStartPre=-/bin/b 'x y'\nExecStartPre=@/bin/c c $Z\nExecStart=/bin/d\n\
+                     [X-Fastboot]\nSkipStartPre=yes";
+        let text = compose_text(lines);
+        assert!(
+            text.contains("--no-notify --say-ready --pre - /bin/b 'x y' --pre-end --pre @ /bin/c c $Z --pre-end -- /bin/d\n\
+                           ExecStartPre=\nExecStartPre=+/bin/a\nNotifyAccess=main\nType=notify\n"),
+            "{text}"
+        );
+        assert!(!compose_text(&lines.replace("yes", "no")).contains("Pre"));
     }
 
     #[test]

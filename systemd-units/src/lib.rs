@@ -12,6 +12,7 @@ pub mod sandbox;
 pub mod search;
 pub mod service;
 pub mod soft_reboot;
+pub mod start_pre;
 
 /// The shim, as it stands in drop-ins.
 pub const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";

@@ -3,10 +3,14 @@
 use image_store::unit_text::Assignment;
 
 use crate::exec_line::Refusal;
+use crate::sandbox::is_true;
 
 /// The assignments of `[Service]`, in the order in which they apply.
 #[derive(Clone, Debug, Default)]
-pub struct Settings(Vec<(String, String)>);
+pub struct Settings {
+    service: Vec<(String, String)>,
+    skips_start_pre: bool,
+}
 
 /// How systemd learns that a service has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,21 +47,33 @@ impl ServiceType {
 }
 
 impl Settings {
-    /// Keep what stands in `[Service]`.
+    /// Keep what stands in `[Service]`, and the one word of our own section that concerns a start.
     pub fn from_assignments(assignments: impl IntoIterator<Item = Assignment>) -> Settings {
-        let service = assignments.into_iter().filter(|a| a.section == "Service");
-        Settings(service.map(|a| (a.key, a.value)).collect())
+        let mut settings = Settings::default();
+        for a in assignments {
+            match (a.section.as_str(), a.key.as_str()) {
+                ("Service", _) => settings.service.push((a.key, a.value)),
+                ("X-Fastboot", "SkipStartPre") => settings.skips_start_pre = is_true(&a.value),
+                _ => {}
+            }
+        }
+        settings
+    }
+
+    /// `[X-Fastboot] SkipStartPre=`: a restored start does without `ExecStartPre=`.
+    pub fn skips_start_pre(&self) -> bool {
+        self.skips_start_pre
     }
 
     /// The assignment that counts, for a setting with one value. Empty means reset.
     pub fn last(&self, key: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+        self.service.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
     /// All assignments since the last empty one, for a setting that is a list.
     pub fn all(&self, key: &str) -> Vec<String> {
         let mut values = Vec::new();
-        for (_, value) in self.0.iter().filter(|(k, _)| k == key) {
+        for (_, value) in self.service.iter().filter(|(k, _)| k == key) {
             match value.is_empty() {
                 true => values.clear(),
                 false => values.push(value.clone()),

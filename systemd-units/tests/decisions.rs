@@ -71,6 +71,9 @@ impl Root {
                 cold_cpu_ms: None,
                 dump_ms: None,
                 restore_ms: None,
+                status_text: String::new(),
+                after_restore: Vec::new(),
+                hook_channels: Vec::new(),
             },
         }
     }

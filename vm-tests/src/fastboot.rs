@@ -136,6 +136,14 @@ pub fn build_program(package: &str, program: &str) -> Result<PathBuf> {
     Ok(cargo_build(&["-p", package, "--bin", program])?.join(program))
 }
 
+/// Build an example of the workspace; its path.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_example(package: &str, example: &str) -> Result<PathBuf> {
+    Ok(cargo_build(&["-p", package, "--example", example])?.join("examples").join(example))
+}
+
 /// The work tree.
 pub fn workspace() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -25,6 +25,8 @@ pub enum BusAccess {
     Refused,
     /// They can be carried, but are only looked at: for a plan.
     Looked,
+    /// They would be recorded, but the bus could not be listened to: refused, and why.
+    Unheard(String),
     /// They are recorded.
     Watched(Arc<BusWatch>),
 }

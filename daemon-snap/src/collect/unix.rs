@@ -138,6 +138,9 @@ impl<'a> UnixSockets<'a> {
             BusAccess::Watched(watch) => {
                 bus::collect(file, fd, [SYSTEM_BUS, address], options, &self.processes, watch)
             }
+            BusAccess::Unheard(why) => {
+                refused(format!("a D-Bus connection, and the bus cannot be listened to: {why}"))
+            }
             _ => bus::look(file, fd, [SYSTEM_BUS, address], options),
         }
     }

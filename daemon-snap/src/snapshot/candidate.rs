@@ -4,8 +4,10 @@ use crate::bus::{BusAccess, BusWatch};
 use crate::dump::{self, CollectOptions, Inspection, TreeSelector};
 use crate::error::{Error, Result};
 use crate::state::Pid;
-use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties, UnitText};
-use image_store::Catalogue;
+use crate::unit::{
+    self, Band, Cgroup, HOOK_TIMEOUT, HookEvent, Hooks, Settled, Systemd, UnitProperties, UnitText,
+};
+use image_store::{Catalogue, HookChannel};
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -163,8 +165,34 @@ impl Candidate {
     }
 
     /// From now on bus connections are recorded, by the listener that has heard them being made.
-    pub fn record_bus(&mut self, watch: &Arc<BusWatch>) {
-        self.bus = BusAccess::Watched(Arc::clone(watch));
+    /// Without one (no bus, or one that does not let us listen) a unit with a connection is refused; others need none.
+    pub fn record_bus(&mut self, watch: &std::result::Result<Arc<BusWatch>, String>) {
+        self.bus = match watch {
+            Ok(watch) => BusAccess::Watched(Arc::clone(watch)),
+            Err(why) => BusAccess::Unheard(why.clone()),
+        };
+    }
+
+    /// Hooks of the unit as it runs now.
+    ///
+    /// # Errors
+    /// When its control group cannot be read.
+    pub fn hook_channels(&self) -> Result<Vec<HookChannel>> {
+        Ok(unit::find_channels(&self.cgroup.processes()?))
+    }
+
+    /// Calls what is to be called before the image is taken, or after.
+    ///
+    /// # Errors
+    /// [`Error::NotEligible`] naming the hook that failed.
+    pub fn call_hooks(&self, event: HookEvent, channels: &[HookChannel]) -> Result<()> {
+        let commands = match event {
+            HookEvent::BeforeSnapshot => &self.text.before_snapshot,
+            HookEvent::AfterSnapshot | HookEvent::AfterRestore => &self.text.after_restore,
+        };
+        let (unit, main_pid) = (self.properties.id.as_str(), self.properties.main_pid);
+        let hooks = Hooks { unit, main_pid, commands, channels };
+        hooks.call(event, Instant::now() + HOOK_TIMEOUT).map_err(|why| Error::NotEligible(vec![why]))
     }
 
     pub fn properties(&self) -> &UnitProperties {

@@ -5,7 +5,7 @@ use crate::dump::{self, Frozen, TreeSelector};
 use crate::encode;
 use crate::error::{Error, Result};
 use crate::state::{TREE_VERSION, TreeV1};
-use crate::unit::{self, Band, Systemd};
+use crate::unit::{self, Band, HookEvent, Systemd};
 use image_store::writer::Durability;
 use image_store::{
     Catalogue, CatalogueEntry, EvidenceV1, ImageWriter, PendingGeneration, SectionKind, ServiceRecord,
@@ -32,7 +32,13 @@ pub(super) fn take(
 ) -> Result<(CatalogueEntry, UnitReport)> {
     let id = unit.properties().id.clone();
     let path = pending.image_path(&id)?;
-    let (tree, mut writer, freeze_ms) = freeze_and_collect(&unit, &path)?;
+    let channels = unit.hook_channels()?;
+    let collected =
+        unit.call_hooks(HookEvent::BeforeSnapshot, &channels).and_then(|()| freeze_and_collect(&unit, &path));
+    // It runs on, and has to get back what it dropped, whatever came of the image.
+    let regained = unit.call_hooks(HookEvent::AfterSnapshot, &channels);
+    let (tree, mut writer, freeze_ms) = collected?;
+    regained?;
 
     let now = systemd.properties(&id)?;
     let main_pid = unit.properties().main_pid;
@@ -80,6 +86,9 @@ pub(super) fn take(
         cold_cpu_ms,
         dump_ms: Some(freeze_ms),
         restore_ms: None,
+        status_text: now.status_text,
+        after_restore: unit.text().after_restore.clone(),
+        hook_channels: channels,
     };
     let entry = CatalogueEntry {
         unit: id.clone(),

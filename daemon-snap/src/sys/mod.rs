@@ -4,6 +4,7 @@ pub mod audit;
 pub mod dbus;
 pub mod fdquery;
 pub mod fork;
+pub mod hook;
 pub mod inject;
 pub mod interface;
 pub mod kcmp;

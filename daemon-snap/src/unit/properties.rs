@@ -54,6 +54,8 @@ pub struct UnitProperties {
     pub has_own_pids: bool,
     /// Descriptors that systemd keeps for it.
     pub stored_fds: u32,
+    /// `STATUS=` of the service.
+    pub status_text: String,
 }
 
 impl UnitProperties {
@@ -102,6 +104,7 @@ impl UnitProperties {
             root: path(root_directory).or(path(root_image)),
             has_own_pids: !matches!(values.text("PrivatePIDs").as_str(), "" | "no"),
             stored_fds: values.number("NFileDescriptorStore") as u32,
+            status_text: values.text("StatusText"),
         }
     }
 

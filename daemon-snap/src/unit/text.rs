@@ -22,6 +22,10 @@ pub struct UnitText {
     pub allow_state: bool,
     /// `WarmUp=`: a command that is run before the last wait for quiet.
     pub warm_up: Option<String>,
+    /// `BeforeSnapshot=`: commands that are run before the freeze.
+    pub before_snapshot: Vec<String>,
+    /// `AfterRestore=`: commands that are run when it goes on, after a restore and after the freeze.
+    pub after_restore: Vec<String>,
     /// `OnLostPeer=close`: connections to others end, instead of keeping the unit from being taken.
     pub lost_peer: LostPeer,
     /// Keys in our section that mean nothing.
@@ -54,6 +58,14 @@ impl UnitText {
                 (SECTION, "IgnoreChanges") => add_to_list(&mut self.ignore_changes, value, words),
                 (SECTION, "AllowState") => self.allow_state = is_true(value),
                 (SECTION, "WarmUp") => self.warm_up = Some(value.to_owned()).filter(|v| !v.is_empty()),
+                (SECTION, "BeforeSnapshot") => {
+                    add_to_list(&mut self.before_snapshot, value, |v| vec![v.to_owned()])
+                }
+                (SECTION, "AfterRestore") => {
+                    add_to_list(&mut self.after_restore, value, |v| vec![v.to_owned()])
+                }
+                // The generator's.
+                (SECTION, "SkipStartPre") => {}
                 (SECTION, "OnLostPeer") if value == "close" => self.lost_peer = LostPeer::Close,
                 (SECTION, "OnLostPeer") if value == "refuse" => self.lost_peer = LostPeer::Refuse,
                 (SECTION, other) => self.unknown.push(other.to_owned()),
@@ -115,12 +127,15 @@ mod tests {
     #[test]
     fn our_section_has_lists_of_words_and_unknown_keys_are_kept() {
         let text = "[X-Fastboot]\nDependsOn=/etc/a/*.conf \"/etc/b c\"\nDependsOn=/etc/d\nPaths=/etc/e\n\
-                    IgnoreChanges=/var/cache/a\nAllowState=yes\nWarmUp=curl -s localhost\nColour=blue\n";
+                    IgnoreChanges=/var/cache/a\nAllowState=yes\nWarmUp=curl -s localhost\nColour=blue\n\
+                    BeforeSnapshot=a b\nAfterRestore=+c\nAfterRestore=d\nSkipStartPre=yes\n";
         let unit = parse(&[text]);
         assert_eq!(unit.depends_on, ["/etc/a/*.conf", "/etc/b c", "/etc/d", "/etc/e"]);
         assert_eq!(unit.ignore_changes, ["/var/cache/a"]);
         assert!(unit.allow_state);
         assert_eq!(unit.warm_up.as_deref(), Some("curl -s localhost"));
+        assert_eq!(unit.before_snapshot, ["a b"]);
+        assert_eq!(unit.after_restore, ["+c", "d"]);
         assert_eq!(unit.unknown, ["Colour"]);
         assert!(parse(&[text, "[X-Fastboot]\nDependsOn=\n"]).depends_on.is_empty());
     }

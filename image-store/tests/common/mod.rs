@@ -115,6 +115,9 @@ pub fn entry(root: &Path, unit: &str, file: String, info: &ImageInfo) -> Catalog
             cold_cpu_ms: None,
             dump_ms: Some(0.1),
             restore_ms: None,
+            status_text: String::new(),
+            after_restore: Vec::new(),
+            hook_channels: Vec::new(),
         },
     }
 }

@@ -47,6 +47,9 @@ pub fn main() -> i32 {
         Ok(talk::Asked::Cold(talk::Cold::NoAnswer(why))) => no_restore(&why),
         Err(_) => no_restore("internal error"),
     }
+    if let Err(status) = cold::run_pre(&arguments) {
+        return status;
+    }
     let error = cold::start(&arguments);
     cold::say(&format!(
         "{}: cannot execute {}: {error}",

@@ -24,20 +24,24 @@ pub struct Told {
     datagrams: OwnedFd,
 }
 
-/// Send `MAINPID=` and, where the type of unit waits for it, `READY=1` in one message: after it systemd no longer
-/// listens to us.
+/// Send `MAINPID=` and, where the type of unit waits for it, `READY=1` in one message, with what the service said of itself:
+/// after it systemd no longer listens to us.
 ///
 /// # Errors
 /// When the message could not be sent.
-pub fn tell(main_pid: i32, is_ready: bool) -> io::Result<Told> {
+pub fn tell(main_pid: Option<i32>, is_ready: bool, status: &str) -> io::Result<Told> {
     let missing = || io::Error::from_raw_os_error(libc::ENOTCONN);
     let address = std::env::var_os(ENV).ok_or_else(missing)?;
     let address = address_of(&address)?;
     let datagrams = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&datagrams, sockopt::SendTimeout, &time_val(BARRIER_TIMEOUT))?;
     connect(datagrams.as_raw_fd(), &address)?;
-    let ready = if is_ready { "\nREADY=1" } else { "" };
-    send(&datagrams, format!("MAINPID={main_pid}{ready}").as_bytes(), &[])?;
+    let main = main_pid.map(|pid| format!("MAINPID={pid}"));
+    let ready = is_ready.then(|| "READY=1".to_owned());
+    // systemd would read a second line as an assignment; it never had one from the service itself.
+    let status = Some(status).filter(|text| !text.is_empty() && !text.contains('\n'));
+    let lines = [main, ready, status.map(|text| format!("STATUS={text}"))];
+    send(&datagrams, lines.into_iter().flatten().collect::<Vec<_>>().join("\n").as_bytes(), &[])?;
     Ok(Told { datagrams })
 }
 

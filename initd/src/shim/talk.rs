@@ -86,10 +86,10 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
     loop {
         match answer {
             Ok(Answer::Cold { .. }) => return Ok(false),
-            Ok(Answer::Restored { main_pid, send_main_pid, send_ready }) => {
+            Ok(Answer::Restored { main_pid, send_main_pid, send_ready, status }) => {
                 let send_ready = send_ready || arguments.says_ready;
-                let told = match send_main_pid || send_ready {
-                    true => notify::tell(main_pid, send_ready).map(Some),
+                let told = match send_main_pid || send_ready || !status.is_empty() {
+                    true => notify::tell(send_main_pid.then_some(main_pid), send_ready, &status).map(Some),
                     false => Ok(None),
                 };
                 let error = match told {

@@ -36,3 +36,38 @@ pub fn exec(path: &CStr, arguments: &[CString], without: &[&str]) -> io::Error {
     }
     io::Error::last_os_error()
 }
+
+/// Run `exec` in a child that has nothing but the standard descriptors, and wait for it. Its exit status; 128 and the number of a
+/// signal that ended it; 203 where it could not be executed.
+///
+/// # Errors
+/// `fork(2)` or `waitpid(2)` fails.
+pub fn in_child(exec: impl FnOnce() -> io::Error) -> io::Result<i32> {
+    const EXIT_EXEC: i32 = 203;
+    // SAFETY: the shim has one thread, so its child may do what it may do itself.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: the child ends in exec or in _exit: nothing uses the descriptors that are closed here.
+            unsafe {
+                libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
+                drop(exec());
+                libc::_exit(EXIT_EXEC)
+            }
+        }
+        child => loop {
+            let mut status = 0;
+            // SAFETY: `status` is live for the call; the child is ours and not yet waited for.
+            if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
+                return Ok(match libc::WIFEXITED(status) {
+                    true => libc::WEXITSTATUS(status),
+                    false => 128 + libc::WTERMSIG(status),
+                });
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        },
+    }
+}

@@ -3,6 +3,7 @@
  *   notify     READY=1 and STATUS= to systemd     watchdog  WATCHDOG=1 in time       reload  notify-reload on SIGHUP
  *   fork=FILE  leave the foreground, PID to FILE  fork      the same without file    store   a descriptor to systemd's store
  *   listen     answer each connection and datagram of socket activation with the count
+ *   hooks      write what fastboot tells to COUNT_FILE.events
  *   syslog     say the count to /dev/log too      touch=F   make file F at the start
  */
 #define _GNU_SOURCE
@@ -78,6 +79,20 @@ static void counted(void) {
         syslog(LOG_INFO, "syslog %u", count);
 }
 
+static void heard(int hooks) {
+    static const char *const names[] = { "", "BeforeSnapshot", "AfterSnapshot", "AfterRestore" };
+    char path[512];
+    enum fastboot_event event = fastboot_hooks_next(hooks);
+    if (event == FASTBOOT_NOTHING)
+        return;
+    snprintf(path, sizeof path, "%s.events", getenv("COUNT_FILE"));
+    FILE *file = fopen(path, "ae");
+    if (!file || fprintf(file, "%s\n", names[event]) < 0 || fclose(file) != 0)
+        die(path);
+    if (fastboot_hooks_done(hooks, NULL) < 0)
+        die("hooks");
+}
+
 static void leave_foreground(const char *pid_file) {
     int ready[2];
     if (pipe(ready) < 0)
@@ -101,12 +116,14 @@ static void leave_foreground(const char *pid_file) {
 }
 
 int main(int argc, char **argv) {
-    int is_notify = 0, is_watchdog = 0, is_reload = 0, listens = 0, is_fork = 0;
+    int hooks = -1, is_notify = 0, is_watchdog = 0, is_reload = 0, listens = 0, is_fork = 0;
     const char *pid_file = "", *touched = NULL;
     for (int i = 1; i < argc; i++) {
         is_notify |= !strcmp(argv[i], "notify");
         is_watchdog |= !strcmp(argv[i], "watchdog");
         is_reload |= !strcmp(argv[i], "reload");
+        if (!strcmp(argv[i], "hooks") && (hooks = fastboot_hooks_open()) < 0)
+            die("hooks");
         listens |= !strcmp(argv[i], "listen");
         say_syslog |= !strcmp(argv[i], "syslog");
         if (!strncmp(argv[i], "fork", 4))
@@ -128,14 +145,15 @@ int main(int argc, char **argv) {
     if (say_syslog)
         openlog("unit-subject", LOG_PID | LOG_NDELAY, LOG_DAEMON);
     int first = listens ? 3 : 0, fds = listens ? atoi(getenv("LISTEN_FDS") ? getenv("LISTEN_FDS") : "0") : 0;
-    struct pollfd polled[8] = { { .fd = signalfd(-1, &mask, SFD_CLOEXEC), .events = POLLIN } };
+    struct pollfd polled[9] = { { .fd = signalfd(-1, &mask, SFD_CLOEXEC), .events = POLLIN } };
     for (int i = 0; i < fds && i < 7; i++)
         polled[i + 1] = (struct pollfd) { .fd = first + i, .events = POLLIN };
+    polled[1 + fds] = (struct pollfd) { .fd = hooks, .events = POLLIN };
     int wait_ms = is_watchdog ? atoi(getenv("WATCHDOG_USEC") ? getenv("WATCHDOG_USEC") : "0") / 3000 : -1;
     if (is_notify || is_reload)
         notify("READY=1\nSTATUS=counting", -1);
     for (;;) {
-        int got = poll(polled, 1 + fds, wait_ms);
+        int got = poll(polled, 2 + fds, wait_ms);
         if (is_watchdog)
             notify("WATCHDOG=1", -1);
         if (got <= 0)
@@ -156,6 +174,8 @@ int main(int argc, char **argv) {
             } else
                 counted();
         }
+        if (polled[1 + fds].revents)
+            heard(hooks);
         for (int i = 1; i <= fds; i++) {
             char text[32], received[256];
             struct stat seen;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::site::{COUNTER, Expected, Lab, NGINX, require};
+use crate::container::{Machine, wait_until};
 use crate::fastboot;
 use crate::service;
 
@@ -57,12 +58,7 @@ pub(super) fn soft_reboot(lab: &Lab) -> Result<()> {
     let running = site.boot()?;
     require(&running, &taken, |_| Expected::Restored)?;
     for _ in 0..2 {
-        let before = running.unit(COUNTER.unit)?.invocation;
-        running.run(&["systemctl", "soft-reboot", "--no-block"])?;
-        running.wait_unit(COUNTER.unit, "started again", SOFT_REBOOT_BOUND, |now| {
-            now.is_active() && now.invocation != before
-        })?;
-        running.wait_booted(SOFT_REBOOT_BOUND)?;
+        soft_reboot_now(&running, COUNTER.unit)?;
         require(&running, &taken, |_| Expected::Restored)?;
         running.run(&["systemctl", "daemon-reload"])?.success()?;
         for taken in &taken {
@@ -70,6 +66,20 @@ pub(super) fn soft_reboot(lab: &Lab) -> Result<()> {
         }
     }
     running.poweroff()
+}
+
+/// Waits until `unit` has been started again and systemd is done.
+fn soft_reboot_now(running: &Machine, unit: &str) -> Result<()> {
+    let before = running.unit(unit)?.invocation;
+    running.run(&["systemctl", "soft-reboot", "--no-block"])?;
+    let show = ["systemctl", "show", "--property=ActiveState,InvocationID", unit];
+    wait_until("a soft reboot", SOFT_REBOOT_BOUND, || {
+        // Who asks while systemd executes itself may never be answered.
+        let shown = running.run_for(&show, Duration::from_secs(5))?.success()?;
+        Ok((shown.contains("ActiveState=active") && !shown.contains(&before)).then_some(()))
+    })
+    .with_context(|| running.console_tail())?;
+    running.wait_booted(SOFT_REBOOT_BOUND)
 }
 
 /// What survives a soft reboot has been started before: its next start is a restart.
@@ -84,12 +94,7 @@ pub(super) fn survivor(lab: &Lab) -> Result<()> {
     running.poweroff()?;
     let running = site.boot()?;
     require(&running, &taken, |_| Expected::Restored)?;
-    let before = running.unit(NGINX.unit)?.invocation;
-    running.run(&["systemctl", "soft-reboot", "--no-block"])?;
-    running.wait_unit(NGINX.unit, "started again", SOFT_REBOOT_BOUND, |now| {
-        now.is_active() && now.invocation != before
-    })?;
-    running.wait_booted(SOFT_REBOOT_BOUND)?;
+    soft_reboot_now(&running, NGINX.unit)?;
     let counter = taken.iter().find(|taken| taken.service.unit == COUNTER.unit).context("the counter")?;
     let now = running.unit(COUNTER.unit)?;
     ensure!(now.is_active() && now.main_pid == counter.main_pid, "it did not survive: {now:?}");

@@ -5,6 +5,8 @@
 pub(super) enum Fate {
     /// Restored, with its count.
     Restored,
+    /// Stored and tried, but started cold at the next boot; the reason has this in it.
+    Cold(&'static str),
     /// Refused by name; the reason has this in it.
     Refused(&'static str),
 }
@@ -133,6 +135,39 @@ pub(super) const CASES: &[Case] = &[
         "store",
         "Type=notify\nFileDescriptorStoreMax=4\nExecStart=/usr/local/bin/subject notify store",
         "file descriptor store",
+    ),
+    restored(
+        "skip-start-pre",
+        "ExecStartPre=+/bin/sh -c 'echo ran >> /var/lib/counts/pre-kept'\n\
+         ExecStartPre=/bin/sh -c 'sleep 0.3; echo \"$WORD\" >> /var/lib/counts/pre-carried'\nExecStartPre=-/bin/false\n\
+         Environment=WORD=ran\nExecStart=/usr/local/bin/subject\n[X-Fastboot]\nSkipStartPre=yes",
+    ),
+    restored(
+        "hook-commands",
+        "User=counter\nPrivateTmp=yes\nExecStart=/usr/local/bin/subject touch=/tmp/made\n[X-Fastboot]\n\
+         BeforeSnapshot=test -s /tmp/made && echo \"$FASTBOOT_EVENT $(id -un)\" >> /var/lib/counts/hook-commands.events\n\
+         BeforeSnapshot=-/bin/false\n\
+         AfterRestore=test -s /tmp/made && test -d /proc/$MAINPID && echo \"$FASTBOOT_EVENT $(id -un)\" >> /var/lib/counts/hook-commands.events\n\
+         AfterRestore=+test ! -e /tmp/made",
+    ),
+    refused(
+        "hook-before-fails",
+        "ExecStart=/usr/local/bin/subject\n[X-Fastboot]\nBeforeSnapshot=exit 7",
+        "BeforeSnapshot=exit 7: exit status: 7",
+    ),
+    // The file is there in the boot of the snapshot only.
+    Case {
+        name: "hook-after-fails",
+        service: "ExecStart=/usr/local/bin/subject\n[X-Fastboot]\nAfterRestore=test -e /run/warm-up",
+        fate: Fate::Cold("AfterRestore=test -e /run/warm-up: exit status: 1"),
+        files: &[],
+    },
+    restored("hook-c", "ExecStart=/usr/local/bin/subject hooks"),
+    restored("hook-rust", "ExecStart=/usr/local/bin/hooks-rust"),
+    restored(
+        "hook-python",
+        "DynamicUser=yes\nStateDirectory=hook-python\n\
+         Environment=COUNT_FILE=/var/lib/hook-python/count\nExecStart=/usr/local/bin/hooks.py",
     ),
     refused("oneshot", "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true", "Type=oneshot"),
 ];

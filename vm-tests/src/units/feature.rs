@@ -19,6 +19,10 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "runtime-directory" => "its file in /run is there with its owner",
         "state-directory" | "private-tmp" => "its file is there",
         "dynamic-user" => "it has the user of the unit",
+        "notify" => "systemd shows what it said of itself",
+        "skip-start-pre" => "ExecStartPre= waits for a cold start, where it can",
+        "hook-commands" => "its hooks ran as its user where it lives",
+        "hook-c" | "hook-rust" | "hook-python" => "it heard of everything",
         "credential" => "its credential is there",
         "slice" => "it is in its slice",
         "dropped-in" => "it has the priority of its drop-in",
@@ -91,6 +95,33 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             let number: u32 = uid.parse().with_context(|| format!("reading {uid:?}"))?;
             ensure!((61184..=65519).contains(&number), "its user is {number}");
             equal(sh(&format!("nsenter -t {main_pid} -m stat -c %u /var/lib/dynamic-user/count"))?, &uid)
+        }
+        "notify" => equal(show("StatusText")?, "counting"),
+        "skip-start-pre" => {
+            // Starts: at the first boot, for the snapshot, from the image here.
+            let ran = |name: &str| sh(&format!("wc -l < /var/lib/counts/{name}"));
+            equal(ran("pre-carried")?, "2")?;
+            equal(ran("pre-kept")?, "3")?;
+            machine.run(&["systemctl", "restart", &unit])?.success()?;
+            // systemctl waits for it as it waits for systemd's own.
+            equal(ran("pre-carried")?, "3")?;
+            equal(ran("pre-kept")?, "4")?;
+            equal(sh("sort -u /var/lib/counts/pre-carried")?, "ran")?;
+            ensure!(machine.unit(&unit)?.is_active(), "it does not run after a restart");
+            Ok(())
+        }
+        "hook-commands" => equal(
+            sh("cat /var/lib/counts/hook-commands.events")?,
+            "before-snapshot counter\nafter-snapshot counter\nafter-restore counter",
+        ),
+        "hook-c" | "hook-rust" | "hook-python" => {
+            let file = case.count_file();
+            equal(sh(&format!("cat {file}.events"))?, "BeforeSnapshot\nAfterSnapshot\nAfterRestore")?;
+            if case.name != "hook-c" {
+                let key = sh(&format!("cat {file}.key"))?;
+                ensure!(key.len() == 32, "its key is {key:?}");
+            }
+            Ok(())
         }
         "credential" => equal(
             sh(&format!("cat /proc/{main_pid}/root/run/credentials/credential.service/word"))?,

@@ -55,6 +55,11 @@ pub fn run(only: Option<&str>) -> Result<Checks> {
     let running = boot(2)?;
     let status = fastboot::status(&running)?;
     for (case, main_pid) in &taken {
+        if let Fate::Cold(why) = case.fate {
+            let cold = is_cold(&running, &status, case, why);
+            checks.note(format!("{} starts cold and says why", case.name), cold);
+            continue;
+        }
         let alive = is_restored(&running, &status, case, *main_pid);
         if checks.note(format!("{} is restored and goes on", case.name), alive) {
             checks.note(
@@ -76,13 +81,24 @@ pub fn run(only: Option<&str>) -> Result<Checks> {
 }
 
 fn recipe() -> Result<Recipe> {
-    let subject = compiled(Language::C, include_str!("../../roots/units/subject.c"))?;
+    let text = concat!(
+        include_str!("../../../daemon-snap/include/fastboot-hooks.h"),
+        include_str!("../../roots/units/subject.c")
+    );
+    let subject = compiled(Language::C, text)?;
+    let rust = fastboot::build_example("fastboot-hooks", "hooks_service")?;
+    let rust = std::fs::read(&rust).with_context(|| format!("reading {}", rust.display()))?;
+    let python = include_str!("../../../daemon-snap/hooks/examples/hooks_service.py");
     Ok(Recipe {
         name: "units",
         suite: "trixie",
         packages: vec!["systemd", "systemd-sysv", "dbus", "procps", "passwd", "python3-minimal"],
         from_sid: Vec::new(),
-        files: vec![RootFile::program("/usr/local/bin/subject", subject)],
+        files: vec![
+            RootFile::program("/usr/local/bin/subject", subject),
+            RootFile::program("/usr/local/bin/hooks-rust", rust),
+            RootFile::program("/usr/local/bin/hooks.py", python.as_bytes()),
+        ],
         setup: include_str!("../../roots/units/setup.sh"),
     })
 }
@@ -107,7 +123,7 @@ fn install(scratch: &Scratch, case: &Case) -> Result<()> {
 /// Counts with each, takes all; the main PIDs of what was stored.
 fn take<'a>(machine: &Machine, cases: &[&'a Case], checks: &mut Checks) -> Result<Vec<(&'a Case, u32)>> {
     let counting: Vec<&str> =
-        cases.iter().filter(|case| case.fate == Fate::Restored).map(|case| case.name).collect();
+        cases.iter().filter(|case| !matches!(case.fate, Fate::Refused(_))).map(|case| case.name).collect();
     let mut script = String::from("set -e\n");
     for _ in 0..COUNT {
         for name in &counting {
@@ -126,7 +142,7 @@ fn take<'a>(machine: &Machine, cases: &[&'a Case], checks: &mut Checks) -> Resul
             taken.push((*case, main_pid));
         }
         let sentence = match case.fate {
-            Fate::Restored => format!("{} is stored", case.name),
+            Fate::Restored | Fate::Cold(_) => format!("{} is stored", case.name),
             Fate::Refused(_) => format!("{} is refused by name", case.name),
         };
         checks.note(sentence, ended.map(drop));
@@ -143,7 +159,7 @@ fn ended_as_expected(machine: &Machine, report: &SnapshotReport, case: &Case) ->
     let unit = report.unit(&case.unit()).context("it is not in the report")?;
     let reasons = unit.reasons.join("; ");
     match case.fate {
-        Fate::Restored => {
+        Fate::Restored | Fate::Cold(_) => {
             ensure!(unit.outcome == "stored", "{}: {reasons}", unit.outcome);
             let (count, _) = read_count(machine, case)?;
             ensure!(count == COUNT, "it counted to {count}");
@@ -164,6 +180,16 @@ fn read_count(machine: &Machine, case: &Case) -> Result<(u32, u32)> {
         (Some(Ok(count)), Some(Ok(pid))) => Ok((count, pid)),
         _ => anyhow::bail!("{} says {text:?}", case.count_file()),
     }
+}
+
+/// Started as ever, and `fastboot status` knows why.
+fn is_cold(machine: &Machine, status: &fastboot::StatusReport, case: &Case, why: &str) -> Result<()> {
+    let said = status.unit(&case.unit()).context("fastboot status does not know it")?;
+    let reason = said.reason.as_deref().unwrap_or_default();
+    ensure!(said.outcome == "cold" && reason.contains(why), "{}: {reason:?}", said.outcome);
+    let state = machine.unit(&case.unit())?;
+    ensure!(state.is_active() && state.restarts == 0, "it is {} ({})", state.active, state.result);
+    Ok(())
 }
 
 /// What a line in the journal knows of its sender.

@@ -1,0 +1,21 @@
+//! What a service does before systemd hears that it runs again: `AfterRestore=`, and processes that asked to be told.
+
+use std::time::Instant;
+
+use daemon_snap::unit::{HOOK_TIMEOUT, HookEvent, Hooks};
+use image_store::CatalogueEntry;
+
+/// Call them. The whole start has until `deadline`, hooks included.
+///
+/// # Errors
+/// A sentence naming the one that failed; the service must not go on then.
+pub fn after_restore(entry: &CatalogueEntry, main_pid: i32, deadline: Instant) -> Result<(), String> {
+    let service = &entry.service;
+    let hooks = Hooks {
+        unit: &entry.unit,
+        main_pid,
+        commands: &service.after_restore,
+        channels: &service.hook_channels,
+    };
+    hooks.call(HookEvent::AfterRestore, deadline.min(Instant::now() + HOOK_TIMEOUT))
+}
