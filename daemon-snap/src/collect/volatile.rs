@@ -31,6 +31,31 @@ impl VolatileDirs {
                 break;
             }
             self.note(spaces, raw, &here)?;
+            if !SHARED.iter().any(|shared| dir.starts_with(shared)) {
+                self.note_below(spaces, dir, LEVELS)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories in a directory of the unit: its processes may want to make something there later (dovecot). What they hold and nobody
+    /// has open is not the unit's for certain.
+    fn note_below(&mut self, spaces: &Spaces, dir: &Path, levels: u32) -> Result<()> {
+        let reachable = spaces.reachable(&RawPath::from_path(dir));
+        // Who cannot be listed has nothing that we would know of.
+        let entries = std::fs::read_dir(&reachable).into_iter().flatten().flatten();
+        let names = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        for name in names.map(|entry| entry.file_name()).take(MOST_BELOW) {
+            let below = dir.join(name);
+            let raw = RawPath::from_path(&below);
+            let here = stat_of(spaces, &below)?;
+            if self.0.contains_key(&raw) || here.st_dev != stat_of(spaces, dir)?.st_dev {
+                continue;
+            }
+            self.note(spaces, raw, &here)?;
+            if levels > 1 {
+                self.note_below(spaces, &below, levels - 1)?;
+            }
         }
         Ok(())
     }
@@ -59,6 +84,12 @@ fn stat_of(spaces: &Spaces, path: &Path) -> Result<FileStat> {
     fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW)
         .map_err(|e| Error::kernel("stat", path.display(), e))
 }
+
+/// Directories of many services: only what leads to something of the unit is its own there.
+const SHARED: [&str; 5] = ["/run/systemd", "/run/user", "/run/lock", "/run/udev", "/dev"];
+/// How far down, and how many in one directory.
+const LEVELS: u32 = 3;
+const MOST_BELOW: usize = 256;
 
 /// Largest file that travels although nobody has it open, and all of them together. PID files and the like are small;
 /// what is larger was put there by somebody who may not want it back.

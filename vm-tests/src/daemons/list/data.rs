@@ -117,10 +117,6 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "gearman-job-server.service",
         packages: &["gearman-job-server"],
         ask: Ask::Talk { port: 4730, turns: &[(b"version\n", b"OK ")] },
-        memory: Some(Memory {
-            put: Ask::Talk { port: 4730, turns: &[(b"create function kept\n", b"OK")] },
-            shows: Ask::Talk { port: 4730, turns: &[(b"status\n", b"kept")] },
-        }),
         ..Daemon::DEFAULT
     },
     Daemon {
