@@ -193,6 +193,9 @@ pub fn inspect_unit(unit: &UnitProperties, text: &UnitText) -> Vec<String> {
         unit.stored_fds > 0,
         format!("systemd keeps {} descriptors for it (file descriptor store)", unit.stored_fds),
     );
+    for rule in &unit.socket_rules {
+        add(true, format!("{rule}= would not apply to its sockets, which are not made in its control group"));
+    }
     if let Some(key) = text.unknown.first() {
         add(true, format!("[X-Fastboot] {key}= is not known"));
     }

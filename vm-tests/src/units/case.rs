@@ -130,6 +130,11 @@ pub(super) const CASES: &[Case] = &[
          SystemCallFilter=@system-service\nRestrictNamespaces=yes\nProtectKernelTunables=yes\nUMask=0027\n\
          LimitNOFILE=512\nExecStart=/usr/local/bin/subject",
     ),
+    refused(
+        "socket-rules",
+        "IPAddressDeny=192.0.2.0/24\nExecStart=/usr/local/bin/subject",
+        "IPAddressDeny= would not apply",
+    ),
     refused("delegated", "Delegate=yes\nExecStart=/usr/local/bin/subject", "Delegate="),
     refused(
         "store",
