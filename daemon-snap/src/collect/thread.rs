@@ -154,6 +154,11 @@ fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
         EINTR if is_interrupted_endless_epoll(regs) && !interrupted => {
             (regs.orig_rax, regs.rip - SYSCALL_BYTES)
         }
+        // The kernel would go on with what is left of the time limit, which it does not tell; programs without handlers never see
+        // EINTR from poll(2). It waits for its whole limit again, which for most is none.
+        ERESTART_RESTARTBLOCK if regs.orig_rax as i64 == libc::SYS_poll && !interrupted => {
+            (regs.orig_rax, regs.rip - SYSCALL_BYTES)
+        }
         ERESTARTNOHAND | ERESTART_RESTARTBLOCK if in_syscall => (EINTR as u64, regs.rip),
         _ => (regs.rax, regs.rip),
     };
@@ -231,6 +236,8 @@ mod tests {
         assert_eq!(outcome(libc::SYS_pause, ERESTARTNOHAND, 0, false), (libc::SYS_pause, 0x1000));
         assert_eq!(outcome(libc::SYS_pause, ERESTARTNOHAND, 0, true), (EINTR, 0x1002));
         assert_eq!(outcome(libc::SYS_nanosleep, ERESTART_RESTARTBLOCK, 0, false), (EINTR, 0x1002));
+        assert_eq!(outcome(libc::SYS_poll, ERESTART_RESTARTBLOCK, 0, false), (libc::SYS_poll, 0x1000));
+        assert_eq!(outcome(libc::SYS_poll, ERESTART_RESTARTBLOCK, 0, true), (EINTR, 0x1002));
         assert_eq!(outcome(-1, ERESTARTSYS, 0, false), (ERESTARTSYS, 0x1002));
     }
 

@@ -74,8 +74,7 @@ static void polls(void)
 {
     struct pollfd fd = {ends[0], POLLIN, 0};
     int got;
-    while ((got = poll(&fd, 1, 30000)) < 0)
-        CHECK_EQ(errno, EINTR);
+    got = poll(&fd, 1, 30000); /* no handler runs, so it is never interrupted */
     CHECK_EQ(got, 1);
     CHECK_EQ(fd.revents, POLLIN);
 }

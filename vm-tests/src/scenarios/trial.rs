@@ -33,7 +33,8 @@ pub(super) fn gain_decides(lab: &Lab) -> Result<()> {
     let heavy = snapshot(&running, 0)?;
     ensure!(heavy.outcome == "stored", "{heavy:?}");
     let (cold, restored) = heavy.cold_start_ms.zip(heavy.restore_ms).context("no figures")?;
-    ensure!(cold >= 600.0 && restored < cold / 2.0, "cold {cold} ms, restored {restored} ms");
+    // The clock of what it burns and that of systemd are not read at the same moments.
+    ensure!(cold >= 550.0 && restored < cold / 2.0, "cold {cold} ms, restored {restored} ms");
     // What runs now came from the image, and a restart by somebody is a cold start, as ever.
     let taken = Taken::observe(&running, COUNTER)?;
     ensure!(taken.main_pid > 1_000_000, "the restored instance does not run: main PID {}", taken.main_pid);
