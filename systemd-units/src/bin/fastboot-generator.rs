@@ -1,4 +1,4 @@
-//! systemd generator: reads files, asks [`systemd_units::decide`], writes drop-ins. Always exits 0, within two seconds.
+//! systemd generator: reads files, asks [`systemd_units::decide`], writes drop-ins. Always exits 0, within five seconds.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ use systemd_units::search::UnitDirs;
 use systemd_units::{INITD, SHIM, cmdline, soft_reboot};
 
 /// A boot does not wait longer for us than this, whatever a disk or a file system does.
-const TIME_LIMIT: Duration = Duration::from_secs(2);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// In place of directories: nothing is to be restored in this boot any more. For a package that is installed while services
 /// run already; their next start is a restart, and who restarts a service wants it fresh.
@@ -27,7 +27,7 @@ fn main() {
     std::panic::set_hook(Box::new(|info| log(4, &format!("internal error: {info}; services start cold"))));
     let watchdog = std::thread::Builder::new().spawn(|| {
         std::thread::sleep(TIME_LIMIT);
-        log(4, "not done after 2 s; services start cold");
+        log(4, "not done after 5 s; services start cold");
         exit(0);
     });
     // Without a watchdog nothing would bound us.

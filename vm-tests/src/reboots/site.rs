@@ -157,7 +157,8 @@ pub(super) fn restored(running: &Running, taken: &[Seen], cold: &[&str]) -> Resu
             taken.require_gone(now).with_context(|| unit.to_owned())?;
             continue;
         }
-        let said = status.unit(unit).with_context(|| format!("fastboot status does not name {unit}"))?;
+        let said = status.unit(unit);
+        let said = said.with_context(|| format!("fastboot status does not name {unit}: {status:?}"))?;
         if said.outcome != "restored" {
             bail!(
                 "{unit}: {}: {}\n{}",
