@@ -6,8 +6,7 @@ use crate::error::{Blocker, Error, Part, Result};
 use crate::state::{Addr, PAGE_BYTES, Pid};
 use crate::sys::proc::{self, Stat, Status};
 use crate::sys::ptrace::{self, Regs, Wait};
-use crate::sys::vmread;
-use crate::tape::MAGIC;
+use crate::tape;
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
@@ -151,8 +150,7 @@ impl Stopped {
     pub fn being_restored(&self) -> Option<(Pid, Pid)> {
         let executes_tape = |tracee: &&Tracee| {
             let Ok(Some(regs)) = ptrace::regs(tracee.tid) else { return false };
-            let page = Addr(regs.rip & !(PAGE_BYTES - 1));
-            vmread::read(tracee.pid, page, MAGIC.len()).is_ok_and(|head| head == MAGIC)
+            tape::begins_at(tracee.pid, Addr(regs.rip & !(PAGE_BYTES - 1)))
         };
         self.tracees.values().find(executes_tape).map(|tracee| (tracee.pid, tracee.tid))
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::sys;
 use image_store::ReasonCode;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
@@ -200,16 +200,8 @@ impl<F: AsFd> BusStream<F> {
     }
 
     fn wait(&self, events: PollFlags) -> Result<bool> {
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.fd.as_fd(), events)], timeout) {
-                Ok(0) => return Ok(false),
-                Ok(_) => return Ok(true),
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(Error::kernel("poll", "bus", e)),
-            }
-        }
+        sys::fdquery::poll_until(self.fd.as_fd(), events, self.deadline)
+            .map_err(|e| Error::kernel("poll", "bus", e))
     }
 }
 

@@ -42,10 +42,7 @@ impl AddressSpace {
 /// Whether a mapping is what an earlier restore left behind: read-only, executable, anonymous, and it says so itself.
 fn is_left_behind(pid: Pid, entry: &MapsEntry) -> bool {
     let candidate = entry.name.is_empty() || entry.name == b"[anon:fastboot]";
-    candidate
-        && entry.prot == 5
-        && crate::sys::vmread::read(pid, entry.start, crate::tape::MAGIC.len())
-            .is_ok_and(|bytes| bytes == crate::tape::MAGIC)
+    candidate && entry.prot == 5 && crate::tape::begins_at(pid, entry.start)
 }
 
 /// The address space of a process.

@@ -20,7 +20,6 @@ use nix::sys::signal::kill;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirEntryExt as _;
 
 const JOURNAL_STDOUT: &[u8] = b"/run/systemd/journal/stdout";
@@ -307,14 +306,13 @@ impl<'a> UnixSockets<'a> {
 
     /// Another name of the socket in the directory of `path`.
     fn renamed(&self, path: &RawPath, ino: u32) -> Result<Option<(RawPath, FileStat)>> {
-        let Some(dir) = path.as_path().parent().map(|dir| RawPath(dir.as_os_str().as_bytes().to_vec()))
-        else {
+        let Some(dir) = path.as_path().parent() else { return Ok(None) };
+        // The directory may be gone too.
+        let Ok(entries) = std::fs::read_dir(self.spaces.reachable(&RawPath::from_path(dir))) else {
             return Ok(None);
         };
-        // The directory may be gone too.
-        let Ok(entries) = std::fs::read_dir(self.spaces.reachable(&dir)) else { return Ok(None) };
         for entry in entries.flatten().filter(|entry| entry.ino() as u32 == ino) {
-            let name = RawPath(dir.as_path().join(entry.file_name()).as_os_str().as_bytes().to_vec());
+            let name = RawPath::from_path(&dir.join(entry.file_name()));
             if let Some(stat) = self.socket_at(&name, ino)? {
                 return Ok(Some((name, stat)));
             }

@@ -32,7 +32,7 @@ impl VolatileDirs {
             }
             self.note(spaces, raw, &here)?;
             if !SHARED.iter().any(|shared| dir.starts_with(shared)) {
-                self.note_below(spaces, dir, LEVELS)?;
+                self.note_below(spaces, dir, here.st_dev, LEVELS)?;
             }
         }
         Ok(())
@@ -40,7 +40,7 @@ impl VolatileDirs {
 
     /// Directories in a directory of the unit: its processes may want to make something there later (dovecot). What they hold and nobody
     /// has open is not the unit's for certain.
-    fn note_below(&mut self, spaces: &Spaces, dir: &Path, levels: u32) -> Result<()> {
+    fn note_below(&mut self, spaces: &Spaces, dir: &Path, device: u64, levels: u32) -> Result<()> {
         let reachable = spaces.reachable(&RawPath::from_path(dir));
         // Who cannot be listed has nothing that we would know of.
         let entries = std::fs::read_dir(&reachable).into_iter().flatten().flatten();
@@ -49,12 +49,12 @@ impl VolatileDirs {
             let below = dir.join(name);
             let raw = RawPath::from_path(&below);
             let here = stat_of(spaces, &below)?;
-            if self.0.contains_key(&raw) || here.st_dev != stat_of(spaces, dir)?.st_dev {
+            if self.0.contains_key(&raw) || here.st_dev != device {
                 continue;
             }
             self.note(spaces, raw, &here)?;
             if levels > 1 {
-                self.note_below(spaces, &below, levels - 1)?;
+                self.note_below(spaces, &below, device, levels - 1)?;
             }
         }
         Ok(())

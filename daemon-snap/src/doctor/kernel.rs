@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 /// What recorded numbers need.
 const PID_MAX: i32 = 4_194_304;
 const PID_MAX_FILE: &str = "sys/kernel/pid_max";
-const LAST_PID: &str = "sys/kernel/ns_last_pid";
 const UNIFIED: &str = "/sys/fs/cgroup";
 
 pub(super) fn examine() -> Vec<Finding> {
@@ -99,7 +98,7 @@ fn pid_max() -> Result<i32, Errno> {
 /// The counter of PIDs, through a proc instance of our own as snapshots and restores use it. What is written is no number
 /// that it could take: who may write hears that, who may not hears `EPERM`, and a snapshot that runs is not disturbed.
 fn pid_numbering() -> Finding {
-    let rewrite = || match OwnProc::mount()?.write(LAST_PID, "-1") {
+    let rewrite = || match OwnProc::mount()?.set_last_pid(-1) {
         Err(Errno::EINVAL) => Ok(()),
         Err(errno) => Err(errno),
         Ok(()) => Err(Errno::ENOTSUP),

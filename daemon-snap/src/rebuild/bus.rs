@@ -8,6 +8,7 @@
 //! 4. What the daemon has to hear is put back into its end of the connection, from the bus's own end.
 
 use super::desk::Desk;
+use super::socket_options::set_options;
 use super::stand_in::as_user;
 use crate::bus::{BusStream, DRIVER, Watcher, body, driver_signal, news};
 use crate::error::{Error, Result};
@@ -41,10 +42,7 @@ fn connections(tree: &TreeV1) -> impl Iterator<Item = (FileId, &BusConnectionV1)
 pub fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)
         .map_err(|e| Error::kernel("socket", id, e))?;
-    for option in &connection.options {
-        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value)
-            .map_err(|e| Error::kernel("setsockopt", format!("open file {id} name {}", option.name), e))?;
-    }
+    set_options(id, &fd, &connection.options)?;
     if !connection.own_address.is_empty() {
         // Only abstract names are recorded; nobody else has a name of this kind, it has random parts.
         sys::rebuild::bind(fd.as_fd(), &sys::rebuild::unix_address(&connection.own_address))

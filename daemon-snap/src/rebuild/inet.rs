@@ -1,6 +1,7 @@
 //! Sockets over IPv4 and IPv6: listeners, unconnected, datagram and raw sockets.
 
 use super::interface::Indices;
+use super::socket_options::set_options;
 use crate::error::{Error, Result};
 use crate::state::{FileId, InetSocketV1, MembershipV1, SocketOptionV1};
 use crate::sys;
@@ -44,26 +45,6 @@ pub fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
         sys::rebuild::listen(fd.as_fd(), backlog).map_err(|e| Error::kernel("listen", id, e))?;
     }
     Ok(fd)
-}
-
-/// Sets recorded options in their order.
-///
-/// # Errors
-/// `Stale`: an interface or address that one of them names does not exist.
-pub fn set_options(id: FileId, fd: &impl AsFd, options: &[SocketOptionV1]) -> Result<()> {
-    for SocketOptionV1 { level, name, value } in options {
-        let what = format!("open file {id} level {level} name {name}");
-        sys::rebuild::restore_option(fd.as_fd(), *level, *name, value).map_err(|e| match e {
-            Errno::ENODEV | Errno::EADDRNOTAVAIL => Error::stale(
-                ReasonCode::AddressMissing,
-                format!(
-                    "a network interface or address that a socket is tied to does not exist yet ({what})"
-                ),
-            ),
-            e => Error::kernel("setsockopt", what, e),
-        })?;
-    }
-    Ok(())
 }
 
 /// Options whose value is the index of an interface.

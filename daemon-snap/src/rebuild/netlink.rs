@@ -23,7 +23,7 @@ pub fn rebuild_netlink(id: FileId, socket: &NetlinkSocketV1) -> Result<OwnedFd> 
             ),
             e => failed("socket")(e),
         })?;
-    super::inet::set_options(id, &fd, &socket.options)?;
+    super::socket_options::set_options(id, &fd, &socket.options)?;
     if socket.port != 0 {
         // struct sockaddr_nl: family, pad, port, groups.
         let mut address = (libc::AF_NETLINK as u16).to_ne_bytes().to_vec();

@@ -1,8 +1,9 @@
 //! TCP connections inside the tree, and what is left of those to others.
 
 use super::desk::Desk;
-use super::inet::{set_options, show, with_scope};
+use super::inet::{show, with_scope};
 use super::interface::Indices;
+use super::socket_options::set_options;
 use crate::error::{Error, Result};
 use crate::state::{FileId, FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1, TreeV1};
 use crate::sys;
@@ -49,8 +50,7 @@ pub fn rebuild_connections(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
     for (file, connection) in connections(tree) {
         let fd = desk.file(file.id)?;
         say(file.id, fd, &connection.send_queue)?;
-        let sizes = connection.options.iter().filter(|option| is_size(option)).cloned().collect::<Vec<_>>();
-        set_options(file.id, &fd, &sizes)?;
+        set_options(file.id, &fd, connection.options.iter().filter(|option| is_size(option)))?;
         super::files::set_status_flags(&fd, file)?;
     }
     Ok(())
@@ -157,9 +157,7 @@ pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
     }
     drop(peer);
     // Those of the socket layer have a meaning still; the connection that the others are about is none any more.
-    let options: Vec<SocketOptionV1> =
-        lost.options.iter().filter(|option| option.level == libc::SOL_SOCKET).cloned().collect();
-    set_options(id, &fd, &options)?;
+    set_options(id, &fd, lost.options.iter().filter(|option| option.level == libc::SOL_SOCKET))?;
     Ok(fd)
 }
 

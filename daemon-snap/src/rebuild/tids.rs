@@ -11,11 +11,10 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, Result};
 use crate::state::Pid;
-use crate::sys::procfs_own::OwnProc;
+use crate::sys::procfs_own::{LAST_PID, OwnProc};
 use crate::sys::sched::{set_ordinary, set_realtime};
 use crate::tape::{Record, Step};
 
-const LAST_PID: &str = "sys/kernel/ns_last_pid";
 /// Who moves the counter for threads holds it.
 const LOCK: &str = "/run/fastboot/ids.lock";
 /// A process that got the number in our place mostly ends soon.
@@ -48,8 +47,8 @@ impl Tids {
             self.turn = Flock::lock(file, FlockArg::LockExclusive).ok();
         }
         if self.before.is_none() {
-            let text = proc.read(LAST_PID).map_err(|e| Error::kernel("reading", LAST_PID, e))?;
-            self.before = String::from_utf8_lossy(&text).trim().parse().ok();
+            let before = proc.last_pid().map_err(|e| Error::kernel("reading", LAST_PID, e))?;
+            self.before = Some(before.into());
         }
         self.give_way(proc, tid)?;
         // Without the right to it (containers) it is an ordinary race.
@@ -98,5 +97,5 @@ impl Tids {
 }
 
 fn set_counter(proc: &OwnProc, last: i64) -> Result<()> {
-    proc.write(LAST_PID, &last.to_string()).map_err(|e| Error::kernel("writing", LAST_PID, e))
+    proc.set_last_pid(last).map_err(|e| Error::kernel("writing", LAST_PID, e))
 }

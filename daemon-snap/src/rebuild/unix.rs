@@ -1,6 +1,7 @@
 //! Unix sockets: listeners, pairs, datagram sockets.
 
 use super::desk::Desk;
+use super::socket_options::set_options;
 use super::stand_in::{as_process, as_user};
 use crate::error::{Error, Result};
 use crate::state::{
@@ -60,7 +61,7 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
                     ..socket.clone()
                 };
                 let (mine, theirs) = connected(desk, tree, socket, &other)?;
-                set_options(file.id, socket, &mine)?;
+                set_early_options(file.id, socket, &mine)?;
                 desk.put_file(file.id, mine)?;
                 unfinished.gone.push((file.id, desk.raise(theirs)?));
             }
@@ -155,7 +156,7 @@ fn holder(tree: &TreeV1, id: FileId) -> Option<PeerV1> {
 fn alone(id: FileId, socket: &UnixSocketV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type, 0)
         .map_err(|e| Error::kernel("socket", id, e))?;
-    set_options(id, socket, &fd)?;
+    set_early_options(id, socket, &fd)?;
     if !socket.address.is_empty() {
         bind(socket, &fd)?;
     }
@@ -167,12 +168,8 @@ fn alone(id: FileId, socket: &UnixSocketV1) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-fn set_options(id: FileId, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
-    for option in socket.options.iter().filter(|option| !is_late(option)) {
-        sys::rebuild::restore_option(fd.as_fd(), option.level, option.name, &option.value)
-            .map_err(|e| Error::kernel("setsockopt", format!("open file {id} name {}", option.name), e))?;
-    }
-    Ok(())
+fn set_early_options(id: FileId, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
+    set_options(id, fd, socket.options.iter().filter(|option| !is_late(option)))
 }
 
 /// What would change messages that are put back into the queue: filter, its lock, place of the next peek.
@@ -257,8 +254,8 @@ fn pair(desk: &mut Desk, tree: &TreeV1, file: &FileV1, socket: &UnixSocketV1, pe
         return desk.put_file(file.id, fd);
     }
     let (mine, theirs) = connected(desk, tree, socket, other)?;
-    set_options(file.id, socket, &mine)?;
-    set_options(peer, other, &theirs)?;
+    set_early_options(file.id, socket, &mine)?;
+    set_early_options(peer, other, &theirs)?;
     desk.put_file(file.id, mine)?;
     desk.put_file(peer, theirs)
 }
@@ -341,11 +338,7 @@ fn finish(desk: &Desk, file: &FileV1, socket: &UnixSocketV1) -> Result<()> {
             sys::rebuild::shutdown(fd, how).map_err(|e| Error::kernel("shutdown", file.id, e))?;
         }
     }
-    for option in socket.options.iter().filter(|option| is_late(option)) {
-        sys::rebuild::restore_option(fd, option.level, option.name, &option.value).map_err(|e| {
-            Error::kernel("setsockopt", format!("open file {} name {}", file.id, option.name), e)
-        })?;
-    }
+    set_options(file.id, &fd, socket.options.iter().filter(|option| is_late(option)))?;
     let flags = file.flags & libc::O_NONBLOCK;
     sys::rebuild::fcntl_number(fd, libc::F_SETFL, flags).map_err(|e| Error::kernel("F_SETFL", file.id, e))?;
     Ok(())

@@ -17,7 +17,7 @@ const BACKLOG: u32 = 4096;
 pub fn rebuild_vsock(id: FileId, socket: &VsockSocketV1) -> Result<OwnedFd> {
     let failed = |step| move |e| Error::kernel(step, format!("open file {id} (vsock)"), e);
     let fd = sys::rebuild::socket(libc::AF_VSOCK, socket.socket_type, 0).map_err(failed("socket"))?;
-    super::inet::set_options(id, &fd, &socket.options)?;
+    super::socket_options::set_options(id, &fd, &socket.options)?;
     if let Some(local) = &socket.local {
         sys::rebuild::bind(fd.as_fd(), local).map_err(|e| match e {
             Errno::EADDRINUSE => Error::stale(ReasonCode::AddressTaken, "a vsock port is in use"),

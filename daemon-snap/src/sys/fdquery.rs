@@ -3,7 +3,9 @@
 
 use crate::state::{CredentialsV1, FileOwnerV1, PeerV1, Pid};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Instant;
 use std::{io, mem, ptr};
 
 /// `struct f_owner_ex`.
@@ -105,6 +107,22 @@ pub fn poll_now(fd: BorrowedFd<'_>, events: i16) -> Result<i16, Errno> {
     // SAFETY: one live pollfd, count 1.
     Errno::result(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
     Ok(entry.revents)
+}
+
+/// poll(2) until one of the events holds; `false` when the time is up. Signals do not end it.
+///
+/// # Errors
+/// None in practice.
+pub fn poll_until(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> Result<bool, Errno> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, events)], timeout) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Unread content of a pipe, which stays in it (tee(2)): one piece, or a piece for each packet.

@@ -13,6 +13,9 @@ const FSOPEN_CLOEXEC: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const FSMOUNT_CLOEXEC: u32 = 1;
 
+/// For messages.
+pub const LAST_PID: &str = "sys/kernel/ns_last_pid";
+
 /// The root of a detached proc mount.
 #[derive(Debug)]
 pub struct OwnProc(OwnedFd);
@@ -96,6 +99,30 @@ impl OwnProc {
     pub fn write(&self, path: &str, text: &str) -> Result<(), Errno> {
         let mut file = std::fs::File::from(self.open(path, OFlag::O_WRONLY)?);
         file.write_all(text.as_bytes()).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// Number that a process or thread of this PID namespace was given last (since Linux 3.3).
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); `EIO` when there is no number.
+    pub fn last_pid(&self) -> Result<i32, Errno> {
+        self.number(LAST_PID)
+    }
+
+    /// Has the next one numbered from here.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_CHECKPOINT_RESTORE in the owner of the namespace.
+    pub fn set_last_pid(&self, last: i64) -> Result<(), Errno> {
+        self.write(LAST_PID, &last.to_string())
+    }
+
+    /// A file that holds one number.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); `EIO` when there is no number.
+    pub fn number(&self, path: &str) -> Result<i32, Errno> {
+        String::from_utf8_lossy(&self.read(path)?).trim().parse().map_err(|_| Errno::EIO)
     }
 }
 

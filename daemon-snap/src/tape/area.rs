@@ -2,7 +2,8 @@
 
 use super::x86_64;
 use crate::error::{Error, Result};
-use crate::state::PAGE_BYTES;
+use crate::state::{Addr, PAGE_BYTES, Pid};
+use crate::sys::vmread;
 use nix::errno::Errno;
 use std::ops::Range;
 
@@ -15,7 +16,12 @@ pub enum Region {
 
 /// First bytes of an area that an earlier restore left behind: the next snapshot knows it by them and skips it, also
 /// where the kernel has no names for anonymous memory (CONFIG_ANON_VMA_NAME, since Linux 5.17).
-pub const MAGIC: [u8; 16] = *b"fastboot tape v1";
+const MAGIC: [u8; 16] = *b"fastboot tape v1";
+
+/// Whether such an area begins at an address of another process.
+pub fn begins_at(pid: Pid, addr: Addr) -> bool {
+    vmread::read(pid, addr, MAGIC.len()).is_ok_and(|head| head == MAGIC)
+}
 
 /// An arena at a fixed address: the interpreter and what is kept, then what is dropped.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ mod uring;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use area::MAGIC;
+pub use area::begins_at;
 pub use compile::{Compiled, Loader, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
 pub use inherited::{
     Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,

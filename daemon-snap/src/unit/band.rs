@@ -1,7 +1,7 @@
 //! The band: PIDs that an ordinary boot never reaches, so that a recorded process finds its number free.
 
 use crate::error::{Error, Result};
-use crate::sys::procfs_own::OwnProc;
+use crate::sys::procfs_own::{LAST_PID, OwnProc};
 use nix::errno::Errno;
 use std::ops::Range;
 
@@ -20,8 +20,6 @@ const GAP: i32 = 256;
 
 /// Where numbering goes on when nobody knows where it was: behind the kernel's own reserve.
 const ORDINARY: i32 = 300;
-
-const LAST_PID: &str = "sys/kernel/ns_last_pid";
 
 /// The band of a generation.
 pub fn band_of(generation: u64) -> Range<i32> {
@@ -53,11 +51,11 @@ impl Band {
         // /proc/sys is read-only in containers; an instance of our own is not.
         let proc = OwnProc::mount().map_err(fail("mount proc"))?;
         raise_pid_max(&proc).map_err(fail("raise kernel.pid_max"))?;
-        let low = read_number(&proc, LAST_PID).map_err(fail("read ns_last_pid"))?;
+        let low = proc.last_pid().map_err(fail("read ns_last_pid"))?;
         let range = band_of(generation);
         // Whoever left the numbering inside a band before us did not come to its end: start low again afterwards.
         let low = if is_in_a_band(low) { ORDINARY } else { low };
-        let mut band = Self { proc, range, low: Some(low) };
+        let band = Self { proc, range, low: Some(low) };
         band.write(first_free(&band.range, taken) - 1)?;
         Ok(band)
     }
@@ -74,13 +72,11 @@ impl Band {
     /// # Errors
     /// When the numbers cannot be read or written.
     pub fn leave_gap(&self) -> Result<()> {
-        let last =
-            read_number(&self.proc, LAST_PID).map_err(|errno| Error::kernel("read", LAST_PID, errno))?;
+        let last = self.proc.last_pid().map_err(|errno| Error::kernel("read", LAST_PID, errno))?;
         if !self.contains(last) || !self.contains(last + GAP) {
             return Ok(());
         }
-        let written = self.proc.write(LAST_PID, &(last + GAP).to_string());
-        written.map_err(|errno| Error::kernel("write", LAST_PID, errno))
+        self.write(last + GAP)
     }
 
     /// Gives new processes ordinary numbers again.
@@ -94,8 +90,8 @@ impl Band {
         }
     }
 
-    fn write(&mut self, last: i32) -> Result<()> {
-        let written = self.proc.write(LAST_PID, &last.to_string());
+    fn write(&self, last: i32) -> Result<()> {
+        let written = self.proc.set_last_pid(last.into());
         written.map_err(|errno| Error::kernel("write", LAST_PID, errno))
     }
 }
@@ -119,15 +115,10 @@ fn first_free(range: &Range<i32>, taken: &[i32]) -> i32 {
 
 fn raise_pid_max(proc: &OwnProc) -> std::result::Result<(), Errno> {
     const PID_MAX_FILE: &str = "sys/kernel/pid_max";
-    if read_number(proc, PID_MAX_FILE)? < PID_MAX {
+    if proc.number(PID_MAX_FILE)? < PID_MAX {
         proc.write(PID_MAX_FILE, &PID_MAX.to_string())?;
     }
     Ok(())
-}
-
-fn read_number(proc: &OwnProc, path: &str) -> std::result::Result<i32, Errno> {
-    let text = proc.read(path)?;
-    String::from_utf8_lossy(&text).trim().parse().map_err(|_| Errno::EIO)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::state::{Pid, TargetFd};
 use crate::sys;
 use image_store::HookChannel;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::HashSet;
 use std::io::{Read, Seek};
@@ -190,15 +190,7 @@ fn receive(socket: &OwnedFd) -> nix::Result<Option<String>> {
 
 /// Whether it can be read before the deadline.
 fn wait(fd: BorrowedFd<'_>, deadline: Instant) -> nix::Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    sys::fdquery::poll_until(fd, PollFlags::POLLIN, deadline)
 }
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
 //! What a second dump, of the restored tree, has to say: the same as the first. Every difference needs a rule that names it.
 
 use daemon_snap::encode;
-use daemon_snap::state::{Addr, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
+use daemon_snap::state::{Addr, PAGE_BYTES, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use image_store::{Image, SectionKind, UncheckedImage};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const PAGE_BYTES: u64 = 4096;
-
 /// Where the two may differ, as a path of field names (`*`: every element; at the end: all that is below), how, and why.
 struct Rule {
     path: &'static str,
     holds: fn(&Value, &Value) -> bool,
-    /// For who reads the table; also says when the rule can go.
+    /// For who reads the table.
     #[allow(dead_code, reason = "read in the source")]
     why: &'static str,
 }
+
+const V6_ONLY: (i32, i32) = (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
 
 fn any(_: &Value, _: &Value) -> bool {
     true
@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
     Rule {
         path: "files.*.kind.TimerFd.settime_flags",
         holds: any,
-        why: "an absolute timer is set again by what remained of it; the flag is only shown",
+        why: "an absolute timer is set again by what remained of it (docs/kinds.md)",
     },
     Rule { path: "files.*.kind.Tcp", holds: same_connection, why: "connections go on" },
     Rule {
@@ -81,14 +81,8 @@ fn same_connection(first: &Value, second: &Value) -> bool {
             fields.remove(moving);
         }
         // Set again, a buffer's length counts as set; an address that connect(2) chose is bound to now.
-        let implied = |option: &Value| {
-            [(1, 7), (1, 8), (41, 26)]
-                .iter()
-                .any(|(level, name)| option["level"] == *level && option["name"] == *name)
-        };
-        if let Some(options) = fields["options"].as_array_mut() {
-            options.retain(|option| !implied(option));
-        }
+        let implied = [(libc::SOL_SOCKET, libc::SO_SNDBUF), (libc::SOL_SOCKET, libc::SO_RCVBUF), V6_ONLY];
+        fields["options"] = without(&fields["options"], &implied);
         kept
     };
     first.is_object() && second.is_object() && lasting(first) == lasting(second)
@@ -105,11 +99,15 @@ fn deleted_alike(first: &Value, second: &Value) -> bool {
 }
 
 fn became_v6_only(first: &Value, second: &Value) -> bool {
-    let is_v6_only = |option: &&Value| option["level"] == 41 && option["name"] == 26;
-    let without = |options: &Value| -> Vec<Value> {
-        options.as_array().into_iter().flatten().filter(|option| !is_v6_only(option)).cloned().collect()
+    without(first, &[V6_ONLY]) == without(second, &[V6_ONLY])
+}
+
+/// Socket options (level, name) but for some.
+fn without(options: &Value, left_out: &[(i32, i32)]) -> Value {
+    let is_kept = |option: &&Value| {
+        !left_out.iter().any(|(level, name)| option["level"] == *level && option["name"] == *name)
     };
-    without(first) == without(second)
+    options.as_array().into_iter().flatten().filter(is_kept).cloned().collect()
 }
 
 /// Subjects that go on working while they wait: their memory is not compared, only its areas.
@@ -133,9 +131,8 @@ pub fn assert_same_state(program: &str, first: &Path, second: &Path) {
     assert!(differences.is_empty(), "the second dump differs:\n{}", differences.join("\n"));
 }
 
-/// Without what is in no order and of no meaning: the kernel lists the watches of an epoll by the addresses of its own objects and memberships by
-/// their age, and has
-/// anonymous areas of one kind side by side as one or as two.
+/// Without what has no order or no meaning: the kernel lists the watches of an epoll by the addresses of its own objects and
+/// memberships by their age, and has anonymous areas of one kind side by side as one or as two.
 fn in_order(mut tree: Value) -> Value {
     for inode in tree["inodes"].as_array_mut().into_iter().flatten() {
         // What has no path, or is made anew on a tmpfs, is as old as the restore.
