@@ -22,6 +22,7 @@ pub mod protocol;
 pub mod server;
 pub mod shim;
 pub mod status;
+pub mod store_device;
 pub mod store_wait;
 pub mod sys;
 pub mod timeline;

@@ -1,7 +1,7 @@
 //! Files, memfds and shared memory: which object it is, and whether its content has to travel.
 
 use super::volatile::VolatileDirs;
-use super::{CollectOptions, Found, failed, kernel_file, refused, sysv};
+use super::{CollectOptions, Found, failed, kernel_file, lock, refused, sysv};
 use crate::error::Error;
 use crate::inspect::Spaces;
 use crate::state::{FileKindV1, InodeId, InodeKindV1, InodeV1, Pid, RawPath};
@@ -51,6 +51,8 @@ pub(crate) struct Inodes<'a> {
     known: HashMap<(u64, u64), InodeId>,
     /// By device, inode number and name in smaps, so that each mapped file is looked at once.
     mapped: HashMap<(Vec<u8>, u64, Vec<u8>), InodeId>,
+    /// Whether a lock may be on a mapped file.
+    may_be_locked: bool,
     list: Vec<InodeV1>,
     /// Where content comes from, parallel to `list`.
     sources: Vec<Option<File>>,
@@ -60,6 +62,13 @@ pub(crate) struct Inodes<'a> {
     ipc_objects: Objects,
     /// Nodes of sockets that the tree has, by device and inode number.
     pub(super) nodes: HashSet<(u64, u64)>,
+}
+
+/// Memory that is a file only inside the kernel: nobody ever had a descriptor of it to lock it with.
+fn is_nameless(entry: &MapsEntry) -> bool {
+    entry.name == b"/dev/zero (deleted)"
+        || entry.name.starts_with(b"[anon_shmem:")
+        || entry.name.starts_with(b"/SYSV")
 }
 
 /// How an object is reached and what the kernel calls it.
@@ -84,6 +93,7 @@ impl<'a> Inodes<'a> {
             options,
             known: HashMap::new(),
             mapped: HashMap::new(),
+            may_be_locked: false,
             list: Vec::new(),
             sources: Vec::new(),
             dirs: VolatileDirs::default(),
@@ -111,6 +121,9 @@ impl<'a> Inodes<'a> {
         if entry.name.starts_with(b"anon_inode:") {
             return refused(format!("a mapping of {}", String::from_utf8_lossy(&entry.name)));
         }
+        // Others may look at the locks of what is shared with them; what is mapped privately is a library or data that stays
+        // as it is, and nobody minds that it is locked for a moment.
+        self.may_be_locked |= entry.shared && !is_nameless(entry);
         let key = (entry.dev.clone(), entry.ino, entry.name.clone());
         if let Some(&id) = self.mapped.get(&key) {
             return Ok(id);
@@ -125,7 +138,13 @@ impl<'a> Inodes<'a> {
         let id = self
             .intern(pid, Handle { magic: &magic, link, by_name_only: false, writable: false, open: false })?;
         self.mapped.insert(key, id);
+        self.may_be_locked = self.may_be_locked || !is_nameless(entry) && !lock::is_free(&magic);
         Ok(id)
+    }
+
+    /// Whether some mapped file may have a lock that no descriptor tells of.
+    pub(super) fn may_be_locked(&self) -> bool {
+        self.may_be_locked
     }
 
     /// The executable of a process. It is always opened by path.

@@ -130,6 +130,7 @@ subjects! {
     restore_keeps_posix_locks_of_mapped_file: "file_locks", "mapped";
     restore_keeps_flock_of_description_shared_over_fork: "file_locks", "flock";
     restore_keeps_flock_that_a_mapping_keeps: "file_locks", "kept_by_mapping";
+    restore_keeps_flock_that_a_private_mapping_keeps: "file_locks", "kept_by_private_mapping";
     restore_keeps_locks_of_open_file_descriptions: "file_locks", "ofd";
 
     // pipes and events

@@ -172,11 +172,11 @@ static void of_description(void)
 }
 
 /* As the JVM does with its hsperfdata file: the descriptor is closed, the mapping keeps description and lock. */
-static void kept_by_mapping(void)
+static void kept_by_mapping(int how)
 {
     SYS(ftruncate(fd, 4096));
     SYS(flock(fd, LOCK_EX));
-    char *area = SYS(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    char *area = SYS(mmap(NULL, 4096, PROT_READ | PROT_WRITE, how, fd, 0));
     area[7] = 'l';
     close(fd);
     close(again);
@@ -202,7 +202,9 @@ int main(int argc, char **argv)
     else if (variant("flock"))
         whole_file();
     else if (variant("kept_by_mapping"))
-        kept_by_mapping();
+        kept_by_mapping(MAP_SHARED);
+    else if (variant("kept_by_private_mapping"))
+        kept_by_mapping(MAP_PRIVATE);
     else
         of_description();
     subject_pass();

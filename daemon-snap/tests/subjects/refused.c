@@ -225,7 +225,7 @@ static void make_hidden_ofd_lock(void)
     SYS(ftruncate(fd, 4096));
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
     SYS(fcntl(fd, F_OFD_SETLK, &lock));
-    SYS(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0));
+    SYS(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0));
     close(fd);
     refusal_names("pid %d ", getpid());
 }

@@ -15,7 +15,7 @@ use initd::lanes::Lanes;
 use initd::peer::ShimIdentity;
 use initd::server::Server;
 use initd::status::{StatusFile, UnitStatus};
-use initd::store_wait::wait_for_catalogue;
+use initd::store_wait::{Catalogue, wait_for_catalogue};
 use initd::sys::priority::{become_idle, set_nice};
 use initd::sys::socket::take_activation_socket;
 use initd::zygote::Zygote;
@@ -65,8 +65,11 @@ fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
     enter_cold(&status, &decisions, &first_starts);
     let userspace_id = boot::userspace_id(&boot_id, decisions.soft_reboots);
     let is_armed = decisions.units.iter().any(|decision| decision.armed);
-    if is_armed && !wait_for_catalogue(&store, listener)? {
-        journal::warning(format_args!("{DEFAULT_ROOT} is not mounted, or empty; all services start cold"));
+    if is_armed && let Catalogue::Missing { waited } = wait_for_catalogue(&store, listener)? {
+        journal::warning(format_args!(
+            "{DEFAULT_ROOT} is not mounted, or empty; after waiting for {} ms all services start cold",
+            waited.as_millis()
+        ));
     }
     let catalogue = store.load().map_err(io::Error::other)?;
     let armed = decisions.units.into_iter().filter(|decision| decision.armed);
