@@ -15,7 +15,7 @@ use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
 use crate::freeze::{Running, Stopped};
 use crate::inspect::{Member, inspect_members, inspect_sandbox, inspect_tree};
-use crate::state::{ClocksV1, Pid, ProcessV1, TreeV1, VdsoV1};
+use crate::state::{BackingV1, ClocksV1, InodeKindV1, Pid, ProcessV1, TreeV1, VdsoV1};
 use crate::sys::{proc, vmread};
 use nix::time::{ClockId, clock_gettime};
 use std::fs::File;
@@ -136,8 +136,9 @@ impl Frozen {
         let mut gates = Gates::default();
         // A process alone has nobody to share with.
         let mut sharing = (processes.len() > 1).then(Sharing::default);
+        let has_rings = tree.inodes.iter().any(|inode| matches!(inode.kind, InodeKindV1::Ring(_)));
         for SeenProcess { mut process, space, threads } in processes {
-            collect_insides(&mut process, &threads, &space, &mut gates)?;
+            collect_insides(&mut process, &threads, &space, &mut gates, has_rings)?;
             mark("insides");
             let pages = collect_pages(process.pid, &space, sink, sharing.as_mut())?;
             (process.mm.runs, process.mm.guards) = (pages.runs, pages.guards);
@@ -222,6 +223,7 @@ impl Frozen {
             (process.fds, process.locks) = (fds, locks);
             processes.push(SeenProcess { process, space, threads });
         }
+        inspect_ring_mappings(&processes, &inodes)?;
         let vdso = read_vdso(&processes)?;
         let clocks = read_clocks(spaces.main)?;
         let (inodes, sources, dirs) = inodes.into_parts();
@@ -240,6 +242,32 @@ impl Frozen {
         };
         Ok(Seen { processes, tree, sources })
     }
+}
+
+/// Rings are mapped as they are, and while all other addresses are taken, which a limit on them forbids.
+fn inspect_ring_mappings(processes: &[SeenProcess], inodes: &Inodes<'_>) -> Result<()> {
+    const RLIMIT_AS: usize = libc::RLIMIT_AS as usize;
+    let mut blockers = Vec::new();
+    for SeenProcess { process, space, .. } in processes {
+        let limit = process.rlimits.get(RLIMIT_AS).map_or(u64::MAX, |limit| limit.0);
+        for vma in space.areas.iter().map(|area| &area.vma) {
+            let BackingV1::Inode { inode, offset, .. } = vma.backing else { continue };
+            let Some(InodeKindV1::Ring(ring)) = inodes.get(inode).map(|inode| &inode.kind) else { continue };
+            let kind = if !ring.has_room(offset, vma.len_bytes()) {
+                "an io_uring ring with long requests or completions"
+            } else if limit != u64::MAX {
+                "a mapped io_uring ring under a limit on address space (RLIMIT_AS)"
+            } else {
+                continue;
+            };
+            blockers.push(Blocker {
+                pid: process.pid,
+                part: Part::Mapping(vma.start),
+                kind: kind.to_owned(),
+            });
+        }
+    }
+    if blockers.is_empty() { Ok(()) } else { Err(Error::Refused(blockers)) }
 }
 
 fn whole(

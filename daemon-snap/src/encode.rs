@@ -12,6 +12,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// User space ends here (47 bits).
+/// IORING_MAX_CQ_ENTRIES
+const MAX_RING_ENTRIES: u32 = 65536;
+const MAX_RING_TURNS: u32 = 1 << 22;
+const MAX_RING_BYTES: usize = 16 << 20;
 const USER_END: u64 = 1 << 47;
 /// Number of resource limits on x86-64.
 const RLIMITS: usize = 16;
@@ -123,6 +127,10 @@ fn check_files(tree: &TreeV1) -> Result<()> {
     for file in &tree.files {
         match &file.kind {
             FileKindV1::Inode { inode, .. } => check(has_inode(tree, *inode), "a file without inode")?,
+            FileKindV1::Ring { ring } => {
+                let kind = tree.inodes.get(ring.0 as usize).map(|inode| &inode.kind);
+                check(matches!(kind, Some(InodeKindV1::Ring(_))), "a ring that is none")?;
+            }
             FileKindV1::Pipe { pipe, end } => {
                 check((pipe.0 as usize) < tree.pipes.len(), "a pipe end without pipe")?;
                 let fits = match file.flags & libc::O_ACCMODE {
@@ -210,6 +218,13 @@ fn check_inodes(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
             }
             InodeKindV1::Memfd { name, .. } => check(!name.contains(&0), "a memfd name with NUL")?,
             InodeKindV1::SharedAnon => {}
+            InodeKindV1::Ring(ring) => {
+                let entries = [ring.sq_entries, ring.cq_entries];
+                let sized = entries.iter().all(|count| count.is_power_of_two() && *count <= MAX_RING_ENTRIES);
+                check(sized && ring.turns <= MAX_RING_TURNS, "an io_uring ring of odd size")?;
+                let bytes = ring.queues.len() <= MAX_RING_BYTES && ring.requests.len() <= MAX_RING_BYTES;
+                check(bytes && inode.content.is_empty(), "an io_uring ring with more than it holds")?;
+            }
             InodeKindV1::Segment(segment) => {
                 check(segment.id >= 0 && inode.len_bytes > 0, "an empty segment")?
             }
@@ -291,6 +306,10 @@ fn check_memory(tree: &TreeV1, process: &ProcessV1, page_area: &Range<u64>) -> R
             let whole =
                 vma.shared && offset == 0 && vma.len_bytes() == inode.len_bytes.next_multiple_of(PAGE_BYTES);
             check(whole || !matches!(inode.kind, InodeKindV1::Segment(_)), "a part of a segment")?;
+            if let InodeKindV1::Ring(ring) = &inode.kind {
+                let fits = vma.shared && ring.has_room(offset, vma.len_bytes());
+                check(fits, "more of an io_uring ring than there is")?;
+            }
         }
     }
     let mut at = 0;

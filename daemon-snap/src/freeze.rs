@@ -54,7 +54,8 @@ pub struct Stopped {
     tracees: BTreeMap<Pid, Tracee>,
     /// Processes in the order of their numbers, each with its leader's stat.
     processes: BTreeMap<Pid, Stat>,
-    zombies: BTreeSet<Pid>,
+    /// Tasks that cannot be stopped: dead ones, workers of the kernel.
+    passed_over: BTreeSet<Pid>,
     blockers: Vec<Blocker>,
     since: Instant,
     /// ptrace requests are accepted from the seizing thread only.
@@ -77,7 +78,7 @@ impl Running {
         let mut stopped = Stopped {
             tracees: BTreeMap::new(),
             processes: BTreeMap::new(),
-            zombies: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
             blockers: Vec::new(),
             since: Instant::now(),
             not_send: PhantomData,
@@ -97,6 +98,21 @@ impl Running {
         stopped.read_processes(&self.0)?;
         Ok(stopped)
     }
+}
+
+/// A thread of the kernel that carries out requests of an io_uring: there are as many as it takes, and rings are taken only when
+/// none has anything to do. It can be stopped, but runs no system calls for us.
+fn is_io_worker(pid: Pid, tid: Pid) -> bool {
+    const PF_IO_WORKER: u64 = 0x10;
+    if tid == pid {
+        return false;
+    }
+    let Ok(text) = proc::read_task(pid, tid, "stat") else { return false };
+    let after_name = text.iter().rposition(|&b| b == b')').map_or(0, |at| at + 2);
+    let fields = String::from_utf8_lossy(text.get(after_name..).unwrap_or_default()).into_owned();
+    // state ppid pgrp session tty_nr tpgid flags
+    let flags = fields.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_IO_WORKER != 0)
 }
 
 /// SUSPEND_SECCOMP is for CAP_SYS_ADMIN without a filter of its own; who has one lives under the same filter as the tree.
@@ -242,7 +258,11 @@ impl Stopped {
     fn seize_process(&mut self, pid: Pid, options: usize) -> Result<bool> {
         let mut news = false;
         for tid in proc::threads(pid).unwrap_or_default() {
-            if self.tracees.contains_key(&tid) || self.zombies.contains(&tid) {
+            if self.tracees.contains_key(&tid) || self.passed_over.contains(&tid) {
+                continue;
+            }
+            if is_io_worker(pid, tid) {
+                self.passed_over.insert(tid);
                 continue;
             }
             match ptrace::seize(tid, options) {
@@ -280,7 +300,7 @@ impl Stopped {
                 None => return Err(Error::kernel("seize", format!("thread {tid} of pid {pid}"), errno)),
             },
         };
-        self.zombies.insert(tid);
+        self.passed_over.insert(tid);
         self.blockers.push(Blocker { pid, part, kind });
         Ok(())
     }
@@ -343,7 +363,7 @@ impl Stopped {
 
     fn read_processes(&mut self, selector: &TreeSelector) -> Result<()> {
         // Nothing can be asked of a process whose leader has ended; it is refused already.
-        let pids = self.tracees.values().map(|t| t.pid).filter(|pid| !self.zombies.contains(pid));
+        let pids = self.tracees.values().map(|t| t.pid).filter(|pid| !self.passed_over.contains(pid));
         let pids: BTreeSet<Pid> = pids.collect();
         for pid in pids {
             self.processes.insert(pid, Stat::of(pid)?);

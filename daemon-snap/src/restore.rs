@@ -10,7 +10,7 @@ use crate::rebuild::tids::Tids;
 use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
-use crate::tape::{Inherited, Loader, Record, RecordKind, Step, reason_of};
+use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
 use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -157,9 +157,6 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         go,
         user,
         cgroup: request.unit.as_ref().map(|u| u.cgroup.as_fd()),
-        // Not io_uring: when a ring is closed, the kernel notifies the task a moment later (TWA_SIGNAL), and a system call of
-        // the daemon that runs by then returns EINTR without a signal.
-        loader: Loader::Preadv,
         deadline: request.deadline,
     };
     let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {

@@ -8,7 +8,7 @@ use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
     Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, netlink, packet,
-    refused, signalfd, timerfd, vsock,
+    refused, ring, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
@@ -147,6 +147,7 @@ fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found
     match &kind {
         FileKindV1::Epoll { .. } => refused("an epoll set"),
         FileKindV1::Bus(_) => refused("a D-Bus connection"),
+        FileKindV1::Ring { .. } => refused("an io_uring ring"),
         FileKindV1::Inode { inode, .. } if inodes.get(*inode).is_some_and(of_process) => {
             refused("a /proc file")
         }
@@ -273,6 +274,10 @@ impl Kinds<'_> {
             }
             link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
+            ring::LINK => {
+                let ring = ring::collect(file, fd.as_fd(), info)?;
+                Ok(FileKindV1::Ring { ring: inodes.add_ring(file, fd.as_fd(), ring)? })
+            }
             b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
             b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),
             b"anon_inode:[timerfd]" => timerfd::collect(file, fd.as_fd(), info),
@@ -337,8 +342,7 @@ impl Kinds<'_> {
 
 /// What we cannot carry, by the name that the kernel has for it.
 fn describe(link: &[u8]) -> String {
-    let known: [(&[u8], &str); 12] = [
-        (b"anon_inode:[io_uring]", "an io_uring ring"),
+    let known: [(&[u8], &str); 11] = [
         (b"anon_inode:[userfaultfd]", "a userfaultfd"),
         (b"anon_inode:[fanotify]", "a fanotify group"),
         (b"anon_inode:[perf_event]", "a perf event"),

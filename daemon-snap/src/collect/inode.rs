@@ -1,21 +1,22 @@
 //! Files, memfds and shared memory: which object it is, and whether its content has to travel.
 
+use super::file::Description;
 use super::volatile::VolatileDirs;
-use super::{CollectOptions, Found, failed, kernel_file, lock, refused, sysv};
+use super::{CollectOptions, Found, failed, kernel_file, lock, refused, ring, sysv};
 use crate::error::Error;
 use crate::inspect::Spaces;
-use crate::state::{FileKindV1, InodeId, InodeKindV1, InodeV1, Pid, RawPath};
+use crate::state::{FileKindV1, InodeId, InodeKindV1, InodeV1, Pid, RawPath, RingV1};
 use crate::sys::fdquery;
 use crate::sys::proc::MapsEntry;
 use crate::sys::sysvipc::Objects;
 use crate::sys::xattr;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, SFlag, fstatat, stat};
+use nix::sys::stat::{FileStat, SFlag, fstat, fstatat, stat};
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -116,8 +117,47 @@ impl<'a> Inodes<'a> {
         (self.list, self.sources, self.dirs)
     }
 
+    /// The object of a ring that is open.
+    pub(super) fn add_ring(
+        &mut self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        ring: RingV1,
+    ) -> Found<InodeId> {
+        let found = fstat(fd).map_err(failed("stat", file.pid, file.fd))?;
+        let id = InodeId(self.list.len() as u32);
+        self.known.insert((found.st_dev, found.st_ino), id);
+        self.list.push(InodeV1 {
+            id,
+            kind: InodeKindV1::Ring(ring),
+            mode: found.st_mode,
+            uid: found.st_uid,
+            gid: found.st_gid,
+            len_bytes: 0,
+            rdev: 0,
+            mtime_ns: 0,
+            xattrs: Vec::new(),
+            content: Vec::new(),
+        });
+        self.sources.push(None);
+        Ok(id)
+    }
+
+    fn of_ring_mapping(&self, pid: Pid, entry: &MapsEntry) -> Found<InodeId> {
+        let magic = format!("/proc/{pid}/map_files/{:x}-{:x}", entry.start.0, entry.end.0);
+        let found = stat(magic.as_str()).map_err(failed("stat", pid, &magic))?;
+        match self.known.get(&(found.st_dev, found.st_ino)) {
+            Some(&id) => Ok(id),
+            // A blocker of its descriptor, where it has one, says more.
+            None => refused("memory of an io_uring ring that is not open, or not carried"),
+        }
+    }
+
     /// The file behind a mapping.
     pub fn of_mapping(&mut self, pid: Pid, entry: &MapsEntry) -> Found<InodeId> {
+        if entry.name == ring::LINK {
+            return self.of_ring_mapping(pid, entry);
+        }
         if entry.name.starts_with(b"anon_inode:") {
             return refused(format!("a mapping of {}", String::from_utf8_lossy(&entry.name)));
         }

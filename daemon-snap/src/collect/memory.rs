@@ -1,6 +1,6 @@
 //! Address spaces: areas and layout. Their pages are read later (`pages`).
 
-use super::{Blockers, Found, Inodes, refused};
+use super::{Blockers, Found, Inodes, refused, ring};
 use crate::error::{Part, Result};
 use crate::inspect::Member;
 use crate::state::{Addr, BackingV1, MmLayoutV1, Pid, VmaFlagsV1, VmaV1};
@@ -112,7 +112,7 @@ fn layout(stat: &Stat) -> MmLayoutV1 {
 }
 
 fn is_of_kernel(entry: &MapsEntry) -> bool {
-    entry.name == b"[vdso]" || entry.name.starts_with(b"[vvar")
+    entry.name == b"[vdso]" || entry.name.starts_with(b"[vvar") || entry.name == ring::LINK
 }
 
 /// Two-letter attributes of smaps (proc_pid_smaps(5)) that are carried, refused, or follow from something else.

@@ -20,6 +20,7 @@ mod packet;
 mod pages;
 mod pipe;
 mod process;
+mod ring;
 mod seccomp;
 mod sharing;
 mod signalfd;

@@ -23,6 +23,8 @@ pub struct Desk {
     mapped: HashMap<(InodeId, bool), OwnedFd>,
     /// System V segments: object, id, and where we have it attached.
     pub segments: Vec<(InodeId, i32, u64)>,
+    /// io_uring rings, and whether this kernel maps them where it is told to.
+    pub rings: Vec<(InodeId, bool)>,
 }
 
 impl Desk {
@@ -49,6 +51,7 @@ impl Desk {
             objects: HashMap::new(),
             mapped: HashMap::new(),
             segments: Vec::new(),
+            rings: Vec::new(),
         })
     }
 
@@ -126,6 +129,11 @@ impl Desk {
     /// Id of a System V segment, when the object is one.
     pub fn segment(&self, id: InodeId) -> Option<i32> {
         self.segments.iter().find(|(inode, ..)| *inode == id).map(|(_, segment, _)| *segment)
+    }
+
+    /// Whether the kernel chooses where the object is mapped.
+    pub fn is_unplaceable(&self, id: InodeId) -> bool {
+        self.rings.contains(&(id, false))
     }
 
     /// Detaches the segments: the processes have theirs.

@@ -52,6 +52,10 @@ pub fn rebuild_files(
                 let inode = inode.ok_or_else(|| Error::Corrupt(format!("no object of file {}", file.id)))?;
                 kernel_file::rebuild_trigger(desk, file, inode, text)?
             }
+            FileKindV1::Ring { ring } => {
+                let made = desk.object(*ring).ok_or_else(|| Error::Corrupt(format!("no ring {ring}")))?;
+                made.try_clone_to_owned().map_err(|e| Error::io("dup", ring, &e))?
+            }
             FileKindV1::Namespace { name, of } => kernel_file::open_namespace(desk, name, *of)?,
             FileKindV1::EventFd { count, semaphore } => events::rebuild_eventfd(file.id, *count, *semaphore)?,
             FileKindV1::TimerFd(timer) => events::rebuild_timerfd(file.id, timer, realtime_ns)?,

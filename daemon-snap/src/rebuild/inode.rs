@@ -76,6 +76,11 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
                 fill_content(&file, inode, image)?;
                 desk.segments.push((inode.id, segment.id, at));
             }
+            InodeKindV1::Ring(recorded) => {
+                let made = super::ring::rebuild_ring(inode.id, recorded)?;
+                desk.rings.push((inode.id, made.takes_address));
+                desk.put_object(inode.id, made.fd)?;
+            }
             InodeKindV1::SharedAnon => {
                 let file = create_shared_anonymous(desk, inode)?;
                 fill(&file, inode, image)?;
@@ -300,7 +305,13 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         let inode =
             tree.inodes.get(id.0 as usize).ok_or_else(|| Error::Corrupt(format!("no object {id}")))?;
         let flags = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-        let fd = open_inode(desk, inode, flags)?;
+        // A ring cannot be opened once more.
+        let fd = match desk.object(id) {
+            Some(ring) if matches!(inode.kind, InodeKindV1::Ring(_)) => {
+                ring.try_clone_to_owned().map_err(|e| Error::io("dup", id, &e))?
+            }
+            _ => open_inode(desk, inode, flags)?,
+        };
         desk.put_mapped(id, writable, fd)?;
     }
     Ok(())
@@ -334,6 +345,7 @@ pub fn check_all_used(tree: &TreeV1) -> Result<()> {
     used.extend(tree.processes.iter().map(|p| p.exe));
     used.extend(tree.files.iter().filter_map(|f| match f.kind {
         FileKindV1::Inode { inode, .. } | FileKindV1::PressureTrigger { inode, .. } => Some(inode),
+        FileKindV1::Ring { ring } => Some(ring),
         _ => None,
     }));
     used.extend(tree.pipes.iter().filter_map(|pipe| pipe.fifo));

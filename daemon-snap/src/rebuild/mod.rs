@@ -20,6 +20,7 @@ pub mod packet;
 pub mod pipe;
 pub mod plan;
 pub mod process;
+pub mod ring;
 pub mod socket_options;
 pub mod stand_in;
 pub mod sysv;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::state::{FdV1, InodeId, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::sys::fork::Side;
-use crate::tape::{self, Inherited, Loader, Record, RecordKind, TapeEnv, TidMode, VdsoPlace, code_of};
+use crate::tape::{self, Inherited, Record, RecordKind, TapeEnv, TidMode, VdsoPlace, code_of};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
@@ -29,7 +29,6 @@ pub struct Builder<'a> {
     pub go: Vec<(OwnedFd, OwnedFd)>,
     pub user: UserNamespace,
     pub cgroup: Option<BorrowedFd<'a>>,
-    pub loader: Loader,
     pub vdso: Vec<VdsoPlace>,
     /// What the worker has mapped, which its children inherit.
     pub mapped: Vec<Range<u64>>,
@@ -301,13 +300,13 @@ impl Builder<'_> {
             status_fd: self.status.as_raw_fd(),
             go_fd: self.go[index].0.as_raw_fd(),
             first_own_fd: self.desk.first_own_fd,
-            loader: self.loader,
             tid_mode: if self.user.fd.is_some() { TidMode::LastPid } else { TidMode::SetTid },
             vdso_parts: self.vdso.clone(),
             inherited,
             mapped_now,
             mapped_fd: &|id: InodeId, writable| self.desk.mapped(id, writable),
             segment: &|id: InodeId| self.desk.segment(id),
+            is_unplaceable: &|id: InodeId| self.desk.is_unplaceable(id),
             filters: &self.tree.seccomp_filters,
             helper_tid: self.helper_tid + index as i32,
             sets_groups: self.user.fd.is_none(),

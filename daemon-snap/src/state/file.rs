@@ -2,7 +2,7 @@
 
 use super::{
     BusConnectionV1, FileId, InetSocketV1, InodeId, LostTcpV1, NetlinkSocketV1, PacketSocketV1, Pid, PipeId,
-    RawPath, TargetFd, TcpConnectionV1, UnixSocketV1, VsockSocketV1, XattrsV1,
+    RawPath, RingV1, TargetFd, TcpConnectionV1, UnixSocketV1, VsockSocketV1, XattrsV1,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,10 @@ pub enum FileKindV1 {
     /// Attached to today's object, not to yesterday's.
     Rebind(RebindV1),
     Bus(BusConnectionV1),
+    /// An io_uring ring, which is an object because it is mapped too.
+    Ring {
+        ring: InodeId,
+    },
 }
 
 /// Whose namespace a descriptor refers to.
@@ -195,6 +199,8 @@ pub enum InodeKindV1 {
     SharedAnon,
     /// System V shared memory; mapped as a whole only.
     Segment(SegmentV1),
+    /// `io_uring_setup(2)`.
+    Ring(RingV1),
 }
 
 /// `shmget(2)`. Its length is that of the inode.

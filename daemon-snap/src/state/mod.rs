@@ -9,6 +9,7 @@ mod ids;
 mod lock;
 mod memory;
 mod process;
+mod ring;
 mod socket;
 #[cfg(test)]
 pub mod testing;
@@ -21,6 +22,7 @@ pub use ids::*;
 pub use lock::*;
 pub use memory::*;
 pub use process::*;
+pub use ring::*;
 pub use socket::*;
 pub use thread::*;
 pub use volatile::*;
@@ -29,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
 /// images; version 1 was that of the first complete path.
-pub const TREE_VERSION: u16 = 3;
+pub const TREE_VERSION: u16 = 4;
 /// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
 pub const TREE_MAX_BYTES: usize = 512 << 20;
 

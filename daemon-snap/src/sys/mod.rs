@@ -20,6 +20,7 @@ pub mod proc;
 pub mod procfs_own;
 pub mod ptrace;
 pub mod rebuild;
+pub mod ring;
 pub mod sched;
 pub mod sock_diag;
 pub mod sysvipc;

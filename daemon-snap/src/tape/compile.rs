@@ -8,15 +8,6 @@ use super::{finish, frame, memory, thread};
 use crate::error::Result;
 use crate::state::{InodeId, PAGE_BYTES, ProcessV1, SeccompFilterV1, ThreadV1};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
-
-/// How pages come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loader {
-    /// One submission for all requests; falls back to preadv(2) where io_uring is not allowed.
-    IoUring,
-    Preadv,
-}
 
 /// How threads get their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +43,6 @@ pub struct TapeEnv<'a> {
     pub go_fd: i32,
     /// All descriptors from here up are ours and closed at the end.
     pub first_own_fd: i32,
-    pub loader: Loader,
     pub tid_mode: TidMode,
     pub vdso_parts: Vec<VdsoPlace>,
     /// What of the recorded memory is in place already.
@@ -63,6 +53,8 @@ pub struct TapeEnv<'a> {
     pub mapped_fd: &'a dyn Fn(InodeId, bool) -> Result<i32>,
     /// Id of a System V segment, when the object is one.
     pub segment: &'a dyn Fn(InodeId) -> Option<i32>,
+    /// Whether the kernel chooses where an object is mapped.
+    pub is_unplaceable: &'a dyn Fn(InodeId) -> bool,
     pub filters: &'a [SeccompFilterV1],
     /// Thread id for the thread that installs seccomp filters; free in the whole tree. 0: whichever comes.
     pub helper_tid: i32,
@@ -95,8 +87,6 @@ pub struct Compiled {
     pub code: u64,
     /// Address of the leader's [`Context`].
     pub context: u64,
-    /// Must stay open until the tape runs; the tape closes it by number.
-    pub ring: Option<OwnedFd>,
 }
 
 /// Words that the threads of the process wait for. They lie in the dropped region: the kept one is read-only by then.
@@ -180,8 +170,7 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
 
     let parking = area.reserve(Region::Drop, vdso_len, PAGE_BYTES)?;
     leader.append(memory::unmap_ops(env, &area, process, &kept, parking)?);
-    let (map, ring) = memory::map_ops(env, &mut area, process, &kept)?;
-    leader.append(map);
+    leader.append(memory::map_ops(env, &mut area, process, &kept)?);
     leader.push(memory::layout_op(env, &mut area, &process.mm)?);
     let after = leader.len() + 1;
     leader.push_jumping(Op::post(words.mapped, 0), Some(after), None);
@@ -194,7 +183,7 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
     let tape = leader.place(&mut area, Region::Drop)?;
     let context = put_context(env, &mut area, process.pid.0, tape, frames[0])?;
     area.seal()?;
-    Ok(Compiled { code: area.code(), context, ring })
+    Ok(Compiled { code: area.code(), context })
 }
 
 fn put_frames(area: &mut Area, threads: &[ThreadV1]) -> Result<Vec<u64>> {

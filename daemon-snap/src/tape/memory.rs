@@ -1,16 +1,14 @@
 //! Ops that replace the address space: park, unmap, map, load, protect.
 
 use super::area::{Area, Region, TASK_END};
-use super::compile::{Loader, TapeEnv};
+use super::compile::TapeEnv;
 use super::inherited::Kept;
-use super::op::{CompletionCheck, Op, Step, Want};
+use super::op::{Op, Step, Want};
 use super::sequence::Sequence;
-use super::uring;
+use super::vacancy::{self, Unplaceable};
 use crate::error::{Error, Result};
 use crate::state::{BackingV1, LockFutureV1, MmV1, PAGE_BYTES, PageRunV1, ProcessV1, VmaV1};
 use image_store::ReasonCode;
-use io_uring::{opcode, types};
-use std::os::fd::{AsRawFd, OwnedFd};
 
 const MREMAP_MOVE_TO: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
 const WRITABLE: u8 = (libc::PROT_READ | libc::PROT_WRITE) as u8;
@@ -80,14 +78,14 @@ pub fn drop_bound(process: &ProcessV1, kept: &Kept) -> u64 {
     let long = |chunk: &Chunk| chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).count();
     let populated: usize = chunks.iter().map(long).sum();
     let names: usize = mm.vmas.iter().filter_map(|v| v.name.as_ref()).map(|n| n.len() + 16).sum();
-    uring::len_bound(chunks.len().max(1))
-        + vectors as u64 * IOVEC_BYTES
+    vectors as u64 * IOVEC_BYTES
         + chunks.len() as u64 * (8 + 104)
         + populated as u64 * 104
         + names as u64
         + mm.auxv.len() as u64
         + mm.vmas.len() as u64 * 104 * 10
         + (kept.pieces.len() * 2 + kept.drops.len() + mm.guards.len() * 2) as u64 * 104
+        + vacancy::ops_bound(kept.pieces.len() + mm.vmas.len(), mm.vmas.len()) as u64 * 104
         + 64 * 1024
 }
 
@@ -181,6 +179,8 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
     let mut flags = libc::MAP_FIXED_NOREPLACE;
     let (fd, offset) = match &vma.backing {
         BackingV1::Vdso | BackingV1::Vvar { .. } => return Ok(None),
+        // There already.
+        BackingV1::Inode { inode, .. } if (env.is_unplaceable)(*inode) => return Ok(None),
         BackingV1::Anon => {
             flags |= libc::MAP_ANONYMOUS;
             flags |= if vma.flags.droppable { MAP_DROPPABLE } else { libc::MAP_PRIVATE };
@@ -201,15 +201,10 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
     Ok(Some(Op::syscall(Step::Map, libc::SYS_mmap, &args, Want::Exactly(start as i64))))
 }
 
-/// Maps every VMA, loads pages, sets protection and advice. Returns the ring, which must stay open until the tape runs.
-pub fn map_ops(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    process: &ProcessV1,
-    kept: &Kept,
-) -> Result<(Sequence, Option<OwnedFd>)> {
+/// Maps every VMA, loads pages, sets protection and advice.
+pub fn map_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, kept: &Kept) -> Result<Sequence> {
     let mm = &process.mm;
-    let mut seq = Sequence::default();
+    let mut seq = unplaceable_ops(env, area, process, kept)?;
     let loaded = receives_pages(mm, &kept.loads);
     let mut now = Vec::with_capacity(mm.vmas.len());
     for (vma, loads) in mm.vmas.iter().zip(&loaded) {
@@ -245,13 +240,32 @@ pub fn map_ops(
         let args = [drop.start, drop.end - drop.start, libc::MADV_DONTNEED as u64];
         seq.push(Op::syscall(Step::Advise, libc::SYS_madvise, &args, Want::Exactly(0)));
     }
-    let ring = load_ops(env, area, &kept.loads, &mut seq)?;
+    load_ops(env, area, &kept.loads, &mut seq)?;
     for (vma, prot) in mm.vmas.iter().zip(now) {
         // Pieces of several inherited areas may differ among themselves.
         let mixed = kept.inside(vma).iter().any(|piece| piece.prot != prot);
         after_load(area, mm, vma, mixed || prot != vma.prot, &mut seq)?;
     }
-    Ok((seq, ring))
+    Ok(seq)
+}
+
+/// What is mapped while nothing else is.
+fn unplaceable_ops(env: &TapeEnv<'_>, area: &Area, process: &ProcessV1, kept: &Kept) -> Result<Sequence> {
+    let mut wanted = Vec::new();
+    let mut taken = vec![area.range()];
+    taken.extend(kept.pieces.iter().map(|piece| piece.start..piece.end));
+    for vma in &process.mm.vmas {
+        match vma.backing {
+            BackingV1::Vdso | BackingV1::Vvar { .. } => taken.push(vma.start.0..vma.end.0),
+            BackingV1::Inode { inode, offset, may_write } if (env.is_unplaceable)(inode) => {
+                let fd = (env.mapped_fd)(inode, vma.shared && may_write)?;
+                let (start, end) = (vma.start.0, vma.end.0);
+                wanted.push(Unplaceable { start, end, prot: u64::from(vma.prot), fd, offset });
+            }
+            _ => {}
+        }
+    }
+    Ok(if wanted.is_empty() { Sequence::default() } else { vacancy::fill_ops(&taken, &wanted) })
 }
 
 /// shmat(2) knows only two protections.
@@ -341,16 +355,8 @@ pub fn future_ops(mm: &MmV1) -> Sequence {
     seq
 }
 
-fn load_ops(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    loads: &[PageRunV1],
-    seq: &mut Sequence,
-) -> Result<Option<OwnedFd>> {
+fn load_ops(env: &TapeEnv<'_>, area: &mut Area, loads: &[PageRunV1], seq: &mut Sequence) -> Result<()> {
     let chunks = chunks(loads, chunk_bytes(loads));
-    if chunks.is_empty() {
-        return Ok(None);
-    }
     let mut placed = Vec::with_capacity(chunks.len());
     for chunk in &chunks {
         let mut bytes = Vec::with_capacity(chunk.vectors.len() * IOVEC_BYTES as usize);
@@ -360,13 +366,6 @@ fn load_ops(
         }
         placed.push(area.put(Region::Drop, &bytes, 8)?);
     }
-    if env.loader == Loader::IoUring && chunks.len() <= uring::MAX_ENTRIES {
-        match ring_ops(env, area, &chunks, &placed, seq) {
-            Ok(fd) => return Ok(Some(fd)),
-            Err(Error::Kernel { .. }) => {}
-            Err(other) => return Err(other),
-        }
-    }
     for (chunk, vectors) in chunks.iter().zip(placed) {
         // Chunk by chunk, so that what has just been zeroed is still in the processor's cache when it is read into.
         seq.extend(chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).map(populate));
@@ -374,53 +373,12 @@ fn load_ops(
         let want = Want::Exactly(chunk.len_bytes as i64);
         seq.push(Op::syscall(Step::ReadPages, libc::SYS_preadv, &args, want));
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Older kernels do not know this, and then the pages come by faults.
 fn populate((addr, len): &(u64, u64)) -> Op {
     Op::syscall(Step::ReadPages, libc::SYS_madvise, &[*addr, *len, MADV_POPULATE_WRITE], Want::Anything)
-}
-
-fn ring_ops(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    chunks: &[Chunk],
-    placed: &[u64],
-    seq: &mut Sequence,
-) -> Result<OwnedFd> {
-    let entries: Vec<_> = chunks
-        .iter()
-        .zip(placed)
-        .enumerate()
-        .map(|(index, (chunk, vectors))| {
-            let fd = types::Fd(env.image_fd);
-            opcode::Readv::new(fd, *vectors as *const libc::iovec, chunk.vectors.len() as u32)
-                .offset(chunk.image_offset)
-                .build()
-                .user_data(index as u64)
-        })
-        .collect();
-    let at = area.reserve(Region::Drop, uring::len_bound(entries.len()), PAGE_BYTES)?;
-    let ring = uring::prepare(at, &entries, env.first_own_fd)?;
-    let wanted: Vec<u8> = chunks.iter().flat_map(|c| c.len_bytes.to_ne_bytes()).collect();
-    let check = CompletionCheck {
-        head: ring.cq_head,
-        tail: ring.cq_tail,
-        mask: ring.cq_mask,
-        entries: ring.cq_entries,
-        count: entries.len() as u32,
-        wanted: area.put(Region::Drop, &wanted, 8)?,
-    };
-    let check = area.put(Region::Drop, &check.bytes(), 8)?;
-    let (fd, count) = (ring.fd.as_raw_fd() as u64, entries.len() as u64);
-    // Submitting may return before everything has completed; the second call waits for the rest.
-    let submit = [fd, count, 0, 0, 0, 0];
-    seq.push(Op::syscall(Step::ReadPages, libc::SYS_io_uring_enter, &submit, Want::Exactly(count as i64)));
-    let wait = [fd, 0, count, 1, 0, 0];
-    seq.push(Op::syscall(Step::ReadPages, libc::SYS_io_uring_enter, &wait, Want::Success));
-    seq.push(Op::completions(check));
-    Ok(ring.fd)
 }
 
 /// `PR_SET_MM_MAP`: layout, auxiliary vector and executable link (prctl(2), since Linux 3.18).

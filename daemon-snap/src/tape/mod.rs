@@ -30,13 +30,13 @@ mod memory;
 mod op;
 mod sequence;
 mod thread;
-mod uring;
+mod vacancy;
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use area::begins_at;
-pub use compile::{Compiled, Loader, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
+pub use compile::{Compiled, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
 pub use inherited::{
     Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,
 };

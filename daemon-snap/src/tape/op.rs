@@ -42,8 +42,7 @@ const KIND_SYSCALL: u32 = 0;
 const KIND_CLONE: u32 = 1;
 const KIND_WAIT: u32 = 2;
 const KIND_POST: u32 = 3;
-const KIND_COMPLETIONS: u32 = 4;
-const KIND_SIGRETURN: u32 = 5;
+const KIND_SIGRETURN: u32 = 4;
 
 impl Op {
     const fn empty(kind: u32, step: Step) -> Self {
@@ -89,13 +88,6 @@ impl Op {
         let mut op = Self::empty(KIND_POST, Step::Post);
         op.args[0] = word;
         op.on_ok = next;
-        op
-    }
-
-    /// Compares io_uring completions; `check` is the address of a [`CompletionCheck`].
-    pub fn completions(check: u64) -> Self {
-        let mut op = Self::empty(KIND_COMPLETIONS, Step::ReadPages);
-        op.args[0] = check;
         op
     }
 
@@ -345,33 +337,5 @@ impl Record {
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Record({} pid {} {} {} {:?})", self.kind, self.pid, self.label, self.result, self.text())
-    }
-}
-
-/// Argument of [`Op::completions`]. Offsets are known to the interpreter.
-#[derive(Clone, Copy, Debug)]
-pub struct CompletionCheck {
-    /// Address of the completion ring's head index.
-    pub head: u64,
-    /// Address of its tail index.
-    pub tail: u64,
-    pub mask: u32,
-    /// Address of the first completion entry.
-    pub entries: u64,
-    pub count: u32,
-    /// Address of an array of wanted results (i64), indexed by `user_data`.
-    pub wanted: u64,
-}
-
-impl CompletionCheck {
-    /// The bytes as the interpreter reads them.
-    pub fn bytes(&self) -> [u8; 48] {
-        let mut out = [0; 48];
-        let words =
-            [self.head, self.tail, u64::from(self.mask), self.entries, u64::from(self.count), self.wanted];
-        for (i, word) in words.iter().enumerate() {
-            out[i * 8..i * 8 + 8].copy_from_slice(&word.to_ne_bytes());
-        }
-        out
     }
 }

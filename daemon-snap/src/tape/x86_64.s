@@ -23,8 +23,6 @@ fastboot_tape_start:
         cmp     eax, 3
         je      .Lpost
         cmp     eax, 4
-        je      .Lcompletions
-        cmp     eax, 5
         je      .Lsigreturn
         mov     rax, -38
         jmp     .Lfail
@@ -113,36 +111,6 @@ fastboot_tape_start:
         syscall
         mov     rbx, r14
         jmp     .Lop
-
-        // Compare every io_uring completion with what its request should have given.
-.Lcompletions:
-        mov     r14, [rbx + 16]
-        mov     r15, [r14 + 0]
-        mov     r8d, [r15]
-        mov     rdx, [r14 + 8]
-        mov     eax, [rdx]
-        sub     eax, r8d
-        cmp     eax, [r14 + 32]
-        jne     .Lbad
-        mov     r9d, eax
-.Lcompletion:
-        test    r9d, r9d
-        jz      .Lcompletions_done
-        mov     edx, r8d
-        and     edx, [r14 + 16]
-        shl     rdx, 4
-        add     rdx, [r14 + 24]
-        mov     rdi, [rdx]
-        movsxd  rax, dword ptr [rdx + 8]
-        mov     rsi, [r14 + 40]
-        cmp     rax, [rsi + rdi * 8]
-        jne     .Lbad
-        inc     r8d
-        dec     r9d
-        jmp     .Lcompletion
-.Lcompletions_done:
-        mov     [r15], r8d
-        jmp     .Lok
 
 .Lsigreturn:
         lea     rsp, [r13 + 8]

@@ -204,12 +204,13 @@ pub fn inspect_unit(unit: &UnitProperties, text: &UnitText) -> Vec<String> {
 
 /// Whether a blocker comes and goes by itself: a moment later, or after a restart, it may not be there.
 pub fn is_passing(blocker: &Blocker) -> bool {
-    const PASSING: [&str; 15] = [
+    const PASSING: [&str; 16] = [
         "unsent",
         "call in progress",
         "pending connection",
         "established TCP",
         "connecting TCP",
+        "requests in flight",
         "half-open TCP",
         "half-closed TCP",
         "closing TCP",
@@ -290,7 +291,7 @@ mod tests {
         let blocker = |kind: &str| Blocker { pid: Pid(1), part: Part::Process, kind: kind.into() };
         assert!(is_passing(&blocker("a listener with a pending connection")));
         assert!(is_passing(&blocker("an established TCP connection to 127.0.0.1:80")));
-        assert!(!is_passing(&blocker("an io_uring ring")));
+        assert!(!is_passing(&blocker("an io_uring ring with registered files")));
         assert!(!is_passing(&blocker("a unix socket connected to /run/x outside the tree")));
     }
 }

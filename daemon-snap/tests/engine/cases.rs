@@ -109,6 +109,13 @@ subjects! {
     restore_keeps_unread_expirations_of_timerfd: "timerfd", "pending";
     restore_keeps_disarmed_timerfd_disarmed: "timerfd", "disarmed";
 
+    // io_uring
+    restore_keeps_ring_of_epoll_registrations: "io_uring", "epoll";
+    restore_keeps_ring_without_index_array: "io_uring", "no_array";
+    restore_keeps_prepared_requests_and_unread_completions: "io_uring", "half_way";
+    restore_keeps_rings_with_a_worker: "io_uring", "worker";
+    restore_keeps_ring_shared_over_fork: "io_uring", "shared";
+
     // files
     restore_keeps_file_offsets_and_modes: "file_offset", "";
     restore_keeps_path_only_descriptors: "o_path", "";

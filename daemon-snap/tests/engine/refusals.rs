@@ -7,7 +7,15 @@ use crate::running::{Running, Subject, all_pass_without_dump, judge};
 /// Words of which one has to stand in the line that names the object; without case. The engine's wording leads.
 #[rustfmt::skip]
 const KINDS: &[(&str, &[&str])] = &[
-    ("io_uring",           &["io_uring"]),
+    ("ring_polling",        &["polling thread"]),
+    ("ring_single",         &["single thread"]),
+    ("ring_disabled",       &["not enabled"]),
+    ("ring_number",         &["registered under number"]),
+    ("ring_event",          &["registered event descriptor"]),
+    ("ring_files",          &["registered files"]),
+    ("ring_buffers",        &["registered buffers"]),
+    ("ring_credentials",    &["registered credentials"]),
+    ("ring_in_flight",      &["requests in flight"]),
     ("tcp_established",    &["established tcp"]),
     ("tcp_half_closed",    &["half-closed tcp", "closing tcp"]),
     ("netlink_queued",     &["netlink"]),
@@ -92,7 +100,15 @@ macro_rules! variants {
 
 variants! {
     refuses;
-    dump_refuses_io_uring: "io_uring";
+    dump_refuses_ring_with_polling_thread: "ring_polling";
+    dump_refuses_ring_for_a_single_thread: "ring_single";
+    dump_refuses_ring_that_is_not_enabled: "ring_disabled";
+    dump_refuses_ring_registered_under_a_number: "ring_number";
+    dump_refuses_ring_with_event_descriptor: "ring_event";
+    dump_refuses_ring_with_registered_files: "ring_files";
+    dump_refuses_ring_with_registered_buffers: "ring_buffers";
+    dump_refuses_ring_with_registered_credentials: "ring_credentials";
+    dump_refuses_ring_with_request_in_flight: "ring_in_flight";
     dump_refuses_tcp_connection_to_outside: "tcp_established";
     dump_refuses_half_closed_tcp_connection: "tcp_half_closed";
     dump_refuses_netlink_with_unread_messages: "netlink_queued";

@@ -77,7 +77,7 @@ static void common_files(struct common_text *text)
 static void common_status(struct common_text *text, long tid, bool root)
 {
     static const char *keys[] = {"Name:", "Umask:", "Tgid:", "Pid:", "NSpid:", "NSpgid:", "NSsid:", "Uid:", "Gid:",
-                                 "Groups:", "Threads:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:", "Cap",
+                                 "Groups:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:", "Cap",
                                  "NoNewPrivs:", "Seccomp", "Speculation", "Cpus_allowed:", "Mems_allowed:",
                                  "THP_enabled:", "TracerPid:", "PPid:"};
     char path[64];
@@ -93,7 +93,7 @@ static void common_status(struct common_text *text, long tid, bool root)
 /* Fields of stat, numbered as in proc(5): ids, terminal, nice, policy, layout of the address space. */
 static void common_stat(struct common_text *text, long tid)
 {
-    static const int fields[] = {5, 6, 7, 8, 19, 20, 26, 27, 28, 38, 40, 41, 45, 46, 47, 48, 49, 50, 51};
+    static const int fields[] = {5, 6, 7, 8, 19, 26, 27, 28, 38, 40, 41, 45, 46, 47, 48, 49, 50, 51};
     char path[64];
     snprintf(path, sizeof path, "/proc/self/task/%ld/stat", tid);
     if (read_file(path, common_scratch, sizeof common_scratch) <= 0)
@@ -145,8 +145,22 @@ static void common_numbers(const char *dir, void (*each)(struct common_text *, l
         each(text, numbers[i], root);
 }
 
+/* A thread that the kernel made for an io_uring, and makes again when it needs one (PF_IO_WORKER). */
+static bool common_is_worker(long tid)
+{
+    char path[64], text[1024];
+    unsigned long flags = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%ld/stat", tid);
+    if (read_file(path, text, sizeof text) > 0)
+        sscanf(strrchr(text, ')'), ") %*c %*d %*d %*d %*d %*d %lu", &flags);
+    return flags & 0x10;
+}
+
+/* All are listed, so that their number need not be compared. */
 static void common_thread(struct common_text *text, long tid, bool root)
 {
+    if (common_is_worker(tid))
+        return;
     common_status(text, tid, root);
     common_stat(text, tid);
 }

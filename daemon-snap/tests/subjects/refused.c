@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <stddef.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -34,13 +35,58 @@ static int named(int fd)
     return fd;
 }
 
+static int ring, ring_pipe[2];
+static char ring_buffer[4096];
+
 static void make_io_uring(void)
 {
     struct io_uring_params params = {0};
-    int fd = syscall(SYS_io_uring_setup, 4, &params);
-    if (fd < 0)
+    if (variant("ring_polling"))
+        params.flags = IORING_SETUP_SQPOLL;
+    if (variant("ring_single"))
+        params.flags = IORING_SETUP_SINGLE_ISSUER;
+    if (variant("ring_disabled"))
+        params.flags = IORING_SETUP_R_DISABLED;
+    ring = syscall(SYS_io_uring_setup, 4, &params);
+    if (ring < 0)
         subject_skip("io_uring is switched off");
-    named(fd);
+    if (variant("ring_number")) {
+        struct io_uring_rsrc_update number = {.offset = -1u, .data = ring};
+        CHECK_EQ(syscall(SYS_io_uring_register, ring, IORING_REGISTER_RING_FDS, &number, 1), 1);
+        refusal_names("thread %d ", getpid());
+        return;
+    }
+    named(ring);
+    int event = -1, person = 0;
+    SYS(pipe2(ring_pipe, O_CLOEXEC));
+    struct iovec buffer = {ring_buffer, sizeof ring_buffer};
+    if (variant("ring_event"))
+        SYS(syscall(SYS_io_uring_register, ring, IORING_REGISTER_EVENTFD, (event = SYS(eventfd(0, EFD_CLOEXEC)), &event), 1));
+    if (variant("ring_files"))
+        SYS(syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES, ring_pipe, 1));
+    if (variant("ring_buffers"))
+        SYS(syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1));
+    if (variant("ring_credentials"))
+        person = SYS(syscall(SYS_io_uring_register, ring, IORING_REGISTER_PERSONALITY, NULL, 0));
+    if (!person && !variant("ring_in_flight"))
+        return;
+    /* In flight: a read from a pipe that nothing is written to. */
+    char *queues = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+    struct io_uring_sqe *request = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+    CHECK(queues != MAP_FAILED && (void *)request != MAP_FAILED, "mmap: %s", strerror(errno));
+    *request = (struct io_uring_sqe){.opcode = IORING_OP_READ, .fd = ring_pipe[0], .len = 1, .addr = (long)ring_buffer};
+    if (person)
+        *request = (struct io_uring_sqe){.opcode = IORING_OP_NOP, .personality = person};
+    *(unsigned *)(queues + params.sq_off.tail) = 1;
+    CHECK_EQ(syscall(SYS_io_uring_enter, ring, 1, 0, 0, NULL, 0), 1);
+}
+
+/* It still reads what comes. */
+static void check_ring(void)
+{
+    SYS(write(ring_pipe[1], "r", 1));
+    CHECK_EQ(syscall(SYS_io_uring_enter, ring, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0), 0);
+    CHECK_EQ(ring_buffer[0], 'r');
 }
 
 static int tcp[2];
@@ -385,7 +431,7 @@ int main(int argc, char **argv)
     subject_begin(argc, argv);
     int ends[2];
     pthread_t thread = 0;
-    if (variant("io_uring"))
+    if (strncmp(subject_variant, "ring_", 5) == 0)
         make_io_uring();
     else if (variant("tcp_established") || variant("tcp_half_closed"))
         make_tcp_established();
@@ -508,6 +554,8 @@ int main(int argc, char **argv)
         char bytes[16];
         CHECK_EQ(recv(netlink_fd, bytes, sizeof bytes, MSG_DONTWAIT), 9);
     }
+    if (variant("ring_in_flight"))
+        check_ring();
     remove_sysv();
     if (variant("lease"))
         CHECK_EQ(SYS(fcntl(leased, F_GETLEASE)), F_WRLCK);

@@ -48,6 +48,28 @@ pub struct TimerFdInfo {
     pub interval_ns: u64,
 }
 
+/// The lines of an io_uring ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingInfo {
+    pub sq_mask: u32,
+    pub cq_mask: u32,
+    /// Requests that the kernel has taken.
+    pub cached_sq_head: u32,
+    /// Completions that the kernel has written.
+    pub cached_cq_tail: u32,
+    /// IORING_SETUP_SQPOLL
+    pub has_thread: bool,
+    /// Registered.
+    pub files: u32,
+    /// Registered.
+    pub buffers: u32,
+    pub has_personalities: bool,
+    /// Requests that wait for their file to be ready.
+    pub polls: usize,
+    /// Completions that found no room.
+    pub overflown: usize,
+}
+
 impl FdInfo {
     /// Reads `/proc/PID/fdinfo/FD`.
     ///
@@ -112,6 +134,29 @@ impl FdInfo {
             settime_flags: i32::from_str_radix(value(&self.text, "settime flags")?, 8).ok()?,
             remaining_ns: time("it_value")?,
             interval_ns: time("it_interval")?,
+        })
+    }
+
+    /// The lines of an io_uring ring; `None` also when the kernel leaves them out because the ring is busy.
+    pub fn ring(&self) -> Option<RingInfo> {
+        let number = |name| value(&self.text, name)?.parse().ok();
+        let mask = |name| u32::from_str_radix(value(&self.text, name)?.strip_prefix("0x")?, 16).ok();
+        // Indented lines below a heading.
+        let listed = |name: &str| {
+            let lines = self.text.lines().skip_while(|line| line.trim_end() != name).skip(1);
+            lines.take_while(|line| line.starts_with(' ')).count()
+        };
+        Some(RingInfo {
+            sq_mask: mask("SqMask")?,
+            cq_mask: mask("CqMask")?,
+            cached_sq_head: number("CachedSqHead")?,
+            cached_cq_tail: number("CachedCqTail")?,
+            has_thread: value(&self.text, "SqThread")? != "-1",
+            files: number("UserFiles")?,
+            buffers: number("UserBufs")?,
+            has_personalities: listed("Personalities:") > 0,
+            polls: listed("PollList:"),
+            overflown: listed("CqOverflowList:"),
         })
     }
 
@@ -206,5 +251,23 @@ mod tests {
         let marks = info.inotify_marks().unwrap();
         assert_eq!((marks[0].wd, marks[0].mask, marks[0].handle_type), (1, 0xfce, 1));
         assert_eq!(marks[0].handle, [0x2b, 0, 0, 0, 0x87, 0x65, 0x43, 0x21]);
+    }
+
+    #[test]
+    fn lines_of_a_ring_are_understood() {
+        let text = "pos:\t0\nflags:\t02000002\nmnt_id:\t17\nino:\t1\nSqMask:\t0xff\nSqHead:\t7\nSqTail:\t7\nCachedSqHead:\t7\n\
+                    CqMask:\t0x1ff\nCqHead:\t6\nCqTail:\t6\nCachedCqTail:\t6\nSQEs:\t0\nCQEs:\t0\nSqThread:\t-1\nSqThreadCpu:\t-1\n\
+                    UserFiles:\t0\nUserBufs:\t2\n    0: 0x1/4096\nPollList:\n  op=6, task_works=0\nCqOverflowList:\nNAPI:\tdisabled\n";
+        let ring = FdInfo::parse(text.to_owned()).unwrap().ring().unwrap();
+        let expected = RingInfo {
+            sq_mask: 255,
+            cq_mask: 511,
+            cached_sq_head: 7,
+            cached_cq_tail: 6,
+            buffers: 2,
+            polls: 1,
+            ..RingInfo::default()
+        };
+        assert_eq!(ring, expected);
     }
 }

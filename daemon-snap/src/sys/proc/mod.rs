@@ -7,7 +7,7 @@ mod stat;
 mod status;
 mod timers;
 
-pub use fdinfo::{EpollTarget, FdInfo, InotifyMark, TimerFdInfo};
+pub use fdinfo::{EpollTarget, FdInfo, InotifyMark, RingInfo, TimerFdInfo};
 pub use lock::{LockClass, LockLine, locks_of_all};
 pub use maps::{MapsEntry, parse_smaps};
 pub use stat::Stat;
