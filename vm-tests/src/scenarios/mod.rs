@@ -7,6 +7,7 @@ mod clock;
 mod images;
 mod late_var;
 mod lives;
+mod prefork;
 mod service_failures;
 mod site;
 mod storing;
@@ -84,6 +85,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "a trial keeps what gains and drops what does not", run: trial::gain_decides },
     Scenario { name: "a trial that fails leaves the service running", run: trial::failure },
     Scenario { name: "images on a /var that is mounted late are restored", run: late_var::restored },
+    Scenario { name: "processes share after a restore what they shared before", run: prefork::stays_shared },
     Scenario { name: "a daemon-reload changes nothing for running units", run: lives::daemon_reload },
     Scenario { name: "a restart of a restored unit is a cold start", run: lives::restart },
     Scenario { name: "a crash of a restored unit is followed by a cold start", run: lives::crash },

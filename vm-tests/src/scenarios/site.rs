@@ -64,7 +64,16 @@ fn recipe() -> Result<Recipe> {
     Ok(Recipe {
         name: "scenario",
         suite: "trixie",
-        packages: vec!["systemd", "systemd-sysv", "dbus", "procps", "iproute2", "nginx", "redis-server"],
+        packages: vec![
+            "systemd",
+            "systemd-sysv",
+            "dbus",
+            "procps",
+            "iproute2",
+            "nginx",
+            "redis-server",
+            "gunicorn",
+        ],
         from_sid: Vec::new(),
         files: vec![
             RootFile::program("/usr/local/bin/counter", counter),
@@ -75,6 +84,12 @@ fn recipe() -> Result<Recipe> {
             RootFile::text(
                 "/etc/nginx/conf.d/status.conf",
                 include_str!("../../roots/common/nginx-status.conf"),
+            ),
+            RootFile::text("/srv/prefork/shop.py", include_str!("../../roots/scenario/shop.py")),
+            RootFile::text("/srv/prefork/ask-shop.py", include_str!("../../roots/scenario/ask-shop.py")),
+            RootFile::text(
+                "/etc/systemd/system/prefork.service",
+                include_str!("../../roots/scenario/prefork.service"),
             ),
             RootFile::text("/var/www/html/index.html", include_str!("../../roots/common/index.html")),
         ],
