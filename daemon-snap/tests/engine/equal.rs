@@ -213,13 +213,13 @@ fn shown(value: &Value) -> String {
 }
 
 /// An image, decoded.
-struct State {
-    tree: TreeV1,
+pub struct State {
+    pub tree: TreeV1,
     image: Image,
 }
 
 impl State {
-    fn read(path: &Path) -> Self {
+    pub fn read(path: &Path) -> Self {
         let image = UncheckedImage::open(path).and_then(UncheckedImage::check).expect("open the image");
         let bytes = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64).expect("state");
         let tree = encode::decode(&bytes, image.page_area()).expect("decode the state");

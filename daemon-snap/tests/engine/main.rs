@@ -2,12 +2,15 @@
 //!
 //! See `../README.md` for the protocol and for how to add a subject.
 
+mod areas;
 mod cases;
 mod compile;
 mod dump_failures;
 mod equal;
 mod fastboot;
+mod growth;
 mod process;
 mod refusals;
 mod restore_failures;
 mod running;
+mod view;

@@ -4,6 +4,7 @@ use crate::compile::{Toolchain, executable};
 use crate::equal::assert_same_state;
 use crate::fastboot::{Answer, Fastboot};
 use crate::process;
+use crate::view::View;
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -217,13 +218,17 @@ pub fn dump_and_restore(subject: Subject, between: impl FnOnce(&Running)) {
         Err(verdict) => return judge(subject, &verdict),
     };
     let (first, second) = (running.file("first.image"), running.file("second.image"));
+    let before = View::of(&running.members);
     running.dump(&first);
     between(&running);
     running.restore(&first);
     let answer = running.run(Fastboot::dump(running.pid, &second).leave_running());
     assert_eq!(answer.code, Some(0), "second dump, of the restored tree: {answer:?}");
+    // Only now: who has been frozen has the last instructions of the restore behind it.
+    let different = before.unexplained(&View::of(&running.members), subject.program);
     assert_same_state(subject.program, &first, &second);
     judge(subject, &running.finish("restored"));
+    assert!(different.is_empty(), "{} {}:\n{}", subject.program, subject.variant, different.join("\n"));
 }
 
 /// The control: each of the subjects passes when nothing is done to it. `SUBJECT=name` tries only that program.

@@ -168,7 +168,11 @@ fn setup(group: &Group) -> String {
         let chosen = group.daemons.iter().any(|chosen| chosen.name == daemon.name);
         let then = match chosen {
             true => format!("systemctl enable --quiet {}", daemon.unit),
-            false => format!("systemctl mask --quiet {}", daemon.unit),
+            // A unit of ours lies where the mask would.
+            false => format!(
+                "if test -f /etc/systemd/system/{unit}; then rm /etc/systemd/system/{unit}; fi\nsystemctl mask --quiet {unit}",
+                unit = daemon.unit
+            ),
         };
         script.push_str(&format!(
             "( set -eu\n{}\n{then}\n) || {{ echo 'setup of {} failed' >&2; exit 1; }}\n",

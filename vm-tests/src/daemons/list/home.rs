@@ -136,15 +136,6 @@ pub(super) const DAEMONS: &[Daemon] = &[
         ..Daemon::DEFAULT
     },
     Daemon {
-        name: "proftpd",
-        family: "files",
-        unit: "proftpd.service",
-        packages: &["proftpd-core"],
-        setup: "sed -i -E 's/^Port\\s.*/Port 2121/' /etc/proftpd/proftpd.conf",
-        ask: Ask::Talk { port: 2121, turns: &[(b"", b"220 "), (b"QUIT\r\n", b"221 ")] },
-        ..Daemon::DEFAULT
-    },
-    Daemon {
         name: "rsync",
         family: "files",
         unit: "rsync.service",
