@@ -49,5 +49,7 @@ pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) 
         };
         watches.push(EpollWatchV1 { file: id, fd, events: line.events, data: line.data });
     }
+    // The kernel lists them by the addresses of its objects.
+    watches.sort_by_key(|watch| (watch.fd, watch.file));
     Ok(FileKindV1::Epoll { watches })
 }

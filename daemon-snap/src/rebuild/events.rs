@@ -39,11 +39,11 @@ pub fn rebuild_timerfd(id: FileId, timer: &TimerFdV1, realtime_ns: i64) -> Resul
         let mut wait = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         poll(&mut wait, 1000u16).map_err(failed)?;
     } else if timer.remaining_ns != 0 {
-        let cancel = timer.settime_flags & TFD_TIMER_CANCEL_ON_SET != 0;
-        if cancel {
-            // Cancelling is only possible for absolute times of the real-time clock.
+        let can_be_set = matches!(timer.clock_id, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_ALARM);
+        if can_be_set && timer.settime_flags & libc::TFD_TIMER_ABSTIME != 0 {
+            // An absolute time goes along with a clock that is set, and only such a timer can be cancelled by that.
             let at = (realtime_ns as u64).saturating_add(timer.remaining_ns);
-            let flags = libc::TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET;
+            let flags = timer.settime_flags & (libc::TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET);
             sys::rebuild::timerfd_set(fd.as_fd(), flags, at, timer.interval_ns).map_err(failed)?;
         } else {
             sys::rebuild::timerfd_set(fd.as_fd(), 0, timer.remaining_ns, timer.interval_ns)

@@ -106,6 +106,7 @@ subjects! {
     restore_keeps_relative_timerfd: "timerfd", "relative";
     restore_keeps_absolute_timerfd: "timerfd", "absolute";
     restore_keeps_realtime_timerfd: "timerfd", "realtime";
+    restore_keeps_timerfd_that_setting_the_clock_cancels: "timerfd", "cancelled";
     restore_keeps_unread_expirations_of_timerfd: "timerfd", "pending";
     restore_keeps_disarmed_timerfd_disarmed: "timerfd", "disarmed";
 

@@ -1,4 +1,4 @@
-/* Variants relative, absolute, realtime, pending, disarmed: what a timerfd has left, its interval and unread expirations. */
+/* Variants relative, absolute, realtime, cancelled (by setting the clock), pending, disarmed: what a timerfd has left, its interval and unread expirations. */
 #include "subject.h"
 #include <poll.h>
 #include <sys/timerfd.h>
@@ -11,9 +11,10 @@ static int64_t ns(struct timespec spec)
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
-    clockid_t clock = variant("realtime") ? CLOCK_REALTIME : CLOCK_MONOTONIC;
-    int flags = variant("absolute") ? TFD_TIMER_ABSTIME
-                : variant("realtime") ? TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET : 0;
+    bool real = variant("realtime") || variant("cancelled");
+    clockid_t clock = real ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+    int flags = variant("absolute") || variant("realtime") ? TFD_TIMER_ABSTIME
+                : variant("cancelled") ? TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET : 0;
     int fd = SYS(timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK));
     struct itimerspec spec = {{0, 0}, {400, 0}}, now;
     if (flags)
@@ -31,6 +32,12 @@ int main(int argc, char **argv)
     int64_t start = now_ns(CLOCK_MONOTONIC), left_before = ns(spec.it_value);
     subject_hold();
 
+    /* Whether setting the clock moves or cancels it. */
+    char path[64], info[512];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    read_file(path, info, sizeof info);
+    const char *told = strstr(info, "settime flags: ");
+    CHECK(!real || (told && strtol(told + 15, NULL, 8) == flags), "flags %d are now: %s", flags, info);
     int64_t elapsed = now_ns(CLOCK_MONOTONIC) - start + 20 * NS_PER_MS;
     SYS(timerfd_gettime(fd, &now));
     CHECK_EQ(ns(now.it_interval), ns(spec.it_interval));
