@@ -209,7 +209,7 @@ impl Frozen {
         let whole_spaces: Vec<&AddressSpace> = halves.iter().map(|(space, ..)| space).collect();
         inspect_objects(inodes.ipc_objects(), members, &whole_spaces, &inodes, &mut blockers);
         let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
-        let volatile = collect_volatile_files(&mut inodes, &mut blockers)?;
+        let volatile = collect_volatile_files(&mut inodes, members, &mut blockers)?;
         let blockers = blockers.into_list();
         if !blockers.is_empty() {
             return Err(Error::Refused(blockers));

@@ -3,12 +3,12 @@
 use super::inode::Handle;
 use super::{Blockers, Inodes};
 use crate::error::{Error, Part, Result};
-use crate::inspect::Spaces;
-use crate::state::{InodeId, InodeKindV1, RawPath, VolatileDirV1, VolatileNodeKindV1, VolatileNodeV1};
+use crate::inspect::{Member, Spaces};
+use crate::state::{InodeId, InodeKindV1, Pid, RawPath, VolatileDirV1, VolatileNodeKindV1, VolatileNodeV1};
 use crate::sys::xattr;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Directories to be made before the files in them, by path, which puts parents first.
@@ -48,7 +48,8 @@ impl VolatileDirs {
         for name in names.map(|entry| entry.file_name()).take(MOST_BELOW) {
             let below = dir.join(name);
             let raw = RawPath::from_path(&below);
-            let here = stat_of(spaces, &below)?;
+            // Removed since it was listed: others may be at work there.
+            let Ok(here) = stat_of(spaces, &below) else { continue };
             if self.0.contains_key(&raw) || here.st_dev != device {
                 continue;
             }
@@ -95,6 +96,8 @@ const MOST_BELOW: usize = 256;
 /// what is larger was put there by somebody who may not want it back.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_ALL_BYTES: u64 = 16 << 20;
+/// Longest PID file.
+const PID_FILE_BYTES: u64 = 16;
 
 /// Files that nobody has open.
 #[derive(Debug, Default)]
@@ -122,8 +125,12 @@ impl Loose {
     }
 }
 
-/// Everything below the volatile roots, whether somebody has it open or not. Returns what nobody has.
-pub(crate) fn collect_volatile_files(inodes: &mut Inodes<'_>, blockers: &mut Blockers) -> Result<Loose> {
+/// Everything below the volatile roots, whether somebody has it open or not, and PID files. Returns what nobody has.
+pub(crate) fn collect_volatile_files(
+    inodes: &mut Inodes<'_>,
+    members: &[Member],
+    blockers: &mut Blockers,
+) -> Result<Loose> {
     let mut loose = Loose::default();
     let roots = inodes.options().volatile_roots.clone();
     for root in &roots {
@@ -132,7 +139,47 @@ pub(crate) fn collect_volatile_files(inodes: &mut Inodes<'_>, blockers: &mut Blo
             walk(root, inodes, &mut loose, blockers)?;
         }
     }
+    if inodes.options().unit {
+        collect_pid_files(inodes, members, &roots, &mut loose, blockers)?;
+    }
     Ok(loose)
+}
+
+/// Files outside of the volatile roots that name a process of the tree: the unit's for certain, whoever wrote them.
+fn collect_pid_files(
+    inodes: &mut Inodes<'_>,
+    members: &[Member],
+    roots: &[PathBuf],
+    loose: &mut Loose,
+    blockers: &mut Blockers,
+) -> Result<()> {
+    let is_root = |dir: &Path| roots.iter().any(|root| dir.starts_with(root));
+    let run = PathBuf::from("/run");
+    let noted = inodes.dirs.0.keys().map(|raw| raw.as_path().to_owned());
+    let dirs: BTreeSet<PathBuf> = noted.chain([run]).filter(|dir| !is_root(dir)).collect();
+    for dir in dirs {
+        let spaces = inodes.spaces();
+        let entries = std::fs::read_dir(spaces.reachable(&RawPath::from_path(&dir))).into_iter().flatten();
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+            let path = RawPath::from_path(&dir.join(entry.file_name()));
+            // Gone meanwhile, or somebody else's.
+            let Ok(stat) = stat_of(inodes.spaces(), path.as_path()) else { continue };
+            let text =
+                if stat.st_size as u64 <= PID_FILE_BYTES { std::fs::read(entry.path()) } else { continue };
+            let named = text.is_ok_and(|text| {
+                named_process(&text).is_some_and(|pid| members.iter().any(|m| m.pid == pid))
+            });
+            if named && inodes.known(&stat).is_none() {
+                collect_loose(path, &stat, inodes, loose, blockers)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The process that a PID file names: a number and nothing else, but perhaps the end of its line.
+fn named_process(text: &[u8]) -> Option<Pid> {
+    std::str::from_utf8(text).ok()?.trim_end_matches('\n').parse().ok().map(Pid)
 }
 
 fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut Blockers) -> Result<()> {
@@ -205,6 +252,15 @@ fn collect_loose(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pid_files_name_a_process_and_nothing_else() {
+        assert_eq!(named_process(b"812\n"), Some(Pid(812)));
+        assert_eq!(named_process(b"812"), Some(Pid(812)));
+        for other in [&b"812 nginx\n"[..], b"", b"x812", b"812\n813\n"] {
+            assert_eq!(named_process(other), None);
+        }
+    }
 
     #[test]
     fn loose_files_are_bounded_each_and_together() {
