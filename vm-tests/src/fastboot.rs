@@ -136,6 +136,17 @@ pub fn build_program(package: &str, program: &str) -> Result<PathBuf> {
     Ok(cargo_build(&["-p", package, "--bin", program])?.join(program))
 }
 
+/// Build the library that is preloaded for fresh randomness; its path.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_reseed() -> Result<PathBuf> {
+    Ok(cargo_build(&["-p", "fastboot-reseed", "--lib"])?.join("libfastboot_reseed.so"))
+}
+
+/// Where that library is installed.
+pub const RESEED: &str = "/usr/lib/fastboot/libfastboot-reseed.so";
+
 /// Build an example of the workspace; its path.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ pub mod fastboot;
 pub mod host;
 pub mod machine;
 pub mod package;
+pub mod randomness;
 pub mod reboots;
 pub mod roots;
 pub mod scenarios;

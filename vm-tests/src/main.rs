@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, boots, daemons, dbus, demo, package, units, verify};
+use vm_tests::{bench, boots, daemons, dbus, demo, package, randomness, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -112,6 +112,8 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// One image restored twice: which generators draw the same numbers again
+    Randomness,
     /// Build the Debian package and say where it is.
     Package,
     /// Dump and restore single processes, beside CRIU.
@@ -152,6 +154,7 @@ fn main() -> ExitCode {
         Action::Units { only } => {
             units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
         }
+        Action::Randomness => randomness::run().map(|checks| checks.failures().next().is_none()),
         Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
         Action::BenchBoot { machine, container, runs, profile, package, no_criu, json } => {
             boots::run(&boots::Options { machine, container, runs, profile, package, no_criu, json })

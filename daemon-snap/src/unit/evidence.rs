@@ -6,8 +6,8 @@
 use super::files::{self, Use};
 use super::identity::identities;
 use super::mounts::Mounts;
-use super::patterns;
 use super::{UnitProperties, UnitText};
+use super::{patterns, randomness};
 use crate::error::{Error, Result};
 use crate::state::{Pid, TreeV1};
 use image_store::{EvidenceV1, FileEvidence, FileKind, MachineEvidence, UnitEvidence};
@@ -49,7 +49,7 @@ pub fn gather_evidence(
         ready_at_ns: ready_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64),
         found: BTreeMap::new(),
         reasons: Vec::new(),
-        notes: Vec::new(),
+        notes: randomness::notes(tree),
     };
     for (path, usage) in files::uses(tree, unit) {
         files.add_use(&path, usage)?;

@@ -15,6 +15,7 @@ mod mounts;
 mod open_state;
 mod patterns;
 mod properties;
+mod randomness;
 mod settle;
 mod systemd;
 mod text;

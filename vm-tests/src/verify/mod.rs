@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::checks::Checks;
-use crate::{dbus, demo, host, package, reboots, scenarios, units};
+use crate::{dbus, demo, host, package, randomness, reboots, scenarios, units};
 use count::Count;
 
 /// What to verify.
@@ -37,6 +37,7 @@ const STAGES: &[Stage] = &[
     Stage { name: SCENARIOS, long: false, run: run_scenarios },
     Stage { name: "units", long: false, run: |_| units::run(None).map(|checks| counted(&checks)) },
     Stage { name: "dbus", long: false, run: |_| dbus::run(None).map(|checks| counted(&checks)) },
+    Stage { name: "randomness", long: false, run: |_| randomness::run().map(|checks| counted(&checks)) },
     Stage { name: "package", long: false, run: |_| package::check().map(|checks| counted(&checks)) },
     Stage { name: MACHINES, long: false, run: run_machines },
     Stage { name: "demo", long: true, run: run_demo },
@@ -128,7 +129,7 @@ mod tests {
     fn long_stages_run_when_asked_for() {
         assert_eq!(
             chosen(false, None),
-            ["format", "lints", "tests", "scenarios", "units", "dbus", "package", "machines"]
+            ["format", "lints", "tests", "scenarios", "units", "dbus", "randomness", "package", "machines"]
         );
         assert_eq!(chosen(true, None).last(), Some(&"demo"));
         assert_eq!(chosen(false, Some("demo")), ["demo"]);

@@ -53,7 +53,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         files: &[(
             "/etc/systemd/system/xvfb.service",
             "[Unit]\nDescription=X server without a screen\n[Service]\nDynamicUser=yes\n\
-             ExecStart=/usr/bin/Xvfb :7 -screen 0 800x600x24 -nolisten tcp -ac\n[Install]\nWantedBy=multi-user.target\n",
+             ExecStart=/usr/bin/Xvfb :7 -screen 0 800x600x24 -nolisten tcp -ac -noreset\n[Install]\nWantedBy=multi-user.target\n",
         )],
         ask: Ask::Shell { script: "DISPLAY=:7 xdpyinfo", has: "800x600" },
         memory: Some(Memory {
