@@ -7,8 +7,8 @@ use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
-    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, netlink, packet,
-    refused, ring, signalfd, timerfd, vsock,
+    ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed, inet,
+    inotify, kernel_file, netlink, packet, refused, ring, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
@@ -262,6 +262,9 @@ impl Kinds<'_> {
                     writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
                     open: true,
                 };
+                if let Some(given) = self.given_fifo(file, fd, inodes.options())? {
+                    return Ok(given);
+                }
                 let inode = inodes.intern(file.pid, handle)?;
                 if !handle.by_name_only && inodes.is_fifo(inode) {
                     return Ok(self.pipes.add(file, info.flags, Some(inode)));
@@ -290,6 +293,24 @@ impl Kinds<'_> {
             link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
             link => refused(describe(link)),
         }
+    }
+
+    /// A FIFO that systemd passes (ListenFIFO=).
+    fn given_fifo(
+        &self,
+        file: &Description,
+        fd: &OwnedFd,
+        options: &CollectOptions,
+    ) -> Found<Option<FileKindV1>> {
+        let given = options.activation.iter().find(|s| s.socket_type == FIFO && s.address == file.link);
+        let Some(given) = given else { return Ok(None) };
+        let events =
+            fdquery::poll_now(fd.as_fd(), libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
+        if events & libc::POLLIN != 0 {
+            return refused("a FIFO of systemd with unread data");
+        }
+        let ActivationSocket { address, socket_type, name } = given.clone();
+        Ok(Some(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name })))
     }
 
     fn collect_pidfd(&self, info: &FdInfo) -> Found<FileKindV1> {

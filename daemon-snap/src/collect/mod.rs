@@ -94,12 +94,16 @@ pub enum LostPeer {
     Close,
 }
 
-/// A socket that systemd passes as `LISTEN_FDS`.
+/// No type of a socket: a named FIFO (ListenFIFO=).
+pub const FIFO: i32 = 0;
+
+/// A socket, or a FIFO, that systemd passes as `LISTEN_FDS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivationSocket {
-    /// As in [`crate::state::UnixSocketV1::address`], or `sockaddr_in`/`sockaddr_in6` bytes as getsockname(2) gives them.
+    /// As in [`crate::state::UnixSocketV1::address`], or `sockaddr_in`/`sockaddr_in6` bytes as getsockname(2) gives them. Of a FIFO its
+    /// path.
     pub address: Vec<u8>,
-    /// SOCK_STREAM …
+    /// SOCK_STREAM …, or [`FIFO`].
     pub socket_type: i32,
     /// From `LISTEN_FDNAMES`.
     pub name: Option<String>,

@@ -5,7 +5,7 @@ use super::file::Description;
 use super::socket_options::Defaults;
 use super::{CollectOptions, Found, failed, refused};
 use crate::inspect::Spaces;
-use crate::state::{FileKindV1, NetlinkSocketV1, Pid};
+use crate::state::{FileKindV1, NetlinkSocketV1, Pid, RebindV1};
 use crate::sys::{audit, fdquery, netns, proc};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -60,14 +60,15 @@ impl<'a> NetlinkSockets<'a> {
         let (socket_type, protocol) = (ask(libc::SO_TYPE)?, ask(SO_PROTOCOL)?);
         let name = NAMES.get(protocol as usize).copied().unwrap_or("unknown");
         let address = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
-        let given =
-            self.options.activation.iter().find(|s| s.address == address && s.socket_type == socket_type);
-        if given.is_some() {
-            return refused(format!("a netlink socket that systemd passes ({name})"));
-        }
         let events = fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))?;
         if events & (libc::POLLIN | libc::POLLERR) != 0 {
             return refused(format!("a netlink socket with unread messages ({name})"));
+        }
+        let given =
+            self.options.activation.iter().find(|s| s.address == address && s.socket_type == socket_type);
+        if let Some(given) = given {
+            let name = given.name.clone();
+            return Ok(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name }));
         }
         let port = port_of(&address);
         let groups = groups(file, fd)?;

@@ -2,12 +2,14 @@
 
 use super::desk::Desk;
 use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pipe, tcp, unix, vsock};
+use crate::dump::FIFO;
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
 use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
 use crate::sys;
 use image_store::ReasonCode;
 use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -163,7 +165,12 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             };
             let by_address = unit.listen_fds.iter().find(|(_, fd)| own(fd) == wanted);
             // A port that the kernel chose, of netlink too, is another one in each boot.
+            let is_fifo =
+                |fd: &OwnedFd| fstat(fd).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFIFO);
             let alike = |fd: &OwnedFd| {
+                if *socket_type == FIFO {
+                    return is_fifo(fd);
+                }
                 let kind = sys::fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE);
                 own(fd).starts_with(&family.to_ne_bytes()) && kind == Ok(*socket_type)
             };

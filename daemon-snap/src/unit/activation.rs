@@ -1,7 +1,7 @@
-//! Sockets that systemd made for the unit and still holds: at the next boot systemd makes them again.
+//! Sockets and FIFOs that systemd made for the unit and still holds: at the next boot systemd makes them again.
 
 use super::Cgroup;
-use crate::dump::ActivationSocket;
+use crate::dump::{ActivationSocket, FIFO};
 use crate::error::{Error, Result};
 use crate::state::{Pid, TargetFd};
 use crate::sys::{fdquery, pidfd, proc};
@@ -17,28 +17,37 @@ const LISTEN_FDS_START: i32 = 3;
 /// # Errors
 /// When descriptors of PID 1 cannot be read.
 pub fn activation_sockets(cgroup: &Cgroup, main_pid: i32) -> Result<Vec<ActivationSocket>> {
-    let of_systemd: HashSet<Vec<u8>> = sockets(Pid(1)).into_iter().map(|(_, link)| link).collect();
+    let of_systemd: HashSet<Vec<u8>> = passable(Pid(1)).into_iter().map(|(_, link)| link).collect();
     let names = listen_names(Pid(main_pid));
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for pid in cgroup.processes()? {
-        for (fd, link) in sockets(pid) {
-            if !of_systemd.contains(&link) || !seen.insert(link) {
+        for (fd, link) in passable(pid) {
+            if !of_systemd.contains(&link) || !seen.insert(link.clone()) {
                 continue;
             }
             let index = (fd.0 - LISTEN_FDS_START) as usize;
             let name = names.get(index).filter(|_| pid.0 == main_pid).cloned();
-            found.extend(describe(pid, fd, name)?);
+            match link.strip_prefix(b"/") {
+                Some(_) => found.push(ActivationSocket { address: link, socket_type: FIFO, name }),
+                None => found.extend(describe(pid, fd, name)?),
+            }
         }
     }
     Ok(found)
 }
 
-/// Descriptors that are sockets, with the kernel's name for each. What has ended has none.
-fn sockets(pid: Pid) -> Vec<(TargetFd, Vec<u8>)> {
+/// Descriptors that are sockets or named FIFOs, with the kernel's name for each. What has ended has none.
+fn passable(pid: Pid) -> Vec<(TargetFd, Vec<u8>)> {
     let fds = proc::fds(pid).unwrap_or_default().into_iter();
     let linked = fds.filter_map(|fd| Some((fd, proc::read_link(pid, &format!("fd/{fd}")).ok()?)));
-    linked.filter(|(_, link)| link.starts_with(b"socket:[")).collect()
+    let is_fifo = |fd: TargetFd| {
+        let found = nix::sys::stat::stat(format!("/proc/{pid}/fd/{fd}").as_str());
+        found.is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFIFO)
+    };
+    linked
+        .filter(|(fd, link)| link.starts_with(b"socket:[") || link.starts_with(b"/run/") && is_fifo(*fd))
+        .collect()
 }
 
 /// `LISTEN_FDNAMES` as the main process got it.

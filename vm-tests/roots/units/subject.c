@@ -187,7 +187,7 @@ int main(int argc, char **argv) {
             if (S_ISFIFO(seen.st_mode)) {
                 if (read(polled[i].fd, received, sizeof received) > 0)
                     counted();
-            } else if (getsockopt(polled[i].fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM) {
+            } else if (getsockopt(polled[i].fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type != SOCK_STREAM) {
                 if (recv(polled[i].fd, received, sizeof received, 0) > 0)
                     counted();
             } else {

@@ -111,18 +111,16 @@ pub(super) const CASES: &[Case] = &[
         "ExecStart=/usr/local/bin/subject listen",
         &[("/etc/systemd/system/listen-datagram.socket", "[Socket]\nListenDatagram=/run/listen-datagram\n")],
     ),
-    Case {
-        name: "listen-fifo",
-        service: "ExecStart=/usr/local/bin/subject listen",
-        fate: Fate::Refused("FIFO"),
-        files: &[("/etc/systemd/system/listen-fifo.socket", "[Socket]\nListenFIFO=/run/listen-fifo\n")],
-    },
-    Case {
-        name: "listen-netlink",
-        service: "ExecStart=/usr/local/bin/subject listen",
-        fate: Fate::Refused("netlink"),
-        files: &[("/etc/systemd/system/listen-netlink.socket", "[Socket]\nListenNetlink=route 1\n")],
-    },
+    with(
+        "listen-fifo",
+        "ExecStart=/usr/local/bin/subject listen",
+        &[("/etc/systemd/system/listen-fifo.socket", "[Socket]\nListenFIFO=/run/listen-fifo\n")],
+    ),
+    with(
+        "listen-netlink",
+        "ExecStart=/usr/local/bin/subject listen",
+        &[("/etc/systemd/system/listen-netlink.socket", "[Socket]\nListenNetlink=route 1\n")],
+    ),
     restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
     restored(
         "sandboxed",

@@ -29,6 +29,8 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "aliased" => "its other name leads to it",
         "sandboxed" => "it is still in its sandbox",
         "listen-stream" => "clients of its sockets are answered from memory",
+        "listen-fifo" => "what is written to its FIFO counts",
+        "listen-netlink" => "what its netlink socket says counts",
         "listen-datagram" => "what is sent to its socket counts",
         "syslog" => "its messages to /dev/log arrive",
         _ => "systemd has it in its control group",
@@ -157,6 +159,19 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             let script = "import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('/run/listen-datagram')\ns.send(b'x')\n";
             machine.run(&["python3", "-c", script])?.success()?;
             counts_on()
+        }
+        "listen-fifo" => {
+            sh("echo x > /run/listen-fifo")?;
+            counts_on()
+        }
+        // Group 1 of the protocol: links come, go and change.
+        "listen-netlink" => {
+            sh("ip link set lo down && ip link set lo up")?;
+            wait_until("the next count", COUNT_BOUND, || {
+                let (count, pid) = read_count(machine, case)?;
+                ensure!(count >= COUNT + 2 && pid == main_pid, "it wrote {count} as {pid}");
+                Ok(Some(()))
+            })
         }
         "syslog" => {
             let line = format!("syslog {}", COUNT + 1);
