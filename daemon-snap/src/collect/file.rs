@@ -7,8 +7,8 @@ use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
-    Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file, netlink, packet,
-    refused, ring, signalfd, timerfd, vsock,
+    ActivationFifo, Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file,
+    netlink, packet, refused, ring, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
@@ -89,6 +89,7 @@ pub(crate) fn collect_descriptors(
     };
     let mut kinds = Kinds {
         unit: inodes.options().unit,
+        fifos: &inodes.options().activation_fifos,
         spaces: inodes.spaces(),
         targets: Targets { by_number: &by_number, files: &descriptions },
         pipes: Pipes::default(),
@@ -240,6 +241,7 @@ fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
 struct Kinds<'a> {
     /// A systemd service.
     unit: bool,
+    fifos: &'a [ActivationFifo],
     spaces: &'a Spaces,
     targets: Targets<'a>,
     pipes: Pipes,
@@ -254,6 +256,9 @@ impl Kinds<'_> {
         let (file, info) = (&slot.description, &slot.info);
         match file.link.as_slice() {
             link if link.starts_with(b"/") => {
+                if let Some(fifo) = self.given_fifo(file) {
+                    return Ok(FileKindV1::Rebind(RebindV1::ActivationFifo { path: fifo.path.clone() }));
+                }
                 let magic = format!("/proc/{}/fd/{}", file.pid, file.fd);
                 let handle = Handle {
                     magic: &magic,
@@ -290,6 +295,14 @@ impl Kinds<'_> {
             link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
             link => refused(describe(link)),
         }
+    }
+
+    /// The FIFO of socket activation whose description this is; one that the daemon opened itself is another.
+    fn given_fifo(&self, file: &Description) -> Option<&ActivationFifo> {
+        let is_same = |fifo: &&ActivationFifo| {
+            kcmp::compare_files((file.pid, file.fd), (Pid(1), fifo.init_fd)).is_ok_and(Ordering::is_eq)
+        };
+        self.fifos.iter().find(is_same)
     }
 
     fn collect_pidfd(&self, info: &FdInfo) -> Found<FileKindV1> {

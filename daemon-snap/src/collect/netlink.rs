@@ -3,9 +3,9 @@
 
 use super::file::Description;
 use super::socket_options::Defaults;
-use super::{CollectOptions, Found, failed, refused};
+use super::{ActivationSocket, CollectOptions, Found, failed, refused};
 use crate::inspect::Spaces;
-use crate::state::{FileKindV1, NetlinkSocketV1, Pid};
+use crate::state::{FileKindV1, NetlinkSocketV1, Pid, RebindV1};
 use crate::sys::{audit, fdquery, netns, proc};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -60,11 +60,6 @@ impl<'a> NetlinkSockets<'a> {
         let (socket_type, protocol) = (ask(libc::SO_TYPE)?, ask(SO_PROTOCOL)?);
         let name = NAMES.get(protocol as usize).copied().unwrap_or("unknown");
         let address = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
-        let given =
-            self.options.activation.iter().find(|s| s.address == address && s.socket_type == socket_type);
-        if given.is_some() {
-            return refused(format!("a netlink socket that systemd passes ({name})"));
-        }
         let events = fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))?;
         if events & (libc::POLLIN | libc::POLLERR) != 0 {
             return refused(format!("a netlink socket with unread messages ({name})"));
@@ -76,7 +71,14 @@ impl<'a> NetlinkSockets<'a> {
         let remote = Some(remote).filter(|remote| remote.get(4..12).is_some_and(|peer| peer != [0; 8]));
         let kind = (libc::AF_NETLINK, socket_type, protocol);
         let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
-        Ok(FileKindV1::Netlink(NetlinkSocketV1 { socket_type, protocol, port, groups, remote, options }))
+        let socket = NetlinkSocketV1 { socket_type, protocol, port, groups, remote, options };
+        let is_given = |given: &ActivationSocket| {
+            given.address == address && given.socket_type == socket_type && given.protocol == protocol
+        };
+        Ok(match self.options.activation.iter().any(is_given) {
+            true => FileKindV1::Rebind(RebindV1::ActivationNetlink(socket)),
+            false => FileKindV1::Netlink(socket),
+        })
     }
 
     /// What parts of the kernel remember of this socket and forget with it.

@@ -1,14 +1,18 @@
-//! Sockets that systemd made for the unit and still holds: at the next boot systemd makes them again.
+//! Sockets and FIFOs that systemd made for the unit and still holds: at the next boot systemd makes them again.
 
 use super::Cgroup;
-use crate::dump::ActivationSocket;
+use crate::dump::{ActivationFifo, ActivationSocket};
 use crate::error::{Error, Result};
-use crate::state::{Pid, TargetFd};
-use crate::sys::{fdquery, pidfd, proc};
+use crate::state::{Pid, RawPath, TargetFd};
+use crate::sys::{fdquery, kcmp, pidfd, proc};
 use nix::errno::Errno;
+use nix::sys::stat::SFlag;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 
+/// asm-generic/socket.h.
+const SO_PROTOCOL: i32 = 38;
 /// First descriptor of sd_listen_fds(3).
 const LISTEN_FDS_START: i32 = 3;
 
@@ -32,6 +36,52 @@ pub fn activation_sockets(cgroup: &Cgroup, main_pid: i32) -> Result<Vec<Activati
         }
     }
     Ok(found)
+}
+
+/// FIFOs that PID 1 and a process of the unit have from the same open(2).
+///
+/// # Errors
+/// When processes of the unit cannot be listed.
+pub fn activation_fifos(cgroup: &Cgroup) -> Result<Vec<ActivationFifo>> {
+    let of_systemd = fifos(Pid(1));
+    let mut found = Vec::new();
+    if of_systemd.is_empty() {
+        return Ok(found);
+    }
+    for pid in cgroup.processes()? {
+        for fifo in fifos(pid) {
+            let same = |other: &&Fifo| {
+                (other.dev, other.ino) == (fifo.dev, fifo.ino)
+                    && kcmp::compare_files((pid, fifo.fd), (Pid(1), other.fd))
+                        .is_ok_and(|order| order.is_eq())
+            };
+            let Some(given) = of_systemd.iter().find(same) else { continue };
+            let entry = ActivationFifo { path: given.path.clone(), init_fd: given.fd };
+            if !found.contains(&entry) {
+                found.push(entry);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A descriptor of a FIFO that has a name.
+struct Fifo {
+    fd: TargetFd,
+    path: RawPath,
+    dev: u64,
+    ino: u64,
+}
+
+/// What has ended has none.
+fn fifos(pid: Pid) -> Vec<Fifo> {
+    let described = |fd: TargetFd| {
+        let path = proc::read_link(pid, &format!("fd/{fd}")).ok().filter(|link| link.starts_with(b"/"))?;
+        let seen = std::fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
+        let is_fifo = SFlag::from_bits_truncate(seen.mode()) & SFlag::S_IFMT == SFlag::S_IFIFO;
+        is_fifo.then(|| Fifo { fd, path: RawPath(path), dev: seen.dev(), ino: seen.ino() })
+    };
+    proc::fds(pid).unwrap_or_default().into_iter().filter_map(described).collect()
 }
 
 /// Descriptors that are sockets, with the kernel's name for each. What has ended has none.
@@ -58,10 +108,11 @@ fn describe(pid: Pid, fd: TargetFd, name: Option<String>) -> Result<Option<Activ
         Err(errno) => return Err(fail(errno)),
     };
     let socket_type = fdquery::socket_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE).map_err(fail)?;
+    let protocol = fdquery::socket_int(socket.as_fd(), libc::SOL_SOCKET, SO_PROTOCOL).map_err(fail)?;
     let address = fdquery::socket_address(socket.as_fd(), false).map_err(fail)?;
     let family = address.get(..2).map_or(0, |bytes| i32::from(u16::from_ne_bytes([bytes[0], bytes[1]])));
     let address = if family == libc::AF_UNIX { unix_name(&address) } else { address };
-    Ok(Some(ActivationSocket { address, socket_type, name }))
+    Ok(Some(ActivationSocket { address, socket_type, protocol, name }))
 }
 
 /// `sun_path`: abstract names as they are, paths without the NUL at the end.

@@ -111,18 +111,23 @@ pub(super) const CASES: &[Case] = &[
         "ExecStart=/usr/local/bin/subject listen",
         &[("/etc/systemd/system/listen-datagram.socket", "[Socket]\nListenDatagram=/run/listen-datagram\n")],
     ),
-    Case {
-        name: "listen-fifo",
-        service: "ExecStart=/usr/local/bin/subject listen",
-        fate: Fate::Refused("FIFO"),
-        files: &[("/etc/systemd/system/listen-fifo.socket", "[Socket]\nListenFIFO=/run/listen-fifo\n")],
-    },
-    Case {
-        name: "listen-netlink",
-        service: "ExecStart=/usr/local/bin/subject listen",
-        fate: Fate::Refused("netlink"),
-        files: &[("/etc/systemd/system/listen-netlink.socket", "[Socket]\nListenNetlink=route 1\n")],
-    },
+    with(
+        "listen-fifo",
+        "ExecStart=/usr/local/bin/subject listen",
+        &[("/etc/systemd/system/listen-fifo.socket", "[Socket]\nListenFIFO=/run/listen-fifo\n")],
+    ),
+    with(
+        "listen-netlink",
+        "ExecStart=/usr/local/bin/subject listen",
+        &[("/etc/systemd/system/listen-netlink.socket", "[Socket]\nListenNetlink=route 1\n")],
+    ),
+    // systemd names the pressure file of the unit's own control group.
+    restored("memory-pressure", "MemoryPressureWatch=on\nExecStart=/usr/local/bin/subject pressure"),
+    refused(
+        "inhibitor",
+        "ExecStart=/usr/bin/systemd-inhibit --what=sleep --mode=delay --who=test --why=test sleep infinity",
+        "an inhibitor of logind (/run/systemd/inhibit/",
+    ),
     restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
     restored(
         "sandboxed",

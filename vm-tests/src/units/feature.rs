@@ -30,6 +30,9 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "sandboxed" => "it is still in its sandbox",
         "listen-stream" => "clients of its sockets are answered from memory",
         "listen-datagram" => "what is sent to its socket counts",
+        "memory-pressure" => "the pressure trigger of its control group is armed",
+        "listen-fifo" => "what is written to its FIFO counts",
+        "listen-netlink" => "what the kernel says on its socket counts",
         "syslog" => "its messages to /dev/log arrive",
         _ => "systemd has it in its control group",
     }
@@ -157,6 +160,28 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             let script = "import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('/run/listen-datagram')\ns.send(b'x')\n";
             machine.run(&["python3", "-c", script])?.success()?;
             counts_on()
+        }
+        "memory-pressure" => {
+            let armed = sh(&format!("grep -c 'armed' {}.pressure", case.count_file()))?;
+            // At the first boot and for the snapshot, then with each count.
+            equal(armed, &(COUNT + 3).to_string())?;
+            equal(
+                sh(&format!("sort -u {}.pressure", case.count_file()))?,
+                &format!("armed /sys/fs/cgroup/system.slice/{unit}/memory.pressure"),
+            )
+        }
+        "listen-fifo" => {
+            sh("echo x > /run/listen-fifo")?;
+            counts_on()
+        }
+        "listen-netlink" => {
+            // More than one message may come of it.
+            sh("ip link set lo mtu 60000")?;
+            wait_until("a count for the change", COUNT_BOUND, || {
+                let (count, pid) = read_count(machine, case)?;
+                ensure!(count > COUNT + 1 && pid == main_pid, "it wrote {count} as {pid}");
+                Ok(Some(()))
+            })
         }
         "syslog" => {
             let line = format!("syslog {}", COUNT + 1);

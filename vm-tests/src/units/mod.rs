@@ -92,7 +92,7 @@ fn recipe() -> Result<Recipe> {
     Ok(Recipe {
         name: "units",
         suite: "trixie",
-        packages: vec!["systemd", "systemd-sysv", "dbus", "procps", "passwd", "python3-minimal"],
+        packages: vec!["systemd", "systemd-sysv", "dbus", "procps", "passwd", "python3-minimal", "iproute2"],
         from_sid: Vec::new(),
         files: vec![
             RootFile::program("/usr/local/bin/subject", subject),
