@@ -4,7 +4,7 @@
 //! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
 
 use crate::bus::BusAccess;
-pub use crate::collect::{ActivationFifo, ActivationSocket, CollectOptions, LostPeer, PageSink};
+pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink};
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
     collect_address_space, collect_content, collect_descriptors, collect_directories, collect_hidden_locks,

@@ -59,9 +59,23 @@ const HARMLESS_GROUPS: [&str; 25] = [
 /// # Errors
 /// The first such setting.
 pub fn check(settings: &Settings, shim: &str) -> Result<(), Refusal> {
+    check_with(settings, shim, is_apparmor_on())
+}
+
+/// Without AppArmor in the kernel systemd passes over the profile.
+fn is_apparmor_on() -> bool {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|enabled| enabled.trim() == "Y")
+}
+
+fn check_with(settings: &Settings, shim: &str, has_apparmor: bool) -> Result<(), Refusal> {
+    let ignored = if has_apparmor { "" } else { "AppArmorProfile" };
     for key in
         ["RootDirectory", "RootImage", "AppArmorProfile", "SELinuxContext", "SmackProcessLabel", "PAMName"]
     {
+        if key == ignored {
+            continue;
+        }
         if let Some(value) = settings.last(key).filter(|value| !value.is_empty()) {
             return Err(format!("{key}={value} is set"));
         }
@@ -193,8 +207,19 @@ mod tests {
     use image_store::unit_text::parse;
 
     fn judge(lines: &str) -> Result<(), Refusal> {
+        judge_on(lines, true)
+    }
+
+    fn judge_on(lines: &str, has_apparmor: bool) -> Result<(), Refusal> {
         let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));
-        check(&settings, crate::SHIM)
+        check_with(&settings, crate::SHIM, has_apparmor)
+    }
+
+    #[test]
+    fn a_profile_counts_where_the_kernel_has_apparmor() {
+        judge_on("AppArmorProfile=-system_tor", true).unwrap_err();
+        judge_on("AppArmorProfile=-system_tor", false).unwrap();
+        judge_on("AppArmorProfile=-system_tor\nPAMName=login", false).unwrap_err();
     }
 
     #[test]

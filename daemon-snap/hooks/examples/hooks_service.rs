@@ -28,8 +28,8 @@ fn main() -> Result<()> {
     let hooks = Hooks::open()?;
     let mut key = Some(fresh_key()?);
     let mut count = 0u32;
+    fs::write(format!("{file}.key"), key.as_deref().unwrap_or_default())?;
     loop {
-        fs::write(format!("{file}.key"), key.as_deref().unwrap_or("dropped"))?;
         let mut polled =
             [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(hooks.as_fd(), PollFlags::POLLIN)];
         poll(&mut polled, PollTimeout::NONE)?;
@@ -43,9 +43,11 @@ fn main() -> Result<()> {
                 Event::BeforeSnapshot => None,
                 Event::AfterSnapshot | Event::AfterRestore => Some(fresh_key()?),
             };
-            // Not kept open: what a service has open for writing stands against an image.
+            fs::write(format!("{file}.key"), key.as_deref().unwrap_or("dropped"))?;
+            // Not kept open: what a service has open for writing when it has answered stands against an image.
             let mut events = OpenOptions::new().append(true).create(true).open(format!("{file}.events"))?;
             writeln!(events, "{event:?}")?;
+            drop(events);
             hooks.done(Ok(()))?;
         }
     }

@@ -7,8 +7,8 @@ use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
-    ActivationFifo, Blockers, Found, Inodes, Trouble, epoll, eventfd, failed, inet, inotify, kernel_file,
-    netlink, packet, refused, ring, signalfd, timerfd, vsock,
+    ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed, inet,
+    inotify, kernel_file, netlink, packet, refused, ring, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
@@ -89,7 +89,6 @@ pub(crate) fn collect_descriptors(
     };
     let mut kinds = Kinds {
         unit: inodes.options().unit,
-        fifos: &inodes.options().activation_fifos,
         spaces: inodes.spaces(),
         targets: Targets { by_number: &by_number, files: &descriptions },
         pipes: Pipes::default(),
@@ -241,7 +240,6 @@ fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
 struct Kinds<'a> {
     /// A systemd service.
     unit: bool,
-    fifos: &'a [ActivationFifo],
     spaces: &'a Spaces,
     targets: Targets<'a>,
     pipes: Pipes,
@@ -256,9 +254,6 @@ impl Kinds<'_> {
         let (file, info) = (&slot.description, &slot.info);
         match file.link.as_slice() {
             link if link.starts_with(b"/") => {
-                if let Some(fifo) = self.given_fifo(file) {
-                    return Ok(FileKindV1::Rebind(RebindV1::ActivationFifo { path: fifo.path.clone() }));
-                }
                 let magic = format!("/proc/{}/fd/{}", file.pid, file.fd);
                 let handle = Handle {
                     magic: &magic,
@@ -267,6 +262,9 @@ impl Kinds<'_> {
                     writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
                     open: true,
                 };
+                if let Some(given) = self.given_fifo(file, fd, inodes.options())? {
+                    return Ok(given);
+                }
                 let inode = inodes.intern(file.pid, handle)?;
                 if !handle.by_name_only && inodes.is_fifo(inode) {
                     return Ok(self.pipes.add(file, info.flags, Some(inode)));
@@ -297,12 +295,22 @@ impl Kinds<'_> {
         }
     }
 
-    /// The FIFO of socket activation whose description this is; one that the daemon opened itself is another.
-    fn given_fifo(&self, file: &Description) -> Option<&ActivationFifo> {
-        let is_same = |fifo: &&ActivationFifo| {
-            kcmp::compare_files((file.pid, file.fd), (Pid(1), fifo.init_fd)).is_ok_and(Ordering::is_eq)
-        };
-        self.fifos.iter().find(is_same)
+    /// A FIFO that systemd passes (ListenFIFO=).
+    fn given_fifo(
+        &self,
+        file: &Description,
+        fd: &OwnedFd,
+        options: &CollectOptions,
+    ) -> Found<Option<FileKindV1>> {
+        let given = options.activation.iter().find(|s| s.socket_type == FIFO && s.address == file.link);
+        let Some(given) = given else { return Ok(None) };
+        let events =
+            fdquery::poll_now(fd.as_fd(), libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
+        if events & libc::POLLIN != 0 {
+            return refused("a FIFO of systemd with unread data");
+        }
+        let ActivationSocket { address, socket_type, name } = given.clone();
+        Ok(Some(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name })))
     }
 
     fn collect_pidfd(&self, info: &FdInfo) -> Found<FileKindV1> {

@@ -51,7 +51,7 @@ pub(crate) use volatile::collect_volatile_files;
 
 use crate::bus::BusAccess;
 use crate::error::{Blocker, Error, Part, Result};
-use crate::state::{Pid, RawPath, TargetFd};
+use crate::state::Pid;
 use std::path::PathBuf;
 
 /// Where pages go; implemented by the image writer and by tests.
@@ -80,8 +80,6 @@ pub struct CollectOptions {
     pub volatile_roots: Vec<PathBuf>,
     /// Sockets that systemd holds too.
     pub activation: Vec<ActivationSocket>,
-    /// FIFOs that systemd holds too.
-    pub activation_fifos: Vec<ActivationFifo>,
     /// Connections to the system bus.
     pub bus: BusAccess,
     pub lost_peer: LostPeer,
@@ -96,26 +94,19 @@ pub enum LostPeer {
     Close,
 }
 
-/// A socket that systemd passes as `LISTEN_FDS`.
+/// No type of a socket: a named FIFO (ListenFIFO=).
+pub const FIFO: i32 = 0;
+
+/// A socket, or a FIFO, that systemd passes as `LISTEN_FDS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivationSocket {
-    /// As in [`crate::state::UnixSocketV1::address`], or `sockaddr_in`/`sockaddr_in6` bytes as getsockname(2) gives them.
+    /// As in [`crate::state::UnixSocketV1::address`], or `sockaddr_in`/`sockaddr_in6` bytes as getsockname(2) gives them. Of a FIFO its
+    /// path.
     pub address: Vec<u8>,
-    /// SOCK_STREAM …
+    /// SOCK_STREAM …, or [`FIFO`].
     pub socket_type: i32,
-    /// Netlink sockets of two protocols may have the same address.
-    pub protocol: i32,
     /// From `LISTEN_FDNAMES`.
     pub name: Option<String>,
-}
-
-/// A FIFO that systemd passes as `LISTEN_FDS`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActivationFifo {
-    /// As PID 1 sees it.
-    pub path: RawPath,
-    /// Number under which PID 1 has the same open file description.
-    pub init_fd: TargetFd,
 }
 
 /// Reasons not to dump, gathered while everything is looked at.

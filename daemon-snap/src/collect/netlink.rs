@@ -3,7 +3,7 @@
 
 use super::file::Description;
 use super::socket_options::Defaults;
-use super::{ActivationSocket, CollectOptions, Found, failed, refused};
+use super::{CollectOptions, Found, failed, refused};
 use crate::inspect::Spaces;
 use crate::state::{FileKindV1, NetlinkSocketV1, Pid, RebindV1};
 use crate::sys::{audit, fdquery, netns, proc};
@@ -64,6 +64,12 @@ impl<'a> NetlinkSockets<'a> {
         if events & (libc::POLLIN | libc::POLLERR) != 0 {
             return refused(format!("a netlink socket with unread messages ({name})"));
         }
+        let given =
+            self.options.activation.iter().find(|s| s.address == address && s.socket_type == socket_type);
+        if let Some(given) = given {
+            let name = given.name.clone();
+            return Ok(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name }));
+        }
         let port = port_of(&address);
         let groups = groups(file, fd)?;
         self.inspect_registrations(file.pid, protocol, port, &groups)?;
@@ -71,14 +77,7 @@ impl<'a> NetlinkSockets<'a> {
         let remote = Some(remote).filter(|remote| remote.get(4..12).is_some_and(|peer| peer != [0; 8]));
         let kind = (libc::AF_NETLINK, socket_type, protocol);
         let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
-        let socket = NetlinkSocketV1 { socket_type, protocol, port, groups, remote, options };
-        let is_given = |given: &ActivationSocket| {
-            given.address == address && given.socket_type == socket_type && given.protocol == protocol
-        };
-        Ok(match self.options.activation.iter().any(is_given) {
-            true => FileKindV1::Rebind(RebindV1::ActivationNetlink(socket)),
-            false => FileKindV1::Netlink(socket),
-        })
+        Ok(FileKindV1::Netlink(NetlinkSocketV1 { socket_type, protocol, port, groups, remote, options }))
     }
 
     /// What parts of the kernel remember of this socket and forget with it.

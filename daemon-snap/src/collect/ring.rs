@@ -33,29 +33,25 @@ pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> 
     if let Some(kind) = inspect(&info).or_else(|| inspect_answers(fd)) {
         return refused(format!("an io_uring ring {kind}"));
     }
-    let fail = |step: &'static str| {
-        move |e: std::io::Error| {
-            Trouble::Failed(Error::io(step, format!("pid {} fd {}", file.pid, file.fd), &e))
-        }
-    };
     // One of the same size tells what lies where.
     let alike = |flags| {
         let setup = ring::setup(info.sq_mask + 1, info.cq_mask + 1, ring::SETUP_CQSIZE | flags);
         setup.map(|(_, params)| params)
     };
     let with_array = alike(0).map_err(|e| Trouble::Failed(failed("io_uring_setup", file.pid, file.fd)(e)))?;
-    let requests = ring::read_area(fd, ring::OFF_REQUESTS, with_array.requests_bytes())
-        .map_err(fail("read io_uring requests"))?;
-    let queues = |params: &Params| {
-        ring::read_area(fd, ring::OFF_QUEUES, params.queues_bytes()).map_err(fail("read io_uring queues"))
+    let queues = |params: Params| {
+        let bytes = ring::read_area(fd, ring::OFF_QUEUES, params.queues_bytes()).ok()?;
+        Some((params, bytes))
     };
     // Who has an array fills it; an empty one stands in the same place as none.
-    let (params, queues) = match alike(ring::SETUP_NO_SQARRAY) {
-        Ok(without) => match queues(&with_array) {
-            Ok(bytes) if array(&bytes, &with_array).iter().any(|byte| *byte != 0) => (with_array, bytes),
-            _ => (without, queues(&without)?),
-        },
-        Err(_) => (with_array, queues(&with_array)?),
+    let has_array = |(params, bytes): &(Params, Vec<u8>)| array(bytes, params).iter().any(|byte| *byte != 0);
+    let found = match alike(ring::SETUP_NO_SQARRAY) {
+        Ok(without) => queues(with_array).filter(has_array).or_else(|| queues(without)),
+        Err(_) => queues(with_array),
+    };
+    let requests = ring::read_area(fd, ring::OFF_REQUESTS, with_array.requests_bytes());
+    let (Some((params, queues)), Ok(requests)) = (found, requests) else {
+        return refused("an io_uring ring whose memory is not what its size tells");
     };
     if let Some(kind) = inspect_areas(&info, &params, &queues, &requests) {
         return refused(format!("an io_uring ring {kind}"));

@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use crate::error::{Error, Result};
-use crate::state::{EpollWatchV1, FileId, FileKindV1, FileV1, TreeV1};
+use crate::state::{EpollWatchV1, FdV1, FileId, FileKindV1, FileV1, ProcessV1, TargetFd, TreeV1};
 use crate::sys;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -61,7 +61,44 @@ fn all_watches<'a>(tree: &'a TreeV1) -> impl Iterator<Item = (FileId, &'a EpollW
     };
     let all =
         tree.files.iter().filter_map(of_file).flat_map(|(set, watches)| watches.map(move |one| (set, one)));
-    all.filter(|(_, watch)| super::kernel_file::own_path(tree, watch.file).is_none())
+    all.filter(|(set, watch)| {
+        super::kernel_file::own_path(tree, watch.file).is_none() && adder(tree, *set, watch).is_none()
+    })
+}
+
+/// The process that has to add a watch itself. A signalfd tells of the signals of whoever adds it (signalfd(2), "epoll(7) semantics").
+fn adder<'a>(tree: &'a TreeV1, set: FileId, watch: &EpollWatchV1) -> Option<(&'a ProcessV1, TargetFd)> {
+    let kind = tree.files.get(watch.file.0 as usize).map(|file| &file.kind);
+    if !matches!(kind, Some(FileKindV1::SignalFd { .. })) {
+        return None;
+    }
+    // Of several that share the set, the one that is the parent of the others.
+    tree.processes.iter().find_map(|process| {
+        let has = |entry: &&FdV1| entry.fd == watch.fd && entry.file == watch.file;
+        process.fds.iter().find(has)?;
+        process.fds.iter().find(|entry| entry.file == set).map(|entry| (process, entry.fd))
+    })
+}
+
+/// Adds the watches that are this process's own; its descriptors are in place.
+///
+/// # Errors
+/// epoll_ctl(2).
+pub fn add_own_watches(tree: &TreeV1, process: &ProcessV1) -> Result<()> {
+    for file in &tree.files {
+        let FileKindV1::Epoll { watches } = &file.kind else { continue };
+        for watch in watches {
+            let Some((of, set)) = adder(tree, file.id, watch).filter(|(of, _)| of.pid == process.pid) else {
+                continue;
+            };
+            sys::rebuild::epoll_add(sys::rebuild::placed(set.0), watch.fd.0, watch.events, watch.data)
+                .map_err(|e| {
+                    let what = format!("fd {set} of pid {} watching fd {}", of.pid, watch.fd);
+                    Error::kernel("epoll_ctl", what, e)
+                })?;
+        }
+    }
+    Ok(())
 }
 
 fn for_each(

@@ -2,14 +2,16 @@
 
 use super::desk::Desk;
 use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pipe, tcp, unix, vsock};
+use crate::dump::FIFO;
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
-use crate::state::{FileId, FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
+use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
 use crate::sys;
 use image_store::ReasonCode;
-use nix::fcntl::{OFlag, readlinkat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const F_SETSIG: i32 = 10;
 /// What fcntl(F_SETFL) can change, O_ASYNC aside: that comes with the owner.
@@ -66,7 +68,7 @@ pub fn rebuild_files(
             FileKindV1::Netlink(socket) => netlink::rebuild_netlink(file.id, socket)?,
             FileKindV1::Packet(socket) => packet::rebuild_packet(file.id, socket)?,
             FileKindV1::Vsock(socket) => vsock::rebuild_vsock(file.id, socket)?,
-            FileKindV1::Rebind(what) => rebind(desk, file.id, what, unit)?,
+            FileKindV1::Rebind(what) => rebind(what, unit)?,
             FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };
         if !matches!(
@@ -140,7 +142,7 @@ pub fn set_async(fd: BorrowedFd<'_>, file: &FileV1) -> Result<()> {
         .map_err(|e| Error::kernel("O_ASYNC", file.id, e))
 }
 
-fn rebind(desk: &Desk, id: FileId, what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
+fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
     let Some(unit) = unit else {
         return Err(Error::stale(
             ReasonCode::HostUnsupported,
@@ -162,8 +164,13 @@ fn rebind(desk: &Desk, id: FileId, what: &RebindV1, unit: Option<&UnitContext>) 
                 _ => address.clone(),
             };
             let by_address = unit.listen_fds.iter().find(|(_, fd)| own(fd) == wanted);
-            // A port that the kernel chose is another one in each boot.
+            // A port that the kernel chose, of netlink too, is another one in each boot.
+            let is_fifo =
+                |fd: &OwnedFd| fstat(fd).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFIFO);
             let alike = |fd: &OwnedFd| {
+                if *socket_type == FIFO {
+                    return is_fifo(fd);
+                }
                 let kind = sys::fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE);
                 own(fd).starts_with(&family.to_ne_bytes()) && kind == Ok(*socket_type)
             };
@@ -177,18 +184,6 @@ fn rebind(desk: &Desk, id: FileId, what: &RebindV1, unit: Option<&UnitContext>) 
             })?;
             fd.try_clone().map_err(|e| Error::io("dup", "activation socket", &e))
         }
-        RebindV1::ActivationFifo { path } => {
-            let is_it = |fd: &OwnedFd| {
-                let link = readlinkat(&desk.proc, format!("self/fd/{}", fd.as_raw_fd()).as_str());
-                link.is_ok_and(|link| link == path.as_path().as_os_str())
-            };
-            let found = unit.listen_fds.iter().find(|(_, fd)| is_it(fd));
-            let (_, fd) = found.ok_or_else(|| {
-                Error::stale(ReasonCode::AddressMissing, format!("no activation FIFO {path}"))
-            })?;
-            fd.try_clone().map_err(|e| Error::io("dup", "activation FIFO", &e))
-        }
-        RebindV1::ActivationNetlink(socket) => netlink::adopt_netlink(id, socket, &unit.listen_fds),
     }
 }
 

@@ -8,9 +8,6 @@ use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
 const ADD_MEMBERSHIP: i32 = 1;
-/// asm-generic/socket.h.
-const SO_PROTOCOL: i32 = 38;
-const SO_DOMAIN: i32 = 39;
 
 /// In this order: what is told about messages first, then who hears them.
 ///
@@ -40,39 +37,6 @@ pub fn rebuild_netlink(id: FileId, socket: &NetlinkSocketV1) -> Result<OwnedFd> 
             e => failed("bind")(e),
         })?;
     }
-    join_and_connect(id, &fd, socket)?;
-    Ok(fd)
-}
-
-/// Takes a socket over from systemd. Whoever reads netlink compares port ids, so a daemon that knows its own must keep it.
-///
-/// # Errors
-/// `Stale`: systemd passes none of this protocol with this port id.
-pub fn adopt_netlink(id: FileId, socket: &NetlinkSocketV1, passed: &[(String, OwnedFd)]) -> Result<OwnedFd> {
-    let ask = |fd: &OwnedFd, name| sys::fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, name).ok();
-    let of_protocol = |fd: &&OwnedFd| {
-        ask(fd, SO_DOMAIN) == Some(libc::AF_NETLINK)
-            && ask(fd, SO_PROTOCOL) == Some(socket.protocol)
-            && ask(fd, libc::SO_TYPE) == Some(socket.socket_type)
-    };
-    let has_port = |fd: &&OwnedFd| {
-        let address = sys::rebuild::own_address(fd.as_fd()).unwrap_or_default();
-        address.get(4..8) == Some(socket.port.to_ne_bytes().as_slice())
-    };
-    let mut candidates = passed.iter().map(|(_, fd)| fd).filter(of_protocol);
-    let found = candidates.find(has_port).ok_or_else(|| {
-        let what =
-            format!("no activation socket of netlink protocol {} with port {}", socket.protocol, socket.port);
-        Error::stale(ReasonCode::AddressMissing, what)
-    })?;
-    let fd = found.try_clone().map_err(|e| Error::io("dup", "activation socket", &e))?;
-    super::socket_options::set_options(id, &fd, &socket.options)?;
-    join_and_connect(id, &fd, socket)?;
-    Ok(fd)
-}
-
-fn join_and_connect(id: FileId, fd: &OwnedFd, socket: &NetlinkSocketV1) -> Result<()> {
-    let failed = |step| move |e| Error::kernel(step, format!("open file {id} (netlink)"), e);
     for group in &socket.groups {
         sys::rebuild::set_socket_option(fd.as_fd(), libc::SOL_NETLINK, ADD_MEMBERSHIP, &group.to_ne_bytes())
             .map_err(failed("NETLINK_ADD_MEMBERSHIP"))?;
@@ -80,5 +44,5 @@ fn join_and_connect(id: FileId, fd: &OwnedFd, socket: &NetlinkSocketV1) -> Resul
     if let Some(remote) = &socket.remote {
         sys::rebuild::connect(fd.as_fd(), remote).map_err(failed("connect"))?;
     }
-    Ok(())
+    Ok(fd)
 }

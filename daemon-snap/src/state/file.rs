@@ -99,10 +99,6 @@ pub enum RebindV1 {
     Init,
     /// A socket that systemd holds too and passes as `LISTEN_FDS`; matched by address.
     Activation { address: Vec<u8>, socket_type: i32, name: Option<String> },
-    /// A FIFO that systemd holds too (ListenFIFO=), by the path that it opened.
-    ActivationFifo { path: RawPath },
-    /// A netlink socket that systemd holds too (ListenNetlink=); what the daemon did to it is done again.
-    ActivationNetlink(NetlinkSocketV1),
 }
 
 /// Which end of a pipe.

@@ -4,9 +4,12 @@
 
 use memmap2::{MmapMut, MmapOptions};
 use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fs::File;
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 /// `struct io_sqring_offsets`.
 #[repr(C)]
@@ -104,12 +107,22 @@ fn map(fd: BorrowedFd<'_>, offset: u64, len_bytes: u64) -> io::Result<MmapMut> {
     unsafe { MmapOptions::new().offset(offset).len(len_bytes as usize).map_mut(fd.as_raw_fd()) }
 }
 
-/// A copy of one area of a ring, which must be as long: newer kernels map more than there is.
+/// A copy of one area of a ring. Newer kernels map more than there is, so the kernel does the copying: to us the end of the area
+/// would be SIGBUS.
 ///
 /// # Errors
-/// As mmap(2).
+/// As mmap(2); `EFAULT` when the area is shorter.
 pub fn read_area(fd: BorrowedFd<'_>, offset: u64, len_bytes: u64) -> io::Result<Vec<u8>> {
-    map(fd, offset, len_bytes).map(|area| area.to_vec())
+    let area = map(fd, offset, len_bytes)?;
+    let copy = File::from(memfd_create(c"ring", MFdFlags::MFD_CLOEXEC)?);
+    // SAFETY: the kernel reads from the mapping and finds out itself where it ends.
+    let copied = unsafe { libc::write(copy.as_raw_fd(), area.as_ptr().cast(), area.len()) };
+    if Errno::result(copied)? as usize != area.len() {
+        return Err(Errno::EFAULT.into());
+    }
+    let mut bytes = vec![0; area.len()];
+    copy.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Overwrites the beginning of one area of a ring, which must be as long.
@@ -217,5 +230,7 @@ mod tests {
         let requests = vec![7; params.requests_bytes() as usize];
         write_area(fd.as_fd(), OFF_REQUESTS, &requests).unwrap();
         assert_eq!(read_area(fd.as_fd(), OFF_REQUESTS, params.requests_bytes()).unwrap(), requests);
+        // Longer than it is: an error, not a signal.
+        read_area(fd.as_fd(), OFF_REQUESTS, 1 << 20).unwrap_err();
     }
 }

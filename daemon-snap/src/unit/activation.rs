@@ -1,18 +1,14 @@
 //! Sockets and FIFOs that systemd made for the unit and still holds: at the next boot systemd makes them again.
 
 use super::Cgroup;
-use crate::dump::{ActivationFifo, ActivationSocket};
+use crate::dump::{ActivationSocket, FIFO};
 use crate::error::{Error, Result};
-use crate::state::{Pid, RawPath, TargetFd};
-use crate::sys::{fdquery, kcmp, pidfd, proc};
+use crate::state::{Pid, TargetFd};
+use crate::sys::{fdquery, pidfd, proc};
 use nix::errno::Errno;
-use nix::sys::stat::SFlag;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
 
-/// asm-generic/socket.h.
-const SO_PROTOCOL: i32 = 38;
 /// First descriptor of sd_listen_fds(3).
 const LISTEN_FDS_START: i32 = 3;
 
@@ -21,74 +17,37 @@ const LISTEN_FDS_START: i32 = 3;
 /// # Errors
 /// When descriptors of PID 1 cannot be read.
 pub fn activation_sockets(cgroup: &Cgroup, main_pid: i32) -> Result<Vec<ActivationSocket>> {
-    let of_systemd: HashSet<Vec<u8>> = sockets(Pid(1)).into_iter().map(|(_, link)| link).collect();
+    let of_systemd: HashSet<Vec<u8>> = passable(Pid(1)).into_iter().map(|(_, link)| link).collect();
     let names = listen_names(Pid(main_pid));
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for pid in cgroup.processes()? {
-        for (fd, link) in sockets(pid) {
-            if !of_systemd.contains(&link) || !seen.insert(link) {
+        for (fd, link) in passable(pid) {
+            if !of_systemd.contains(&link) || !seen.insert(link.clone()) {
                 continue;
             }
             let index = (fd.0 - LISTEN_FDS_START) as usize;
             let name = names.get(index).filter(|_| pid.0 == main_pid).cloned();
-            found.extend(describe(pid, fd, name)?);
-        }
-    }
-    Ok(found)
-}
-
-/// FIFOs that PID 1 and a process of the unit have from the same open(2).
-///
-/// # Errors
-/// When processes of the unit cannot be listed.
-pub fn activation_fifos(cgroup: &Cgroup) -> Result<Vec<ActivationFifo>> {
-    let of_systemd = fifos(Pid(1));
-    let mut found = Vec::new();
-    if of_systemd.is_empty() {
-        return Ok(found);
-    }
-    for pid in cgroup.processes()? {
-        for fifo in fifos(pid) {
-            let same = |other: &&Fifo| {
-                (other.dev, other.ino) == (fifo.dev, fifo.ino)
-                    && kcmp::compare_files((pid, fifo.fd), (Pid(1), other.fd))
-                        .is_ok_and(|order| order.is_eq())
-            };
-            let Some(given) = of_systemd.iter().find(same) else { continue };
-            let entry = ActivationFifo { path: given.path.clone(), init_fd: given.fd };
-            if !found.contains(&entry) {
-                found.push(entry);
+            match link.strip_prefix(b"/") {
+                Some(_) => found.push(ActivationSocket { address: link, socket_type: FIFO, name }),
+                None => found.extend(describe(pid, fd, name)?),
             }
         }
     }
     Ok(found)
 }
 
-/// A descriptor of a FIFO that has a name.
-struct Fifo {
-    fd: TargetFd,
-    path: RawPath,
-    dev: u64,
-    ino: u64,
-}
-
-/// What has ended has none.
-fn fifos(pid: Pid) -> Vec<Fifo> {
-    let described = |fd: TargetFd| {
-        let path = proc::read_link(pid, &format!("fd/{fd}")).ok().filter(|link| link.starts_with(b"/"))?;
-        let seen = std::fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
-        let is_fifo = SFlag::from_bits_truncate(seen.mode()) & SFlag::S_IFMT == SFlag::S_IFIFO;
-        is_fifo.then(|| Fifo { fd, path: RawPath(path), dev: seen.dev(), ino: seen.ino() })
-    };
-    proc::fds(pid).unwrap_or_default().into_iter().filter_map(described).collect()
-}
-
-/// Descriptors that are sockets, with the kernel's name for each. What has ended has none.
-fn sockets(pid: Pid) -> Vec<(TargetFd, Vec<u8>)> {
+/// Descriptors that are sockets or named FIFOs, with the kernel's name for each. What has ended has none.
+fn passable(pid: Pid) -> Vec<(TargetFd, Vec<u8>)> {
     let fds = proc::fds(pid).unwrap_or_default().into_iter();
     let linked = fds.filter_map(|fd| Some((fd, proc::read_link(pid, &format!("fd/{fd}")).ok()?)));
-    linked.filter(|(_, link)| link.starts_with(b"socket:[")).collect()
+    let is_fifo = |fd: TargetFd| {
+        let found = nix::sys::stat::stat(format!("/proc/{pid}/fd/{fd}").as_str());
+        found.is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFIFO)
+    };
+    linked
+        .filter(|(fd, link)| link.starts_with(b"socket:[") || link.starts_with(b"/run/") && is_fifo(*fd))
+        .collect()
 }
 
 /// `LISTEN_FDNAMES` as the main process got it.
@@ -108,11 +67,10 @@ fn describe(pid: Pid, fd: TargetFd, name: Option<String>) -> Result<Option<Activ
         Err(errno) => return Err(fail(errno)),
     };
     let socket_type = fdquery::socket_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE).map_err(fail)?;
-    let protocol = fdquery::socket_int(socket.as_fd(), libc::SOL_SOCKET, SO_PROTOCOL).map_err(fail)?;
     let address = fdquery::socket_address(socket.as_fd(), false).map_err(fail)?;
     let family = address.get(..2).map_or(0, |bytes| i32::from(u16::from_ne_bytes([bytes[0], bytes[1]])));
     let address = if family == libc::AF_UNIX { unix_name(&address) } else { address };
-    Ok(Some(ActivationSocket { address, socket_type, protocol, name }))
+    Ok(Some(ActivationSocket { address, socket_type, name }))
 }
 
 /// `sun_path`: abstract names as they are, paths without the NUL at the end.

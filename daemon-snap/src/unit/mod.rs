@@ -20,7 +20,7 @@ mod settle;
 mod systemd;
 mod text;
 
-pub use activation::{activation_fifos, activation_sockets};
+pub use activation::activation_sockets;
 pub use band::{Band, band_of, is_in_a_band};
 pub use cgroup::Cgroup;
 pub use eligible::{Standing, inspect_unit, is_passing};
@@ -50,7 +50,6 @@ pub fn collect_options(
         unit: true,
         volatile_roots: properties.volatile_roots(),
         activation: activation_sockets(cgroup, properties.main_pid)?,
-        activation_fifos: activation_fifos(cgroup)?,
         bus,
         lost_peer,
     })

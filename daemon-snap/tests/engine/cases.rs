@@ -151,6 +151,7 @@ subjects! {
     restore_keeps_epoll_entries_and_data: "epoll_plain", "";
     restore_keeps_epoll_edge_triggered: "epoll_edge", "";
     restore_keeps_epoll_exclusive: "epoll_exclusive", "";
+    restore_keeps_epoll_woken_by_signals: "epoll_signalfd", "";
     restore_keeps_epoll_shared_over_fork: "epoll_shared", "";
     restore_keeps_signalfd: "signalfd", "";
     restore_keeps_inotify_watches: "inotify", "";

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::subject::SUBJECTS;
 use super::{SOON, Site};
 use crate::checks::Checks;
 use crate::container::{Machine, wait_until};
@@ -12,8 +11,6 @@ use crate::fastboot;
 const HOG: &str = "[Unit]\nBefore=bus-sdbus.service\n[Service]\nUser=busclient\nRuntimeDirectory=hog\n\
                    ExecStart=/usr/local/bin/hog.py\n\
                    ExecStartPost=/bin/sh -c 'until test -e /run/hog/full; do sleep 0.05; done'\n";
-/// Far longer than a restore waits for the bus.
-const LATE: &str = "[Service]\nExecStartPre=/bin/sleep 60\n";
 
 /// A name that somebody else has, a policy that denies it, and on dbus-daemon as many connections of the user as it allows: cold, with
 /// the reason.
@@ -65,20 +62,6 @@ pub(super) fn check_names(site: &mut Site<'_>, checks: &mut Checks) -> Result<()
         Ok(Some(()))
     });
     checks.note(format!("{}: the others are restored beside them", site.bus), sound);
-    machine.poweroff()
-}
-
-/// A bus whose socket is there, as `dbus.socket` makes it, while the bus itself takes its time: nobody waits for it with a restore.
-pub(super) fn check_late_bus(site: &mut Site<'_>, checks: &mut Checks) -> Result<()> {
-    for unit in ["dbus.service", "dbus-broker.service"] {
-        site.scratch.write(&format!("/etc/systemd/system/{unit}.d/late.conf"), LATE, 0o644)?;
-    }
-    let machine = site.start()?;
-    for subject in SUBJECTS {
-        let unit = subject.unit();
-        let cold = is_cold(&machine, &unit, "the bus does not answer");
-        checks.note(format!("{}: {unit} starts cold, because the bus is not up yet", site.bus), cold);
-    }
     machine.poweroff()
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Subject {
     pub library: &'static str,
     program: &'static str,
     /// Other than root.
-    user: Option<&'static str>,
+    pub user: Option<&'static str>,
 }
 
 pub(super) const SUBJECTS: [Subject; 5] = [
@@ -101,7 +101,11 @@ pub(super) fn check_plain_restarts(machine: &Machine) -> Result<()> {
         subject.forget_running(machine)?;
         machine.run(&["systemctl", "restart", &subject.watched().unit()])?.success()?;
         wait_until("the events of a restart", super::SOON, || {
-            let events = subject.events(machine)?;
+            let mut events = subject.events(machine)?;
+            // The end of the first restart may be written down after the log was emptied.
+            if events.len() == 3 && events[0] == subject.expected_events()[1] {
+                events.remove(0);
+            }
             ensure!(events == subject.expected_events(), "{} heard {events:?}", subject.library);
             Ok(Some(()))
         })?;

@@ -93,10 +93,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         packages: &["transmission-daemon"],
         ask: Ask::Talk {
             port: 9091,
-            turns: &[(
-                b"GET /transmission/rpc HTTP/1.0\r\nHost: localhost\r\n\r\n",
-                b"X-Transmission-Session-Id",
-            )],
+            turns: &[(b"GET /transmission/rpc HTTP/1.0\r\nHost: localhost\r\n\r\n", b"HTTP/1.0 401")],
         },
         ..Daemon::DEFAULT
     },
