@@ -212,3 +212,52 @@ fn refused(code: ReasonCode, message: String) -> Error {
 fn gone(errno: Errno) -> Error {
     Error::stale(ReasonCode::BusUnavailable, format!("the connection to the bus is gone ({})", errno.desc()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    /// Lets a client in on the other end and answers Hello; then says no more and goes when the client has said `until`.
+    fn bus_that_dies_after(mut socket: UnixStream, until: &'static str) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(move || {
+            let mut heard = Vec::new();
+            let mut hear = |socket: &mut UnixStream, word: &str| {
+                let mut bytes = [0; 4096];
+                while !heard.windows(word.len()).any(|some| some == word.as_bytes()) {
+                    let got = socket.read(&mut bytes).unwrap();
+                    assert!(got > 0, "the client has gone before {word}");
+                    heard.extend_from_slice(&bytes[..got]);
+                }
+            };
+            hear(&mut socket, "Hello");
+            let call = sys::dbus::message_from(driver_call(1, DRIVER, "Hello", &()).unwrap()).unwrap();
+            let reply = Message::method_return(&call.header()).unwrap().build(&":1.7").unwrap();
+            socket.write_all(b"DATA\r\nOK 00112233445566778899aabbccddeeff\r\nAGREE_UNIX_FD\r\n").unwrap();
+            socket.write_all(reply.data()).unwrap();
+            hear(&mut socket, until);
+        })
+    }
+
+    #[test]
+    fn a_bus_that_dies_in_the_middle_is_a_reason_and_no_wait() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let bus = bus_that_dies_after(far, "RequestName");
+        let mut stream = BusStream::new(near, Instant::now() + Duration::from_secs(600));
+        assert_eq!(stream.greet().unwrap(), ":1.7");
+        let rule = stream.call(DRIVER, "AddMatch", &"type='signal'").unwrap();
+        let name = stream.call(DRIVER, "RequestName", &("com.example.x", 4_u32)).unwrap();
+        bus.join().unwrap();
+        for (serial, what) in [(rule, "AddMatch"), (name, "RequestName")] {
+            let error = stream.reply(serial, what).unwrap_err();
+            assert!(matches!(error, Error::Stale(_)), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("bus"), "{text}");
+        }
+        // And a name asked for after that.
+        let error = stream.call(DRIVER, "RequestName", &("com.example.y", 4_u32)).unwrap_err();
+        assert!(matches!(error, Error::Stale(_)), "{error:?}");
+    }
+}

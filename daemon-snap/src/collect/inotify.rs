@@ -3,7 +3,7 @@
 use super::file::Description;
 use super::{Found, failed, refused};
 use crate::inspect::Spaces;
-use crate::state::{FileKindV1, InotifyWatchV1, RawPath};
+use crate::state::{FileKindV1, InotifyWatchV1, Pid, RawPath};
 use crate::sys::fdquery;
 use crate::sys::proc::{self, FdInfo, InotifyMark};
 use nix::fcntl::AtFlags;
@@ -43,7 +43,11 @@ pub(super) fn collect(
 
 /// Mount points with the device that the kernel names in fdinfo.
 fn mounts(spaces: &Spaces) -> Found<Vec<(u32, RawPath)>> {
-    let text = proc::read(spaces.main, "mountinfo")?;
+    // A process that has changed its root is shown only what is mounted below that; we see the same namespace from its root.
+    let own = Pid(std::process::id() as i32);
+    let namespace = |pid| proc::read_link(pid, "ns/mnt");
+    let whose = if namespace(spaces.main)? == namespace(own)? { own } else { spaces.main };
+    let text = proc::read(whose, "mountinfo")?;
     let mounts = text.split(|&b| b == b'\n').filter_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
         let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;

@@ -64,8 +64,12 @@ impl Pipes {
                 let outside = proc::holder_outside(holder.dev, holder.ino, &tree);
                 if let Some(other) = outside.map_err(|e| Error::io("look for holders", holder.fd, &e))? {
                     let shown = String::from_utf8_lossy(&holder.link);
-                    let kind =
-                        format!("a named FIFO ({shown}) that pid {other} outside the tree has open too");
+                    let kind = match logind_object(&holder.link) {
+                        Some(what) => format!("{what} ({shown}), which ends with the boot"),
+                        None => {
+                            format!("a named FIFO ({shown}) that pid {other} outside the tree has open too")
+                        }
+                    };
                     blockers.add(holder.pid, holder.part(), kind);
                 }
             } else if pipe.other_end_is_outside(fd.as_fd(), holder)? {
@@ -74,6 +78,15 @@ impl Pipes {
             collected.push(pipe.content(fd.as_fd(), holder)?);
         }
         Ok(collected)
+    }
+}
+
+/// What logind takes to be held as long as a FIFO of its own is open.
+fn logind_object(path: &[u8]) -> Option<&'static str> {
+    match path.strip_prefix(b"/run/systemd/")? {
+        rest if rest.starts_with(b"inhibit/") => Some("an inhibitor of logind"),
+        rest if rest.starts_with(b"sessions/") => Some("a session of logind"),
+        _ => None,
     }
 }
 
@@ -124,5 +137,17 @@ impl Pipe {
             uid: stat.st_uid,
             gid: stat.st_gid,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifos_of_logind_are_named_for_what_they_stand_for() {
+        assert_eq!(logind_object(b"/run/systemd/inhibit/3.ref"), Some("an inhibitor of logind"));
+        assert_eq!(logind_object(b"/run/systemd/sessions/c1.ref"), Some("a session of logind"));
+        assert_eq!(logind_object(b"/run/initctl"), None);
     }
 }

@@ -143,7 +143,9 @@ impl Files<'_> {
         if self.is_ignored(path) {
             return Ok(None);
         }
-        let chain = FileEvidence::collect_chain(Path::new("/"), path, true)?;
+        let mut chain = FileEvidence::collect_chain(Path::new("/"), path, true)?;
+        // /etc/mtab leads to ../proc/self/mounts.
+        chain.retain(|evidence| !files::is_of_kernel(&evidence.path));
         self.check_times(&chain);
         let kind = chain.last().map(|end| end.kind);
         self.found.extend(chain.into_iter().map(|evidence| (evidence.path.clone(), evidence)));

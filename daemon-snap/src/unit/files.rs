@@ -80,8 +80,13 @@ pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Us
 /// Where a file that does not travel is found again. What lies in /proc and /sys is of today's kernel whatever it said before.
 fn path_of(inode: &InodeV1) -> Option<&RawPath> {
     let (InodeKindV1::Path { path } | InodeKindV1::Renamed { path, .. }) = &inode.kind else { return None };
-    let of_kernel = ["/proc", "/sys"].iter().any(|root| path.as_path().starts_with(root));
-    (!of_kernel).then_some(path)
+    (!is_of_kernel(path.as_path())).then_some(path)
+}
+
+/// Whether a path leads into /proc or /sys, by whatever way.
+pub(super) fn is_of_kernel(path: &Path) -> bool {
+    let below = |path: &Path| ["/proc", "/sys"].iter().any(|root| path.starts_with(root));
+    below(path) || path.parent().and_then(|dir| dir.canonicalize().ok()).is_some_and(|dir| below(&dir))
 }
 
 fn usage(inode: &InodeV1, access: &Access, unit: &UnitProperties) -> Option<Use> {
@@ -167,6 +172,7 @@ mod tests {
     #[test]
     fn views_of_the_kernel_are_no_dependencies() {
         assert_eq!(judge("/proc/meminfo", 0, false, false), None);
+        assert_eq!(judge("/etc/../proc/self/mounts", 0, false, false), None);
         assert_eq!(judge("/sys/fs/cgroup/system.slice/app.service/memory.pressure", 0, true, true), None);
     }
 

@@ -1,6 +1,10 @@
 # Runs in the root, once, after its packages are installed.
 set -eu
 echo bus > /etc/hostname
+useradd --system --no-create-home busclient
+# It does not want to run in containers, where it finds no modem but works.
+mkdir -p /etc/systemd/system/ModemManager.service.d
+printf '[Unit]\nConditionVirtualization=\n' > /etc/systemd/system/ModemManager.service.d/container.conf
 systemctl mask console-getty.service getty@tty1.service apt-daily.timer apt-daily-upgrade.timer \
     dpkg-db-backup.timer fstrim.timer systemd-tmpfiles-clean.timer systemd-pstore.service
 for unit in avahi-daemon accounts-daemon udisks2 upower ModemManager packagekit polkit; do

@@ -4,6 +4,7 @@
  *   fork=FILE  leave the foreground, PID to FILE  fork      the same without file    store   a descriptor to systemd's store
  *   listen     answer each connection and datagram of socket activation with the count
  *   hooks      write what fastboot tells to COUNT_FILE.events
+ *   pressure   a trigger on the memory pressure file that systemd names; with each count a line about it in COUNT_FILE.pressure
  *   syslog     say the count to /dev/log too      touch=F   make file F at the start
  */
 #define _GNU_SOURCE
@@ -27,6 +28,7 @@
 
 static unsigned count;
 static int say_syslog;
+static int pressure = -1;
 
 static void die(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
@@ -69,12 +71,37 @@ static void write_text(const char *path, const char *text) {
         die(path);
 }
 
+/* poll(2) tells an error of a pressure file without a trigger. */
+static void look_at_pressure(void) {
+    char path[512];
+    struct pollfd polled = { .fd = pressure, .events = POLLPRI };
+    snprintf(path, sizeof path, "%s.pressure", getenv("COUNT_FILE"));
+    FILE *file = fopen(path, "ae");
+    if (poll(&polled, 1, 0) < 0 || !file)
+        die(path);
+    fprintf(file, "%s %s\n", polled.revents & POLLERR ? "unarmed" : "armed", getenv("MEMORY_PRESSURE_WATCH"));
+    if (fclose(file) != 0)
+        die(path);
+}
+
+/* What systemd asks for, decoded: "some 200000 2000000", its default. */
+static void watch_pressure(void) {
+    static const char text[] = "some 200000 2000000";
+    const char *path = getenv("MEMORY_PRESSURE_WATCH");
+    if (!path || (pressure = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)) < 0 ||
+        write(pressure, text, sizeof text) != sizeof text)
+        die("pressure");
+    look_at_pressure();
+}
+
 static void counted(void) {
     char text[64];
     count++;
     snprintf(text, sizeof text, "%u %d\n", count, (int) getpid());
     write_text(getenv("COUNT_FILE"), text);
     fprintf(stderr, "counted %u\n", count);
+    if (pressure >= 0)
+        look_at_pressure();
     if (say_syslog)
         syslog(LOG_INFO, "syslog %u", count);
 }
@@ -128,6 +155,8 @@ int main(int argc, char **argv) {
         say_syslog |= !strcmp(argv[i], "syslog");
         if (!strncmp(argv[i], "fork", 4))
             is_fork = 1, pid_file = argv[i][4] ? argv[i] + 5 : "";
+        if (!strcmp(argv[i], "pressure"))
+            watch_pressure();
         if (!strncmp(argv[i], "touch=", 6))
             touched = argv[i] + 6;
         if (!strcmp(argv[i], "store"))

@@ -1,9 +1,10 @@
 //! Debian's own services that live on the bus.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::bus;
 use crate::container::Machine;
+use crate::fastboot::StatusReport;
 
 /// One of them, with a question that only it can answer.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +93,27 @@ impl Packaged {
         arguments.extend(self.question);
         machine.run(&arguments)?.success()
     }
+}
+
+/// A service that the bus starts for a question and that ends by itself is nobody's business here.
+pub(super) fn check_short_lived(machine: &Machine, status: &StatusReport) -> Result<()> {
+    let unit = "systemd-hostnamed.service";
+    let question = [
+        "busctl",
+        "--system",
+        "--timeout=30",
+        "get-property",
+        "org.freedesktop.hostname1",
+        "/org/freedesktop/hostname1",
+        "org.freedesktop.hostname1",
+        "Hostname",
+    ];
+    let answer = machine.run(&question)?.success()?;
+    ensure!(answer.trim() == "s \"bus\"", "it answers {answer:?}");
+    ensure!(status.unit(unit).is_none(), "fastboot has something to do with it");
+    let text = machine.run(&["systemctl", "cat", unit])?.success()?;
+    ensure!(!text.contains("fastboot"), "fastboot has changed its unit: {text}");
+    Ok(())
 }
 
 /// polkit says of a connection whether it may do something; it looks the connection's process up for that.

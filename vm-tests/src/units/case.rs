@@ -121,6 +121,13 @@ pub(super) const CASES: &[Case] = &[
         "ExecStart=/usr/local/bin/subject listen",
         &[("/etc/systemd/system/listen-netlink.socket", "[Socket]\nListenNetlink=route 1\n")],
     ),
+    // systemd names the pressure file of the unit's own control group.
+    restored("memory-pressure", "MemoryPressureWatch=on\nExecStart=/usr/local/bin/subject pressure"),
+    refused(
+        "inhibitor",
+        "ExecStart=/usr/bin/systemd-inhibit --what=sleep --mode=delay --who=test --why=test sleep infinity",
+        "an inhibitor of logind (/run/systemd/inhibit/",
+    ),
     restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
     restored(
         "sandboxed",

@@ -32,6 +32,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "listen-fifo" => "what is written to its FIFO counts",
         "listen-netlink" => "what its netlink socket says counts",
         "listen-datagram" => "what is sent to its socket counts",
+        "memory-pressure" => "the pressure trigger of its control group is armed",
         "syslog" => "its messages to /dev/log arrive",
         _ => "systemd has it in its control group",
     }
@@ -159,6 +160,15 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             let script = "import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('/run/listen-datagram')\ns.send(b'x')\n";
             machine.run(&["python3", "-c", script])?.success()?;
             counts_on()
+        }
+        "memory-pressure" => {
+            let armed = sh(&format!("grep -c 'armed' {}.pressure", case.count_file()))?;
+            // At the first boot and for the snapshot, then with each count.
+            equal(armed, &(COUNT + 3).to_string())?;
+            equal(
+                sh(&format!("sort -u {}.pressure", case.count_file()))?,
+                &format!("armed /sys/fs/cgroup/system.slice/{unit}/memory.pressure"),
+            )
         }
         "listen-fifo" => {
             sh("echo x > /run/listen-fifo")?;

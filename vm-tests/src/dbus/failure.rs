@@ -1,0 +1,76 @@
+//! Buses on which a restored service cannot be what it was: it starts cold, and the reason says why.
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{SOON, Site};
+use crate::checks::Checks;
+use crate::container::{Machine, wait_until};
+use crate::fastboot;
+
+/// Takes every connection that the user of one subject may have, before that starts.
+const HOG: &str = "[Unit]\nBefore=bus-sdbus.service\n[Service]\nUser=busclient\nRuntimeDirectory=hog\n\
+                   ExecStart=/usr/local/bin/hog.py\n\
+                   ExecStartPost=/bin/sh -c 'until test -e /run/hog/full; do sleep 0.05; done'\n";
+
+/// A name that somebody else has, a policy that denies it, and on dbus-daemon as many connections of the user as it allows: cold, with
+/// the reason.
+pub(super) fn check_names(site: &mut Site<'_>, checks: &mut Checks) -> Result<()> {
+    // No BusName=: systemd does not let two units have the same.
+    let thief = "[Unit]\nBefore=bus-gdbus.service\n[Service]\n\
+                 ExecStart=/usr/local/bin/sdbus-count com.example.gdbus com.example.x\n\
+                 ExecStartPost=/bin/sh -c 'until busctl --system status com.example.gdbus; do sleep 0.05; done'\n\
+                 [Install]\nWantedBy=multi-user.target\n";
+    site.scratch.write("/etc/systemd/system/thief.service", thief, 0o644)?;
+    let wants = site.scratch.path("/etc/systemd/system/multi-user.target.wants/thief.service");
+    std::os::unix::fs::symlink("../thief.service", &wants).context("enabling the thief")?;
+    let policy = include_str!("../../roots/dbus/policy.conf");
+    let denied = policy.replace(
+        "<allow own_prefix=\"com.example\"/>",
+        "<allow own_prefix=\"com.example\"/><deny own=\"com.example.zbus\"/>",
+    );
+    ensure!(denied != policy, "the policy is another one than this test expects");
+    site.scratch.write("/etc/dbus-1/system.d/example.conf", &denied, 0o644)?;
+
+    // dbus-broker counts what a user has queued and no connections.
+    let counts_connections = site.bus == "dbus-daemon";
+    if counts_connections {
+        site.scratch.write("/etc/systemd/system/hog.service", HOG, 0o644)?;
+        let wants = site.scratch.path("/etc/systemd/system/multi-user.target.wants/hog.service");
+        std::os::unix::fs::symlink("../hog.service", &wants).context("enabling the hog")?;
+    }
+
+    let machine = site.start()?;
+    let mut expected = vec![
+        ("bus-gdbus.service", "belongs to somebody else", "its name is not to be had"),
+        ("bus-zbus.service", "RequestName", "its name is denied"),
+    ];
+    if counts_connections {
+        expected.push((
+            "bus-sdbus.service",
+            "LimitsExceeded",
+            "its user has all the connections it may have",
+        ));
+    }
+    for (unit, word, why) in expected {
+        checks
+            .note(format!("{}: {unit} starts cold, because {why}", site.bus), is_cold(&machine, unit, word));
+    }
+    let sound = wait_until("next", SOON, || {
+        let status = fastboot::status(&machine)?;
+        let said = status.unit("bus-next.service").context("fastboot status does not know it")?;
+        ensure!(said.outcome == "restored", "{said:?}");
+        Ok(Some(()))
+    });
+    checks.note(format!("{}: the others are restored beside them", site.bus), sound);
+    machine.poweroff()
+}
+
+fn is_cold(machine: &Machine, unit: &str, word: &str) -> Result<()> {
+    wait_until(unit, SOON, || {
+        let status = fastboot::status(machine)?;
+        let said = status.unit(unit).context("fastboot status does not know it")?;
+        let reason = said.reason.as_deref().unwrap_or_default();
+        ensure!(said.outcome == "cold" && reason.contains(word), "{}: {reason:?}", said.outcome);
+        Ok(Some(()))
+    })
+}
