@@ -208,8 +208,11 @@ pub fn snapshot(
 
     units.iter_mut().for_each(|(_, unit)| unit.record_bus(&watch));
     let band_ref = band.as_ref();
-    let images =
-        path.each(Phase::Image, units, |_, unit| image::take(&systemd, &pending, &catalogue, unit, band_ref));
+    let images = path.each(Phase::Image, units, |_, unit| {
+        let ask = unit.text().warm_up.clone();
+        let (entry, row) = image::take(&systemd, &pending, &catalogue, unit, band_ref)?;
+        Ok(Taken { entry, row, ask })
+    });
     if let Some(band) = band {
         band.leave()?;
     }
@@ -225,6 +228,14 @@ pub fn snapshot(
 /// A fault point of the snapshot path, for tests.
 fn point(name: &'static str) -> Result<()> {
     fault::point(name).map_err(|e| Error::Internal { step: name, message: e.to_string() })
+}
+
+/// A unit whose image is on the disk, and not yet in force.
+struct Taken {
+    entry: CatalogueEntry,
+    row: UnitReport,
+    /// The unit's own warm-up command.
+    ask: Option<String>,
 }
 
 /// Rows so far, and who is told what happens.
@@ -319,54 +330,86 @@ impl Path<'_> {
         through
     }
 
-    /// Uses each image once, as a boot would. Without a restart there is no unit to try it with.
+    /// Uses each image once, as a boot would, and asks what was asked before the images were taken.
+    /// Without a restart there is no unit to try it with.
     fn trial(
         &mut self,
-        images: Vec<(String, (CatalogueEntry, UnitReport))>,
+        images: Vec<(String, Taken)>,
         systemd: &Systemd,
         options: &Options,
     ) -> Vec<(CatalogueEntry, UnitReport)> {
-        let images: Vec<_> = images.into_iter().map(|(_, image)| image).collect();
+        let images: Vec<Taken> = images.into_iter().map(|(_, image)| image).collect();
+        let untried = |images: Vec<Taken>| images.into_iter().map(|image| (image.entry, image.row)).collect();
         if options.trial == TrialPolicy::None || !options.restart || images.is_empty() {
-            return images;
+            return untried(images);
         }
         let of = images.len();
-        let entries: Vec<&CatalogueEntry> = images.iter().map(|(entry, _)| entry).collect();
+        let entries: Vec<&CatalogueEntry> = images.iter().map(|image| &image.entry).collect();
         let trial = match trial::Trial::begin(systemd, &entries) {
             Ok(trial) => trial,
             Err(error) => {
-                let reason = |what: &Error| format!("no trial restore could be made: {what}");
-                let failed = |(_, row): (_, UnitReport)| row.not_kept(Outcome::Failed, reason(&error));
-                self.rows.extend(images.into_iter().map(failed));
+                self.drop_images(images, &format!("no trial restore could be made: {error}"));
                 return Vec::new();
             }
         };
         let mut kept = Vec::with_capacity(of);
-        for (index, (mut entry, mut row)) in images.into_iter().enumerate() {
+        for (index, mut image) in images.into_iter().enumerate() {
+            let entry = &mut image.entry;
             (self.progress)(Step { phase: Phase::Trial, what: &entry.unit, index, of });
-            let restored_ms = match trial.restore(&entry, options.settle) {
+            let ask = || image.ask.as_deref().map_or(Ok(()), |ask| run_shell(ask, Some(&entry.unit)));
+            let restored_ms = match trial.restore(entry, options.settle, ask) {
                 Ok(restored_ms) => restored_ms,
                 Err(error) => {
-                    self.rows.push(row.not_kept(Outcome::Failed, error.to_string()));
+                    self.rows.push(image.row.not_kept(Outcome::Failed, error.to_string()));
                     continue;
                 }
             };
-            let cold_ms = entry.service.cold_start_ms;
             entry.service.restore_ms = Some(restored_ms);
-            row.restore_ms = Some(restored_ms);
-            row.gain_ms = cold_ms.map(|cold_ms| cold_ms - restored_ms);
-            match cold_ms {
-                Some(cold_ms) if !trial::is_worth(cold_ms, restored_ms) => {
-                    let figures = format!("restored in {restored_ms:.0} ms, started cold in {cold_ms:.0} ms");
-                    if options.trial == TrialPolicy::KeepWorth {
-                        self.rows.push(row.not_kept(Outcome::Pointless, figures));
-                        continue;
-                    }
-                    row.notes.push(format!("gains nothing: {figures}"));
+            image.row.restore_ms = Some(restored_ms);
+            image.row.gain_ms = entry.service.cold_start_ms.map(|cold_ms| cold_ms - restored_ms);
+            kept.push(image);
+        }
+        if let Some(command) = options.warm_up.as_deref().filter(|_| !kept.is_empty()) {
+            (self.progress)(Step { phase: Phase::WarmUp, what: command, index: 0, of: 1 });
+            let asked = run_shell(command, None);
+            // Those that have ended over it are named; without any it cannot be told which image is at fault.
+            let before = kept.len();
+            kept.retain(|image| match trial.stays(&image.entry) {
+                Ok(()) => true,
+                Err(error) => {
+                    self.rows.push(image.row.clone().not_kept(Outcome::Failed, error.to_string()));
+                    false
+                }
+            });
+            match asked {
+                Err(error) if kept.len() == before => {
+                    self.drop_images(kept, &format!("asked again after the trial restores: {error}"));
+                    return Vec::new();
                 }
                 _ => {}
             }
-            kept.push((entry, row));
+        }
+        if options.trial == TrialPolicy::KeepWorth {
+            untried(self.worth(kept))
+        } else {
+            kept.iter_mut().for_each(|image| image.row.notes.extend(pointless(&image.row)));
+            untried(kept)
+        }
+    }
+
+    fn drop_images(&mut self, images: Vec<Taken>, reason: &str) {
+        let failed = |image: Taken| image.row.not_kept(Outcome::Failed, reason.to_owned());
+        self.rows.extend(images.into_iter().map(failed));
+    }
+
+    /// Without those that gain nothing.
+    fn worth(&mut self, images: Vec<Taken>) -> Vec<Taken> {
+        let mut kept = Vec::with_capacity(images.len());
+        for image in images {
+            match pointless(&image.row) {
+                Some(figures) => self.rows.push(image.row.not_kept(Outcome::Pointless, figures)),
+                None => kept.push(image),
+            }
         }
         kept
     }
@@ -395,6 +438,14 @@ impl Path<'_> {
             }
         }
     }
+}
+
+/// The figures of an image that gains nothing.
+fn pointless(row: &UnitReport) -> Option<String> {
+    let (cold_ms, restored_ms) = row.cold_start_ms.zip(row.restore_ms)?;
+    let worth = trial::is_worth(cold_ms, restored_ms);
+    (!worth)
+        .then(|| format!("gains nothing: restored in {restored_ms:.0} ms, started cold in {cold_ms:.0} ms"))
 }
 
 /// `sh -c`; what it prints goes to our stderr.

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     unit: String,
+    /// Print everything that is recorded of its processes, as JSON; what is in memory is left out
+    #[arg(long)]
+    state: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -45,7 +48,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let evidence = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN)?;
     let evidence = EvidenceV1::decode(&evidence, image.path())?;
     let state = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)?;
-    let tree = encode::decode(&state, image.page_area())?;
+    let mut tree = encode::decode(&state, image.page_area())?;
+    if args.state {
+        // Where pages lie in the image says nothing without the image.
+        tree.processes.iter_mut().for_each(|process| process.mm.runs.clear());
+        say!("{}", serde_json::to_string(&tree)?);
+        return Ok(0);
+    }
     let shown = Shown {
         generation: generation.id,
         entry: entry.clone(),

@@ -2,7 +2,9 @@
 //!
 //! The unit is restarted with the shim in front of its command, so that everything takes part that will at a boot:
 //! generator, systemd with the unit's sandbox, shim, restore daemon. It also finds evidence that the unit changes itself
-//! when it stops. The restored instance stays; where the restore fails, the shim has started the unit cold.
+//! when it stops. Then the restored instance is asked what the first one was asked (the warm-up commands): a program that
+//! ends at its next request, because it does not bear to be restored, is found here and not at a boot.
+//! The restored instance stays; where the restore fails, the shim has started the unit cold.
 
 use super::point;
 use crate::error::{Error, Result};
@@ -80,16 +82,33 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
-    /// Restarts a unit from its image. Returns how long it took from the start of the unit until systemd had taken over
-    /// the restored service, in milliseconds.
+    /// Restarts a unit from its image, then runs `ask`. Returns how long it took from the start of the unit until systemd
+    /// had taken over the restored service, in milliseconds.
     ///
     /// # Errors
-    /// When it was not restored, or did not stay. It runs all the same, if it can be started at all.
-    pub(super) fn restore(&self, entry: &CatalogueEntry, settle: Duration) -> Result<f64> {
+    /// When it was not restored, or did not stay, or `ask` fails. It runs all the same, if it can be started at all.
+    pub(super) fn restore(
+        &self,
+        entry: &CatalogueEntry,
+        settle: Duration,
+        ask: impl FnOnce() -> Result<()>,
+    ) -> Result<f64> {
         let id = entry.unit.as_str();
         // It was restarted a moment ago, too.
         self.systemd.reset_failed(id)?;
-        let tried = self.try_restore(entry, settle);
+        self.or_started(id, self.try_restore(entry, settle, ask))
+    }
+
+    /// Passes while the unit is the restored instance.
+    ///
+    /// # Errors
+    /// When it is not, with systemd's word for it. It runs all the same, if it can be started at all.
+    pub(super) fn stays(&self, entry: &CatalogueEntry) -> Result<()> {
+        self.or_started(&entry.unit, self.is_restored(entry))
+    }
+
+    /// A trial that failed must not leave the unit down.
+    fn or_started<T>(&self, id: &str, tried: Result<T>) -> Result<T> {
         let runs = |unit: UnitProperties| unit.active_state == "active";
         if tried.is_err() && !self.systemd.properties(id).is_ok_and(runs) {
             self.systemd.restart(id)?;
@@ -97,7 +116,21 @@ impl<'a> Trial<'a> {
         tried
     }
 
-    fn try_restore(&self, entry: &CatalogueEntry, settle: Duration) -> Result<f64> {
+    fn is_restored(&self, entry: &CatalogueEntry) -> Result<()> {
+        let now = self.systemd.properties(&entry.unit)?;
+        if now.active_state == "active" && now.main_pid == entry.service.main_pid {
+            return Ok(());
+        }
+        let state = format!("{} with main process {} ({})", now.active_state, now.main_pid, now.result);
+        Err(failed(format!("restored, and did not stay: it is {state}")))
+    }
+
+    fn try_restore(
+        &self,
+        entry: &CatalogueEntry,
+        settle: Duration,
+        ask: impl FnOnce() -> Result<()>,
+    ) -> Result<f64> {
         let id = entry.unit.as_str();
         let started = match self.leaves.outcome::<Outcome>(id) {
             // Another unit's trial has restarted this one along with it.
@@ -112,12 +145,11 @@ impl<'a> Trial<'a> {
             return Err(failed(format!("{reason} ({code}); it was started cold")));
         }
         let cgroup = Cgroup::open(&started.control_group)?;
+        let asked = ask();
         let settled = unit::settle(&started, &cgroup, Instant::now() + settle);
-        let now = self.systemd.properties(id)?;
-        if now.active_state != "active" || now.main_pid != entry.service.main_pid {
-            let state = format!("{} with main process {} ({})", now.active_state, now.main_pid, now.result);
-            return Err(failed(format!("restored, and did not stay: it is {state}")));
-        }
+        // That it has ended says more than that nobody answered.
+        self.is_restored(entry)?;
+        asked?;
         settled?;
         let took_us = outcome.done_monotonic_us.and_then(|done| done.checked_sub(started.inactive_exit_us));
         took_us.map(|us| us as f64 / 1e3).ok_or_else(|| failed("its times cannot be told".to_owned()))

@@ -1,12 +1,14 @@
 /* A small daemon: counts in memory and answers GET /state, GET /bump?by=N and GET /clock. One thread, one request at a
  * time. COUNTER_BURN_MS=N: computes for so long before it listens. COUNTER_ARM_MS=N: a timer with an absolute time on
- * the monotonic clock, so long after the start; GET /clock tells when it was due and when it came. */
+ * the monotonic clock, so long after the start; GET /clock tells when it was due and when it came. COUNTER_WIPED=1: ends
+ * itself at a request when it finds memory empty that is wiped on fork, as programs do that keep a random generator there. */
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -59,6 +61,7 @@ int main(int argc, char **argv)
 	long long due_ms = 0, came_ms = 0;
 	struct pollfd ready[2];
 	int server, timer, on = 1;
+	char *wiped;
 
 	if (argc != 2) {
 		fprintf(stderr, "usage: %s PORT\n", argv[0]);
@@ -69,6 +72,10 @@ int main(int argc, char **argv)
 		die("getrandom");
 	while (now_ms(CLOCK_PROCESS_CPUTIME_ID) < number("COUNTER_BURN_MS"))
 		;
+	wiped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (wiped == MAP_FAILED || madvise(wiped, 4096, MADV_WIPEONFORK))
+		die("mmap");
+	*wiped = 1;
 	timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (timer < 0)
 		die("timerfd_create");
@@ -108,6 +115,8 @@ int main(int argc, char **argv)
 		if (peer < 0)
 			continue;
 		if (read_request(peer, request, sizeof(request))) {
+			if (!*wiped && number("COUNTER_WIPED"))
+				abort();
 			if (sscanf(request, "GET /bump?by=%llu", &by) == 1)
 				count += by;
 			if (strncmp(request, "GET /clock", 10) == 0)

@@ -10,8 +10,9 @@ use super::daemon::Daemon;
 use super::facts::Facts;
 use super::list::Group;
 use super::site::{Booted, Site, wait_for};
+use super::state::State;
 use super::verdict::{Seen, Verdict};
-use crate::fastboot::{self, StatusReport};
+use crate::fastboot::{self, SnapshotReport, SnapshotUnit, StatusReport};
 use crate::service::{install_fastboot, snapshot_while};
 
 /// Longest for an answer of a service that runs.
@@ -45,8 +46,8 @@ struct Subject {
     taken: Option<Facts>,
     /// How it stops when fastboot has never been near it.
     stops: String,
-    /// It has an image.
-    stored: bool,
+    /// It has an image, in which this stands.
+    stored: Option<State>,
 }
 
 impl Subject {
@@ -78,6 +79,7 @@ impl Lab<'_> {
             let new = booted.failed_units()?.into_iter().filter(|unit| !failed.contains(unit));
             problems.extend(new.map(|unit| format!("{unit} failed in a boot with images")));
             if number == self.options.runs {
+                take_again(&mut subjects, &booted, &status)?;
                 stop_and_start(&mut subjects, &booted)?;
             }
             booted.poweroff()?;
@@ -100,7 +102,7 @@ impl Lab<'_> {
         let (mut subjects, mut broken) = (Vec::new(), Vec::new());
         for ((daemon, stops), answer) in daemons.iter().zip(stops).zip(&booted.answers) {
             let mut subject =
-                Subject { daemon, seen: Seen::default(), cold: None, taken: None, stops, stored: false };
+                Subject { daemon, seen: Seen::default(), cold: None, taken: None, stops, stored: None };
             match answer {
                 Ok(_) => subjects.push(subject),
                 Err(error) => {
@@ -143,22 +145,31 @@ fn take(site: &mut Site, subjects: &mut [Subject]) -> Result<Vec<String>> {
 
     let units: Vec<&str> = subjects.iter().map(|subject| subject.daemon.unit).collect();
     let mut told = Vec::new();
-    let report = snapshot_while(&site.scratch, machine, &units, || {
-        told = tell_all(subjects, &booted);
+    // Once before the images are taken, and once of what was restored from them for trial.
+    let report = snapshot_while(&site.scratch, machine, &units, "--keep-slow", || {
+        told.push(tell_all(subjects, &booted));
         Ok(())
     })?;
     booted.note("snapshot", &format!("{report:#?}\n"))?;
-    for (subject, told) in subjects.iter_mut().zip(told) {
-        subject.note("restarted for the snapshot", told);
+    for (told, when) in told.into_iter().zip(["restarted for the snapshot", "restored for trial"]) {
+        for (subject, told) in subjects.iter_mut().zip(told) {
+            // One that does not bear it is refused for that, below.
+            if when == "restarted for the snapshot" || is_stored(&report, subject) {
+                subject.note(when, told);
+            }
+        }
     }
     for subject in subjects.iter_mut() {
         let name = subject.daemon.unit;
         match report.unit(name) {
             Some(unit) if unit.outcome == "stored" => {
-                subject.stored = true;
                 subject.seen.image_bytes = unit.image_bytes;
+                let recorded = State::of(machine, name).map(|state| subject.stored = Some(state));
+                subject.note("reading its image", recorded);
             }
-            Some(unit) if unit.outcome == "refused" => subject.seen.refusals.clone_from(&unit.reasons),
+            Some(unit) if unit.outcome == "refused" || is_trial(unit) => {
+                subject.seen.refusals.clone_from(&unit.reasons);
+            }
             Some(unit) => subject.note("snapshot", Err(anyhow::anyhow!("{}", unit.reasons.join("; ")))),
             None => subject.note("snapshot", Err(anyhow::anyhow!("no word of it"))),
         }
@@ -173,6 +184,15 @@ fn take(site: &mut Site, subjects: &mut [Subject]) -> Result<Vec<String>> {
     note_stops(subjects, "stopped after the snapshot", &stops);
     booted.poweroff()?;
     Ok(failed)
+}
+
+fn is_stored(report: &SnapshotReport, subject: &Subject) -> bool {
+    report.unit(subject.daemon.unit).is_some_and(|unit| unit.outcome == "stored")
+}
+
+/// The image was made and did not work.
+fn is_trial(unit: &SnapshotUnit) -> bool {
+    unit.outcome == "failed" && unit.reasons.iter().any(|reason| reason.starts_with("trial restore: "))
 }
 
 /// All at once: the snapshot's warm-up command does not wait for ever.
@@ -243,7 +263,7 @@ fn look_at_restored(subjects: &mut [Subject], booted: &Booted, status: &StatusRe
                 said.reason_code.as_deref().unwrap_or("no code"),
                 said.reason.as_deref().unwrap_or("no reason given")
             )),
-            None if subject.stored => {
+            None if subject.stored.is_some() => {
                 let why = status.error.as_deref().unwrap_or("fastboot status does not name it");
                 subject.note("boot with images", Err(anyhow::anyhow!("{why}")));
             }
@@ -262,7 +282,7 @@ fn prove(subject: &mut Subject, booted: &Booted, restored: bool) -> Result<()> {
     let (Some(cold), Some(taken)) = (&subject.cold, &subject.taken) else { return Ok(()) };
     let now = Facts::of(&booted.machine, subject.daemon.unit)?;
     if restored {
-        ensure!(subject.stored, "it has no image, and fastboot status says that it is restored");
+        ensure!(subject.stored.is_some(), "it has no image, and fastboot status says that it is restored");
         taken.require_same_life(&now)?;
         now.require_stands_as(cold, taken)?;
         if let Some(memory) = subject.daemon.memory {
@@ -274,6 +294,32 @@ fn prove(subject: &mut Subject, booted: &Booted, restored: bool) -> Result<()> {
         now.require_stands_as(cold, taken)?;
         require_forgotten(subject.daemon, booted)
     }
+}
+
+/// A second image, of what runs restored, says what the first one said.
+fn take_again(subjects: &mut [Subject], booted: &Booted, status: &StatusReport) -> Result<()> {
+    let is_restored = |subject: &&mut Subject| {
+        status.unit(subject.daemon.unit).is_some_and(|said| said.outcome == "restored")
+    };
+    let restored: Vec<&mut Subject> = subjects.iter_mut().filter(is_restored).collect();
+    if restored.is_empty() {
+        return Ok(());
+    }
+    let units: Vec<&str> = restored.iter().map(|subject| subject.daemon.unit).collect();
+    let report = fastboot::snapshot(&booted.machine, &units, &["--no-restart"])?;
+    booted.note("snapshot", &format!("{report:#?}\n"))?;
+    for subject in restored {
+        let same = match report.unit(subject.daemon.unit) {
+            Some(unit) if unit.outcome == "stored" => State::of(&booted.machine, subject.daemon.unit)
+                .and_then(|second| {
+                    subject.stored.as_ref().map_or(Ok(()), |first| first.require_same(&second))
+                }),
+            Some(unit) => Err(anyhow::anyhow!("{}: {}", unit.outcome, unit.reasons.join("; "))),
+            None => Err(anyhow::anyhow!("no word of it")),
+        };
+        subject.note("a second image", same);
+    }
+    Ok(())
 }
 
 /// It stops as a cold-started one does, and the next start is cold and works.

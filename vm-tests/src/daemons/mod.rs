@@ -3,7 +3,8 @@
 //! The path of a group: build a root with the packages → configuration → a first boot, in which everything is written
 //! that a first boot writes → `--runs` cold boots, in the last of which the snapshot is taken → `--runs` boots with
 //! images. Every service is asked as its clients would ask it, and what is seen of it after a restore is compared with its
-//! cold start: what systemd says, processes and what they may do, listening sockets, and how it stops and starts again.
+//! cold start: what systemd says, processes and what they may do, listening sockets, and how it stops and starts again. A
+//! second image, of what was restored, has to record what the first one did.
 //!
 //! A new service is a value in a file of `list/`.
 
@@ -13,6 +14,7 @@ mod group;
 mod list;
 mod report;
 mod site;
+mod state;
 mod verdict;
 
 use std::path::PathBuf;

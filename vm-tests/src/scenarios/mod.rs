@@ -84,6 +84,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "a trial keeps what gains and drops what does not", run: trial::gain_decides },
     Scenario { name: "a trial that fails leaves the service running", run: trial::failure },
+    Scenario { name: "a trial finds a service that ends at its next request", run: trial::next_request },
     Scenario { name: "images on a /var that is mounted late are restored", run: late_var::restored },
     Scenario { name: "processes share after a restore what they shared before", run: prefork::stays_shared },
     Scenario { name: "a daemon-reload changes nothing for running units", run: lives::daemon_reload },

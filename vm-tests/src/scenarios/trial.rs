@@ -10,10 +10,17 @@ use crate::container::Machine;
 use crate::fastboot::{self, SnapshotUnit};
 use crate::service::Taken;
 
+const ASK: &str = "/usr/bin/python3 /srv/ask-counter.py";
+const ASK_SCRIPT: &str =
+    "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:8082/state', timeout=20).read()\n";
 const BURN: &str = "[Service]\nEnvironment=COUNTER_BURN_MS=600\n";
 
 fn snapshot(running: &Machine, exit_code: i32) -> Result<SnapshotUnit> {
-    let report = fastboot::snapshot_with_trial(running, &[COUNTER.unit], &[])?;
+    snapshot_with(running, exit_code, &[])
+}
+
+fn snapshot_with(running: &Machine, exit_code: i32, more: &[&str]) -> Result<SnapshotUnit> {
+    let report = fastboot::snapshot_with_trial(running, &[COUNTER.unit], more)?;
     let unit = report.unit(COUNTER.unit).context("no report of the counter")?.clone();
     ensure!(report.exit_code == Some(exit_code), "the exit code is {:?}: {unit:?}", report.exit_code);
     Ok(unit)
@@ -67,4 +74,37 @@ pub(super) fn failure(lab: &Lab) -> Result<()> {
     let left = running.run(&["find", fastboot::STORE_DIR, "-name", "*.img"])?.success()?;
     ensure!(left.is_empty(), "an image that failed was kept: {left}");
     running.poweroff()
+}
+
+/// It bears the restore itself; only who asks it finds out that it does not bear what a restore does to its memory.
+pub(super) fn next_request(lab: &Lab) -> Result<()> {
+    let mut site = lab.site("trial-asks")?;
+    site.drop_in(COUNTER.unit, "[Service]\nEnvironment=COUNTER_WIPED=1\n")?;
+    let running = site.boot()?;
+    let unasked = snapshot_with(&running, 0, &["--keep-slow"])?;
+    ensure!(unasked.outcome == "stored", "{unasked:?}");
+    running.run(&["fastboot", "remove", COUNTER.unit])?.success()?;
+
+    site.scratch.write("/srv/ask-counter.py", ASK_SCRIPT, 0o644)?;
+    let asked = snapshot_with(&running, 1, &["--keep-slow", "--warm-up", ASK])?;
+    require_dropped(&running, &asked)?;
+
+    site.drop_in(
+        COUNTER.unit,
+        &format!("[Service]\nEnvironment=COUNTER_WIPED=1\n[X-Fastboot]\nWarmUp={ASK}\n"),
+    )?;
+    running.run(&["systemctl", "daemon-reload"])?.success()?;
+    require_dropped(&running, &snapshot_with(&running, 1, &["--keep-slow"])?)?;
+    running.poweroff()
+}
+
+/// The reason names what happened, no image is left, and the service runs.
+fn require_dropped(running: &Machine, unit: &SnapshotUnit) -> Result<()> {
+    ensure!(unit.outcome == "failed", "{unit:?}");
+    ensure!(unit.reasons.iter().any(|reason| reason.contains("did not stay")), "{:?}", unit.reasons);
+    let left = running.run(&["find", fastboot::STORE_DIR, "-name", "*.img"])?.success()?;
+    ensure!(left.is_empty(), "an image that does not bear a request was kept: {left}");
+    running.in_network(|| first_answer(Duration::from_secs(30), || COUNTER.ask()))?;
+    ensure!(running.unit(COUNTER.unit)?.is_active(), "it does not run");
+    Ok(())
 }

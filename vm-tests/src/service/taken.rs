@@ -75,7 +75,7 @@ pub fn snapshot_while_driving(
 ) -> Result<SnapshotReport> {
     let units: Vec<&str> = services.iter().map(|service| service.unit).collect();
     let mut driven = false;
-    let report = snapshot_while(scratch, running, &units, || {
+    let report = snapshot_while(scratch, running, &units, "--no-trial", || {
         driven = true;
         services.iter().try_for_each(|service| {
             service.drive(running).with_context(|| format!("filling the memory of {}", service.unit))
@@ -85,7 +85,8 @@ pub fn snapshot_while_driving(
     Ok(report)
 }
 
-/// The same for any units: `drive` is called once, when all of them are up; not at all when all are refused before.
+/// The same for any units, with one more argument: `drive` is called when all of them are up, and again when they have been
+/// restored for trial; not at all when all are refused before.
 ///
 /// # Errors
 /// The command fails, or `drive` does.
@@ -93,15 +94,17 @@ pub fn snapshot_while(
     scratch: &Scratch,
     running: &Machine,
     units: &[&str],
+    more: &str,
     mut drive: impl FnMut() -> Result<()>,
 ) -> Result<SnapshotReport> {
     let wanted = scratch.path(WARM_UP_WANTED);
     std::thread::scope(|scope| {
-        let snapshot = scope.spawn(|| fastboot::snapshot(running, units, &["--warm-up", WARM_UP.0]));
+        let arguments = ["--warm-up", WARM_UP.0, more];
+        let snapshot = scope.spawn(move || fastboot::snapshot_with_trial(running, units, &arguments));
         let mut driven = Ok(());
         while !snapshot.is_finished() {
             if wanted.exists() {
-                driven = drive();
+                driven = driven.and_then(|()| drive());
                 std::fs::remove_file(&wanted).context("ending the warm-up")?;
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -1,6 +1,6 @@
 //! Desktop, media, chat, file servers, log-in services.
 
-use crate::daemons::daemon::{Ask, Daemon, Memory};
+use crate::daemons::daemon::{Ask, Daemon, Expected, Memory};
 
 pub(super) const DAEMONS: &[Daemon] = &[
     Daemon {
@@ -84,6 +84,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "icecast2.service",
         packages: &["icecast2"],
         ask: Ask::Http { port: 8000, path: "/status-json.xsl", has: "icestats" },
+        expected: Expected::Refused("is made anew at each boot"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -198,6 +199,8 @@ pub(super) const DAEMONS: &[Daemon] = &[
         packages: &["tor"],
         setup: "echo 'ControlPort 9051' >> /etc/tor/torrc",
         ask: Ask::Talk { port: 9051, turns: &[(b"PROTOCOLINFO\r\n", b"250 OK")] },
+        // Its random generator lies in memory that is wiped on fork; finding it empty, tor ends itself (crypto_rand_fast.c).
+        expected: Expected::Refused("did not stay"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -206,6 +209,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "dictd.service",
         packages: &["dictd", "dict-vera"],
         ask: Ask::Talk { port: 2628, turns: &[(b"", b"220 "), (b"SHOW DB\r\n", b"vera")] },
+        expected: Expected::Refused("is made anew at each boot"),
         ..Daemon::DEFAULT
     },
 ];
