@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use initd::protocol::{Adopted, Answer, Hello};
 use initd::shim::SOCKET_ENV;
 use initd::sys::socket::{own, receive, send};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
 
 const SHIM: &str = env!("CARGO_BIN_EXE_fastboot-exec");
@@ -143,6 +144,18 @@ fn a_refusal_starts_the_command_at_once() {
     });
     let child = initd.start(None, &["/bin/echo", "cold"]);
     assert_eq!(initd.finish(child), (Some(0), "cold\n".to_owned()));
+}
+
+#[test]
+fn a_cold_start_finds_its_descriptors_as_systemd_gave_them() {
+    let initd = Initd::new(|connection, _, fds| {
+        // As a worker does that fails later on.
+        let before = OFlag::from_bits_retain(fcntl(&fds[1], FcntlArg::F_GETFL).unwrap());
+        fcntl(&fds[1], FcntlArg::F_SETFL(before | OFlag::O_NONBLOCK)).unwrap();
+        send(&connection, &cold().encode(), &[]).unwrap();
+    });
+    let child = initd.start(None, &["/bin/grep", "flags:", "/proc/self/fdinfo/1"]);
+    assert_eq!(initd.finish(child), (Some(0), "flags:\t01\n".to_owned()));
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub fn rebuild_files(
             FileKindV1::Inode { .. }
                 | FileKindV1::PressureTrigger { .. }
                 | FileKindV1::Namespace { .. }
-                | FileKindV1::Rebind(RebindV1::JournalStream { .. } | RebindV1::Init)
+                | FileKindV1::Rebind(RebindV1::Init)
         ) {
             set_status_flags(&fd, file)?;
         }

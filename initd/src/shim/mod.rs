@@ -5,6 +5,7 @@
 
 mod arguments;
 mod cold;
+mod flags;
 mod notify;
 mod talk;
 

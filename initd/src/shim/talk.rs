@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 
 use super::ShimArguments;
+use super::flags::InheritedFlags;
 use super::notify;
 use crate::protocol::{Adopted, Answer, Hello, MAX_LISTEN_FDS, SOCKET_PATH};
 use crate::sys::descriptors;
@@ -58,8 +59,17 @@ pub enum Asked {
     Occupied,
 }
 
-/// Ask for a restored service.
+/// Ask for a restored service. Where none comes, our descriptors are as they were.
 pub fn ask(arguments: &ShimArguments) -> Asked {
+    let flags = InheritedFlags::of(descriptors::inherited(3 + listen_names().map_or(0, |names| names.len())));
+    let asked = ask_initd(arguments);
+    if matches!(asked, Asked::Cold(_)) {
+        flags.put_back();
+    }
+    asked
+}
+
+fn ask_initd(arguments: &ShimArguments) -> Asked {
     let before = members();
     let error = match converse(arguments, arguments.limit, false) {
         Ok(true) => return Asked::Restored,

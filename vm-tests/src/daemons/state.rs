@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
+use nix::fcntl::OFlag;
 use serde_json::{Map, Value};
 
 use crate::container::Machine;
@@ -100,6 +101,7 @@ fn add_process(facts: &mut BTreeMap<String, Value>, tree: &Value, process: &Valu
             let value = match name.as_str() {
                 "exe" => inode(tree, value),
                 "cwd" | "root" => file(tree, value).unwrap_or_default(),
+                "sigactions" => list(value).map(handler).collect(),
                 _ => value.clone(),
             };
             facts.insert(format!("{pid} {name}"), value);
@@ -124,6 +126,11 @@ fn add_process(facts: &mut BTreeMap<String, Value>, tree: &Value, process: &Valu
         }
         facts.insert(format!("{pid} tid {}", thread["tid"]), fact);
     }
+}
+
+/// SIG_DFL, with flags that nobody will see (alarm(2) with a handler for its time), is as good as never set.
+fn handler(action: &Value) -> Value {
+    if action["handler"] == 0 { Value::Null } else { action.clone() }
 }
 
 /// An open file description; `None` for a client's connection.
@@ -155,7 +162,9 @@ fn file(tree: &Value, id: &Value) -> Option<Value> {
     }
     let mut fact = Map::new();
     fact.insert(name.clone(), kind);
-    fact.insert("flags".to_owned(), file["flags"].clone());
+    // O_NOFOLLOW means nothing any more; a file without a name can only be opened again by a link in /proc.
+    let flags = file["flags"].as_i64()? & !i64::from(OFlag::O_NOFOLLOW.bits());
+    fact.insert("flags".to_owned(), flags.into());
     fact.insert("owner".to_owned(), file["owner"].clone());
     Some(Value::Object(fact))
 }
