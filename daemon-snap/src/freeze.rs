@@ -54,6 +54,8 @@ pub struct Stopped {
     tracees: BTreeMap<Pid, Tracee>,
     /// Processes in the order of their numbers, each with its leader's stat.
     processes: BTreeMap<Pid, Stat>,
+    /// Processes that have ended and not been waited for.
+    zombies: BTreeMap<Pid, Stat>,
     /// Tasks that cannot be stopped: dead ones, workers of the kernel.
     passed_over: BTreeSet<Pid>,
     blockers: Vec<Blocker>,
@@ -78,6 +80,7 @@ impl Running {
         let mut stopped = Stopped {
             tracees: BTreeMap::new(),
             processes: BTreeMap::new(),
+            zombies: BTreeMap::new(),
             passed_over: BTreeSet::new(),
             blockers: Vec::new(),
             since: Instant::now(),
@@ -202,6 +205,16 @@ impl Stopped {
         ordered
     }
 
+    /// Children of theirs that have ended and not been waited for, ascending.
+    pub fn zombies(&self) -> impl Iterator<Item = (Pid, &Stat)> {
+        self.zombies.iter().map(|(&pid, stat)| (pid, stat))
+    }
+
+    /// Whether a process had been stopped by a signal before we came.
+    pub fn is_stopped(&self, pid: Pid) -> bool {
+        self.tracees.get(&pid).is_some_and(|leader| leader.stop == StopKind::GroupStop)
+    }
+
     /// What was found while stopping that forbids a dump.
     pub fn blockers(&self) -> &[Blocker] {
         &self.blockers
@@ -247,7 +260,7 @@ impl Stopped {
     /// Orphans of the tree are reaped by init in its own time; a restore of the same numbers may come at once.
     fn wait_until_reaped(&self) {
         let deadline = Instant::now() + Duration::from_millis(500);
-        for (pid, stat) in &self.processes {
+        for (pid, stat) in self.processes.iter().chain(&self.zombies) {
             let has_parent_inside = self.processes.contains_key(&stat.ppid);
             while has_parent_inside && Stat::of(*pid).is_ok() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_micros(200));
@@ -292,8 +305,11 @@ impl Stopped {
             Ok(b'Z' | b'X') if proc::threads(pid).is_ok_and(|threads| threads.len() > 1) => {
                 (Part::Process, "a leader thread that has ended before the others".to_owned())
             }
-            Ok(b'Z' | b'X') => {
-                (Part::Process, "ended and not been waited for by its parent (a zombie)".to_owned())
+            Ok(b'Z' | b'X') if status.tracer.is_none() => {
+                self.passed_over.insert(tid);
+                // Who has stopped by now may still have waited for it: looked at once more at the end.
+                self.zombies.insert(pid, Stat::of(pid)?);
+                return Ok(());
             }
             Ok(_) => match status.tracer {
                 Some(tracer) => (Part::Process, format!("a tracer (pid {tracer})")),
@@ -368,9 +384,16 @@ impl Stopped {
         for pid in pids {
             self.processes.insert(pid, Stat::of(pid)?);
         }
-        for tracee in self.tracees.values().filter(|t| t.stop == StopKind::GroupStop && t.pid == t.tid) {
-            let kind = "been stopped by a signal".to_owned();
-            self.blockers.push(Blocker { pid: tracee.pid, part: Part::Process, kind });
+        for &pid in self.processes.keys() {
+            let (stopped, all) = self.count_stopped(pid);
+            if stopped != 0 && stopped != all {
+                let kind = "threads of which some are about to be stopped by a signal".to_owned();
+                self.blockers.push(Blocker { pid, part: Part::Process, kind });
+            }
+        }
+        self.read_zombies()?;
+        if matches!(selector, TreeSelector::Cgroup(_)) {
+            self.read_children();
         }
         if self.processes.is_empty() && self.blockers.is_empty() {
             return Err(match selector {
@@ -381,6 +404,52 @@ impl Stopped {
             });
         }
         Ok(())
+    }
+
+    /// Threads of a process that had been stopped by a signal, and all of them.
+    fn count_stopped(&self, pid: Pid) -> (usize, usize) {
+        let threads = self.tracees.values().filter(|t| t.pid == pid);
+        threads
+            .fold((0, 0), |(stopped, all), t| (stopped + usize::from(t.stop == StopKind::GroupStop), all + 1))
+    }
+
+    /// Zombies whose parent had not waited for them when it stopped.
+    fn read_zombies(&mut self) -> Result<()> {
+        for pid in std::mem::take(&mut self.zombies).into_keys() {
+            let stat = match Stat::of(pid) {
+                Ok(stat) => stat,
+                Err(Error::Gone { .. }) => continue,
+                Err(e) => return Err(e),
+            };
+            if self.processes.contains_key(&stat.ppid) {
+                self.zombies.insert(pid, stat);
+            } else {
+                let kind = "ended and not been waited for by its parent (a zombie)".to_owned();
+                self.blockers.push(Blocker { pid, part: Part::Process, kind });
+            }
+        }
+        Ok(())
+    }
+
+    /// Control groups do not list zombies, their parents do. A child that has left the group would be lost to its parent.
+    fn read_children(&mut self) {
+        let mut strangers = Vec::new();
+        for &pid in self.processes.keys() {
+            let tids = self.threads(pid).into_iter();
+            let children = tids.flat_map(|tid| proc::children(pid, tid).unwrap_or_default());
+            let is_known =
+                |child: &Pid| self.processes.contains_key(child) || self.zombies.contains_key(child);
+            strangers.extend(children.filter(|child| !is_known(child)).map(|child| (pid, child)));
+        }
+        for (pid, child) in strangers {
+            match Stat::of(child) {
+                Ok(stat) if stat.state == b'Z' => drop(self.zombies.insert(child, stat)),
+                _ => {
+                    let kind = format!("a child in another control group (pid {child})");
+                    self.blockers.push(Blocker { pid, part: Part::Process, kind });
+                }
+            }
+        }
     }
 
     fn release(&mut self) {

@@ -155,6 +155,9 @@ subjects! {
     restore_keeps_epoll_shared_over_fork: "epoll_shared", "";
     restore_keeps_signalfd: "signalfd", "";
     restore_keeps_inotify_watches: "inotify", "";
+    restore_keeps_pidfds_of_the_tree: "pidfd", "tree";
+    restore_keeps_pidfds_of_threads: "pidfd", "threads";
+    restore_keeps_pidfds_in_epoll: "pidfd", "epoll";
 
     // sockets
     restore_keeps_stream_pair_with_data: "unix_pair", "stream";
@@ -248,6 +251,14 @@ subjects! {
     restore_keeps_session_without_leader: "process_groups", "dead_session";
     restore_keeps_sessions_and_groups_across_parents: "sessions_crossed", "";
     restore_keeps_children_waited_for: "child_ends", "";
+    restore_keeps_zombies: "zombies", "";
+    restore_keeps_zombies_whose_signal_is_pending: "zombies", "pending";
+    restore_keeps_zombies_of_who_ignores_their_end: "zombies", "ignored";
+    restore_keeps_zombies_of_a_child: "zombies", "of_child";
+    restore_keeps_stopped_process: "stopped", "";
+    restore_keeps_stopped_process_that_was_waited_for: "stopped", "waited";
+    restore_keeps_stopped_process_whose_signal_is_pending: "stopped", "pending";
+    restore_keeps_process_stopped_at_the_terminal: "stopped", "tstp";
 
     // interrupted system calls
     restore_goes_on_sleeping: "interrupted", "nanosleep";
