@@ -4,10 +4,12 @@
 
 use crate::error::{Blocker, Error, Part, Result};
 use crate::state::{Addr, PAGE_BYTES, Pid};
+use crate::sys::kcmp::{self, Resource};
 use crate::sys::proc::{self, Stat, Status};
 use crate::sys::ptrace::{self, Regs, Wait};
 use crate::tape;
 use nix::errno::Errno;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long a thread may take to stop. A running one needs microseconds; only a thread in uninterruptible wait needs more.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one may take to stop before it is looked whether it waits for a child of vfork(2), which we have stopped.
+const VFORK_DOUBT: Duration = Duration::from_millis(2);
 
 /// Which processes belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub struct Stopped {
     zombies: BTreeMap<Pid, Stat>,
     /// Tasks that cannot be stopped: dead ones, workers of the kernel.
     passed_over: BTreeSet<Pid>,
+    /// Children of vfork(2) that were let go because their parents cannot stop before, with these parents.
+    vforked: BTreeMap<Pid, Pid>,
     blockers: Vec<Blocker>,
     since: Instant,
     /// ptrace requests are accepted from the seizing thread only.
@@ -82,6 +88,7 @@ impl Running {
             processes: BTreeMap::new(),
             zombies: BTreeMap::new(),
             passed_over: BTreeSet::new(),
+            vforked: BTreeMap::new(),
             blockers: Vec::new(),
             since: Instant::now(),
             not_send: PhantomData,
@@ -94,7 +101,16 @@ impl Running {
                 news |= stopped.seize_process(pid, options)?;
             }
             stopped.wait_for_all()?;
-            if !news {
+            // Who was let go is stopped in the next round.
+            let let_go = !std::mem::take(&mut stopped.vforked).is_empty();
+            if let_go && stopped.since.elapsed() > STOP_TIMEOUT {
+                return Err(Error::Refused(vec![Blocker {
+                    pid: members.first().copied().unwrap_or(Pid(0)),
+                    part: Part::Process,
+                    kind: "a child in vfork(2) whenever it is looked at".into(),
+                }]));
+            }
+            if !news && !let_go {
                 break;
             }
         }
@@ -257,9 +273,10 @@ impl Stopped {
         Ok(())
     }
 
-    /// Orphans of the tree are reaped by init in its own time; a restore of the same numbers may come at once.
+    /// Orphans of the tree are reaped by init in its own time, which is long on a busy machine; a restore of the same numbers may come at
+    /// once.
     fn wait_until_reaped(&self) {
-        let deadline = Instant::now() + Duration::from_millis(500);
+        let deadline = Instant::now() + Duration::from_secs(5);
         for (pid, stat) in self.processes.iter().chain(&self.zombies) {
             let has_parent_inside = self.processes.contains_key(&stat.ppid);
             while has_parent_inside && Stat::of(*pid).is_ok() && Instant::now() < deadline {
@@ -322,7 +339,7 @@ impl Stopped {
     }
 
     fn wait_for_all(&mut self) -> Result<()> {
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let (began, deadline) = (Instant::now(), Instant::now() + STOP_TIMEOUT);
         let mut spins = 0u32;
         loop {
             let pending: Vec<Pid> =
@@ -336,7 +353,12 @@ impl Stopped {
             spins += 1;
             match spins {
                 0..200 => std::thread::yield_now(),
-                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(100)),
+                _ if Instant::now() < deadline => {
+                    if began.elapsed() > VFORK_DOUBT && spins.is_multiple_of(8) {
+                        self.let_vforked_go()?;
+                    }
+                    std::thread::sleep(Duration::from_micros(100));
+                }
                 _ => return Err(self.refuse_unstoppable()),
             }
         }
@@ -369,11 +391,48 @@ impl Stopped {
         Ok(())
     }
 
+    /// Lets children go that have their parent's memory while a thread of it does not stop: a parent in vfork(2) stops when its child has
+    /// executed a program or ended.
+    fn let_vforked_go(&mut self) -> Result<()> {
+        let pending = self.tracees.values().filter(|t| t.stop == StopKind::Pending);
+        let waiting: BTreeSet<Pid> = pending.map(|t| t.pid).collect();
+        let children: BTreeSet<Pid> = self.tracees.values().map(|t| t.pid).collect();
+        for child in children {
+            let Ok(stat) = Stat::of(child) else { continue };
+            // ESRCH: one of them is gone.
+            if waiting.contains(&stat.ppid)
+                && kcmp::compare(stat.ppid, child, Resource::Vm).is_ok_and(Ordering::is_eq)
+            {
+                self.vforked.insert(child, stat.ppid);
+            }
+        }
+        let free: Vec<Tracee> = self
+            .tracees
+            .values()
+            .filter(|t| self.vforked.contains_key(&t.pid) && t.stop != StopKind::Pending)
+            .copied()
+            .collect();
+        for tracee in free {
+            soften_epoll(tracee.tid);
+            match ptrace::detach(tracee.tid) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(e) => return Err(Error::kernel("let go of", format!("thread {}", tracee.tid), e)),
+            }
+            self.tracees.remove(&tracee.tid);
+        }
+        Ok(())
+    }
+
     fn refuse_unstoppable(&mut self) -> Error {
         let stuck = self.tracees.values().filter(|t| t.stop == StopKind::Pending);
-        let kind = "an uninterruptible wait (vfork in progress, or a device or file system that hangs)";
+        let kind = |t: &Tracee| match self.vforked.iter().find(|(_, parent)| **parent == t.pid) {
+            Some((child, _)) => {
+                format!("a child in vfork(2) (pid {child}) that neither ends nor executes a program")
+            }
+            None => "an uninterruptible wait (a device or file system that hangs)".to_owned(),
+        };
         let part = |t: &Tracee| if t.pid == t.tid { Part::Process } else { Part::Thread(t.tid) };
-        let blockers = stuck.map(|t| Blocker { pid: t.pid, part: part(t), kind: kind.to_owned() }).collect();
+        let blockers = stuck.map(|t| Blocker { pid: t.pid, part: part(t), kind: kind(t) }).collect();
         Error::Refused(blockers)
     }
 

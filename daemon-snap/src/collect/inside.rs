@@ -189,7 +189,8 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     let pid = process.pid;
     process.sigactions = collect_sigactions(pid, injector, scratch)?;
     process.itimers = timers::collect_itimers(pid, injector, scratch)?;
-    process.posix_timers = timers::collect_posix_timers(pid, injector, scratch)?;
+    let tids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
+    process.posix_timers = timers::collect_posix_timers(pid, &tids, injector, scratch)?;
     let mut prctl =
         |step, option: u64, arg: u64| call(pid, injector, step, libc::SYS_prctl, [option, arg, 0, 0, 0, 0]);
     process.dumpable = prctl("PR_GET_DUMPABLE", libc::PR_GET_DUMPABLE as u64, 0)? as i32;
