@@ -8,8 +8,8 @@ pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageS
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
     collect_address_space, collect_content, collect_descriptors, collect_directories, collect_hidden_locks,
-    collect_insides, collect_pages, collect_process, collect_thread, collect_volatile_files, count_own_pages,
-    inspect_objects, list_objects,
+    collect_insides, collect_pages, collect_process, collect_thread, collect_volatile_files, collect_zombies,
+    count_own_pages, inspect_objects, list_objects,
 };
 use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
@@ -137,8 +137,16 @@ impl Frozen {
         // A process alone has nobody to share with.
         let mut sharing = (processes.len() > 1).then(Sharing::default);
         let has_rings = tree.inodes.iter().any(|inode| matches!(inode.kind, InodeKindV1::Ring(_)));
+        let stopped: Vec<(Option<Pid>, Pid)> = processes
+            .iter()
+            .map(|seen| &seen.process)
+            .filter(|process| process.stopped)
+            .map(|process| (process.parent, process.pid))
+            .collect();
         for SeenProcess { mut process, space, threads } in processes {
-            collect_insides(&mut process, &threads, &space, &mut gates, has_rings)?;
+            let children = stopped.iter().filter(|(parent, _)| *parent == Some(process.pid));
+            let children: Vec<Pid> = children.map(|(_, child)| *child).collect();
+            collect_insides(&mut process, &threads, &space, &mut gates, has_rings, &children)?;
             mark("insides");
             let pages = collect_pages(process.pid, &space, sink, sharing.as_mut())?;
             (process.mm.runs, process.mm.guards) = (pages.runs, pages.guards);
@@ -184,8 +192,9 @@ impl Frozen {
         let mut inodes = Inodes::new(&spaces, options, list_objects(&spaces)?);
         let mut filters = Filters::new()?;
 
+        let zombies = collect_zombies(&self.stopped, &mut blockers)?;
         let Descriptors { tables, locks, mut files, pipes } =
-            collect_descriptors(members, &mut inodes, &mut blockers)?;
+            collect_descriptors(members, &zombies, &mut inodes, &mut blockers)?;
         mark("descriptors");
         let mut halves = Vec::with_capacity(members.len());
         for member in members {
@@ -220,6 +229,7 @@ impl Frozen {
         for ((member, (space, directories, threads)), (fds, locks)) in members.iter().zip(halves).zip(tables)
         {
             let mut process = whole(member, members, &space, directories, &threads)?;
+            process.stopped = self.stopped.is_stopped(process.pid);
             (process.fds, process.locks) = (fds, locks);
             processes.push(SeenProcess { process, space, threads });
         }
@@ -239,6 +249,7 @@ impl Frozen {
             volatile_files: volatile.files,
             mapped_locks,
             volatile_nodes: volatile.nodes,
+            zombies,
         };
         Ok(Seen { processes, tree, sources })
     }

@@ -5,8 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PipeEnd, ProcessV1,
-    TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1,
+    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PidFdV1, PipeEnd,
+    ProcessV1, TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -103,6 +103,25 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         }
         check_memory(tree, process, page_area)?;
     }
+    for zombie in &tree.zombies {
+        check(tids.insert(zombie.pid) && zombie.pid.0 > 1, "a process number twice or out of range")?;
+        check(pids.contains(&zombie.parent), "a zombie of nobody")?;
+        check(can_end_so(zombie.status), "a process that cannot have ended so")?;
+        check(zombie.pgid.0 >= 0 && zombie.sid.0 >= 0, "a group or session out of range")?;
+        check((0..=64).contains(&zombie.exit_signal), "a signal that does not exist")?;
+        check(zombie.comm.len() <= MAX_COMM_BYTES, "a thread name too long")?;
+    }
+    let is_stopped_child = |parent: Pid, pid: Pid| {
+        let child = tree.processes.iter().find(|process| process.pid == pid);
+        child.is_some_and(|child| child.parent == Some(parent) && child.stopped)
+    };
+    for process in &tree.processes {
+        let stops = process.told_stops.iter();
+        check(
+            stops.into_iter().all(|pid| is_stopped_child(process.pid, *pid)),
+            "news of a stop that is none",
+        )?;
+    }
     Ok(())
 }
 
@@ -116,6 +135,13 @@ fn has_inode(tree: &TreeV1, id: InodeId) -> bool {
 
 fn has_process(tree: &TreeV1, pid: Pid) -> bool {
     tree.processes.iter().any(|process| process.pid == pid)
+}
+
+fn has_task(tree: &TreeV1, pid: Pid, of_thread: bool) -> bool {
+    let threads = tree.processes.iter().flat_map(|process| &process.threads);
+    has_process(tree, pid)
+        || tree.zombies.iter().any(|zombie| zombie.pid == pid)
+        || of_thread && threads.into_iter().any(|thread| thread.tid == pid)
 }
 
 /// Absolute, and one that a system call takes.
@@ -176,6 +202,13 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             }
             FileKindV1::Namespace { name, .. } => {
                 check(NAMESPACES.contains(&name.as_str()), "a namespace that does not exist")?;
+            }
+            FileKindV1::PidFd(PidFdV1::Task { pid }) => {
+                let of_thread = file.flags & libc::O_EXCL != 0;
+                check(has_task(tree, *pid, of_thread), "a pidfd of nobody")?;
+            }
+            FileKindV1::PidFd(PidFdV1::Reaped { status }) => {
+                check(status.is_none_or(can_end_so), "a process that cannot have ended so")?;
             }
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)

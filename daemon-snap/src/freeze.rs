@@ -4,10 +4,12 @@
 
 use crate::error::{Blocker, Error, Part, Result};
 use crate::state::{Addr, PAGE_BYTES, Pid};
+use crate::sys::kcmp::{self, Resource};
 use crate::sys::proc::{self, Stat, Status};
 use crate::sys::ptrace::{self, Regs, Wait};
 use crate::tape;
 use nix::errno::Errno;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long a thread may take to stop. A running one needs microseconds; only a thread in uninterruptible wait needs more.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one may take to stop before it is looked whether it waits for a child of vfork(2), which we have stopped.
+const VFORK_DOUBT: Duration = Duration::from_millis(2);
 
 /// Which processes belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +58,12 @@ pub struct Stopped {
     tracees: BTreeMap<Pid, Tracee>,
     /// Processes in the order of their numbers, each with its leader's stat.
     processes: BTreeMap<Pid, Stat>,
+    /// Processes that have ended and not been waited for.
+    zombies: BTreeMap<Pid, Stat>,
     /// Tasks that cannot be stopped: dead ones, workers of the kernel.
     passed_over: BTreeSet<Pid>,
+    /// Children of vfork(2) that were let go because their parents cannot stop before, with these parents.
+    vforked: BTreeMap<Pid, Pid>,
     blockers: Vec<Blocker>,
     since: Instant,
     /// ptrace requests are accepted from the seizing thread only.
@@ -78,7 +86,9 @@ impl Running {
         let mut stopped = Stopped {
             tracees: BTreeMap::new(),
             processes: BTreeMap::new(),
+            zombies: BTreeMap::new(),
             passed_over: BTreeSet::new(),
+            vforked: BTreeMap::new(),
             blockers: Vec::new(),
             since: Instant::now(),
             not_send: PhantomData,
@@ -91,7 +101,16 @@ impl Running {
                 news |= stopped.seize_process(pid, options)?;
             }
             stopped.wait_for_all()?;
-            if !news {
+            // Who was let go is stopped in the next round.
+            let let_go = !std::mem::take(&mut stopped.vforked).is_empty();
+            if let_go && stopped.since.elapsed() > STOP_TIMEOUT {
+                return Err(Error::Refused(vec![Blocker {
+                    pid: members.first().copied().unwrap_or(Pid(0)),
+                    part: Part::Process,
+                    kind: "a child in vfork(2) whenever it is looked at".into(),
+                }]));
+            }
+            if !news && !let_go {
                 break;
             }
         }
@@ -202,6 +221,16 @@ impl Stopped {
         ordered
     }
 
+    /// Children of theirs that have ended and not been waited for, ascending.
+    pub fn zombies(&self) -> impl Iterator<Item = (Pid, &Stat)> {
+        self.zombies.iter().map(|(&pid, stat)| (pid, stat))
+    }
+
+    /// Whether a process had been stopped by a signal before we came.
+    pub fn is_stopped(&self, pid: Pid) -> bool {
+        self.tracees.get(&pid).is_some_and(|leader| leader.stop == StopKind::GroupStop)
+    }
+
     /// What was found while stopping that forbids a dump.
     pub fn blockers(&self) -> &[Blocker] {
         &self.blockers
@@ -244,10 +273,11 @@ impl Stopped {
         Ok(())
     }
 
-    /// Orphans of the tree are reaped by init in its own time; a restore of the same numbers may come at once.
+    /// Orphans of the tree are reaped by init in its own time, which is long on a busy machine; a restore of the same numbers may come at
+    /// once.
     fn wait_until_reaped(&self) {
-        let deadline = Instant::now() + Duration::from_millis(500);
-        for (pid, stat) in &self.processes {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for (pid, stat) in self.processes.iter().chain(&self.zombies) {
             let has_parent_inside = self.processes.contains_key(&stat.ppid);
             while has_parent_inside && Stat::of(*pid).is_ok() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_micros(200));
@@ -292,8 +322,11 @@ impl Stopped {
             Ok(b'Z' | b'X') if proc::threads(pid).is_ok_and(|threads| threads.len() > 1) => {
                 (Part::Process, "a leader thread that has ended before the others".to_owned())
             }
-            Ok(b'Z' | b'X') => {
-                (Part::Process, "ended and not been waited for by its parent (a zombie)".to_owned())
+            Ok(b'Z' | b'X') if status.tracer.is_none() => {
+                self.passed_over.insert(tid);
+                // Who has stopped by now may still have waited for it: looked at once more at the end.
+                self.zombies.insert(pid, Stat::of(pid)?);
+                return Ok(());
             }
             Ok(_) => match status.tracer {
                 Some(tracer) => (Part::Process, format!("a tracer (pid {tracer})")),
@@ -306,7 +339,7 @@ impl Stopped {
     }
 
     fn wait_for_all(&mut self) -> Result<()> {
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let (began, deadline) = (Instant::now(), Instant::now() + STOP_TIMEOUT);
         let mut spins = 0u32;
         loop {
             let pending: Vec<Pid> =
@@ -320,7 +353,12 @@ impl Stopped {
             spins += 1;
             match spins {
                 0..200 => std::thread::yield_now(),
-                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(100)),
+                _ if Instant::now() < deadline => {
+                    if began.elapsed() > VFORK_DOUBT && spins.is_multiple_of(8) {
+                        self.let_vforked_go()?;
+                    }
+                    std::thread::sleep(Duration::from_micros(100));
+                }
                 _ => return Err(self.refuse_unstoppable()),
             }
         }
@@ -353,11 +391,48 @@ impl Stopped {
         Ok(())
     }
 
+    /// Lets children go that have their parent's memory while a thread of it does not stop: a parent in vfork(2) stops when its child has
+    /// executed a program or ended.
+    fn let_vforked_go(&mut self) -> Result<()> {
+        let pending = self.tracees.values().filter(|t| t.stop == StopKind::Pending);
+        let waiting: BTreeSet<Pid> = pending.map(|t| t.pid).collect();
+        let children: BTreeSet<Pid> = self.tracees.values().map(|t| t.pid).collect();
+        for child in children {
+            let Ok(stat) = Stat::of(child) else { continue };
+            // ESRCH: one of them is gone.
+            if waiting.contains(&stat.ppid)
+                && kcmp::compare(stat.ppid, child, Resource::Vm).is_ok_and(Ordering::is_eq)
+            {
+                self.vforked.insert(child, stat.ppid);
+            }
+        }
+        let free: Vec<Tracee> = self
+            .tracees
+            .values()
+            .filter(|t| self.vforked.contains_key(&t.pid) && t.stop != StopKind::Pending)
+            .copied()
+            .collect();
+        for tracee in free {
+            soften_epoll(tracee.tid);
+            match ptrace::detach(tracee.tid) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(e) => return Err(Error::kernel("let go of", format!("thread {}", tracee.tid), e)),
+            }
+            self.tracees.remove(&tracee.tid);
+        }
+        Ok(())
+    }
+
     fn refuse_unstoppable(&mut self) -> Error {
         let stuck = self.tracees.values().filter(|t| t.stop == StopKind::Pending);
-        let kind = "an uninterruptible wait (vfork in progress, or a device or file system that hangs)";
+        let kind = |t: &Tracee| match self.vforked.iter().find(|(_, parent)| **parent == t.pid) {
+            Some((child, _)) => {
+                format!("a child in vfork(2) (pid {child}) that neither ends nor executes a program")
+            }
+            None => "an uninterruptible wait (a device or file system that hangs)".to_owned(),
+        };
         let part = |t: &Tracee| if t.pid == t.tid { Part::Process } else { Part::Thread(t.tid) };
-        let blockers = stuck.map(|t| Blocker { pid: t.pid, part: part(t), kind: kind.to_owned() }).collect();
+        let blockers = stuck.map(|t| Blocker { pid: t.pid, part: part(t), kind: kind(t) }).collect();
         Error::Refused(blockers)
     }
 
@@ -368,9 +443,16 @@ impl Stopped {
         for pid in pids {
             self.processes.insert(pid, Stat::of(pid)?);
         }
-        for tracee in self.tracees.values().filter(|t| t.stop == StopKind::GroupStop && t.pid == t.tid) {
-            let kind = "been stopped by a signal".to_owned();
-            self.blockers.push(Blocker { pid: tracee.pid, part: Part::Process, kind });
+        for &pid in self.processes.keys() {
+            let (stopped, all) = self.count_stopped(pid);
+            if stopped != 0 && stopped != all {
+                let kind = "threads of which some are about to be stopped by a signal".to_owned();
+                self.blockers.push(Blocker { pid, part: Part::Process, kind });
+            }
+        }
+        self.read_zombies()?;
+        if matches!(selector, TreeSelector::Cgroup(_)) {
+            self.read_children();
         }
         if self.processes.is_empty() && self.blockers.is_empty() {
             return Err(match selector {
@@ -381,6 +463,52 @@ impl Stopped {
             });
         }
         Ok(())
+    }
+
+    /// Threads of a process that had been stopped by a signal, and all of them.
+    fn count_stopped(&self, pid: Pid) -> (usize, usize) {
+        let threads = self.tracees.values().filter(|t| t.pid == pid);
+        threads
+            .fold((0, 0), |(stopped, all), t| (stopped + usize::from(t.stop == StopKind::GroupStop), all + 1))
+    }
+
+    /// Zombies whose parent had not waited for them when it stopped.
+    fn read_zombies(&mut self) -> Result<()> {
+        for pid in std::mem::take(&mut self.zombies).into_keys() {
+            let stat = match Stat::of(pid) {
+                Ok(stat) => stat,
+                Err(Error::Gone { .. }) => continue,
+                Err(e) => return Err(e),
+            };
+            if self.processes.contains_key(&stat.ppid) {
+                self.zombies.insert(pid, stat);
+            } else {
+                let kind = "ended and not been waited for by its parent (a zombie)".to_owned();
+                self.blockers.push(Blocker { pid, part: Part::Process, kind });
+            }
+        }
+        Ok(())
+    }
+
+    /// Control groups do not list zombies, their parents do. A child that has left the group would be lost to its parent.
+    fn read_children(&mut self) {
+        let mut strangers = Vec::new();
+        for &pid in self.processes.keys() {
+            let tids = self.threads(pid).into_iter();
+            let children = tids.flat_map(|tid| proc::children(pid, tid).unwrap_or_default());
+            let is_known =
+                |child: &Pid| self.processes.contains_key(child) || self.zombies.contains_key(child);
+            strangers.extend(children.filter(|child| !is_known(child)).map(|child| (pid, child)));
+        }
+        for (pid, child) in strangers {
+            match Stat::of(child) {
+                Ok(stat) if stat.state == b'Z' => drop(self.zombies.insert(child, stat)),
+                _ => {
+                    let kind = format!("a child in another control group (pid {child})");
+                    self.blockers.push(Blocker { pid, part: Part::Process, kind });
+                }
+            }
+        }
     }
 
     fn release(&mut self) {

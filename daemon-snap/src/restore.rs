@@ -5,9 +5,10 @@
 use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
 use crate::rebuild::own_maps::OwnMaps;
+use crate::rebuild::pidfd::Late;
 use crate::rebuild::process::Builder;
 use crate::rebuild::tids::Tids;
-use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, volatile};
+use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, stopped, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
@@ -155,6 +156,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         image,
         status: status_write,
         go,
+        late: Late::prepare(&desk, tree)?,
         user,
         cgroup: request.unit.as_ref().map(|u| u.cgroup.as_fd()),
         deadline: request.deadline,
@@ -166,14 +168,14 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
             None
         }
     };
-    let Builder { go, status, .. } = builder;
+    let Builder { go, status, late, .. } = builder;
     drop(status);
     let go: Vec<OwnedFd> = go.into_iter().map(|(_, write_end)| write_end).collect();
 
     times.tree = lap(&mut last);
     request.image.verify_pages_from(request.checked_chunks, 1)?;
     times.check = lap(&mut last);
-    let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, tids, request, started };
+    let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, late, tids, request, started };
     watch.until_ready()?;
     times.load = lap(&mut last);
     files::rebuild_owners(&desk, tree)?;
@@ -185,7 +187,8 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         nursery.close()?;
         *released = true;
     }
-    for pipe in &go {
+    stopped::rebuild_stopped(tree, &go, request.deadline)?;
+    for (pipe, _) in go.iter().zip(&tree.processes).filter(|(_, process)| !process.stopped) {
         write(pipe, &[1]).map_err(|e| Error::kernel("releasing", "a process", e))?;
     }
     watch.until_released()?;
@@ -249,6 +252,7 @@ fn free_ids(tree: &TreeV1) -> i32 {
         taken.extend([process.pid.0, process.sid.0, process.pgid.0]);
         taken.extend(process.threads.iter().map(|t| t.tid.0));
     }
+    taken.extend(tree.zombies.iter().flat_map(|zombie| [zombie.pid.0, zombie.sid.0, zombie.pgid.0]));
     let exists = |id: i32| !matches!(kill(nix::unistd::Pid::from_raw(id), None), Err(Errno::ESRCH));
     let count = tree.processes.len() as i32;
     let highest = taken.iter().max().copied().unwrap_or(1);
@@ -264,6 +268,7 @@ struct Watch<'a> {
     tree: &'a TreeV1,
     go: &'a [OwnedFd],
     status: OwnedFd,
+    late: Option<Late>,
     tids: Tids,
     request: &'a Request<'a>,
     started: Instant,
@@ -271,7 +276,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn until_ready(&mut self) -> Result<()> {
-        let mut ready = HashSet::new();
+        let (mut ready, mut existing) = (HashSet::new(), HashSet::new());
         while ready.len() < self.tree.processes.len() {
             let Some(record) = self.next()? else {
                 return Err(Error::Internal {
@@ -281,6 +286,13 @@ impl Watch<'_> {
             };
             if record.kind == RecordKind::Ready as u32 {
                 ready.insert(record.pid);
+            } else if record.kind == RecordKind::Exists as u32 {
+                existing.insert(record.pid);
+                if existing.len() == self.tree.processes.len()
+                    && let Some(late) = self.late.take()
+                {
+                    late.deliver(self.desk, self.tree, self.request.deadline)?;
+                }
             } else if record.kind == RecordKind::WantTid as u32 {
                 self.give_tid(&record)?;
             } else if record.kind == RecordKind::TidTaken as u32 {

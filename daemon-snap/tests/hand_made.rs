@@ -155,6 +155,8 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
             locks: vec![],
             fds: vec![],
             threads: vec![thread(pid)],
+            stopped: false,
+            told_stops: Vec::new(),
         }],
         files: vec![FileV1 {
             id: FileId(0),
@@ -169,6 +171,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         volatile_files: vec![],
         mapped_locks: vec![],
         volatile_nodes: Vec::new(),
+        zombies: Vec::new(),
     }
 }
 

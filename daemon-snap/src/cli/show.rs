@@ -98,6 +98,7 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
             FileKindV1::Epoll { .. } => "epoll",
             FileKindV1::TimerFd(_) => "timerfd",
             FileKindV1::SignalFd { .. } => "signalfd",
+            FileKindV1::PidFd(_) => "pidfd",
             FileKindV1::Inotify { .. } => "inotify",
             FileKindV1::Unix(_) => "unix socket",
             FileKindV1::Inet(_) => "internet socket",

@@ -8,11 +8,14 @@ use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
     ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed, inet,
-    inotify, kernel_file, netlink, packet, refused, ring, signalfd, timerfd, vsock,
+    inotify, kernel_file, netlink, packet, pidfd as process, refused, ring, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
-use crate::state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PipeV1, RebindV1, TargetFd};
+use crate::state::{
+    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RebindV1, TargetFd,
+    ZombieV1,
+};
 use crate::sys::proc::{self, FdInfo};
 use crate::sys::{fdquery, kcmp, netns, pidfd};
 use nix::errno::Errno;
@@ -60,6 +63,7 @@ pub(super) struct Slot {
 /// Reads all tables, finds out which entries share a description, and asks each description what it is.
 pub(crate) fn collect_descriptors(
     members: &[Member],
+    zombies: &[ZombieV1],
     inodes: &mut Inodes<'_>,
     blockers: &mut Blockers,
 ) -> Result<Descriptors> {
@@ -88,7 +92,7 @@ pub(crate) fn collect_descriptors(
         pidfd::get_fd(pidfd.as_fd(), file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd))
     };
     let mut kinds = Kinds {
-        unit: inodes.options().unit,
+        tasks: process::Tasks::new(members, zombies, inodes.options().unit),
         spaces: inodes.spaces(),
         targets: Targets { by_number: &by_number, files: &descriptions },
         pipes: Pipes::default(),
@@ -124,6 +128,7 @@ pub(crate) fn collect_descriptors(
         let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
         files.push(FileV1 { id: file.id, flags, owner, kind });
     }
+    inspect_spent_watches(&slots, &files, blockers);
     kinds.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
     let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
@@ -148,6 +153,7 @@ fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found
         FileKindV1::Epoll { .. } => refused("an epoll set"),
         FileKindV1::Bus(_) => refused("a D-Bus connection"),
         FileKindV1::Ring { .. } => refused("an io_uring ring"),
+        FileKindV1::PidFd(PidFdV1::Task { .. }) => refused("a pidfd"),
         FileKindV1::Inode { inode, .. } if inodes.get(*inode).is_some_and(of_process) => {
             refused("a /proc file")
         }
@@ -170,6 +176,19 @@ fn inspect_own_files(
     if own && shared {
         let shown = String::from_utf8_lossy(&file.link);
         blockers.add(file.pid, file.part(), format!("a /proc file that several processes share ({shown})"));
+    }
+}
+
+/// Watches on pidfds are added when the sets are in use already, and one that has had its only event is made by letting it have one.
+fn inspect_spent_watches(slots: &[Slot], files: &[FileV1], blockers: &mut Blockers) {
+    let kind = |id: FileId| files.get(id.0 as usize).map(|file| &file.kind);
+    for slot in slots {
+        let Some(FileKindV1::Epoll { watches }) = kind(slot.description.id) else { continue };
+        let is_late = |id| matches!(kind(id), Some(FileKindV1::PidFd(PidFdV1::Task { .. })));
+        if watches.iter().any(|watch| watch.is_spent() && is_late(watch.file)) {
+            let what = "an epoll set with a watch for one event that has seen the end of a process not yet waited for";
+            blockers.add(slot.description.pid, slot.description.part(), what);
+        }
     }
 }
 
@@ -238,8 +257,7 @@ fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
 
 /// What the kinds need to know of each other.
 struct Kinds<'a> {
-    /// A systemd service.
-    unit: bool,
+    tasks: process::Tasks,
     spaces: &'a Spaces,
     targets: Targets<'a>,
     pipes: Pipes,
@@ -288,8 +306,8 @@ impl Kinds<'_> {
             b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
                 inotify::collect(file, fd.as_fd(), info, self.spaces)
             }
-            b"anon_inode:[pidfd]" => self.collect_pidfd(info),
-            link if link.starts_with(b"pidfd:") => self.collect_pidfd(info),
+            b"anon_inode:[pidfd]" => self.tasks.collect(info, fd.as_fd()),
+            link if link.starts_with(b"pidfd:") => self.tasks.collect(info, fd.as_fd()),
             link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
             link => refused(describe(link)),
         }
@@ -311,15 +329,6 @@ impl Kinds<'_> {
         }
         let ActivationSocket { address, socket_type, name } = given.clone();
         Ok(Some(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name })))
-    }
-
-    fn collect_pidfd(&self, info: &FdInfo) -> Found<FileKindV1> {
-        match info.pidfd_target() {
-            // In a unit it is systemd, then as now.
-            Some(1) if self.unit => Ok(FileKindV1::Rebind(RebindV1::Init)),
-            Some(pid) if pid > 0 => refused(format!("a pidfd of process {pid}")),
-            _ => refused("a pidfd of a process that has ended"),
-        }
     }
 
     fn collect_socket(

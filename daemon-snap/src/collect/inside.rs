@@ -67,6 +67,7 @@ pub(crate) fn collect_insides(
     space: &AddressSpace,
     gates: &mut Gates,
     has_rings: bool,
+    stopped_children: &[Pid],
 ) -> Result<()> {
     let pid = process.pid;
     let Some((leader, others)) = outsides.split_first() else { return Ok(()) };
@@ -94,6 +95,7 @@ pub(crate) fn collect_insides(
     let collected = (|| {
         process.mm.lock_future = lock_future(pid, locked_before, scratch)?;
         collect_by_leader(process, &mut injector, scratch)?;
+        process.told_stops = collect_stops(pid, stopped_children, &mut injector, scratch)?;
         collect_inside(pid, &mut process.threads[0], &mut injector, scratch)?;
         if has_rings {
             ring::inspect_thread(pid, pid, &mut injector)?;
@@ -187,7 +189,8 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     let pid = process.pid;
     process.sigactions = collect_sigactions(pid, injector, scratch)?;
     process.itimers = timers::collect_itimers(pid, injector, scratch)?;
-    process.posix_timers = timers::collect_posix_timers(pid, injector, scratch)?;
+    let tids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
+    process.posix_timers = timers::collect_posix_timers(pid, &tids, injector, scratch)?;
     let mut prctl =
         |step, option: u64, arg: u64| call(pid, injector, step, libc::SYS_prctl, [option, arg, 0, 0, 0, 0]);
     process.dumpable = prctl("PR_GET_DUMPABLE", libc::PR_GET_DUMPABLE as u64, 0)? as i32;
@@ -213,6 +216,28 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     }
     process.mm.layout.brk = Addr(call(pid, injector, "brk", libc::SYS_brk, [0; 6])?);
     Ok(())
+}
+
+/// Those of the stopped children of whose stop the process has been told already.
+fn collect_stops(pid: Pid, children: &[Pid], injector: &mut Injector, scratch: Scratch) -> Result<Vec<Pid>> {
+    let mut told = Vec::new();
+    for &child in children {
+        vmread::write(pid, scratch.at, &[0; 128]).map_err(failed("write", pid, scratch.at))?;
+        let flags = (libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL) as u64;
+        let wait = [u64::from(libc::P_PID), child.0 as u64, scratch.at.0, flags, 0, 0];
+        call(pid, injector, "waitid", libc::SYS_waitid, wait)?;
+        // siginfo_t: signal, errno, code, padding, pid, uid, status.
+        let words = scratch.words::<4>(pid)?;
+        let (signal, status) = (words[0] as u32, words[3] as i32);
+        if signal == 0 {
+            told.push(child);
+        } else if status != libc::SIGSTOP {
+            // Only SIGSTOP stops everybody, whatever its handlers, mask and process group are.
+            let kind = format!("been stopped by signal {status}, of which its parent has not been told yet");
+            return Err(Error::Refused(vec![Blocker { pid: child, part: Part::Process, kind }]));
+        }
+    }
+    Ok(told)
 }
 
 /// Before Linux 6.3 the kernel does not tell, and the call may be filtered; a library that finds itself not registered registers

@@ -18,6 +18,7 @@ mod multicast;
 mod netlink;
 mod packet;
 mod pages;
+mod pidfd;
 mod pipe;
 mod process;
 mod ring;
@@ -34,6 +35,7 @@ mod unix;
 mod unix_queue;
 mod volatile;
 mod vsock;
+mod zombie;
 
 pub(crate) use file::{Descriptors, collect_descriptors};
 pub(crate) use gate::Gates;
@@ -48,6 +50,7 @@ pub(crate) use sharing::Sharing;
 pub(crate) use sysv::{inspect_objects, list_objects};
 pub(crate) use thread::{OutsideThread, collect_thread};
 pub(crate) use volatile::collect_volatile_files;
+pub(crate) use zombie::collect_zombies;
 
 use crate::bus::BusAccess;
 use crate::error::{Blocker, Error, Part, Result};

@@ -113,5 +113,7 @@ pub(crate) fn collect_process(
         fds: Vec::new(),
         locks: Vec::new(),
         threads,
+        stopped: false,
+        told_stops: Vec::new(),
     })
 }

@@ -46,6 +46,9 @@ pub(crate) fn collect_thread(
     if ptrace::has_syscall_user_dispatch(tid).map_err(fail("read system call dispatch"))? {
         blockers.add(pid, part, "Syscall User Dispatch");
     }
+    if sched::is_clamped(tid).map_err(fail("read scheduling"))? {
+        blockers.add(pid, part, "a utilisation clamp (sched_setattr)");
+    }
     let stack = filters.of_thread(tid, status);
     let seccomp = blockers.note(pid, part, stack)?.unwrap_or_default();
     let pending = pending(tid, false).map_err(fail("read pending signals"))?;

@@ -1,7 +1,7 @@
 //! Interval and POSIX timers: what they are from outside, how much time is left from inside.
 
 use super::inside::{Scratch, call};
-use crate::error::Result;
+use crate::error::{Blocker, Error, Part, Result};
 use crate::state::{IntervalTimerV1, Pid, PosixTimerV1};
 use crate::sys::inject::Injector;
 use crate::sys::proc::{self, PosixTimerText, parse_posix_timers};
@@ -30,11 +30,40 @@ pub(super) fn collect_itimers(
 /// Timers of timer_create(2).
 pub(super) fn collect_posix_timers(
     pid: Pid,
+    tids: &[Pid],
     injector: &mut Injector,
     scratch: Scratch,
 ) -> Result<Vec<PosixTimerV1>> {
     let texts = parse_posix_timers(&proc::read(pid, "timers")?)?;
+    let blockers: Vec<Blocker> = texts
+        .iter()
+        .filter_map(|text| lost_clock(pid, text.clock_id, tids).map(|kind| (text.id, kind)))
+        .map(|(id, kind)| Blocker { pid, part: Part::Process, kind: format!("{kind} (timer {id})") })
+        .collect();
+    if !blockers.is_empty() {
+        return Err(Error::Refused(blockers));
+    }
     texts.into_iter().map(|text| posix_timer(pid, text, injector, scratch)).collect()
+}
+
+/// Why a timer cannot be made again on its CPU clock: a negative number, the low three bits say which clock, the others whose, inverted
+/// (clock_getcpuclockid(3)). 0 is the process, or the thread, that made the timer.
+fn lost_clock(pid: Pid, clock_id: i32, tids: &[Pid]) -> Option<String> {
+    const OF_THREAD: i32 = 4;
+    if clock_id >= 0 {
+        return None;
+    }
+    let whose = Pid(!(clock_id >> 3));
+    match (whose, clock_id & OF_THREAD != 0) {
+        (Pid(0), true) if tids.len() > 1 => {
+            Some("a timer on the CPU time of the thread that made it, which the kernel does not name".into())
+        }
+        (Pid(0), _) => None,
+        (tid, true) if tids.contains(&tid) => None,
+        (tid, true) => Some(format!("a timer on the CPU time of thread {tid}, which it does not have")),
+        (other, false) if other == pid => None,
+        (other, false) => Some(format!("a timer on the CPU time of another process (pid {other})")),
+    }
 }
 
 fn posix_timer(
@@ -59,4 +88,22 @@ fn posix_timer(
         interval_ns: words[0] * SECOND_NS + words[1],
         overrun: overrun as i32,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_clocks_are_known_by_whose_they_are() {
+        let clock = |whose: i32, kind: i32| !whose << 3 | kind;
+        let lost = |clock_id, tids: &[i32]| {
+            let tids: Vec<Pid> = tids.iter().copied().map(Pid).collect();
+            lost_clock(Pid(100), clock_id, &tids).is_some()
+        };
+        assert!(!lost(libc::CLOCK_MONOTONIC, &[100, 101]));
+        assert!(!lost(-6, &[100, 101]) && !lost(-2, &[100]) && lost(-2, &[100, 101]));
+        assert!(!lost(clock(101, 6), &[100, 101]) && lost(clock(102, 6), &[100, 101]));
+        assert!(!lost(clock(100, 2), &[100]) && lost(clock(99, 2), &[100]));
+    }
 }

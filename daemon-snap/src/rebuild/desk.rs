@@ -6,6 +6,7 @@ use crate::sys;
 use crate::sys::procfs_own::OwnProc;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -16,7 +17,7 @@ pub struct Desk {
     pub first_own_fd: i32,
     pub proc: OwnProc,
     /// Open file descriptions by id.
-    files: Vec<Option<OwnedFd>>,
+    files: Vec<OnceCell<OwnedFd>>,
     /// Objects that have been made again (memfd, deleted file, shared memory), opened for reading and writing.
     objects: HashMap<InodeId, OwnedFd>,
     /// What mappings and executables are taken from; second part of the key: writable.
@@ -43,7 +44,7 @@ impl Desk {
             None => OwnProc::mount().map_err(|e| Error::kernel("mounting a proc instance", "proc", e))?,
         };
         let proc = OwnProc::from_fd(raise(proc.into_fd(), first_own_fd)?);
-        let files = tree.files.iter().map(|_| None).collect();
+        let files = tree.files.iter().map(|_| OnceCell::new()).collect();
         Ok(Self {
             first_own_fd,
             proc,
@@ -69,13 +70,24 @@ impl Desk {
     /// Too many descriptors.
     pub fn put_file(&mut self, id: FileId, fd: OwnedFd) -> Result<()> {
         let fd = self.raise(fd)?;
-        self.files[id.0 as usize] = Some(fd);
+        self.files[id.0 as usize] = OnceCell::from(fd);
         Ok(())
+    }
+
+    /// Takes a description that could not be made before its processes were.
+    ///
+    /// # Errors
+    /// Too many descriptors; it was made before (a defect).
+    pub fn put_late_file(&self, id: FileId, fd: OwnedFd) -> Result<()> {
+        let fd = self.raise(fd)?;
+        self.files[id.0 as usize]
+            .set(fd)
+            .map_err(|_| Error::Corrupt(format!("open file {id} was made twice")))
     }
 
     /// Whether the description has been made.
     pub fn has_file(&self, id: FileId) -> bool {
-        self.files.get(id.0 as usize).is_some_and(Option::is_some)
+        self.files.get(id.0 as usize).is_some_and(|file| file.get().is_some())
     }
 
     /// Our descriptor of a recorded file.
@@ -85,7 +97,7 @@ impl Desk {
     pub fn file(&self, id: FileId) -> Result<BorrowedFd<'_>> {
         self.files
             .get(id.0 as usize)
-            .and_then(|f| f.as_ref())
+            .and_then(OnceCell::get)
             .map(AsFd::as_fd)
             .ok_or_else(|| Error::Corrupt(format!("open file {id} was recorded but not made")))
     }

@@ -28,7 +28,7 @@ pub fn rebuild_epolls(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
 /// # Errors
 /// epoll_ctl(2).
 pub fn rebuild_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
-    let (spent, live): (Vec<_>, Vec<_>) = all_watches(tree).partition(|(_, watch)| is_spent(watch));
+    let (spent, live): (Vec<_>, Vec<_>) = all_watches(tree).partition(|(_, watch)| watch.is_spent());
     let armed = |watch: &EpollWatchV1| EpollWatchV1 { events: watch.events | SPEND, ..*watch };
     for_each(desk, spent.iter().map(|(set, watch)| (*set, armed(watch))), sys::rebuild::epoll_add)?;
     // Nothing else is in the sets yet whose event could be taken instead.
@@ -43,15 +43,9 @@ pub fn rebuild_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
     for_each(desk, live.into_iter().map(|(set, watch)| (set, *watch)), sys::rebuild::epoll_add)
 }
 
-/// Whatever can happen to a descriptor that is ready at all, once.
+/// Whatever can happen to a descriptor that is ready at all, once. The kernel adds errors and hang-ups to whatever is asked for, so a
+/// watch that is spent can only be made by letting it have an event.
 const SPEND: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLONESHOT) as u32;
-
-/// A watch for one event (EPOLLONESHOT) that has had it: nothing is reported until the daemon arms it again. The kernel adds errors and
-/// hang-ups to whatever is asked for, so it can only be made by letting it have an event.
-fn is_spent(watch: &EpollWatchV1) -> bool {
-    const HOW: u32 = (libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLWAKEUP) as u32;
-    watch.events & libc::EPOLLONESHOT as u32 != 0 && watch.events & !HOW == 0
-}
 
 /// Watches with their sets; what only its process can open is added by that process.
 fn all_watches<'a>(tree: &'a TreeV1) -> impl Iterator<Item = (FileId, &'a EpollWatchV1)> {
@@ -62,7 +56,9 @@ fn all_watches<'a>(tree: &'a TreeV1) -> impl Iterator<Item = (FileId, &'a EpollW
     let all =
         tree.files.iter().filter_map(of_file).flat_map(|(set, watches)| watches.map(move |one| (set, one)));
     all.filter(|(set, watch)| {
-        super::kernel_file::own_path(tree, watch.file).is_none() && adder(tree, *set, watch).is_none()
+        super::kernel_file::own_path(tree, watch.file).is_none()
+            && adder(tree, *set, watch).is_none()
+            && !super::pidfd::is_late(tree, watch.file)
     })
 }
 
@@ -78,6 +74,19 @@ fn adder<'a>(tree: &'a TreeV1, set: FileId, watch: &EpollWatchV1) -> Option<(&'a
         process.fds.iter().find(has)?;
         process.fds.iter().find(|entry| entry.file == set).map(|entry| (process, entry.fd))
     })
+}
+
+/// Adds the watches on descriptors of processes, which exist by now.
+///
+/// # Errors
+/// epoll_ctl(2).
+pub fn rebuild_late_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
+    let of_file = |file: &FileV1| match &file.kind {
+        FileKindV1::Epoll { watches } => watches.iter().map(|watch| (file.id, *watch)).collect(),
+        _ => Vec::new(),
+    };
+    let all = tree.files.iter().flat_map(of_file);
+    for_each(desk, all.filter(|(_, watch)| super::pidfd::is_late(tree, watch.file)), sys::rebuild::epoll_add)
 }
 
 /// Adds the watches that are this process's own; its descriptors are in place.

@@ -1,11 +1,11 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pipe, tcp, unix, vsock};
+use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pidfd, pipe, tcp, unix, vsock};
 use crate::dump::FIFO;
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
-use crate::state::{FileKindV1, FileV1, InodeId, Pid, RebindV1, TreeV1};
+use crate::state::{FileKindV1, FileV1, InodeId, Pid, PidFdV1, RebindV1, TreeV1};
 use crate::sys;
 use image_store::ReasonCode;
 use nix::fcntl::OFlag;
@@ -40,6 +40,8 @@ pub fn rebuild_files(
             FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Tcp(_) | FileKindV1::Epoll { .. } => {
                 continue;
             }
+            // Made when the processes exist.
+            FileKindV1::PidFd(PidFdV1::Task { .. }) => continue,
             // Its process opens it.
             FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
             FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {
@@ -68,7 +70,8 @@ pub fn rebuild_files(
             FileKindV1::Netlink(socket) => netlink::rebuild_netlink(file.id, socket)?,
             FileKindV1::Packet(socket) => packet::rebuild_packet(file.id, socket)?,
             FileKindV1::Vsock(socket) => vsock::rebuild_vsock(file.id, socket)?,
-            FileKindV1::Rebind(what) => rebind(what, unit)?,
+            FileKindV1::PidFd(PidFdV1::Reaped { status }) => pidfd::rebuild_reaped(file, *status)?,
+            FileKindV1::Rebind(what) => rebind(what, file, unit)?,
             FileKindV1::Bus(connection) => bus::rebuild_socket(file.id, connection)?,
         };
         if !matches!(
@@ -76,6 +79,7 @@ pub fn rebuild_files(
             FileKindV1::Inode { .. }
                 | FileKindV1::PressureTrigger { .. }
                 | FileKindV1::Namespace { .. }
+                | FileKindV1::PidFd(_)
                 | FileKindV1::Rebind(RebindV1::Init)
         ) {
             set_status_flags(&fd, file)?;
@@ -142,7 +146,7 @@ pub fn set_async(fd: BorrowedFd<'_>, file: &FileV1) -> Result<()> {
         .map_err(|e| Error::kernel("O_ASYNC", file.id, e))
 }
 
-fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
+fn rebind(what: &RebindV1, file: &FileV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
     let Some(unit) = unit else {
         return Err(Error::stale(
             ReasonCode::HostUnsupported,
@@ -155,7 +159,8 @@ fn rebind(what: &RebindV1, unit: Option<&UnitContext>) -> Result<OwnedFd> {
             let fd = fd.ok_or_else(|| Error::Corrupt(format!("standard descriptor {stdio}")))?;
             fd.try_clone().map_err(|e| Error::io("dup", "standard output", &e))
         }
-        RebindV1::Init => sys::pidfd::open(Pid(1)).map_err(|e| Error::kernel("pidfd_open", "PID 1", e)),
+        RebindV1::Init => sys::pidfd::open_with(Pid(1), file.flags & sys::pidfd::OPEN_FLAGS)
+            .map_err(|e| Error::kernel("pidfd_open", "PID 1", e)),
         RebindV1::Activation { address, socket_type, name } => {
             let own = |fd: &OwnedFd| sys::rebuild::own_address(fd.as_fd()).unwrap_or_default();
             let family = family_of(address);

@@ -5,7 +5,7 @@
 //! daemon that forked twice) gets a temporary leader with that id, which ends when its members exist.
 
 use crate::error::{Error, Result};
-use crate::state::{Pid, ProcessV1, TreeV1};
+use crate::state::{Pid, ProcessV1, TreeV1, ZombieV1};
 use image_store::ReasonCode;
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +14,8 @@ use std::collections::{HashMap, HashSet};
 pub enum Birth {
     /// A recorded process: index into [`TreeV1::processes`].
     Process { index: usize, before_setsid: Vec<Birth>, setsid: bool, after_setsid: Vec<Birth>, group: Group },
+    /// Born to end: index into [`TreeV1::zombies`].
+    Zombie { index: usize, setsid: bool, group: Group },
     /// A temporary session leader.
     Leader { sid: Pid, members: Vec<Birth> },
 }
@@ -39,11 +41,19 @@ pub fn plan(tree: &TreeV1, own_sid: Pid, own_pgid: Pid) -> Result<Vec<Birth>> {
     let mut planner = Planner {
         tree,
         children: HashMap::new(),
-        alive: tree.processes.iter().map(|p| p.pid).collect(),
+        // A zombie keeps its group open.
+        alive: tree.processes.iter().map(|p| p.pid).chain(tree.zombies.iter().map(|z| z.pid)).collect(),
         made: HashSet::new(),
     };
     for (index, process) in tree.processes.iter().enumerate() {
-        planner.children.entry(process.parent).or_default().push(index);
+        planner.children.entry(process.parent).or_default().push(Child::Process(index));
+    }
+    for (index, zombie) in tree.zombies.iter().enumerate() {
+        planner.children.entry(Some(zombie.parent)).or_default().push(Child::Zombie(index));
+    }
+    // wait(2) finds the oldest first.
+    for children in planner.children.values_mut() {
+        children.sort_by_key(|child| child.ids(tree).pid);
     }
     let roots = planner.children.get(&None).cloned().unwrap_or_default();
     planner.births(&roots, own_sid, own_pgid, true)
@@ -51,62 +61,92 @@ pub fn plan(tree: &TreeV1, own_sid: Pid, own_pgid: Pid) -> Result<Vec<Birth>> {
 
 struct Planner<'a> {
     tree: &'a TreeV1,
-    children: HashMap<Option<Pid>, Vec<usize>>,
+    children: HashMap<Option<Pid>, Vec<Child>>,
     alive: HashSet<Pid>,
     made: HashSet<Pid>,
+}
+
+/// Somebody to be born, living or not.
+#[derive(Clone, Copy)]
+enum Child {
+    Process(usize),
+    Zombie(usize),
+}
+
+struct Ids {
+    pid: Pid,
+    sid: Pid,
+    pgid: Pid,
+}
+
+impl Child {
+    fn ids(self, tree: &TreeV1) -> Ids {
+        match self {
+            Self::Process(index) => {
+                let ProcessV1 { pid, sid, pgid, .. } = tree.processes[index];
+                Ids { pid, sid, pgid }
+            }
+            Self::Zombie(index) => {
+                let ZombieV1 { pid, sid, pgid, .. } = tree.zombies[index];
+                Ids { pid, sid, pgid }
+            }
+        }
+    }
 }
 
 impl Planner<'_> {
     /// Births of processes whose creator is in `session` and `group`. `adopts`: orphans of the creator's children come
     /// back to it, so a temporary leader may stand between.
-    fn births(&mut self, indices: &[usize], session: Pid, group: Pid, adopts: bool) -> Result<Vec<Birth>> {
+    fn births(&mut self, children: &[Child], session: Pid, group: Pid, adopts: bool) -> Result<Vec<Birth>> {
         let mut out = Vec::new();
-        let mut led: Vec<(Pid, Vec<usize>)> = Vec::new();
-        for &index in indices {
-            let process = &self.tree.processes[index];
-            if process.sid == process.pid || process.sid == session {
-                out.push(self.birth(index, session, group)?);
-            } else if !adopts || self.alive.contains(&process.sid) {
+        let mut led: Vec<(Pid, Vec<Child>)> = Vec::new();
+        for &child in children {
+            let ids = child.ids(self.tree);
+            if ids.sid == ids.pid || ids.sid == session {
+                out.push(self.birth(child, session, group)?);
+            } else if !adopts || self.alive.contains(&ids.sid) {
                 return Err(Error::stale(
                     ReasonCode::HostUnsupported,
-                    format!(
-                        "process {} is in session {}, which its parent cannot give it",
-                        process.pid, process.sid
-                    ),
+                    format!("process {} is in session {}, which its parent cannot give it", ids.pid, ids.sid),
                 ));
             } else {
-                match led.iter_mut().find(|(sid, _)| *sid == process.sid) {
-                    Some((_, members)) => members.push(index),
-                    None => led.push((process.sid, vec![index])),
+                match led.iter_mut().find(|(sid, _)| *sid == ids.sid) {
+                    Some((_, members)) => members.push(child),
+                    None => led.push((ids.sid, vec![child])),
                 }
             }
         }
         for (sid, members) in led {
             // setsid makes the leader's group too.
-            let members = members.iter().map(|i| self.birth(*i, sid, sid)).collect::<Result<_>>()?;
+            let members = members.iter().map(|child| self.birth(*child, sid, sid)).collect::<Result<_>>()?;
             out.push(Birth::Leader { sid, members });
         }
         Ok(out)
     }
 
-    fn birth(&mut self, index: usize, session: Pid, group: Pid) -> Result<Birth> {
-        let process: &ProcessV1 = &self.tree.processes[index];
-        let setsid = process.sid == process.pid && process.sid != session;
-        let group_at_fork = if setsid { process.pid } else { group };
-        let own_group = self.group(process, group_at_fork);
+    fn birth(&mut self, child: Child, session: Pid, group: Pid) -> Result<Birth> {
+        let ids = child.ids(self.tree);
+        let setsid = ids.sid == ids.pid && ids.sid != session;
+        let group_at_fork = if setsid { ids.pid } else { group };
+        let own_group = self.group(&ids, group_at_fork);
+        let index = match child {
+            Child::Process(index) => index,
+            Child::Zombie(index) => return Ok(Birth::Zombie { index, setsid, group: own_group }),
+        };
+        let process = &self.tree.processes[index];
         let children = self.children.get(&Some(process.pid)).cloned().unwrap_or_default();
-        let older = |i: &usize| {
-            let child = &self.tree.processes[*i];
+        let older = |child: &Child| {
+            let child = child.ids(self.tree);
             setsid && child.sid == session && child.sid != child.pid
         };
-        let (before, after): (Vec<usize>, Vec<usize>) = children.iter().partition(|i| older(i));
+        let (before, after): (Vec<Child>, Vec<Child>) = children.iter().partition(|child| older(child));
         let adopts = process.child_subreaper;
         let before_setsid = self.births(&before, session, group, adopts)?;
         let after_setsid = self.births(&after, process.sid, group_at_fork, adopts)?;
         Ok(Birth::Process { index, before_setsid, setsid, after_setsid, group: own_group })
     }
 
-    fn group(&mut self, process: &ProcessV1, inherited: Pid) -> Group {
+    fn group(&mut self, process: &Ids, inherited: Pid) -> Group {
         if process.pgid == inherited {
             Group::Inherited
         } else if process.pgid == process.pid {
@@ -145,6 +185,15 @@ mod tests {
                 }
                 text
             }
+            Birth::Zombie { index, setsid, group } => {
+                let leads = if *setsid { "s" } else { "" };
+                let joins = match group {
+                    Group::Join(g) => format!("j{g}"),
+                    Group::Own => "g".to_owned(),
+                    Group::Inherited | Group::Make(_) => String::new(),
+                };
+                format!("z{}{leads}{joins}", tree.zombies[*index].pid)
+            }
             Birth::Leader { sid, members } => format!("L{sid}({})", names(members, tree)),
         };
         births.iter().map(part).collect::<Vec<_>>().join(" ")
@@ -177,6 +226,26 @@ mod tests {
     fn dead_group_leader_is_made_once_and_joined_by_others() {
         let tree = [(10, None, 10, 10), (11, Some(10), 10, 20), (12, Some(10), 10, 20)];
         assert_eq!(planned(&tree), "10s(11m20 12j20)");
+    }
+
+    #[test]
+    fn zombies_are_born_in_their_turn_and_their_groups_can_be_joined() {
+        let mut tree = tree_of(&[(10, None, 10, 10), (11, Some(10), 10, 10), (13, Some(10), 10, 12)]);
+        let zombie = |pid, sid, pgid| ZombieV1 {
+            pid: Pid(pid),
+            parent: Pid(10),
+            pgid: Pid(pgid),
+            sid: Pid(sid),
+            exit_signal: 17,
+            status: 0,
+            comm: Vec::new(),
+            uids: [0; 3],
+            gids: [0; 3],
+            groups: Vec::new(),
+        };
+        tree.zombies = vec![zombie(12, 10, 12), zombie(14, 14, 14), zombie(15, 10, 10)];
+        let planned = plan(&tree, Pid(1), Pid(1)).map(|births| names(&births, &tree)).unwrap();
+        assert_eq!(planned, "10s(11 z12g 13j12 z14s z15)");
     }
 
     #[test]

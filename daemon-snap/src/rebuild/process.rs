@@ -4,6 +4,7 @@ use super::desk::Desk;
 use super::inherit::Heritage;
 use super::namespaces::UserNamespace;
 use super::own_maps::OwnMaps;
+use super::pidfd::{Late, is_late};
 use super::plan::{Birth, Group};
 use crate::error::{Error, Result};
 use crate::state::{FdV1, InodeId, Pid, ProcessV1, TreeV1};
@@ -27,6 +28,8 @@ pub struct Builder<'a> {
     pub status: OwnedFd,
     /// Read and write end per process, in the order of the tree.
     pub go: Vec<(OwnedFd, OwnedFd)>,
+    /// When the tree has descriptors of its own processes.
+    pub late: Option<Late>,
     pub user: UserNamespace,
     pub cgroup: Option<BorrowedFd<'a>>,
     pub vdso: Vec<VdsoPlace>,
@@ -63,6 +66,12 @@ impl Builder<'_> {
                     let process = &self.tree.processes[*index];
                     if self.fork(process.pid, process.exit_signal, cgroup)? == Side::Child {
                         self.or_report(process.pid, || self.become_process(birth, inherited));
+                    }
+                }
+                Birth::Zombie { index, setsid, group } => {
+                    let zombie = &self.tree.zombies[*index];
+                    if self.fork(zombie.pid, zombie.exit_signal, cgroup)? == Side::Child {
+                        self.or_report(zombie.pid, || self.become_zombie(zombie, *setsid, *group));
                     }
                 }
                 Birth::Leader { sid, members } => self.lead(*sid, members, cgroup, inherited)?,
@@ -124,7 +133,8 @@ impl Builder<'_> {
             setsid().map_err(|e| Error::kernel("setsid", process.pid, e))?;
         }
         self.create(after_setsid, None, &inherited)?;
-        self.join_group(process, *group)?;
+        self.join_group(process.pid, process.pgid, *group)?;
+        self.await_zombies(process)?;
         super::unix::listen_own(self.desk, self.tree, process)?;
         super::bus::connect_own(self.desk, self.tree, process)?;
         super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
@@ -157,17 +167,21 @@ impl Builder<'_> {
 
     /// The worker alone may hold write ends: their closing tells everybody that it is gone.
     pub fn forget_go(&self) {
-        for (_, write_end) in &self.go {
-            let number = write_end.as_raw_fd();
+        let ends = self.go.iter().map(|(_, write_end)| write_end.as_raw_fd());
+        for number in ends.chain(self.late.iter().flat_map(Late::senders)) {
             // The number is open; close_range cannot fail for it.
             let _ = sys::rebuild::close_numbers(number, number);
         }
     }
 
-    fn join_group(&self, process: &ProcessV1, group: Group) -> Result<()> {
+    /// Gets this process, whose number is `own`, into its group.
+    ///
+    /// # Errors
+    /// `Stale`: the kernel put it elsewhere.
+    pub fn join_group(&self, own: Pid, pgid: Pid, group: Group) -> Result<()> {
         let pid = |p: Pid| nix::unistd::Pid::from_raw(p.0);
         let this = nix::unistd::Pid::from_raw(0);
-        let failed = |e| Error::kernel("setpgid", format!("{} into {}", process.pid, process.pgid), e);
+        let failed = |e| Error::kernel("setpgid", format!("{} into {}", own, pgid), e);
         match group {
             Group::Inherited => {}
             Group::Own => setpgid(this, this).map_err(failed)?,
@@ -196,12 +210,12 @@ impl Builder<'_> {
             },
         }
         let got = getpgid(None).map_err(failed)?;
-        if got == pid(process.pgid) {
+        if got == pid(pgid) {
             return Ok(());
         }
         Err(Error::stale(
             ReasonCode::HostUnsupported,
-            format!("process {} is in group {got} instead of {}", process.pid, process.pgid),
+            format!("process {} is in group {got} instead of {}", own, pgid),
         ))
     }
 
@@ -210,6 +224,10 @@ impl Builder<'_> {
         for fd in fds {
             if super::kernel_file::own_path(self.tree, fd.file).is_some() {
                 numbers.push(fd.fd.0);
+                continue;
+            }
+            if is_late(self.tree, fd.file) {
+                // Free until the tape receives it.
                 continue;
             }
             let from = self.desk.file(fd.file)?;
@@ -310,6 +328,14 @@ impl Builder<'_> {
             is_unplaceable: &|id: InodeId| self.desk.is_unplaceable(id),
             filters: &self.tree.seccomp_filters,
             helper_tid: self.helper_tid + index as i32,
+            announces: self.late.is_some(),
+            late_fd: self.late.as_ref().and_then(|late| late.receiver(index)),
+            is_late: &|id| is_late(self.tree, id),
+            has_stopped_children: self
+                .tree
+                .processes
+                .iter()
+                .any(|child| child.parent == Some(process.pid) && child.stopped),
             sets_groups: self.user.fd.is_none(),
             map_uid: &|uid| self.user.map_uid(uid),
             map_gid: &|gid| self.user.map_gid(gid),

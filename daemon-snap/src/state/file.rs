@@ -75,6 +75,7 @@ pub enum FileKindV1 {
     /// Attached to today's object, not to yesterday's.
     Rebind(RebindV1),
     Bus(BusConnectionV1),
+    PidFd(PidFdV1),
     /// An io_uring ring, which is an object because it is mapped too.
     Ring {
         ring: InodeId,
@@ -99,6 +100,15 @@ pub enum RebindV1 {
     Init,
     /// A socket that systemd holds too and passes as `LISTEN_FDS`; matched by address.
     Activation { address: Vec<u8>, socket_type: i32, name: Option<String> },
+}
+
+/// `pidfd_open(2)`. PIDFD_NONBLOCK and PIDFD_THREAD are O_NONBLOCK and O_EXCL among the flags of the description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PidFdV1 {
+    /// A process of the tree, living or not yet waited for; a thread with PIDFD_THREAD.
+    Task { pid: Pid },
+    /// One that has ended and been waited for; `status` as waitpid(2) gave it, where the kernel still tells it (since Linux 6.15).
+    Reaped { status: Option<i32> },
 }
 
 /// Which end of a pipe.
@@ -137,6 +147,14 @@ pub struct EpollWatchV1 {
     /// EPOLLIN …, EPOLLET, EPOLLONESHOT, EPOLLEXCLUSIVE.
     pub events: u32,
     pub data: u64,
+}
+
+impl EpollWatchV1 {
+    /// A watch for one event (EPOLLONESHOT) that has had it: nothing is reported until it is armed again.
+    pub fn is_spent(&self) -> bool {
+        const HOW: u32 = (libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLWAKEUP) as u32;
+        self.events & libc::EPOLLONESHOT as u32 != 0 && self.events & !HOW == 0
+    }
 }
 
 /// `timerfd_create(2)`.

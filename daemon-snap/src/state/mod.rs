@@ -15,6 +15,7 @@ mod socket;
 pub mod testing;
 mod thread;
 mod volatile;
+mod zombie;
 
 pub use bus::*;
 pub use file::*;
@@ -26,12 +27,13 @@ pub use ring::*;
 pub use socket::*;
 pub use thread::*;
 pub use volatile::*;
+pub use zombie::*;
 
 use serde::{Deserialize, Serialize};
 
 /// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
 /// images; version 1 was that of the first complete path.
-pub const TREE_VERSION: u16 = 4;
+pub const TREE_VERSION: u16 = 5;
 /// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
 pub const TREE_MAX_BYTES: usize = 512 << 20;
 
@@ -58,6 +60,8 @@ pub struct TreeV1 {
     pub mapped_locks: Vec<MappedLockV1>,
     /// The same for symbolic links, further names of files and sockets that nobody has.
     pub volatile_nodes: Vec<VolatileNodeV1>,
+    /// Ascending.
+    pub zombies: Vec<ZombieV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).

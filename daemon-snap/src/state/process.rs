@@ -48,6 +48,10 @@ pub struct ProcessV1 {
     pub locks: Vec<FileLockV1>,
     /// The leader (tid == pid) first.
     pub threads: Vec<ThreadV1>,
+    /// Stopped by SIGSTOP and the like; SIGCONT lets it go on.
+    pub stopped: bool,
+    /// Stopped children of which this process has been told already (waitid(2), WSTOPPED).
+    pub told_stops: Vec<Pid>,
 }
 
 /// `struct kernel_sigaction` of x86-64 (rt_sigaction(2)).

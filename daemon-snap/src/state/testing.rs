@@ -19,6 +19,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         volatile_files: Vec::new(),
         mapped_locks: Vec::new(),
         volatile_nodes: Vec::new(),
+        zombies: Vec::new(),
     }
 }
 
@@ -71,5 +72,7 @@ fn process(pid: i32, parent: Option<i32>, sid: i32, pgid: i32) -> ProcessV1 {
         fds: Vec::new(),
         locks: Vec::new(),
         threads: Vec::new(),
+        stopped: false,
+        told_stops: Vec::new(),
     }
 }

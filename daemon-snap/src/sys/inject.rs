@@ -126,7 +126,8 @@ impl Injector {
         loop {
             ptrace::resume(self.tid, 0)?;
             match self.wait()? {
-                Wait::Interrupted => break,
+                // The latter where a signal had stopped the whole process before we came.
+                Wait::Interrupted | Wait::GroupStop => break,
                 Wait::Signal(signal) => self.withheld.push(signal),
                 _ => {}
             }

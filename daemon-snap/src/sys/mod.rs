@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod dbus;
+pub mod ending;
 pub mod fdquery;
 pub mod fork;
 pub mod hook;

@@ -3,7 +3,7 @@
 use crate::state::{Addr, Pid, SchedV1};
 use nix::errno::Errno;
 
-/// `struct sched_attr` (first published size).
+/// `struct sched_attr` with what Linux 5.3 has added; older kernels leave that zero.
 #[repr(C)]
 #[derive(Default)]
 struct SchedAttr {
@@ -15,8 +15,31 @@ struct SchedAttr {
     runtime: u64,
     deadline: u64,
     period: u64,
+    util_min: u32,
+    util_max: u32,
 }
-const _: () = assert!(size_of::<SchedAttr>() == 48);
+const _: () = assert!(size_of::<SchedAttr>() == 56);
+
+fn get_attributes(tid: Pid) -> Result<SchedAttr, Errno> {
+    let mut attr = SchedAttr::default();
+    // SAFETY: attr is writable and its size is passed.
+    let got =
+        unsafe { libc::syscall(libc::SYS_sched_getattr, tid.0, &raw mut attr, size_of::<SchedAttr>(), 0) };
+    Errno::result(got).map(|_| attr)
+}
+
+/// Whether the thread has asked for a share of its CPU's speed (utilisation clamps, CONFIG_UCLAMP_TASK). Real-time threads have a
+/// lower bound that nobody has asked for.
+///
+/// # Errors
+/// `ESRCH` when the thread has ended.
+pub fn is_clamped(tid: Pid) -> Result<bool, Errno> {
+    const WHOLE: u32 = 1024;
+    let attr = get_attributes(tid)?;
+    let realtime = [libc::SCHED_FIFO, libc::SCHED_RR].map(|policy| policy as u32).contains(&attr.policy);
+    // Both are zero where the kernel has no clamps.
+    Ok(attr.util_max != 0 && (attr.util_max != WHOLE || attr.util_min != 0 && !realtime))
+}
 
 /// `sched_getattr(2)` and `ioprio_get(2)`.
 ///
@@ -24,11 +47,7 @@ const _: () = assert!(size_of::<SchedAttr>() == 48);
 /// `ESRCH` when the thread has ended.
 pub fn attributes(tid: Pid) -> Result<SchedV1, Errno> {
     const IOPRIO_WHO_PROCESS: i32 = 1;
-    let mut attr = SchedAttr::default();
-    // SAFETY: attr is writable and its size is passed.
-    let got =
-        unsafe { libc::syscall(libc::SYS_sched_getattr, tid.0, &raw mut attr, size_of::<SchedAttr>(), 0) };
-    Errno::result(got)?;
+    let attr = get_attributes(tid)?;
     // The kernel tells the nice value here only for policies that use it, but keeps it for the others.
     let nice = nice_value(tid)?;
     // SAFETY: plain system call without pointers.

@@ -4,9 +4,9 @@ use super::area::{Area, Region};
 use super::inherited::{Inherited, Kept};
 use super::op::{Context, OP_BYTES, Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
-use super::{finish, frame, memory, thread};
+use super::{finish, frame, late, memory, thread};
 use crate::error::Result;
-use crate::state::{InodeId, PAGE_BYTES, ProcessV1, SeccompFilterV1, ThreadV1};
+use crate::state::{FileId, InodeId, PAGE_BYTES, ProcessV1, SeccompFilterV1, ThreadV1};
 use std::ops::Range;
 
 /// How threads get their ids.
@@ -58,6 +58,14 @@ pub struct TapeEnv<'a> {
     pub filters: &'a [SeccompFilterV1],
     /// Thread id for the thread that installs seccomp filters; free in the whole tree. 0: whichever comes.
     pub helper_tid: i32,
+    /// Whether the process says that it exists, for the sake of those who have a descriptor of it.
+    pub announces: bool,
+    /// Socket that late descriptors of this process come from.
+    pub late_fd: Option<i32>,
+    /// Whether a description is made when all processes exist.
+    pub is_late: &'a dyn Fn(FileId) -> bool,
+    /// Whether children of this process are stopped.
+    pub has_stopped_children: bool,
     /// Whether supplementary groups are still to be set (inside a user namespace they were set before it was entered).
     pub sets_groups: bool,
     /// Translates a user or group id of the image into one that system calls of this process take.
@@ -154,6 +162,7 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
     let drop = memory::drop_bound(process, &kept)
         + thread::drop_bound(process)
         + finish::locks_bound(process)
+        + late::drop_bound(process, env)
         + vdso_len
         + 2 * PAGE_BYTES;
     let mut area = Area::map(&mut taken, keep, drop)?;
@@ -167,6 +176,7 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
         thread::create(env, &mut area, process, thread, *frame, &words, &ends, &mut leader)?;
     }
     finish::create_helper(env, &mut area, &ends, &mut leader)?;
+    leader.append(late::ops(env, &mut area, process)?);
 
     let parking = area.reserve(Region::Drop, vdso_len, PAGE_BYTES)?;
     leader.append(memory::unmap_ops(env, &area, process, &kept, parking)?);
@@ -177,7 +187,7 @@ pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
 
     let first = &process.threads[0];
     leader.append(thread::own_state(env, &mut area, process, first)?);
-    leader.append(finish::process_ops(&mut area, process, &words)?);
+    leader.append(finish::process_ops(env, &mut area, process, &words)?);
     leader.append(thread::give_up_privilege(env, &mut area, process, first)?);
     leader.append(finish::last_ops(env, &mut area, process, &ends)?);
     let tape = leader.place(&mut area, Region::Drop)?;

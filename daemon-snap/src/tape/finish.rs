@@ -145,17 +145,20 @@ pub fn create_helper(env: &TapeEnv<'_>, area: &mut Area, ends: &Ends, leader: &m
 }
 
 /// Process-wide state. Waits for the other threads first, which need the old limits.
-pub fn process_ops(area: &mut Area, process: &ProcessV1, words: &Words) -> Result<Sequence> {
+pub fn process_ops(
+    env: &TapeEnv<'_>,
+    area: &mut Area,
+    process: &ProcessV1,
+    words: &Words,
+) -> Result<Sequence> {
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
     let others = process.threads.len() as u32 - 1 + u32::from(!filters_of(process).is_empty());
     if others > 0 {
         seq.push(Op::wait_at_least(Step::WaitThreads, words.arrived, others, words.patience));
     }
-    for info in &process.pending {
-        let at = put_siginfo(area, info)?;
-        let args = [process.pid.0 as u64, signal_number(info), at];
-        seq.push(Op::syscall(Step::PendingSignal, libc::SYS_rt_sigqueueinfo, &args, ok));
+    if !env.has_stopped_children {
+        queue_signals(area, process, &mut seq)?;
     }
     let prctl = |step, args: &[u64]| Op::syscall(step, libc::SYS_prctl, args, ok);
     if process.child_subreaper {
@@ -186,6 +189,31 @@ pub fn process_ops(area: &mut Area, process: &ProcessV1, words: &Words) -> Resul
     Ok(seq)
 }
 
+/// Signals for the whole process.
+fn queue_signals(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Result<()> {
+    for info in &process.pending {
+        let at = put_siginfo(area, info)?;
+        let args = [process.pid.0 as u64, signal_number(info), at];
+        seq.push(Op::syscall(Step::PendingSignal, libc::SYS_rt_sigqueueinfo, &args, Want::Exactly(0)));
+    }
+    Ok(())
+}
+
+/// Children that were stopped have just been stopped once more. What that has told this process is taken away; what it had been told
+/// then and not taken yet is in its recorded queue, and so is a SIGCHLD.
+fn forget_stops(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Result<()> {
+    let set = area.put(Region::Drop, &(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes(), 8)?;
+    let now = area.put(Region::Drop, &[0; 16], 8)?;
+    let take = [set, 0, now, 8];
+    seq.push(Op::syscall(Step::PendingSignal, libc::SYS_rt_sigtimedwait, &take, Want::Anything));
+    for child in &process.told_stops {
+        let flags = (libc::WUNTRACED | libc::WNOHANG | libc::__WALL) as u64;
+        let wait = [child.0 as u64, 0, flags, 0];
+        seq.push(Op::syscall(Step::StopTold, libc::SYS_wait4, &wait, Want::Exactly(i64::from(child.0))));
+    }
+    queue_signals(area, process, seq)
+}
+
 /// From the last change of credentials to the kept region: barrier, timers, descriptors.
 pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &Ends) -> Result<Sequence> {
     let mut seq = Sequence::default();
@@ -203,6 +231,9 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
     seq.push(Op::syscall(Step::Go, libc::SYS_read, &read, Want::Exactly(1)));
     if process.parent.is_none() {
         seq.extend(process.threads.first().map(parent_death));
+    }
+    if env.has_stopped_children {
+        forget_stops(area, process, &mut seq)?;
     }
 
     // One that has expired while its signal waits goes on when the signal is taken: no time is left, but there is an interval.

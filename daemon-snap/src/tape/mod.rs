@@ -26,6 +26,7 @@ mod creds;
 mod finish;
 pub(crate) mod frame;
 mod inherited;
+mod late;
 mod memory;
 mod op;
 mod sequence;

@@ -155,6 +155,8 @@ steps! {
     CloneThread => "creating a thread",
     CheckTid => "checking a thread id",
     WantTid => "asking for a thread id",
+    Announce => "saying that the process exists",
+    LateFd => "receiving a descriptor of a process",
     ParkVdso => "moving the vDSO aside",
     UnmapOld => "unmapping the restorer",
     MoveVdso => "moving the vDSO",
@@ -202,6 +204,7 @@ steps! {
     ThpDisable => "setting THP disable",
     Subreaper => "setting child subreaper",
     FileLock => "taking a file lock",
+    StopTold => "waiting for a child's stop that it was told of",
     Ready => "reporting ready",
     Go => "waiting for the go",
     IntervalTimer => "setting an interval timer",
@@ -268,6 +271,8 @@ pub enum RecordKind {
     Ready = 3,
     /// Please make `result` the next thread id to be given out.
     WantTid = 4,
+    /// The process and its threads exist.
+    Exists = 6,
     /// The thread exists; ids may be given out from where they were again.
     TidTaken = 5,
 }

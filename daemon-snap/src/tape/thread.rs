@@ -58,7 +58,14 @@ pub fn drop_bound(process: &ProcessV1) -> u64 {
     let timers: u64 = process.posix_timers.iter().map(|_| 4 * ops_bytes(1) + 256).sum();
     let timer_gaps =
         process.posix_timers.iter().map(|t| t.id).max().map_or(0, |id| 2 * ops_bytes(id as u64 + 1));
-    per_thread * (process.threads.len() as u64 + 1) + variable + process_signals + timers + timer_gaps + 16384
+    let stops = ops_bytes(process.told_stops.len() as u64 + 1);
+    stops
+        + per_thread * (process.threads.len() as u64 + 1)
+        + variable
+        + process_signals
+        + timers
+        + timer_gaps
+        + 16384
 }
 
 /// `clone3` of a thread into the leader's tape. With `tid` 0 any id will do.

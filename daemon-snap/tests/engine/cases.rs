@@ -103,6 +103,8 @@ subjects! {
     restore_keeps_posix_timers: "posix_timers", "";
     restore_keeps_timers_that_call_a_thread: "timer_thread", "";
     restore_keeps_timer_with_blocked_signal: "timer_overrun", "";
+    restore_keeps_timers_on_cpu_time_of_threads: "cpu_timers", "threads";
+    restore_keeps_timer_on_cpu_time_of_the_only_thread: "cpu_timers", "single";
     restore_keeps_relative_timerfd: "timerfd", "relative";
     restore_keeps_absolute_timerfd: "timerfd", "absolute";
     restore_keeps_realtime_timerfd: "timerfd", "realtime";
@@ -155,6 +157,9 @@ subjects! {
     restore_keeps_epoll_shared_over_fork: "epoll_shared", "";
     restore_keeps_signalfd: "signalfd", "";
     restore_keeps_inotify_watches: "inotify", "";
+    restore_keeps_pidfds_of_the_tree: "pidfd", "tree";
+    restore_keeps_pidfds_of_threads: "pidfd", "threads";
+    restore_keeps_pidfds_in_epoll: "pidfd", "epoll";
 
     // sockets
     restore_keeps_stream_pair_with_data: "unix_pair", "stream";
@@ -219,6 +224,7 @@ subjects! {
     restore_keeps_changed_root: "changed_root", "";
     restore_keeps_resource_limits: "resource_limits", "";
     restore_keeps_scheduling_of_each_thread: "scheduling", "";
+    restore_keeps_deadline_scheduling: "scheduling_deadline", "";
     restore_keeps_oom_score: "oom_score", "";
     restore_keeps_dropped_user: "user_ids", "all";
     restore_keeps_user_ids_of_each_thread: "user_ids", "mixed";
@@ -248,6 +254,14 @@ subjects! {
     restore_keeps_session_without_leader: "process_groups", "dead_session";
     restore_keeps_sessions_and_groups_across_parents: "sessions_crossed", "";
     restore_keeps_children_waited_for: "child_ends", "";
+    restore_keeps_zombies: "zombies", "";
+    restore_keeps_zombies_whose_signal_is_pending: "zombies", "pending";
+    restore_keeps_zombies_of_who_ignores_their_end: "zombies", "ignored";
+    restore_keeps_zombies_of_a_child: "zombies", "of_child";
+    restore_keeps_stopped_process: "stopped", "";
+    restore_keeps_stopped_process_that_was_waited_for: "stopped", "waited";
+    restore_keeps_stopped_process_whose_signal_is_pending: "stopped", "pending";
+    restore_keeps_process_stopped_at_the_terminal: "stopped", "tstp";
 
     // interrupted system calls
     restore_goes_on_sleeping: "interrupted", "nanosleep";
@@ -299,6 +313,109 @@ fn restore_makes_volatile_directory_again_after_reboot() {
     judge(subject, &running.finish("restored"));
 }
 
+/// Subjects that go through process numbers so fast that nobody else can have theirs meanwhile; what they hold is never twice the same.
+const RESTLESS: [Subject; 4] = [
+    Subject::new("churn", "threads"),
+    Subject::new("churn", "fork"),
+    Subject::new("churn", "vfork"),
+    Subject::new("churn", "spawn"),
+];
+
+fn keeps_restless(subject: Subject) {
+    if missing_need().is_some() {
+        return;
+    }
+    let _alone = crate::process::NUMBERS.write();
+    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let image = running.file("image");
+    for _ in 0..5 {
+        let answer = running.run(Fastboot::dump(running.pid, &image).leave_running());
+        assert_eq!(answer.code, Some(0), "dump: {answer:?}");
+        fs::remove_file(&image).expect("remove the image");
+    }
+    running.dump(&image);
+    running.restore(&image);
+    judge(subject, &running.finish("restored"));
+}
+
+#[test]
+fn restore_keeps_process_that_makes_threads_all_the_time() {
+    keeps_restless(RESTLESS[0]);
+}
+
+#[test]
+fn restore_keeps_process_that_forks_all_the_time() {
+    keeps_restless(RESTLESS[1]);
+}
+
+#[test]
+fn dump_waits_until_a_child_of_vfork_has_ended() {
+    keeps_restless(RESTLESS[2]);
+}
+
+#[test]
+fn restore_keeps_process_that_starts_programs_all_the_time() {
+    keeps_restless(RESTLESS[3]);
+}
+
+#[test]
+fn restore_keeps_3000_threads() {
+    if missing_need().is_some() {
+        return;
+    }
+    let _alone = crate::process::NUMBERS.write();
+    let subject = Subject::new("threads_3000", "");
+    let mut running = match Running::start(subject) {
+        Ok(running) => running,
+        Err(verdict) => return judge(subject, &verdict),
+    };
+    let (first, second) = (running.file("first.image"), running.file("second.image"));
+    running.dump(&first);
+    running.restore(&first);
+    let answer = running.run(Fastboot::dump(running.pid, &second).leave_running());
+    assert_eq!(answer.code, Some(0), "second dump: {answer:?}");
+    crate::equal::assert_same_state(subject.program, &first, &second);
+    judge(subject, &running.finish("restored"));
+}
+
+/// The root of a tree may be stopped too; a dump leaves it so.
+#[test]
+fn restore_keeps_stopped_root_and_dump_leaves_it_stopped() {
+    use nix::sys::signal::{Signal, kill};
+    if missing_need().is_some() {
+        return;
+    }
+    let _numbers_stay = crate::process::NUMBERS.read();
+    let subject = Subject::new("threads_64", "");
+    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let root = nix::unistd::Pid::from_raw(running.pid);
+    let is_stopped = |when: &str| {
+        let threads = crate::process::threads(root.as_raw());
+        assert!(threads.len() > 60, "{when}: {} threads", threads.len());
+        for tid in threads {
+            let stat = fs::read_to_string(format!("/proc/{root}/task/{tid}/stat")).expect("a thread");
+            let state = stat.rsplit_once(')').expect("a name").1.trim_start().chars().next();
+            assert_eq!(state, Some('T'), "{when}: thread {tid}");
+        }
+    };
+    let wait = || std::thread::sleep(std::time::Duration::from_millis(50));
+    kill(root, Signal::SIGSTOP).expect("stop the root");
+    wait();
+    is_stopped("at first");
+    let image = running.file("image");
+    let answer = running.run(Fastboot::dump(running.pid, &image).leave_running());
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    wait();
+    is_stopped("after a dump");
+    fs::remove_file(&image).expect("remove the image");
+    running.dump(&image);
+    running.restore(&image);
+    wait();
+    is_stopped("restored");
+    kill(root, Signal::SIGCONT).expect("let the root go on");
+    judge(subject, &running.finish("restored"));
+}
+
 const LOST: [Subject; 4] = [
     Subject::new("lost_peer", "accepted"),
     Subject::new("lost_peer", "outgoing"),
@@ -335,5 +452,7 @@ fn every_subject_passes_without_dump() {
     if missing_need().is_none() {
         all_pass_without_dump(ALL);
         all_pass_without_dump(&LOST);
+        let _alone = crate::process::NUMBERS.write();
+        all_pass_without_dump(&RESTLESS);
     }
 }

@@ -96,3 +96,8 @@ fn sockets_do_not_grow_in_ten_restores() {
 fn threads_do_not_grow_in_ten_restores() {
     ten_times("threads_64", "");
 }
+
+#[test]
+fn pidfds_and_zombies_do_not_grow_in_ten_restores() {
+    ten_times("pidfd", "tree");
+}

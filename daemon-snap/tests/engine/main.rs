@@ -5,6 +5,7 @@
 mod areas;
 mod cases;
 mod compile;
+mod control_group;
 mod dump_failures;
 mod equal;
 mod fastboot;

@@ -37,6 +37,16 @@ const KINDS: &[(&str, &[&str])] = &[
     ("lease",              &["lease"]),
     ("hidden_ofd_lock",    &["lock"]),
     ("terminal",           &["terminal", "tty"]),
+    ("pty_master",         &["character device"]),
+    ("pty_slave",          &["character device"]),
+    ("dev_tty",            &["character device"]),
+    ("vfork",              &["vfork"]),
+    ("core_dump",          &["core dump"]),
+    ("zombie_leader",      &["leads a session"]),
+    ("untold_stop",        &["stopped by signal"]),
+    ("pidfd_in_flight",    &["unread descriptor, a pidfd"]),
+    ("unknown_cpu_timer",  &["cpu time of the thread"]),
+    ("foreign_cpu_timer",  &["cpu time of another process"]),
     ("aio",                &["aio"]),
     ("traced",             &["tracer", "ptrace"]),
     ("unlinked_fifo",      &["fifo"]),
@@ -130,6 +140,16 @@ variants! {
     dump_refuses_lease: "lease";
     dump_refuses_lock_of_file_that_is_only_mapped: "hidden_ofd_lock";
     dump_refuses_controlling_terminal: "terminal";
+    dump_refuses_pseudoterminal_master: "pty_master";
+    dump_refuses_pseudoterminal_slave: "pty_slave";
+    dump_refuses_dev_tty: "dev_tty";
+    dump_refuses_child_that_stays_in_vfork: "vfork";
+    dump_refuses_zombie_that_dumped_core: "core_dump";
+    dump_refuses_zombie_that_leads_a_session: "zombie_leader";
+    dump_refuses_stop_at_the_terminal_that_the_parent_has_not_been_told_of: "untold_stop";
+    dump_refuses_pidfd_in_flight: "pidfd_in_flight";
+    dump_refuses_timer_on_cpu_time_of_unknown_thread: "unknown_cpu_timer";
+    dump_refuses_timer_on_cpu_time_of_another_process: "foreign_cpu_timer";
     dump_refuses_aio_ring: "aio";
     dump_refuses_traced_child: "traced";
     dump_refuses_unlinked_fifo: "unlinked_fifo";

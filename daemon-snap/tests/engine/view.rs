@@ -176,7 +176,29 @@ impl View {
         self.facts.insert(Key { id, file, field: field.into() }, value.into());
     }
 
+    /// What a parent can see of a child that has ended; the rest of /proc tells of what it was.
+    fn read_zombie(&mut self, pid: i32) {
+        const SEEN: [&str; 8] = ["Name", "State", "Tgid", "Pid", "PPid", "Uid", "Gid", "Groups"];
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        for (name, value) in status.lines().filter_map(|line| line.split_once(':')) {
+            if SEEN.contains(&name) {
+                self.put(pid, "status", name, value.trim());
+            }
+        }
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let words: Vec<&str> =
+            stat.rsplit_once(')').map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
+        for (number, name) in [(5, "pgrp"), (6, "session"), (38, "exit_signal"), (52, "exit_code")] {
+            self.put(pid, "stat", name, words.get(number - 3).copied().unwrap_or("missing"));
+        }
+        self.put(pid, "cgroup", "", fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
+    }
+
     fn read_process(&mut self, pid: i32) {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        if status.lines().any(|line| line.starts_with("State:\tZ")) {
+            return self.read_zombie(pid);
+        }
         for file in WHOLE {
             let text = match fs::read(format!("/proc/{pid}/{file}")) {
                 Ok(bytes) => bytes.escape_ascii().to_string(),

@@ -284,6 +284,114 @@ static void make_terminal(void)
     int slave = SYS(open(ptsname(master), O_RDWR | O_CLOEXEC)); /* becomes the session's terminal */
     CHECK_EQ(SYS(tcgetsid(slave)), getpid());
     refusal_names("pid %d ", getpid());
+    if (variant("dev_tty"))
+        named(open("/dev/tty", O_RDWR | O_CLOEXEC));
+}
+
+/* Not the controlling terminal of anybody. */
+static void make_pseudoterminal(void)
+{
+    int master = SYS(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    SYS(grantpt(master));
+    SYS(unlockpt(master));
+    int slave = SYS(open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    named(variant("pty_master") ? master : slave);
+}
+
+static pid_t kid;
+
+/* Suspends this thread until `go`. */
+static void *vforks(void *unused)
+{
+    static volatile pid_t child;
+    atomic_fetch_add(&subject_arrived, 1);
+    child = vfork();
+    if (child == 0) {
+        char *path = in_dir("go");
+        struct timespec a_moment = {0, 5 * NS_PER_MS};
+        while (access(path, F_OK) != 0)
+            syscall(SYS_nanosleep, &a_moment, NULL);
+        _exit(0);
+    }
+    int status;
+    SYS(waitpid(child, &status, 0));
+    return unused;
+}
+
+static void make_core_dump(void)
+{
+    struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+    SYS(chdir(subject_dir));
+    pid_t pid = SYS(fork());
+    if (pid == 0) {
+        setrlimit(RLIMIT_CORE, &all);
+        abort();
+    }
+    siginfo_t info;
+    SYS(waitid(P_PID, pid, &info, WEXITED | WNOWAIT));
+    if (info.si_code != CLD_DUMPED)
+        subject_skip("no core was dumped");
+    refusal_names("pid %d ", pid);
+}
+
+/* Its child lives on in its session, with us as its parent. */
+static void make_zombie_leader(void)
+{
+    int ends[2];
+    SYS(pipe(ends));
+    SYS(prctl(PR_SET_CHILD_SUBREAPER, 1));
+    pid_t pid = SYS(fork());
+    if (pid == 0) {
+        setsid();
+        pid_t member = fork();
+        if (member == 0) {
+            close(ends[0]);
+            close(ends[1]);
+            while (access(in_dir("go"), F_OK) != 0)
+                nap_ms(5);
+            _exit(0);
+        }
+        (void)!write(ends[1], &member, sizeof member);
+        _exit(0);
+    }
+    SYS(read(ends[0], &kid, sizeof kid));
+    close(ends[0]);
+    close(ends[1]);
+    siginfo_t info;
+    SYS(waitid(P_PID, pid, &info, WEXITED | WNOWAIT));
+    refusal_names("pid %d ", pid);
+}
+
+static void make_untold_stop(void)
+{
+    kid = SYS(fork());
+    if (kid == 0) {
+        setpgid(0, 0);
+        for (;;)
+            pause();
+    }
+    setpgid(kid, kid);
+    SYS(kill(kid, SIGTSTP));
+    siginfo_t info;
+    SYS(waitid(P_PID, kid, &info, WSTOPPED | WNOWAIT));
+    refusal_names("pid %d ", kid);
+}
+
+static void make_cpu_timer(bool foreign)
+{
+    clockid_t clock = CLOCK_THREAD_CPUTIME_ID;
+    struct sigevent event = {.sigev_notify = SIGEV_NONE};
+    int id;
+    if (foreign)
+        SYS(-clock_getcpuclockid(1, &clock));
+    SYS(syscall(SYS_timer_create, clock, &event, &id));
+    refusal_names("pid %d ", getpid());
+}
+
+static void *holds_thread(void *unused)
+{
+    thread_hold();
+    return unused;
 }
 
 static void make_aio(void)
@@ -306,7 +414,6 @@ static void *unshared(void *flags)
     return NULL;
 }
 
-static pid_t kid;
 
 static void traced(void *unused)
 {
@@ -364,7 +471,7 @@ static void make_rights_in_flight(void)
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     *header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    int passed = SYS(epoll_create1(EPOLL_CLOEXEC));
+    int passed = variant("pidfd_in_flight") ? SYS(syscall(SYS_pidfd_open, getpid(), 0)) : SYS(epoll_create1(EPOLL_CLOEXEC));
     memcpy(CMSG_DATA(header), &passed, sizeof passed);
     SYS(sendmsg(ends[0], &message, 0));
     close(passed);
@@ -463,8 +570,25 @@ int main(int argc, char **argv)
         make_lease();
     else if (variant("hidden_ofd_lock"))
         make_hidden_ofd_lock();
-    else if (variant("terminal"))
+    else if (variant("terminal") || variant("dev_tty"))
         make_terminal();
+    else if (variant("pty_master") || variant("pty_slave"))
+        make_pseudoterminal();
+    else if (variant("vfork")) {
+        refusal_names("pid %d ", getpid());
+        thread = start_thread(vforks, NULL);
+        nap_ms(30);
+    } else if (variant("core_dump"))
+        make_core_dump();
+    else if (variant("zombie_leader"))
+        make_zombie_leader();
+    else if (variant("untold_stop"))
+        make_untold_stop();
+    else if (variant("unknown_cpu_timer")) {
+        make_cpu_timer(false);
+        thread = start_thread(holds_thread, NULL);
+    } else if (variant("foreign_cpu_timer"))
+        make_cpu_timer(true);
     else if (variant("aio"))
         make_aio();
     else if (variant("traced")) {
@@ -482,7 +606,7 @@ int main(int argc, char **argv)
     } else if (variant("unix_outside")) {
         SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
         give_to_outsider(ends[0], ends[1]);
-    } else if (variant("rights_in_flight"))
+    } else if (variant("rights_in_flight") || variant("pidfd_in_flight"))
         make_rights_in_flight();
     else if (variant("pending_client") || variant("pending_outsider"))
         make_pending_client();
@@ -562,6 +686,14 @@ int main(int argc, char **argv)
     release_threads();
     if (thread)
         PTHREAD(pthread_join(thread, NULL));
+    if (variant("untold_stop")) {
+        int status;
+        CHECK_EQ(SYS(waitpid(kid, &status, WUNTRACED)), kid);
+        CHECK_EQ(WSTOPSIG(status), SIGTSTP);
+        SYS(kill(kid, SIGKILL));
+        SYS(waitpid(kid, &status, 0));
+        kid = 0;
+    }
     if (kid)
         reap(kid);
     subject_pass();

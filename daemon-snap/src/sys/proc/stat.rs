@@ -25,6 +25,8 @@ pub struct Stat {
     pub arg_end: Addr,
     pub env_start: Addr,
     pub env_end: Addr,
+    /// Of one that has ended: as waitpid(2) gives it.
+    pub exit_code: i32,
 }
 
 impl Stat {
@@ -62,6 +64,7 @@ impl Stat {
             arg_end: addr(49)?,
             env_start: addr(50)?,
             env_end: addr(51)?,
+            exit_code: int(52)?,
         })
     }
 }
