@@ -5,8 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PipeEnd, ProcessV1,
-    TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1,
+    BackingV1, CgroupV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PipeEnd,
+    ProcessV1, TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -93,6 +93,9 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         };
         check(sound && is_path(&node.path.0), "an odd entry of a volatile directory")?;
     }
+    for group in &tree.cgroups {
+        check_cgroup(group)?;
+    }
     let (mut pids, mut tids) = (BTreeSet::new(), BTreeSet::new());
     for process in &tree.processes {
         check(process.parent.is_none_or(|parent| pids.contains(&parent)), "a child before its parent")?;
@@ -104,6 +107,20 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         check_memory(tree, process, page_area)?;
     }
     Ok(())
+}
+
+/// Nothing but names below the unit's own group.
+fn check_cgroup(group: &CgroupV1) -> Result<()> {
+    let is_name = |name: &[u8]| {
+        !name.is_empty() && name != b"." && name != b".." && !name.contains(&0) && !name.contains(&b'/')
+    };
+    let path = &group.path.0;
+    check(
+        path.is_empty() || path.split(|byte| *byte == b'/').all(is_name),
+        "an odd path of a control group",
+    )?;
+    let files = group.owners.iter().map(|(name, ..)| name).chain(group.settings.iter().map(|(name, _)| name));
+    check(files.into_iter().all(|name| is_name(name.as_bytes())), "an odd file of a control group")
 }
 
 fn has_file(tree: &TreeV1, id: FileId) -> bool {

@@ -169,6 +169,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         volatile_files: vec![],
         mapped_locks: vec![],
         volatile_nodes: Vec::new(),
+        cgroups: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
 
 pub mod bus;
+pub mod cgroup;
 pub mod desk;
 pub mod epoll;
 pub mod events;

@@ -1,5 +1,6 @@
 //! One process on its way from a fork of the worker to its tape.
 
+use super::cgroup::Cgroups;
 use super::desk::Desk;
 use super::inherit::Heritage;
 use super::namespaces::UserNamespace;
@@ -16,7 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{chroot, fchdir, getpgid, setpgid, setsid, write};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// What every process of a restore shares; built once by the worker, copied by fork.
@@ -28,7 +29,7 @@ pub struct Builder<'a> {
     /// Read and write end per process, in the order of the tree.
     pub go: Vec<(OwnedFd, OwnedFd)>,
     pub user: UserNamespace,
-    pub cgroup: Option<BorrowedFd<'a>>,
+    pub cgroups: Cgroups,
     pub vdso: Vec<VdsoPlace>,
     /// What the worker has mapped, which its children inherit.
     pub mapped: Vec<Range<u64>>,
@@ -51,45 +52,34 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// A PID is taken (`Stale`), or the kernel refuses.
-    pub fn create(
-        &self,
-        births: &[Birth],
-        cgroup: Option<BorrowedFd<'_>>,
-        inherited: &Inherited,
-    ) -> Result<()> {
+    pub fn create(&self, births: &[Birth], inherited: &Inherited) -> Result<()> {
         for birth in births {
             match birth {
                 Birth::Process { index, .. } => {
                     let process = &self.tree.processes[*index];
-                    if self.fork(process.pid, process.exit_signal, cgroup)? == Side::Child {
+                    if self.fork(process.pid, process.exit_signal)? == Side::Child {
                         self.or_report(process.pid, || self.become_process(birth, inherited));
                     }
                 }
-                Birth::Leader { sid, members } => self.lead(*sid, members, cgroup, inherited)?,
+                Birth::Leader { sid, members } => self.lead(*sid, members, inherited)?,
             }
         }
         Ok(())
     }
 
-    fn fork(&self, pid: Pid, exit_signal: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
-        sys::fork::fork(Some(pid.0), exit_signal, cgroup).map_err(|e| match e {
+    fn fork(&self, pid: Pid, exit_signal: i32) -> Result<Side> {
+        sys::fork::fork(Some(pid.0), exit_signal, self.cgroups.of(pid)).map_err(|e| match e {
             Errno::EEXIST => Error::stale(ReasonCode::PidTaken, format!("PID {pid} is taken")),
             e => Error::kernel("clone3", format!("PID {pid}"), e),
         })
     }
 
     /// A session leader that lives until its members exist. Its end sends no signal.
-    fn lead(
-        &self,
-        sid: Pid,
-        members: &[Birth],
-        cgroup: Option<BorrowedFd<'_>>,
-        inherited: &Inherited,
-    ) -> Result<()> {
-        match self.fork(sid, 0, cgroup)? {
+    fn lead(&self, sid: Pid, members: &[Birth], inherited: &Inherited) -> Result<()> {
+        match self.fork(sid, 0)? {
             Side::Child => self.or_report(sid, || {
                 setsid().map_err(|e| Error::kernel("setsid", sid, e))?;
-                self.create(members, None, inherited)?;
+                self.create(members, inherited)?;
                 sys::fork::exit_now(0)
             }),
             Side::Parent { child } => reap(child),
@@ -119,11 +109,11 @@ impl Builder<'_> {
             sys::own::become_subreaper(true);
         }
         let inherited = self.put_in_place(*index, inherited)?;
-        self.create(before_setsid, None, &inherited)?;
+        self.create(before_setsid, &inherited)?;
         if *own_session {
             setsid().map_err(|e| Error::kernel("setsid", process.pid, e))?;
         }
-        self.create(after_setsid, None, &inherited)?;
+        self.create(after_setsid, &inherited)?;
         self.join_group(process, *group)?;
         super::unix::listen_own(self.desk, self.tree, process)?;
         super::bus::connect_own(self.desk, self.tree, process)?;
@@ -171,7 +161,7 @@ impl Builder<'_> {
         match group {
             Group::Inherited => {}
             Group::Own => setpgid(this, this).map_err(failed)?,
-            Group::Make(leader) => match self.fork(leader, 0, None)? {
+            Group::Make(leader) => match self.fork(leader, 0)? {
                 Side::Child => {
                     let done = setpgid(this, this);
                     sys::fork::exit_now(i32::from(done.is_err()))

@@ -4,6 +4,7 @@
 //! What may not live here: anything that reads or changes the running system.
 
 mod bus;
+mod cgroup;
 mod file;
 mod ids;
 mod lock;
@@ -17,6 +18,7 @@ mod thread;
 mod volatile;
 
 pub use bus::*;
+pub use cgroup::*;
 pub use file::*;
 pub use ids::*;
 pub use lock::*;
@@ -31,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
 /// images; version 1 was that of the first complete path.
-pub const TREE_VERSION: u16 = 4;
+pub const TREE_VERSION: u16 = 5;
 /// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
 pub const TREE_MAX_BYTES: usize = 512 << 20;
 
@@ -58,6 +60,8 @@ pub struct TreeV1 {
     pub mapped_locks: Vec<MappedLockV1>,
     /// The same for symbolic links, further names of files and sockets that nobody has.
     pub volatile_nodes: Vec<VolatileNodeV1>,
+    /// Control groups of the unit; empty where there is none but its own.
+    pub cgroups: Vec<CgroupV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).

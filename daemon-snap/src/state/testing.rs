@@ -19,6 +19,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         volatile_files: Vec::new(),
         mapped_locks: Vec::new(),
         volatile_nodes: Vec::new(),
+        cgroups: Vec::new(),
     }
 }
 

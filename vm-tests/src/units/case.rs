@@ -135,12 +135,30 @@ pub(super) const CASES: &[Case] = &[
          SystemCallFilter=@system-service\nRestrictNamespaces=yes\nProtectKernelTunables=yes\nUMask=0027\n\
          LimitNOFILE=512\nExecStart=/usr/local/bin/subject",
     ),
-    refused(
+    restored(
         "socket-rules",
-        "IPAddressDeny=192.0.2.0/24\nExecStart=/usr/local/bin/subject",
-        "IPAddressDeny= would not apply",
+        "IPAddressDeny=127.0.0.2\nSocketBindDeny=7111\nExecStart=/usr/local/bin/subject rules=7110",
     ),
-    refused("delegated", "Delegate=yes\nExecStart=/usr/local/bin/subject", "Delegate="),
+    with(
+        "slice-rules",
+        "Slice=guarded.slice\nExecStart=/usr/local/bin/subject rules=7120",
+        &[("/etc/systemd/system/guarded.slice", "[Slice]\nIPAddressDeny=127.0.0.2\nSocketBindDeny=7121\n")],
+    ),
+    restored(
+        "all-rules",
+        "IPAddressDeny=any\nSocketBindDeny=7131\nExecStart=/usr/local/bin/subject rules=7130",
+    ),
+    restored("delegated", "User=counter\nDelegate=yes\nExecStart=/usr/local/bin/subject groups"),
+    restored(
+        "delegated-subgroup",
+        "Delegate=yes\nDelegateSubgroup=main\nExecStart=/usr/local/bin/subject groups",
+    ),
+    refused(
+        "controllers",
+        "Delegate=yes\nExecStart=/bin/sh -c 'cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup) && mkdir below && \
+         echo $$$$ > below/cgroup.procs && echo +pids > cgroup.subtree_control && exec sleep infinity'",
+        "controllers enabled below a control group",
+    ),
     refused(
         "store",
         "Type=notify\nFileDescriptorStoreMax=4\nExecStart=/usr/local/bin/subject notify store",

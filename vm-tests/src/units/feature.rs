@@ -25,6 +25,9 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "hook-c" | "hook-rust" | "hook-python" => "it heard of everything",
         "credential" => "its credential is there",
         "slice" => "it is in its slice",
+        "socket-rules" | "slice-rules" => "its sockets obey the rules of its control group",
+        "all-rules" => "its sockets are cut off as before",
+        "delegated" | "delegated-subgroup" => "its control groups are as it made them",
         "dropped-in" => "it has the priority of its drop-in",
         "aliased" => "its other name leads to it",
         "sandboxed" => "it is still in its sandbox",
@@ -134,6 +137,31 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             let cgroup = sh(&format!("cat /proc/{main_pid}/cgroup"))?;
             ensure!(cgroup.contains("/tests.slice/slice.service"), "it is in {cgroup}");
             Ok(())
+        }
+        "socket-rules" | "slice-rules" | "all-rules" => {
+            let lines = sh(&format!("sort {}.rules | uniq -c", case.count_file()))?;
+            let (wanted, port) = match case.name {
+                "socket-rules" => ("near 1 far 0 bind 0", 7110),
+                "slice-rules" => ("near 1 far 0 bind 0", 7120),
+                _ => ("near 0 far 0 bind 0", 7130),
+            };
+            equal(lines, &format!("{} {wanted}", COUNT + 1))?;
+            let sockets = sh(&format!("ss -H -l -t -n --cgroup 'sport = :{port}'"))?;
+            ensure!(sockets.contains(&format!("/{unit}")), "its listener is {sockets:?}");
+            Ok(())
+        }
+        "delegated" | "delegated-subgroup" => {
+            let dir = format!("/sys/fs/cgroup/system.slice/{unit}");
+            let owner = if case.name == "delegated" { "counter" } else { "root" };
+            equal(
+                sh(&format!(
+                    "cd {dir}/inner && stat -c '%U %a' . cgroup.procs empty && cat cgroup.max.depth"
+                ))?,
+                &format!("{owner} 755\n{owner} 644\n{owner} 750\n7"),
+            )?;
+            equal(sh(&format!("ps -o ppid= -p $(cat {dir}/inner/cgroup.procs)"))?, &main_pid.to_string())?;
+            let of_main = if case.name == "delegated" { dir } else { format!("{dir}/main") };
+            equal(sh(&format!("cat {of_main}/cgroup.procs"))?, &main_pid.to_string())
         }
         "dropped-in" => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
         "aliased" => {
