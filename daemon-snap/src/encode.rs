@@ -3,6 +3,7 @@
 //! An image is untrusted until everything in it has been checked: a decoded tree has no id out of range, no overlapping areas,
 //! and no page outside its area or outside the image.
 
+use crate::bus::split;
 use crate::error::{Error, Result};
 use crate::state::{
     BackingV1, CgroupV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PipeEnd,
@@ -184,6 +185,7 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             FileKindV1::Bus(connection) => {
                 check(has_process(tree, connection.connector), "a bus connection of nobody")?;
                 check(is_path(&connection.address), "a bus at what is not a path")?;
+                check(split(&connection.unread).is_ok(), "unread bytes that are no bus messages")?;
             }
             FileKindV1::PressureTrigger { inode, text } => {
                 check(
@@ -193,6 +195,12 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             }
             FileKindV1::Namespace { name, .. } => {
                 check(NAMESPACES.contains(&name.as_str()), "a namespace that does not exist")?;
+            }
+            FileKindV1::Inhibitor(inhibitor) => {
+                check(has_process(tree, inhibitor.pid), "an inhibitor of nobody")?;
+                // What a D-Bus string may not hold.
+                let texts = [&inhibitor.what, &inhibitor.who, &inhibitor.why, &inhibitor.mode];
+                check(texts.iter().all(|text| !text.contains('\0')), "an inhibitor with an odd text")?;
             }
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)

@@ -8,6 +8,7 @@ mod eventfd;
 mod file;
 mod gate;
 mod inet;
+mod inhibitor;
 mod inode;
 mod inotify;
 mod inside;

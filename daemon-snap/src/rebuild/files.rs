@@ -40,6 +40,8 @@ pub fn rebuild_files(
             FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Tcp(_) | FileKindV1::Epoll { .. } => {
                 continue;
             }
+            // Its process asks for it.
+            FileKindV1::Inhibitor(_) => continue,
             // Its process opens it.
             FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
             FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {

@@ -11,6 +11,7 @@ pub mod events;
 pub mod files;
 pub mod inet;
 pub mod inherit;
+pub mod inhibitor;
 pub mod inode;
 pub mod interface;
 pub mod kernel_file;

@@ -3,11 +3,12 @@
 use super::cgroup::Cgroups;
 use super::desk::Desk;
 use super::inherit::Heritage;
+use super::inhibitor::{inhibitor, place_inhibitors};
 use super::namespaces::UserNamespace;
 use super::own_maps::OwnMaps;
 use super::plan::{Birth, Group};
 use crate::error::{Error, Result};
-use crate::state::{FdV1, InodeId, Pid, ProcessV1, TreeV1};
+use crate::state::{InodeId, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::sys::fork::Side;
 use crate::tape::{self, Inherited, Record, RecordKind, TapeEnv, TidMode, VdsoPlace, code_of};
@@ -118,7 +119,7 @@ impl Builder<'_> {
         super::unix::listen_own(self.desk, self.tree, process)?;
         super::bus::connect_own(self.desk, self.tree, process)?;
         super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
-        self.place_descriptors(&process.fds)?;
+        self.place_descriptors(process)?;
         super::epoll::add_own_watches(self.tree, process)?;
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));
@@ -195,21 +196,24 @@ impl Builder<'_> {
         ))
     }
 
-    fn place_descriptors(&self, fds: &[FdV1]) -> Result<()> {
+    fn place_descriptors(&self, process: &ProcessV1) -> Result<()> {
+        let fds = process.fds.as_slice();
         let mut numbers: Vec<i32> = Vec::with_capacity(fds.len());
         for fd in fds {
-            if super::kernel_file::own_path(self.tree, fd.file).is_some() {
+            let file = self.tree.files.get(fd.file.0 as usize);
+            if super::kernel_file::own_path(self.tree, fd.file).is_some() || inhibitor(file).is_some() {
                 numbers.push(fd.fd.0);
                 continue;
             }
             let from = self.desk.file(fd.file)?;
             sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
-            if let Some(file) = self.tree.files.get(fd.file.0 as usize) {
+            if let Some(file) = file {
                 super::files::set_async(sys::rebuild::placed(fd.fd.0), file)?;
             }
             numbers.push(fd.fd.0);
         }
         super::kernel_file::place_own_files(self.desk, self.tree, fds)?;
+        place_inhibitors(self.desk, self.tree, process, self.deadline)?;
         numbers.sort_unstable();
         let mut next = 0;
         for number in numbers.into_iter().chain([self.desk.first_own_fd]) {

@@ -132,8 +132,12 @@ static void try_rules(void) {
 static void make_groups(void) {
     char line[512] = "", unit[600], path[700];
     FILE *file = fopen("/proc/self/cgroup", "re");
-    if (!file || !fgets(line, sizeof line, file) || fclose(file) != 0 || strncmp(line, "0::", 3))
+    if (!file)
         die("cgroup");
+    while (strncmp(line, "0::", 3))
+        if (!fgets(line, sizeof line, file))
+            die("cgroup");
+    fclose(file);
     char *end = strstr(line, ".service");
     if (!end)
         die("service");

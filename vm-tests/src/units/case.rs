@@ -123,11 +123,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     // systemd names the pressure file of the unit's own control group.
     restored("memory-pressure", "MemoryPressureWatch=on\nExecStart=/usr/local/bin/subject pressure"),
-    refused(
-        "inhibitor",
-        "ExecStart=/usr/bin/systemd-inhibit --what=sleep --mode=delay --who=test --why=test sleep infinity",
-        "an inhibitor of logind (/run/systemd/inhibit/",
-    ),
+    restored("inhibitor", "ExecStart=/usr/local/bin/inhibitor.py"),
     restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
     restored(
         "sandboxed",
@@ -154,10 +150,10 @@ pub(super) const CASES: &[Case] = &[
         "Delegate=yes\nDelegateSubgroup=main\nExecStart=/usr/local/bin/subject groups",
     ),
     refused(
-        "controllers",
-        "Delegate=yes\nExecStart=/bin/sh -c 'cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup) && mkdir below && \
-         echo $$$$ > below/cgroup.procs && echo +pids > cgroup.subtree_control && exec sleep infinity'",
-        "controllers enabled below a control group",
+        "threaded",
+        "Delegate=yes\nExecStart=/bin/sh -c 'cd /sys/fs/cgroup$(grep ^0:: /proc/self/cgroup | cut -d: -f3) && \
+         mkdir below && echo threaded > below/cgroup.type && exec sleep infinity'",
+        "a control group that is domain threaded (",
     ),
     refused(
         "store",

@@ -25,6 +25,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "hook-c" | "hook-rust" | "hook-python" => "it heard of everything",
         "credential" => "its credential is there",
         "slice" => "it is in its slice",
+        "inhibitor" => "logind knows its inhibitor",
         "socket-rules" | "slice-rules" => "its sockets obey the rules of its control group",
         "all-rules" => "its sockets are cut off as before",
         "delegated" | "delegated-subgroup" => "its control groups are as it made them",
@@ -162,6 +163,19 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             equal(sh(&format!("ps -o ppid= -p $(cat {dir}/inner/cgroup.procs)"))?, &main_pid.to_string())?;
             let of_main = if case.name == "delegated" { dir } else { format!("{dir}/main") };
             equal(sh(&format!("cat {of_main}/cgroup.procs"))?, &main_pid.to_string())
+        }
+        "inhibitor" => {
+            let call = "busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager ListInhibitors";
+            let all = sh(call)?;
+            let own =
+                format!("\"sleep:shutdown\" \"Z\\303\\244hler\" \"a \\\"test\\\"\" \"delay\" 0 {main_pid}");
+            ensure!(all.matches(&main_pid.to_string()).count() == 1 && all.contains(&own), "there are {all}");
+            machine.run(&["systemctl", "stop", &unit])?.success()?;
+            wait_until("its end", COUNT_BOUND, || {
+                let all = sh(call)?;
+                ensure!(!all.contains(&main_pid.to_string()), "there are still {all}");
+                Ok(Some(()))
+            })
         }
         "dropped-in" => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
         "aliased" => {

@@ -89,6 +89,7 @@ fn recipe() -> Result<Recipe> {
     let rust = fastboot::build_example("fastboot-hooks", "hooks_service")?;
     let rust = std::fs::read(&rust).with_context(|| format!("reading {}", rust.display()))?;
     let python = include_str!("../../../daemon-snap/hooks/examples/hooks_service.py");
+    let inhibitor = include_str!("../../roots/units/inhibitor.py");
     Ok(Recipe {
         name: "units",
         suite: "trixie",
@@ -98,6 +99,7 @@ fn recipe() -> Result<Recipe> {
             RootFile::program("/usr/local/bin/subject", subject),
             RootFile::program("/usr/local/bin/hooks-rust", rust),
             RootFile::program("/usr/local/bin/hooks.py", python.as_bytes()),
+            RootFile::program("/usr/local/bin/inhibitor.py", inhibitor.as_bytes()),
         ],
         setup: include_str!("../../roots/units/setup.sh"),
     })
