@@ -6,6 +6,7 @@
  *   hooks      write what fastboot tells to COUNT_FILE.events
  *   pressure   a trigger on the memory pressure file that systemd names; with each count a line about it in COUNT_FILE.pressure
  *   syslog     say the count to /dev/log too      touch=F   make file F at the start
+ *   native     say the count to the journal's own socket, too
  *   rules=PORT listen on PORT of 127.0.0.1; with each count a line in COUNT_FILE.rules about what sockets of the start may do
  *   groups     a control group below the unit's, with a limit, an empty one in it, and a child there
  */
@@ -31,7 +32,7 @@
 #include <unistd.h>
 
 static unsigned count;
-static int say_syslog;
+static int say_syslog, native = -1;
 static int pressure = -1;
 static int rules_port, datagrams, unbound;
 
@@ -97,6 +98,15 @@ static void watch_pressure(void) {
         write(pressure, text, sizeof text) != sizeof text)
         die("pressure");
     look_at_pressure();
+}
+
+/* sd_journal_send(3): fields in a datagram, over a socket that stays open. */
+static void say_native(void) {
+    struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/run/systemd/journal/socket" };
+    char text[128];
+    int len = snprintf(text, sizeof text, "MESSAGE=native %u\nPRIORITY=6\n", count);
+    if (sendto(native, text, len, 0, (struct sockaddr *) &to, sizeof to) != len)
+        die("journal");
 }
 
 static struct sockaddr_in address_of(const char *host, int port) {
@@ -171,6 +181,8 @@ static void counted(void) {
     fprintf(stderr, "counted %u\n", count);
     if (pressure >= 0)
         look_at_pressure();
+    if (native >= 0)
+        say_native();
     if (rules_port)
         try_rules();
     if (say_syslog)
@@ -232,6 +244,8 @@ int main(int argc, char **argv) {
             rules_port = atoi(argv[i] + 6);
             make_sockets();
         }
+        if (!strcmp(argv[i], "native") && (native = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
+            die("journal");
         if (!strcmp(argv[i], "groups"))
             make_groups();
         if (!strncmp(argv[i], "touch=", 6))

@@ -39,6 +39,9 @@ const fn refused(name: &'static str, service: &'static str, why: &'static str) -
     Case { name, service, fate: Fate::Refused(why), files: &[] }
 }
 
+/// The unit whose dynamic user changes between the boots.
+pub(super) const MOVED_USER: &str = "moved-user";
+
 /// All of them. Where nothing else is said the count is in `/var/lib/counts/NAME`.
 pub(super) const CASES: &[Case] = &[
     restored("simple", "ExecStart=/usr/local/bin/subject"),
@@ -76,6 +79,14 @@ pub(super) const CASES: &[Case] = &[
         "DynamicUser=yes\nStateDirectory=dynamic-user\nEnvironment=COUNT_FILE=/var/lib/dynamic-user/count\n\
          ExecStart=/usr/local/bin/subject",
     ),
+    // systemd takes the user from the owner of the directory, which is another one at the next boot.
+    Case {
+        name: MOVED_USER,
+        service: "DynamicUser=yes\nStateDirectory=moved-user\nEnvironment=COUNT_FILE=/var/lib/moved-user/count\n\
+                  ExecStart=/usr/local/bin/subject",
+        fate: Fate::Cold("user"),
+        files: &[],
+    },
     with(
         "credential",
         "LoadCredential=word:/etc/credential-word\nExecStart=/usr/local/bin/subject",
@@ -125,6 +136,7 @@ pub(super) const CASES: &[Case] = &[
     restored("memory-pressure", "MemoryPressureWatch=on\nExecStart=/usr/local/bin/subject pressure"),
     restored("inhibitor", "ExecStart=/usr/local/bin/inhibitor.py"),
     restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
+    restored("native", "ExecStart=/usr/local/bin/subject native"),
     restored(
         "sandboxed",
         "User=counter\nProtectSystem=strict\nReadWritePaths=/var/lib/counts\nNoNewPrivileges=yes\nPrivateDevices=yes\n\

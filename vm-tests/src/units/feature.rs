@@ -37,7 +37,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "listen-netlink" => "what its netlink socket says counts",
         "listen-datagram" => "what is sent to its socket counts",
         "memory-pressure" => "the pressure trigger of its control group is armed",
-        "syslog" => "its messages to /dev/log arrive",
+        "syslog" | "native" => "its messages beside stderr arrive",
         _ => "systemd has it in its control group",
     }
 }
@@ -225,8 +225,8 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 Ok(Some(()))
             })
         }
-        "syslog" => {
-            let line = format!("syslog {}", COUNT + 1);
+        "syslog" | "native" => {
+            let line = format!("{} {}", case.name, COUNT + 1);
             wait_until(&line, COUNT_BOUND, || {
                 let entries = journal(machine, &unit)?;
                 let entry =
