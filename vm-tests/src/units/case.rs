@@ -84,7 +84,7 @@ pub(super) const CASES: &[Case] = &[
         name: MOVED_USER,
         service: "DynamicUser=yes\nStateDirectory=moved-user\nEnvironment=COUNT_FILE=/var/lib/moved-user/count\n\
                   ExecStart=/usr/local/bin/subject",
-        fate: Fate::Cold("user"),
+        fate: Fate::Cold("the unit's dynamic user was "),
         files: &[],
     },
     with(
@@ -161,6 +161,13 @@ pub(super) const CASES: &[Case] = &[
         "delegated-subgroup",
         "Delegate=yes\nDelegateSubgroup=main\nExecStart=/usr/local/bin/subject groups",
     ),
+    // Its groups are there when the restore fails: the cold one could not make its own if they were left.
+    Case {
+        name: "delegated-fails",
+        service: "Delegate=yes\nExecStart=/usr/local/bin/subject groups\n[X-Fastboot]\nAfterRestore=test -e /run/warm-up",
+        fate: Fate::Cold("AfterRestore=test -e /run/warm-up: exit status: 1"),
+        files: &[],
+    },
     refused(
         "threaded",
         "Delegate=yes\nExecStart=/bin/sh -c 'cd /sys/fs/cgroup$(grep ^0:: /proc/self/cgroup | cut -d: -f3) && \

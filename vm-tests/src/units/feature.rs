@@ -167,8 +167,9 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
         "inhibitor" => {
             let call = "busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager ListInhibitors";
             let all = sh(call)?;
+            // logind has an order of its own for what is held up.
             let own =
-                format!("\"sleep:shutdown\" \"Z\\303\\244hler\" \"a \\\"test\\\"\" \"delay\" 0 {main_pid}");
+                format!("\"shutdown:sleep\" \"Z\\303\\244hler\" \"a \\\"test\\\"\" \"delay\" 0 {main_pid}");
             ensure!(all.matches(&main_pid.to_string()).count() == 1 && all.contains(&own), "there are {all}");
             machine.run(&["systemctl", "stop", &unit])?.success()?;
             wait_until("its end", COUNT_BOUND, || {
