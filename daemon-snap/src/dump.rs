@@ -7,9 +7,9 @@ use crate::bus::BusAccess;
 pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink};
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
-    collect_address_space, collect_content, collect_descriptors, collect_directories, collect_hidden_locks,
-    collect_insides, collect_pages, collect_process, collect_thread, collect_volatile_files, collect_zombies,
-    count_own_pages, inspect_objects, list_objects,
+    collect_address_space, collect_cgroups, collect_content, collect_descriptors, collect_directories,
+    collect_hidden_locks, collect_insides, collect_pages, collect_process, collect_thread,
+    collect_volatile_files, collect_zombies, count_own_pages, inspect_objects, list_objects,
 };
 use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
@@ -219,6 +219,10 @@ impl Frozen {
         inspect_objects(inodes.ipc_objects(), members, &whole_spaces, &inodes, &mut blockers);
         let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
         let volatile = collect_volatile_files(&mut inodes, members, &mut blockers)?;
+        let cgroups = match &options.cgroup {
+            Some(dir) => collect_cgroups(dir, spaces.main, &mut blockers)?,
+            None => Vec::new(),
+        };
         let blockers = blockers.into_list();
         if !blockers.is_empty() {
             return Err(Error::Refused(blockers));
@@ -250,6 +254,7 @@ impl Frozen {
             mapped_locks,
             volatile_nodes: volatile.nodes,
             zombies,
+            cgroups,
         };
         Ok(Seen { processes, tree, sources })
     }

@@ -3,10 +3,11 @@
 //! An image is untrusted until everything in it has been checked: a decoded tree has no id out of range, no overlapping areas,
 //! and no page outside its area or outside the image.
 
+use crate::bus::split;
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PidFdV1, PipeEnd,
-    ProcessV1, TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
+    BackingV1, CgroupV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PidFdV1,
+    PipeEnd, ProcessV1, TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -93,6 +94,9 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         };
         check(sound && is_path(&node.path.0), "an odd entry of a volatile directory")?;
     }
+    for group in &tree.cgroups {
+        check_cgroup(group)?;
+    }
     let (mut pids, mut tids) = (BTreeSet::new(), BTreeSet::new());
     for process in &tree.processes {
         check(process.parent.is_none_or(|parent| pids.contains(&parent)), "a child before its parent")?;
@@ -123,6 +127,20 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Nothing but names below the unit's own group.
+fn check_cgroup(group: &CgroupV1) -> Result<()> {
+    let is_name = |name: &[u8]| {
+        !name.is_empty() && name != b"." && name != b".." && !name.contains(&0) && !name.contains(&b'/')
+    };
+    let path = &group.path.0;
+    check(
+        path.is_empty() || path.split(|byte| *byte == b'/').all(is_name),
+        "an odd path of a control group",
+    )?;
+    let files = group.owners.iter().map(|(name, ..)| name).chain(group.settings.iter().map(|(name, _)| name));
+    check(files.into_iter().all(|name| is_name(name.as_bytes())), "an odd file of a control group")
 }
 
 fn has_file(tree: &TreeV1, id: FileId) -> bool {
@@ -193,6 +211,7 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             FileKindV1::Bus(connection) => {
                 check(has_process(tree, connection.connector), "a bus connection of nobody")?;
                 check(is_path(&connection.address), "a bus at what is not a path")?;
+                check(split(&connection.unread).is_ok(), "unread bytes that are no bus messages")?;
             }
             FileKindV1::PressureTrigger { inode, text } => {
                 check(
@@ -209,6 +228,12 @@ fn check_files(tree: &TreeV1) -> Result<()> {
             }
             FileKindV1::PidFd(PidFdV1::Reaped { status }) => {
                 check(status.is_none_or(can_end_so), "a process that cannot have ended so")?;
+            }
+            FileKindV1::Inhibitor(inhibitor) => {
+                check(has_process(tree, inhibitor.pid), "an inhibitor of nobody")?;
+                // What a D-Bus string may not hold.
+                let texts = [&inhibitor.what, &inhibitor.who, &inhibitor.why, &inhibitor.mode];
+                check(texts.iter().all(|text| !text.contains('\0')), "an inhibitor with an odd text")?;
             }
             FileKindV1::EventFd { .. }
             | FileKindV1::TimerFd(_)

@@ -8,7 +8,7 @@ use crate::rebuild::own_maps::OwnMaps;
 use crate::rebuild::pidfd::Late;
 use crate::rebuild::process::Builder;
 use crate::rebuild::tids::Tids;
-use crate::rebuild::{bus, files, inherit, inode, namespaces, plan, stopped, volatile};
+use crate::rebuild::{bus, cgroup, files, inherit, inode, namespaces, plan, stopped, volatile};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
@@ -35,7 +35,8 @@ pub struct UnitContext {
     pub stdio: [OwnedFd; 3],
     /// Socket activation: name from `LISTEN_FDNAMES` and descriptor.
     pub listen_fds: Vec<(String, OwnedFd)>,
-    /// Directory of the unit's cgroup, opened.
+    /// Directory of the unit's cgroup, opened. The caller is in it: what a restore makes belongs to its maker's group for good (sockets) or
+    /// is charged to it (memory).
     pub cgroup: OwnedFd,
 }
 
@@ -123,6 +124,10 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let mut desk = Desk::new(tree, request.unit.is_some())?;
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
+    let cgroups = match &request.unit {
+        Some(unit) => cgroup::rebuild_cgroups(&desk, tree, unit.cgroup.as_fd())?,
+        None => cgroup::Cgroups::default(),
+    };
     let user = match &request.unit {
         Some(unit) => namespaces::enter(&desk, unit)?,
         None => namespaces::UserNamespace::default(),
@@ -158,13 +163,13 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         go,
         late: Late::prepare(&desk, tree)?,
         user,
-        cgroup: request.unit.as_ref().map(|u| u.cgroup.as_fd()),
+        cgroups,
         deadline: request.deadline,
     };
     let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
         true => Some(Nursery::open(&builder, &births)?),
         false => {
-            builder.create(&births, builder.cgroup, &Inherited::default())?;
+            builder.create(&births, &Inherited::default())?;
             None
         }
     };
@@ -225,7 +230,7 @@ impl Nursery {
             sys::fork::Side::Child => {
                 drop(hold);
                 builder.or_report(Pid(0), || {
-                    builder.create(births, builder.cgroup, &Inherited::default())?;
+                    builder.create(births, &Inherited::default())?;
                     builder.forget_go();
                     let mut end = [0];
                     let _ = read(&wait, &mut end);

@@ -172,6 +172,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         mapped_locks: vec![],
         volatile_nodes: Vec::new(),
         zombies: Vec::new(),
+        cgroups: Vec::new(),
     }
 }
 

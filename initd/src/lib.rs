@@ -9,6 +9,7 @@
 pub mod armed;
 pub mod attempt;
 pub mod boot;
+pub mod dynamic_user;
 pub mod first_start;
 pub mod hooks;
 pub mod images;

@@ -78,9 +78,9 @@ impl Peer {
             return refuse("was not started by systemd");
         }
         let Some(cgroup) = unified_path(&cgroups) else { return refuse("is in no unified cgroup") };
-        let Some(unit) = unit_of(&shim.cgroup_root, cgroup) else { return refuse("is in no unit") };
+        let Some((unit, cgroup)) = unit_of(&shim.cgroup_root, cgroup) else { return refuse("is in no unit") };
         let (uid, gid) = (credentials.uid(), credentials.gid());
-        Ok(Peer { pid, pidfd, uid, gid, unit, cgroup: cgroup.to_owned() })
+        Ok(Peer { pid, pidfd, uid, gid, unit, cgroup })
     }
 }
 
@@ -89,14 +89,17 @@ fn unified_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
-/// Unit of a cgroup path: the first part below the slices. What a unit makes below itself has no say.
-fn unit_of(root: &str, path: &str) -> Option<String> {
+/// Unit of a cgroup path, and the path of its own group: the first part below the slices. What a unit makes below itself, or systemd for
+/// it (DelegateSubgroup=), has no say.
+fn unit_of(root: &str, path: &str) -> Option<(String, String)> {
     let below = path.strip_prefix(root)?.strip_prefix('/')?;
-    let mut parts = below.split('/');
+    let mut end = path.len() - below.len();
+    let mut parts = below.split('/').inspect(|part| end += part.len() + 1);
     let part = parts.find(|part| !part.ends_with(".slice"))?;
+    let own = path.get(..end - 1)?.to_owned();
     // systemd puts an underscore before names that the kernel could mistake for one of its own files.
     let unit = part.strip_prefix('_').unwrap_or(part);
-    unit.ends_with(".service").then(|| unit.to_owned())
+    unit.ends_with(".service").then(|| (unit.to_owned(), own))
 }
 
 /// Parent from the text of `/proc/PID/stat`; the program's name in parentheses may contain anything.
@@ -110,11 +113,13 @@ mod tests {
 
     #[test]
     fn the_unit_is_the_first_part_below_the_slices() {
-        let unit = |path: &str| unit_of("", path);
+        let unit = |path: &str| unit_of("", path).map(|(unit, _)| unit);
         assert_eq!(unit("/system.slice/redis.service").as_deref(), Some("redis.service"));
         assert_eq!(unit("/system.slice/system-a.slice/a@b.service/sub").as_deref(), Some("a@b.service"));
         assert_eq!(unit("/system.slice/_memory.service").as_deref(), Some("memory.service"));
-        assert_eq!(unit_of("/box", "/box/system.slice/a.service").as_deref(), Some("a.service"));
+        let (name, own) = unit_of("/box", "/box/system.slice/a.service/sub/more").unwrap();
+        assert_eq!((name.as_str(), own.as_str()), ("a.service", "/box/system.slice/a.service"));
+        assert_eq!(unit_of("/box", "/box/a.service"), Some(("a.service".into(), "/box/a.service".into())));
         assert_eq!(unit_of("/box", "/other/a.service"), None);
         assert_eq!(unit("/init.scope"), None);
         assert_eq!(unit("/"), None);
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn a_user_cannot_pose_as_a_system_unit() {
         let path = "/user.slice/user-1000.slice/user@1000.service/app.slice/redis.service";
-        assert_eq!(unit_of("", path).as_deref(), Some("user@1000.service"));
+        assert_eq!(unit_of("", path).map(|(unit, _)| unit).as_deref(), Some("user@1000.service"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
 use crate::boot::monotonic_us;
+use crate::dynamic_user;
 use crate::pid_file;
 use crate::sys::priority::set_nice;
 use crate::sys::process::{ChildEnd, set_child_end};
@@ -211,6 +212,7 @@ fn rebuild(
     let image =
         UncheckedImage::from_file(image.into(), path).check().map_err(|error| error.to_stale_reason())?;
     let tree = decode(&image)?;
+    dynamic_user::check(&tree, order.owner)?;
     fault::point("worker.before_go").map_err(|error| internal("worker.before_go", &error))?;
     let request = Request {
         image: &image,

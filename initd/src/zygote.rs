@@ -11,7 +11,9 @@ use std::time::Duration;
 use nix::sys::prctl::set_name;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::sys::process::{ChildEnd, Forked, fork, pidfd_kill, pidfd_open, set_child_end, wait_ended};
+use crate::sys::process::{
+    ChildEnd, Forked, fork, fork_into, pidfd_kill, pidfd_open, set_child_end, wait_ended,
+};
 use crate::sys::socket::{receive, send};
 use crate::unit_cgroup::UnitCgroup;
 use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
@@ -168,8 +170,9 @@ fn begin(
         Ok(connection) => connection,
         Err(error) => return failed("keep the connection", error),
     };
-    match fork() {
-        Err(error) => failed("fork a worker", error),
+    // What a worker makes is the unit's: a socket belongs for good to the control group of whoever made it, memory is charged to it.
+    match fork_into(cgroup.dir()) {
+        Err(error) => failed("fork a worker into the unit's control group", error),
         Ok(Forked::Child) => {
             // A restored process inherits what the worker has open: nothing of other units may be among it.
             under_way.clear();

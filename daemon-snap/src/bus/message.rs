@@ -18,9 +18,21 @@ pub fn driver_call<B>(serial: u32, interface: &str, member: &str, body: &B) -> R
 where
     B: serde::Serialize + DynamicType,
 {
+    method_call(serial, [DRIVER, DRIVER_PATH, interface], member, body)
+}
+
+/// A call to anybody: destination, path, interface.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn method_call<B>(serial: u32, whom: [&str; 3], member: &str, body: &B) -> Result<Vec<u8>>
+where
+    B: serde::Serialize + DynamicType,
+{
+    let [destination, path, interface] = whom;
     let build = || {
-        Message::method_call(DRIVER_PATH, member)?
-            .destination(DRIVER)?
+        Message::method_call(path, member)?
+            .destination(destination)?
             .interface(interface)?
             .serial(NonZeroU32::new(serial).unwrap_or(NonZeroU32::MIN))
             .build(body)
@@ -61,6 +73,25 @@ pub fn message_len(bytes: &[u8]) -> Result<Option<usize>> {
         b'l' | b'B' if fields <= MOST && body <= MOST && len <= MOST => Ok(Some(len)),
         _ => Err(unreadable(&"not a D-Bus message")),
     }
+}
+
+/// The messages that `bytes` consist of.
+///
+/// # Errors
+/// They are not whole messages.
+pub fn split(mut bytes: &[u8]) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let len = message_len(bytes)?.filter(|len| *len <= bytes.len());
+        let (first, rest) = bytes.split_at(len.ok_or_else(|| unreadable(&"part of a message"))?);
+        // Version of the protocol, always 1.
+        if first[3] != 1 {
+            return Err(unreadable(&"not a D-Bus message"));
+        }
+        messages.push(crate::sys::dbus::message_from(first.to_vec()).map_err(|e| unreadable(&e))?);
+        bytes = rest;
+    }
+    Ok(messages)
 }
 
 /// Whose call this answers, and whether well. `None` for calls and signals.
@@ -119,6 +150,18 @@ mod tests {
         let mut huge = bytes;
         huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(message_len(&huge).is_err());
+    }
+
+    #[test]
+    fn whole_messages_are_taken_apart_and_cut_ones_refused() {
+        let messages =
+            [name_owner_changed("a.b", ":1.1", "").unwrap(), name_owner_changed("c", "", "").unwrap()];
+        let bytes: Vec<u8> = messages.iter().flat_map(|message| message.data().to_vec()).collect();
+        let apart = split(&bytes).unwrap();
+        let data: Vec<&[u8]> = apart.iter().map(|message| &message.data()[..]).collect();
+        assert_eq!(data, messages.iter().map(|message| &message.data()[..]).collect::<Vec<_>>());
+        assert!(split(&bytes[..bytes.len() - 1]).is_err() && split(&bytes[1..]).is_err());
+        assert!(split(&[]).unwrap().is_empty());
     }
 
     #[test]

@@ -10,7 +10,9 @@ mod stream;
 mod watch;
 
 pub use known::Told;
-pub use message::{DRIVER, answers, body, driver_call, driver_signal, message_len, name_owner_changed};
+pub use message::{
+    DRIVER, answers, body, driver_call, driver_signal, message_len, name_owner_changed, split,
+};
 pub use news::{Watcher, news};
 pub use stream::BusStream;
 pub use watch::{BusWatch, Credentials, SYSTEM_BUS};

@@ -75,6 +75,7 @@ mod tests {
             list.iter().map(|(name, owner)| ((*name).to_owned(), (*owner).to_owned())).collect()
         };
         let connection = BusConnectionV1 {
+            unread: Vec::new(),
             address: b"/run/dbus/system_bus_socket".to_vec(),
             own_address: Vec::new(),
             unique_name: ":1.5".into(),

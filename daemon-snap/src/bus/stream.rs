@@ -1,13 +1,13 @@
 //! One end of a connection to the bus: bytes in, whole messages out. Every wait has an end.
 
-use super::message::{DRIVER, answers, body, driver_call, error_text, message_len, unreadable};
+use super::message::{DRIVER, answers, body, driver_call, error_text, message_len, method_call, unreadable};
 use crate::error::{Error, Result};
 use crate::sys;
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 use zbus::Message;
 use zbus::zvariant::DynamicType;
@@ -122,6 +122,44 @@ impl<F: AsFd> BusStream<F> {
     {
         let serial = self.call(interface, member, body)?;
         Ok(self.reply(serial, member)?.0)
+    }
+
+    /// Calls somebody whose answer is one descriptor; only for connections of our own, and as their last call: the answer stays unread.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn ask_for_descriptor<B>(&mut self, whom: [&str; 3], member: &str, body: &B) -> Result<OwnedFd>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        const MOST_BYTES: usize = 16 << 10;
+        self.serial += 1;
+        self.send(&method_call(self.serial, whom, member, body)?)?;
+        let failed = |e| Error::kernel("recvmsg", "bus", e);
+        loop {
+            // A look hands out duplicates of the descriptors, and ends behind the first message that has some.
+            let peeked = sys::fdquery::peek_message(self.fd.as_fd(), MOST_BYTES).map_err(failed)?;
+            match peeked {
+                Some(mut peeked) if !peeked.descriptors.is_empty() => {
+                    return Ok(peeked.descriptors.swap_remove(0));
+                }
+                // NameAcquired, or an error. What has come behind it meanwhile is left where it is.
+                Some(peeked) if !peeked.bytes.is_empty() => {
+                    let mut bytes = vec![0; peeked.bytes.len()];
+                    let got = recv(self.fd.as_fd().as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT);
+                    self.unread.extend_from_slice(&bytes[..got.map_err(gone)?]);
+                    while let Some(message) = self.take()? {
+                        if answers(&message).is_some_and(|(serial, _)| serial == self.serial) {
+                            let sentence = format!("{member}: {}", error_text(&message));
+                            return Err(refused(ReasonCode::BusRefused, sentence));
+                        }
+                    }
+                }
+                Some(_) => return Err(gone(Errno::ECONNRESET)),
+                None if self.wait(PollFlags::POLLIN)? => {}
+                None => return Err(refused(ReasonCode::BusUnavailable, format!("{member}: no answer"))),
+            }
+        }
     }
 
     /// The next message; `None` when the time is up.

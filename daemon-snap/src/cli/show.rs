@@ -94,6 +94,7 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
             FileKindV1::Inode { .. } => "file",
             FileKindV1::Pipe { .. } => "pipe",
             FileKindV1::Ring { .. } => "io_uring ring",
+            FileKindV1::Inhibitor(_) => "inhibitor of logind",
             FileKindV1::EventFd { .. } => "eventfd",
             FileKindV1::Epoll { .. } => "epoll",
             FileKindV1::TimerFd(_) => "timerfd",

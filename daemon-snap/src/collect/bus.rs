@@ -2,7 +2,7 @@
 
 use super::file::Description;
 use super::{Found, failed, refused};
-use crate::bus::{BusWatch, DRIVER, answers, driver_call, message_len};
+use crate::bus::{BusWatch, DRIVER, answers, driver_call, message_len, split};
 use crate::error::{Error, Result};
 use crate::state::{BusConnectionV1, BusNameV1, Pid, SocketOptionV1};
 use crate::sys::{dbus, fdquery};
@@ -10,6 +10,8 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
+use zbus::Message;
+use zbus::message::Type;
 
 /// Number of our own call on the daemon's connection. Clients count from 1; one that has made four thousand million calls does
 /// not wait for an answer to this one just now.
@@ -18,16 +20,55 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest answer to [`OUR_SERIAL`], in bytes.
 const ANSWER_BYTES: usize = 4096;
 
-/// The bytes of a connection that nobody has taken yet. They would be lost, or be cut in two by our own call.
-fn at_rest(file: &Description, fd: BorrowedFd<'_>) -> Found<()> {
+/// What the client has not read, as it is: some clients never read what they need no answer to. The bus must have read everything: it
+/// would be lost, or be cut in two by our own call.
+fn at_rest(file: &Description, fd: BorrowedFd<'_>) -> Found<Unread> {
     let fail = |step| failed(step, file.pid, file.fd);
-    if fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))? > 0 {
-        return refused("a D-Bus connection with unread messages");
-    }
+    let len = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
+    let unread = if len > 0 { unread(file, fd, len)? } else { Unread::default() };
     if fdquery::unsent_bytes(fd).map_err(fail("SIOCOUTQ"))? > 0 {
         return refused("a D-Bus connection with unsent messages (unread by the bus)");
     }
-    Ok(())
+    Ok(unread)
+}
+
+/// Whole messages, and the unique name that the bus gives in them.
+#[derive(Debug, Default)]
+struct Unread {
+    bytes: Vec<u8>,
+    unique_name: Option<String>,
+}
+
+/// Calls are not carried: the daemon would ask the bus about a caller who has gone, and another may have that name by then.
+fn unread(file: &Description, fd: BorrowedFd<'_>, len: usize) -> Found<Unread> {
+    const MOST_BYTES: usize = 64 << 10;
+    if len > MOST_BYTES {
+        return refused(format!("a D-Bus connection with unread messages ({len} bytes)"));
+    }
+    // One more, to see what is larger by then.
+    let peeked = fdquery::peek_message(fd, len + 1).map_err(failed(
+        "look at unread bus messages",
+        file.pid,
+        file.fd,
+    ))?;
+    let Some(peeked) = peeked.filter(|peeked| peeked.bytes.len() == len) else {
+        return refused("a D-Bus connection with unread messages that come and go");
+    };
+    if !peeked.descriptors.is_empty() || peeked.other_control {
+        return refused("a D-Bus connection with unread messages that carry descriptors");
+    }
+    let Ok(messages) = split(&peeked.bytes) else {
+        return refused("a D-Bus connection with unread messages, one of them half read");
+    };
+    if messages.iter().any(|message| message.message_type() == Type::MethodCall) {
+        return refused("a D-Bus connection with unread messages, a call among them");
+    }
+    let from_driver = |message: &&Message| message.header().sender().is_some_and(|sender| sender == DRIVER);
+    let unique_name = messages
+        .iter()
+        .filter(from_driver)
+        .find_map(|message| message.header().destination().map(ToString::to_string));
+    Ok(Unread { bytes: peeked.bytes, unique_name })
 }
 
 /// Only whether it could be recorded now; what is returned is not complete and never stored.
@@ -51,6 +92,7 @@ pub(super) fn look(
         names,
         others,
         options,
+        unread: Vec::new(),
     })
 }
 
@@ -63,9 +105,14 @@ pub(super) fn collect(
     tree: &HashSet<Pid>,
     watch: &BusWatch,
 ) -> Found<BusConnectionV1> {
-    at_rest(file, fd)?;
-    let Some(unique_name) = own_name(file, fd)? else {
-        return refused("a D-Bus connection with unread messages");
+    let unread = at_rest(file, fd)?;
+    let unique_name = match unread.unique_name {
+        Some(name) => Some(name),
+        None if unread.bytes.is_empty() => own_name(file, fd)?,
+        None => None,
+    };
+    let Some(unique_name) = unique_name else {
+        return refused("a D-Bus connection with unread messages that do not tell its name");
     };
     let told = watch.told(&unique_name)?;
     if !told.whole {
@@ -87,7 +134,15 @@ pub(super) fn collect(
     }
     let credentials = watch.credentials(&unique_name)?;
     let of_tree = credentials.pid.map(Pid).filter(|pid| tree.contains(pid));
+    if !unread.bytes.is_empty() && of_tree.is_none() {
+        return refused("a D-Bus connection with unread messages, made by a process that is gone");
+    }
     let others = watch.owners()?.into_iter().filter(|(_, owner)| *owner != unique_name).collect();
+    // What has arrived meanwhile may be about them.
+    let fail = failed("FIONREAD", file.pid, file.fd);
+    if fdquery::unread_bytes(fd).map_err(fail)? != unread.bytes.len() {
+        return refused("a D-Bus connection with unread messages that have just come");
+    }
     Ok(BusConnectionV1 {
         address: address.to_vec(),
         own_address: own_address.to_vec(),
@@ -98,6 +153,7 @@ pub(super) fn collect(
         names,
         others,
         options,
+        unread: unread.bytes,
     })
 }
 

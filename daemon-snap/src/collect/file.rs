@@ -8,7 +8,8 @@ use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
     ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed, inet,
-    inotify, kernel_file, netlink, packet, pidfd as process, refused, ring, signalfd, timerfd, vsock,
+    inhibitor, inotify, kernel_file, netlink, packet, pidfd as process, refused, ring, signalfd, timerfd,
+    vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
@@ -162,7 +163,8 @@ fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found
     }
 }
 
-/// A file below a process's own directory of /proc is opened by that process, so nobody else can have the description.
+/// A file below a process's own directory of /proc is opened by that process, and an inhibitor is asked for by it, so nobody else can
+/// have the description.
 fn inspect_own_files(
     slots: &[Slot],
     file: &Description,
@@ -170,9 +172,17 @@ fn inspect_own_files(
     inodes: &Inodes<'_>,
     blockers: &mut Blockers,
 ) {
+    let shared = slots.iter().any(|slot| slot.description.id == file.id && slot.description.pid != file.pid);
+    if shared && matches!(kind, FileKindV1::Inhibitor(_)) {
+        let shown = String::from_utf8_lossy(&file.link);
+        blockers.add(
+            file.pid,
+            file.part(),
+            format!("an inhibitor of logind ({shown}) that several processes share"),
+        );
+    }
     let FileKindV1::Inode { inode, .. } = kind else { return };
     let own = inodes.get(*inode).is_some_and(|inode| matches!(inode.kind, InodeKindV1::OfProcess { .. }));
-    let shared = slots.iter().any(|slot| slot.description.id == file.id && slot.description.pid != file.pid);
     if own && shared {
         let shown = String::from_utf8_lossy(&file.link);
         blockers.add(file.pid, file.part(), format!("a /proc file that several processes share ({shown})"));
@@ -282,6 +292,11 @@ impl Kinds<'_> {
                 };
                 if let Some(given) = self.given_fifo(file, fd, inodes.options())? {
                     return Ok(given);
+                }
+                if self.unit
+                    && let Some(held) = inhibitor::collect(file)?
+                {
+                    return Ok(FileKindV1::Inhibitor(held));
                 }
                 let inode = inodes.intern(file.pid, handle)?;
                 if !handle.by_name_only && inodes.is_fifo(inode) {

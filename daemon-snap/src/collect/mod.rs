@@ -2,11 +2,13 @@
 //! other way. Knows `state` and `sys`, never `rebuild`.
 
 mod bus;
+mod cgroup;
 mod epoll;
 mod eventfd;
 mod file;
 mod gate;
 mod inet;
+mod inhibitor;
 mod inode;
 mod inotify;
 mod inside;
@@ -37,6 +39,7 @@ mod volatile;
 mod vsock;
 mod zombie;
 
+pub(crate) use cgroup::collect_cgroups;
 pub(crate) use file::{Descriptors, collect_descriptors};
 pub(crate) use gate::Gates;
 pub(crate) use inode::Inodes;
@@ -78,6 +81,8 @@ pub struct CollectOptions {
     /// A systemd service: it may have mount, network, IPC, UTS, user and cgroup namespaces of its own, and its journal streams
     /// are attached to today's journal.
     pub unit: bool,
+    /// Directory of the unit's control group; groups below it are recorded. `None`: all processes have to be in one group.
+    pub cgroup: Option<PathBuf>,
     /// Directories whose content does not outlive a reboot although their file system might (RuntimeDirectory=, PrivateTmp=), as the
     /// unit sees them. Files below travel in the image.
     pub volatile_roots: Vec<PathBuf>,

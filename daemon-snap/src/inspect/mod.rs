@@ -113,7 +113,7 @@ pub(crate) fn inspect_tree(
     for member in members {
         inspect_member(member, blockers);
     }
-    if options.unit {
+    if options.unit && options.cgroup.is_none() {
         inspect_cgroups(main.pid, members, blockers)?;
     }
     Ok(spaces)
@@ -247,7 +247,7 @@ fn inspect_sharing(members: &[Member], blockers: &mut Blockers) -> Result<()> {
     Ok(())
 }
 
-/// A restored unit is put into one control group.
+/// Without a known group of the unit there is only one to restore into.
 fn inspect_cgroups(main: Pid, members: &[Member], blockers: &mut Blockers) -> Result<()> {
     let unified = |pid: Pid| -> Result<Option<String>> {
         let text = proc::read(pid, "cgroup")?;

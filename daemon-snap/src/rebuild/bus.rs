@@ -10,7 +10,7 @@
 use super::desk::Desk;
 use super::socket_options::set_options;
 use super::stand_in::as_user;
-use crate::bus::{BusStream, DRIVER, Watcher, body, driver_signal, news};
+use crate::bus::{BusStream, DRIVER, Watcher, body, driver_signal, news, split};
 use crate::error::{Error, Result};
 use crate::state::{BusConnectionV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
 use crate::sys;
@@ -119,12 +119,13 @@ impl Entry<'_> {
             let (_, before) = self.stream.reply(serial, "AddMatch")?;
             self.keep(before);
         }
+        // What lay there unread comes first, then what happened since, then what happens now.
+        let mut unheard = split(&self.connection.unread)?;
         let watcher = Watcher::of(self.connection);
-        if watcher.is_deaf() {
-            return Ok(());
+        if !watcher.is_deaf() {
+            let now = self.owners_now(&own)?;
+            unheard.extend(news(self.connection, &watcher, &now)?);
         }
-        let now = self.owners_now(&own)?;
-        let mut unheard = news(self.connection, &watcher, &now)?;
         unheard.append(&mut self.unheard);
         self.unheard = unheard;
         Ok(())
@@ -308,6 +309,7 @@ mod tests {
     #[test]
     fn regression_a_name_that_appears_while_owners_are_asked_for_is_heard_of_once() {
         let connection = BusConnectionV1 {
+            unread: Vec::new(),
             address: Vec::new(),
             own_address: Vec::new(),
             unique_name: ":1.5".into(),

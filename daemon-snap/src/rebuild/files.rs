@@ -42,6 +42,8 @@ pub fn rebuild_files(
             }
             // Made when the processes exist.
             FileKindV1::PidFd(PidFdV1::Task { .. }) => continue,
+            // Its process asks for it.
+            FileKindV1::Inhibitor(_) => continue,
             // Its process opens it.
             FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
             FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {

@@ -96,6 +96,10 @@ fn bind(id: FileId, socket: &InetSocketV1, fd: &OwnedFd, local: &[u8]) -> Result
         Errno::EADDRNOTAVAIL => {
             Error::stale(ReasonCode::AddressMissing, format!("address {} does not exist yet", show(local)))
         }
+        Errno::EPERM => Error::stale(
+            ReasonCode::HostUnsupported,
+            format!("the unit's control group may not bind to {} (SocketBindDeny=)", show(local)),
+        ),
         e => Error::kernel("bind", show(local), e),
     })?;
     if listener && !recorded {

@@ -4,12 +4,14 @@
 //! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
 
 pub mod bus;
+pub mod cgroup;
 pub mod desk;
 pub mod epoll;
 pub mod events;
 pub mod files;
 pub mod inet;
 pub mod inherit;
+pub mod inhibitor;
 pub mod inode;
 pub mod interface;
 pub mod kernel_file;

@@ -1,13 +1,15 @@
 //! One process on its way from a fork of the worker to its tape.
 
+use super::cgroup::Cgroups;
 use super::desk::Desk;
 use super::inherit::Heritage;
+use super::inhibitor::{inhibitor, place_inhibitors};
 use super::namespaces::UserNamespace;
 use super::own_maps::OwnMaps;
 use super::pidfd::{Late, is_late};
 use super::plan::{Birth, Group};
 use crate::error::{Error, Result};
-use crate::state::{FdV1, InodeId, Pid, ProcessV1, TreeV1};
+use crate::state::{InodeId, Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::sys::fork::Side;
 use crate::tape::{self, Inherited, Record, RecordKind, TapeEnv, TidMode, VdsoPlace, code_of};
@@ -17,7 +19,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{chroot, fchdir, getpgid, setpgid, setsid, write};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// What every process of a restore shares; built once by the worker, copied by fork.
@@ -31,7 +33,7 @@ pub struct Builder<'a> {
     /// When the tree has descriptors of its own processes.
     pub late: Option<Late>,
     pub user: UserNamespace,
-    pub cgroup: Option<BorrowedFd<'a>>,
+    pub cgroups: Cgroups,
     pub vdso: Vec<VdsoPlace>,
     /// What the worker has mapped, which its children inherit.
     pub mapped: Vec<Range<u64>>,
@@ -54,51 +56,40 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// A PID is taken (`Stale`), or the kernel refuses.
-    pub fn create(
-        &self,
-        births: &[Birth],
-        cgroup: Option<BorrowedFd<'_>>,
-        inherited: &Inherited,
-    ) -> Result<()> {
+    pub fn create(&self, births: &[Birth], inherited: &Inherited) -> Result<()> {
         for birth in births {
             match birth {
                 Birth::Process { index, .. } => {
                     let process = &self.tree.processes[*index];
-                    if self.fork(process.pid, process.exit_signal, cgroup)? == Side::Child {
+                    if self.fork(process.pid, process.exit_signal)? == Side::Child {
                         self.or_report(process.pid, || self.become_process(birth, inherited));
                     }
                 }
                 Birth::Zombie { index, setsid, group } => {
                     let zombie = &self.tree.zombies[*index];
-                    if self.fork(zombie.pid, zombie.exit_signal, cgroup)? == Side::Child {
+                    if self.fork(zombie.pid, zombie.exit_signal)? == Side::Child {
                         self.or_report(zombie.pid, || self.become_zombie(zombie, *setsid, *group));
                     }
                 }
-                Birth::Leader { sid, members } => self.lead(*sid, members, cgroup, inherited)?,
+                Birth::Leader { sid, members } => self.lead(*sid, members, inherited)?,
             }
         }
         Ok(())
     }
 
-    fn fork(&self, pid: Pid, exit_signal: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
-        sys::fork::fork(Some(pid.0), exit_signal, cgroup).map_err(|e| match e {
+    fn fork(&self, pid: Pid, exit_signal: i32) -> Result<Side> {
+        sys::fork::fork(Some(pid.0), exit_signal, self.cgroups.of(pid)).map_err(|e| match e {
             Errno::EEXIST => Error::stale(ReasonCode::PidTaken, format!("PID {pid} is taken")),
             e => Error::kernel("clone3", format!("PID {pid}"), e),
         })
     }
 
     /// A session leader that lives until its members exist. Its end sends no signal.
-    fn lead(
-        &self,
-        sid: Pid,
-        members: &[Birth],
-        cgroup: Option<BorrowedFd<'_>>,
-        inherited: &Inherited,
-    ) -> Result<()> {
-        match self.fork(sid, 0, cgroup)? {
+    fn lead(&self, sid: Pid, members: &[Birth], inherited: &Inherited) -> Result<()> {
+        match self.fork(sid, 0)? {
             Side::Child => self.or_report(sid, || {
                 setsid().map_err(|e| Error::kernel("setsid", sid, e))?;
-                self.create(members, None, inherited)?;
+                self.create(members, inherited)?;
                 sys::fork::exit_now(0)
             }),
             Side::Parent { child } => reap(child),
@@ -128,17 +119,17 @@ impl Builder<'_> {
             sys::own::become_subreaper(true);
         }
         let inherited = self.put_in_place(*index, inherited)?;
-        self.create(before_setsid, None, &inherited)?;
+        self.create(before_setsid, &inherited)?;
         if *own_session {
             setsid().map_err(|e| Error::kernel("setsid", process.pid, e))?;
         }
-        self.create(after_setsid, None, &inherited)?;
+        self.create(after_setsid, &inherited)?;
         self.join_group(process.pid, process.pgid, *group)?;
         self.await_zombies(process)?;
         super::unix::listen_own(self.desk, self.tree, process)?;
         super::bus::connect_own(self.desk, self.tree, process)?;
         super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
-        self.place_descriptors(&process.fds)?;
+        self.place_descriptors(process)?;
         super::epoll::add_own_watches(self.tree, process)?;
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));
@@ -185,7 +176,7 @@ impl Builder<'_> {
         match group {
             Group::Inherited => {}
             Group::Own => setpgid(this, this).map_err(failed)?,
-            Group::Make(leader) => match self.fork(leader, 0, None)? {
+            Group::Make(leader) => match self.fork(leader, 0)? {
                 Side::Child => {
                     let done = setpgid(this, this);
                     sys::fork::exit_now(i32::from(done.is_err()))
@@ -219,10 +210,12 @@ impl Builder<'_> {
         ))
     }
 
-    fn place_descriptors(&self, fds: &[FdV1]) -> Result<()> {
+    fn place_descriptors(&self, process: &ProcessV1) -> Result<()> {
+        let fds = process.fds.as_slice();
         let mut numbers: Vec<i32> = Vec::with_capacity(fds.len());
         for fd in fds {
-            if super::kernel_file::own_path(self.tree, fd.file).is_some() {
+            let file = self.tree.files.get(fd.file.0 as usize);
+            if super::kernel_file::own_path(self.tree, fd.file).is_some() || inhibitor(file).is_some() {
                 numbers.push(fd.fd.0);
                 continue;
             }
@@ -232,12 +225,13 @@ impl Builder<'_> {
             }
             let from = self.desk.file(fd.file)?;
             sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
-            if let Some(file) = self.tree.files.get(fd.file.0 as usize) {
+            if let Some(file) = file {
                 super::files::set_async(sys::rebuild::placed(fd.fd.0), file)?;
             }
             numbers.push(fd.fd.0);
         }
         super::kernel_file::place_own_files(self.desk, self.tree, fds)?;
+        place_inhibitors(self.desk, self.tree, process, self.deadline)?;
         numbers.sort_unstable();
         let mut next = 0;
         for number in numbers.into_iter().chain([self.desk.first_own_fd]) {

@@ -138,7 +138,13 @@ pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
     sys::rebuild::listen(listener.as_fd(), 1).map_err(failed("listen"))?;
     let address = sys::rebuild::own_address(listener.as_fd()).map_err(failed("getsockname"))?;
     make_room(id, fd.as_fd())?;
-    sys::rebuild::connect(fd.as_fd(), &address).map_err(failed("connect"))?;
+    connect_soon(fd.as_fd(), &address).map_err(|e| match e {
+        Errno::EINPROGRESS => Error::stale(
+            ReasonCode::HostUnsupported,
+            "the unit's control group has no way to 127.0.0.1 or ::1 (IPAddressDeny=)",
+        ),
+        e => failed("connect")(e),
+    })?;
     let peer = sys::rebuild::accept(listener.as_fd()).map_err(failed("accept"))?;
     make_room(id, peer.as_fd())?;
     say(id, peer.as_fd(), &lost.receive_queue)?;
@@ -159,6 +165,17 @@ pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
     // Those of the socket layer have a meaning still; the connection that the others are about is none any more.
     set_options(id, &fd, lost.options.iter().filter(|option| option.level == libc::SOL_SOCKET))?;
     Ok(fd)
+}
+
+/// Does not wait for longer than loopback takes: what a control group may not send or receive is dropped without a word.
+fn connect_soon(fd: BorrowedFd<'_>, address: &[u8]) -> std::result::Result<(), Errno> {
+    let limit = |seconds: u64| {
+        let timeval = [seconds.to_ne_bytes(), 0u64.to_ne_bytes()].concat();
+        sys::rebuild::set_socket_option(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &timeval)
+    };
+    limit(PATIENCE.as_secs())?;
+    sys::rebuild::connect(fd, address)?;
+    limit(0)
 }
 
 /// Any port of loopback.

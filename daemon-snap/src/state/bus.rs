@@ -23,6 +23,8 @@ pub struct BusConnectionV1 {
     /// Every name on the bus at the snapshot and the unique name of its owner, those of this connection left out.
     pub others: Vec<(String, String)>,
     pub options: Vec<SocketOptionV1>,
+    /// Whole messages that the client has not read: what the bus says to it, answers, signals. No calls.
+    pub unread: Vec<u8>,
 }
 
 /// A well-known name that the connection owns or waits for.

@@ -1,8 +1,8 @@
 //! Open file descriptions and the objects behind them.
 
 use super::{
-    BusConnectionV1, FileId, InetSocketV1, InodeId, LostTcpV1, NetlinkSocketV1, PacketSocketV1, Pid, PipeId,
-    RawPath, RingV1, TargetFd, TcpConnectionV1, UnixSocketV1, VsockSocketV1, XattrsV1,
+    BusConnectionV1, FileId, InetSocketV1, InhibitorV1, InodeId, LostTcpV1, NetlinkSocketV1, PacketSocketV1,
+    Pid, PipeId, RawPath, RingV1, TargetFd, TcpConnectionV1, UnixSocketV1, VsockSocketV1, XattrsV1,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,7 @@ pub enum FileKindV1 {
     Ring {
         ring: InodeId,
     },
+    Inhibitor(InhibitorV1),
 }
 
 /// Whose namespace a descriptor refers to.

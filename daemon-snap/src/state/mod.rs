@@ -4,8 +4,10 @@
 //! What may not live here: anything that reads or changes the running system.
 
 mod bus;
+mod cgroup;
 mod file;
 mod ids;
+mod inhibitor;
 mod lock;
 mod memory;
 mod process;
@@ -18,8 +20,10 @@ mod volatile;
 mod zombie;
 
 pub use bus::*;
+pub use cgroup::*;
 pub use file::*;
 pub use ids::*;
+pub use inhibitor::*;
 pub use lock::*;
 pub use memory::*;
 pub use process::*;
@@ -62,6 +66,8 @@ pub struct TreeV1 {
     pub volatile_nodes: Vec<VolatileNodeV1>,
     /// Ascending.
     pub zombies: Vec<ZombieV1>,
+    /// Control groups of the unit; empty where there is none but its own.
+    pub cgroups: Vec<CgroupV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).

@@ -20,6 +20,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         mapped_locks: Vec::new(),
         volatile_nodes: Vec::new(),
         zombies: Vec::new(),
+        cgroups: Vec::new(),
     }
 }
 

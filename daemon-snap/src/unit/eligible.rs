@@ -186,16 +186,12 @@ pub fn inspect_unit(unit: &UnitProperties, text: &UnitText) -> Vec<String> {
     if let Some(root) = &unit.root {
         add(true, format!("it has a root of its own ({root})"));
     }
-    add(unit.delegates, "it manages control groups of its own (Delegate=)".to_owned());
     add(!unit.pam_name.is_empty(), format!("it opens a PAM session (PAMName={})", unit.pam_name));
     add(unit.has_own_pids, "it has a PID namespace of its own (PrivatePIDs=)".to_owned());
     add(
         unit.stored_fds > 0,
         format!("systemd keeps {} descriptors for it (file descriptor store)", unit.stored_fds),
     );
-    for rule in &unit.socket_rules {
-        add(true, format!("{rule}= would not apply to its sockets, which are not made in its control group"));
-    }
     if let Some(key) = text.unknown.first() {
         add(true, format!("[X-Fastboot] {key}= is not known"));
     }
@@ -259,7 +255,7 @@ mod tests {
         let (unit, text) = running();
         let unit = UnitProperties {
             service_type: "oneshot".into(),
-            delegates: true,
+            pam_name: "login".into(),
             root: Some("/srv/jail".into()),
             needs_reload: true,
             ..unit

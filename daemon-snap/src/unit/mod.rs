@@ -48,6 +48,7 @@ pub fn collect_options(
 ) -> Result<CollectOptions> {
     Ok(CollectOptions {
         unit: true,
+        cgroup: Some(cgroup.path().to_owned()),
         volatile_roots: properties.volatile_roots(),
         activation: activation_sockets(cgroup, properties.main_pid)?,
         bus,

@@ -47,7 +47,6 @@ pub struct UnitProperties {
     pub cache_directories: Vec<String>,
     pub logs_directories: Vec<String>,
     pub private_tmp: bool,
-    pub delegates: bool,
     pub pam_name: String,
     /// Directory or image that is the unit's root.
     pub root: Option<String>,
@@ -56,21 +55,7 @@ pub struct UnitProperties {
     pub stored_fds: u32,
     /// `STATUS=` of the service.
     pub status_text: String,
-    /// Settings that the kernel applies to a socket by the control group that it was made in.
-    pub socket_rules: Vec<&'static str>,
 }
-
-/// systemd.resource-control(5), "IPAddressAllow=" and those behind it.
-const SOCKET_RULES: [&str; 8] = [
-    "IPAddressAllow",
-    "IPAddressDeny",
-    "IPIngressFilterPath",
-    "IPEgressFilterPath",
-    "SocketBindAllow",
-    "SocketBindDeny",
-    "RestrictNetworkInterfaces",
-    "BPFProgram",
-];
 
 impl UnitProperties {
     pub(super) fn from_values(values: HashMap<String, OwnedValue>) -> Self {
@@ -113,13 +98,11 @@ impl UnitProperties {
             cache_directories: values.texts("CacheDirectory"),
             logs_directories: values.texts("LogsDirectory"),
             private_tmp: values.flag("PrivateTmp"),
-            delegates: values.flag("Delegate"),
             pam_name: values.text("PAMName"),
             root: path(root_directory).or(path(root_image)),
             has_own_pids: !matches!(values.text("PrivatePIDs").as_str(), "" | "no"),
             stored_fds: values.number("NFileDescriptorStore") as u32,
             status_text: values.text("StatusText"),
-            socket_rules: SOCKET_RULES.into_iter().filter(|name| values.is_set(name)).collect(),
         }
     }
 
@@ -177,17 +160,6 @@ impl Values {
         self.take(name).unwrap_or_default()
     }
 
-    /// Whether a list has entries; of a flag with a list (RestrictNetworkInterfaces=), the list.
-    fn is_set(&mut self, name: &str) -> bool {
-        match self.0.remove(name).map(Value::from) {
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(Value::Structure(parts)) => {
-                parts.fields().iter().any(|part| matches!(part, Value::Array(list) if !list.is_empty()))
-            }
-            _ => false,
-        }
-    }
-
     fn job(&mut self) -> u32 {
         self.take::<(u32, OwnedObjectPath)>("Job").map_or(0, |(id, _)| id)
     }
@@ -219,9 +191,6 @@ mod tests {
             ("ActiveEnterTimestampMonotonic".to_owned(), owned(Value::from(5_000_000u64))),
             ("PrivateTmp".to_owned(), owned(Value::from(true))),
             ("RuntimeDirectory".to_owned(), owned(Value::from(vec!["redis".to_owned()]))),
-            ("IPAddressDeny".to_owned(), owned(Value::from(vec![(2i32, vec![127u8, 0, 0, 1], 8u32)]))),
-            ("IPAddressAllow".to_owned(), owned(Value::from(Vec::<(i32, Vec<u8>, u32)>::new()))),
-            ("RestrictNetworkInterfaces".to_owned(), owned(Value::from((true, vec!["lo".to_owned()])))),
             ("EnvironmentFiles".to_owned(), owned(Value::from(vec![("/etc/a".to_owned(), true)]))),
         ]);
         let properties = UnitProperties::from_values(values);
@@ -229,7 +198,6 @@ mod tests {
         assert_eq!((properties.main_pid, properties.active_enter_us), (812, 5_000_000));
         assert_eq!(properties.environment_files, [("/etc/a".to_owned(), true)]);
         assert_eq!(properties.fragment, None);
-        assert_eq!(properties.socket_rules, ["IPAddressDeny", "RestrictNetworkInterfaces"]);
         let roots = properties.volatile_roots();
         assert_eq!(roots, ["/run/redis", "/tmp", "/var/tmp"].map(PathBuf::from));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -207,10 +208,25 @@ fn is_alone_soon(before: &Option<BTreeSet<u32>>) -> bool {
     }
 }
 
-/// Processes in our cgroup; `None` where it cannot be seen.
+/// Processes in our unit's cgroup and in those below it; `None` where it cannot be seen.
 fn members() -> Option<BTreeSet<u32>> {
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let processes = fs::read_to_string(format!("/sys/fs/cgroup{path}/cgroup.procs")).ok()?;
-    Some(processes.lines().filter_map(|pid| pid.parse().ok()).collect())
+    // systemd may have put us into a group below (DelegateSubgroup=).
+    let end = path.rfind(".service").map_or(path.len(), |at| at + ".service".len());
+    let mut found = BTreeSet::new();
+    add_members(Path::new(&format!("/sys/fs/cgroup{}", path.get(..end)?)), &mut found)?;
+    Some(found)
+}
+
+fn add_members(dir: &Path, found: &mut BTreeSet<u32>) -> Option<()> {
+    let processes = fs::read_to_string(dir.join("cgroup.procs")).ok()?;
+    found.extend(processes.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+    // Each group below is one link more (kernfs).
+    if fs::metadata(dir).ok()?.nlink() > 2 {
+        for entry in fs::read_dir(dir).ok()?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+            add_members(&entry.path(), found)?;
+        }
+    }
+    Some(())
 }

@@ -65,14 +65,30 @@ pub fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Duration
 /// # Errors
 /// From `fork(2)`; `Unsupported` when there is a second thread, whose locks the child would inherit as they are.
 pub fn fork() -> io::Result<Forked> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{threads} threads, cannot fork")));
-    }
+    check_single_thread()?;
     // SAFETY: there is one thread, ours, so the child sees all memory and locks in a consistent state.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Forked::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
+    }
+}
+
+/// The same into another control group, with SIGCHLD at its end (CLONE_INTO_CGROUP, since Linux 5.7).
+///
+/// # Errors
+/// As [`fork`], and those of clone3(2): `EAGAIN` when the group has as many processes as it may.
+pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Forked> {
+    check_single_thread()?;
+    Ok(match daemon_snap::sys::fork::fork(None, libc::SIGCHLD, Some(cgroup))? {
+        daemon_snap::sys::fork::Side::Child => Forked::Child,
+        daemon_snap::sys::fork::Side::Parent { child } => Forked::Parent(child),
+    })
+}
+
+fn check_single_thread() -> io::Result<()> {
+    match std::fs::read_dir("/proc/self/task")?.count() {
+        1 => Ok(()),
+        threads => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{threads} threads, cannot fork"))),
     }
 }
 

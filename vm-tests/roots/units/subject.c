@@ -6,10 +6,15 @@
  *   hooks      write what fastboot tells to COUNT_FILE.events
  *   pressure   a trigger on the memory pressure file that systemd names; with each count a line about it in COUNT_FILE.pressure
  *   syslog     say the count to /dev/log too      touch=F   make file F at the start
+ *   native     say the count to the journal's own socket, too
+ *   rules=PORT listen on PORT of 127.0.0.1; with each count a line in COUNT_FILE.rules about what sockets of the start may do
+ *   groups     a control group below the unit's, with a limit, an empty one in it, and a child there
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
@@ -27,8 +32,9 @@
 #include <unistd.h>
 
 static unsigned count;
-static int say_syslog;
+static int say_syslog, native = -1;
 static int pressure = -1;
+static int rules_port, datagrams, unbound;
 
 static void die(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
@@ -94,6 +100,79 @@ static void watch_pressure(void) {
     look_at_pressure();
 }
 
+/* sd_journal_send(3): fields in a datagram, over a socket that stays open. */
+static void say_native(void) {
+    struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/run/systemd/journal/socket" };
+    char text[128];
+    int len = snprintf(text, sizeof text, "MESSAGE=native %u\nPRIORITY=6\n", count);
+    if (sendto(native, text, len, 0, (struct sockaddr *) &to, sizeof to) != len)
+        die("journal");
+}
+
+static struct sockaddr_in address_of(const char *host, int port) {
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
+    inet_pton(AF_INET, host, &address.sin_addr);
+    return address;
+}
+
+/* Nobody may send to 127.0.0.2, nor bind to the port behind ours. */
+static void make_sockets(void) {
+    struct sockaddr_in own = address_of("127.0.0.1", rules_port);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    unbound = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(listener, (struct sockaddr *) &own, sizeof own) < 0 || listen(listener, 5) < 0 || datagrams < 0 || unbound < 0)
+        die("sockets");
+}
+
+static void try_rules(void) {
+    char path[512];
+    struct sockaddr_in near = address_of("127.0.0.1", 9), far = address_of("127.0.0.2", 9),
+                       next = address_of("127.0.0.1", rules_port + 1);
+    int may_near = sendto(datagrams, "x", 1, 0, (struct sockaddr *) &near, sizeof near) == 1;
+    int may_far = sendto(datagrams, "x", 1, 0, (struct sockaddr *) &far, sizeof far) == 1;
+    int may_bind = bind(unbound, (struct sockaddr *) &next, sizeof next) == 0;
+    snprintf(path, sizeof path, "%s.rules", getenv("COUNT_FILE"));
+    FILE *file = fopen(path, "ae");
+    if (!file || fprintf(file, "near %d far %d bind %d\n", may_near, may_far, may_bind) < 0 || fclose(file) != 0)
+        die(path);
+}
+
+/* Of the own control group, or of the unit's where systemd has put us below it (DelegateSubgroup=). */
+static void make_groups(void) {
+    char line[512] = "", unit[600], path[700];
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    if (!file)
+        die("cgroup");
+    while (strncmp(line, "0::", 3))
+        if (!fgets(line, sizeof line, file))
+            die("cgroup");
+    fclose(file);
+    char *end = strstr(line, ".service");
+    if (!end)
+        die("service");
+    end[strlen(".service")] = 0;
+    snprintf(unit, sizeof unit, "/sys/fs/cgroup%s", line + 3);
+    snprintf(path, sizeof path, "%s/inner", unit);
+    if (mkdir(path, 0755) < 0)
+        die(path);
+    snprintf(path, sizeof path, "%s/inner/empty", unit);
+    if (mkdir(path, 0750) < 0)
+        die(path);
+    snprintf(path, sizeof path, "%s/inner/cgroup.max.depth", unit);
+    int limit = open(path, O_WRONLY | O_CLOEXEC);
+    if (limit < 0 || write(limit, "7", 1) != 1 || close(limit) < 0)
+        die(path);
+    if (fork() == 0) {
+        snprintf(path, sizeof path, "%s/inner/cgroup.procs", unit);
+        int procs = open(path, O_WRONLY | O_CLOEXEC);
+        if (procs < 0 || write(procs, "0", 1) != 1 || close(procs) < 0)
+            die(path);
+        for (;;)
+            pause();
+    }
+}
+
 static void counted(void) {
     char text[64];
     count++;
@@ -102,6 +181,10 @@ static void counted(void) {
     fprintf(stderr, "counted %u\n", count);
     if (pressure >= 0)
         look_at_pressure();
+    if (native >= 0)
+        say_native();
+    if (rules_port)
+        try_rules();
     if (say_syslog)
         syslog(LOG_INFO, "syslog %u", count);
 }
@@ -157,6 +240,14 @@ int main(int argc, char **argv) {
             is_fork = 1, pid_file = argv[i][4] ? argv[i] + 5 : "";
         if (!strcmp(argv[i], "pressure"))
             watch_pressure();
+        if (!strncmp(argv[i], "rules=", 6)) {
+            rules_port = atoi(argv[i] + 6);
+            make_sockets();
+        }
+        if (!strcmp(argv[i], "native") && (native = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
+            die("journal");
+        if (!strcmp(argv[i], "groups"))
+            make_groups();
         if (!strncmp(argv[i], "touch=", 6))
             touched = argv[i] + 6;
         if (!strcmp(argv[i], "store"))

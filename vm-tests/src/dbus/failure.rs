@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::subject::SUBJECTS;
 use super::{SOON, Site};
 use crate::checks::Checks;
 use crate::container::{Machine, wait_until};
@@ -11,6 +12,66 @@ use crate::fastboot;
 const HOG: &str = "[Unit]\nBefore=bus-sdbus.service\n[Service]\nUser=busclient\nRuntimeDirectory=hog\n\
                    ExecStart=/usr/local/bin/hog.py\n\
                    ExecStartPost=/bin/sh -c 'until test -e /run/hog/full; do sleep 0.05; done'\n";
+
+/// A bus that comes later than its clients. Connecting to it works from the first moment, because systemd listens; nobody answers before
+/// it has started. Within the bound of a restore that is waited for, beyond it the service starts cold and waits by itself.
+pub(super) fn check_late(site: &mut Site<'_>, checks: &mut Checks) -> Result<()> {
+    let file = match site.bus {
+        "dbus-broker" => "/usr/lib/systemd/system/dbus-broker.service",
+        _ => "/usr/lib/systemd/system/dbus.service",
+    };
+    let plain =
+        std::fs::read_to_string(site.scratch.path(file)).with_context(|| format!("reading {file}"))?;
+    for (seconds, outcome, word) in [(1, "restored", ""), (8, "cold", "the bus does not answer")] {
+        site.scratch.write(file, &late(&plain, seconds), 0o644)?;
+        let machine = site.start()?;
+        for subject in SUBJECTS {
+            let unit = subject.unit();
+            let ended = wait_until(&unit, SOON, || {
+                let status = fastboot::status(&machine)?;
+                let said = status.unit(&unit).context("fastboot status does not know it")?;
+                let reason = said.reason.as_deref().unwrap_or_default();
+                ensure!(said.outcome == outcome && reason.contains(word), "{}: {reason:?}", said.outcome);
+                Ok(Some(()))
+            });
+            let sentence = format!("{}: {unit} is {outcome} where the bus is {seconds} s late", site.bus);
+            let waits = ended.and_then(|()| is_late(&machine, &unit, seconds));
+            checks.note(sentence, waits);
+        }
+        machine.wait_booted(super::BOUND)?;
+        for subject in SUBJECTS {
+            let answers = subject.next(&machine).map(drop);
+            checks.note(format!("{}: {} answers then", site.bus, subject.unit()), answers);
+        }
+        machine.poweroff()?;
+    }
+    site.scratch.write(file, &plain, 0o644)
+}
+
+/// The unit of the bus with a pause before its start. dbus-broker's own comes before basic.target, which makes everybody wait for it: here
+/// it does not.
+fn late(unit: &str, seconds: u32) -> String {
+    let early = |line: &&str| !line.starts_with("Before=") && !line.starts_with("DefaultDependencies=");
+    let text = unit.lines().filter(early).collect::<Vec<_>>().join("\n");
+    text.replace("[Service]", &format!("[Service]\nExecStartPre=/bin/sleep {seconds}")) + "\n"
+}
+
+/// The test would show nothing if the service had been started after the bus.
+fn is_late(machine: &Machine, unit: &str, seconds: u32) -> Result<()> {
+    let show = |unit: &str, property: &str| -> Result<u64> {
+        let property = format!("--property={property}");
+        let text = machine.run(&["systemctl", "show", "--value", &property, unit])?.success()?;
+        text.trim().parse().with_context(|| format!("reading {text:?}"))
+    };
+    wait_until("the bus", SOON, || {
+        let started = show(unit, "InactiveExitTimestampMonotonic")?;
+        let bus = show("dbus.service", "ActiveEnterTimestampMonotonic")?;
+        ensure!(bus > 0, "the bus has not started yet");
+        let waited_ms = bus.saturating_sub(started) / 1000;
+        ensure!(waited_ms > u64::from(seconds) * 500, "it was started {waited_ms} ms before the bus only");
+        Ok(Some(()))
+    })
+}
 
 /// A name that somebody else has, a policy that denies it, and on dbus-daemon as many connections of the user as it allows: cold, with
 /// the reason.

@@ -6,6 +6,7 @@
 mod bus;
 mod failure;
 mod packaged;
+mod silent;
 mod subject;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::checks::Checks;
 use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until};
 use crate::fastboot::{self, StatusReport};
-use crate::roots::{CACHE_DIR, Recipe, Scratch, cached, sweep};
+use crate::roots::{CACHE_DIR, Recipe, RootFile, Scratch, cached, sweep};
 use crate::service::install_fastboot;
 use bus::Presence;
 use subject::{SUBJECTS, Subject};
@@ -55,9 +56,15 @@ fn recipe(zbus_count: &Path) -> Result<Recipe> {
         suite: "trixie",
         packages,
         from_sid: Vec::new(),
-        files: subject::files(program)?,
+        files: files(program)?,
         setup: include_str!("../../roots/dbus/setup.sh"),
     })
+}
+
+fn files(zbus_count: Vec<u8>) -> Result<Vec<RootFile>> {
+    let mut files = subject::files(zbus_count)?;
+    files.push(silent::file());
+    Ok(files)
 }
 
 /// One bus: its machine from boot to boot.
@@ -90,6 +97,7 @@ fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result
     let scratch = Scratch::copy_of(root, &format!("bus-{bus}"))?;
     install_fastboot(release, &scratch)?;
     subject::install(&scratch)?;
+    silent::install(&scratch)?;
     choose_bus(&scratch, bus)?;
     let mut site = Site { bus, scratch, logs, boots: 0 };
 
@@ -117,10 +125,15 @@ fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result
     }
     check_subjects(bus, &running, &before, checks);
     checks.note(
+        format!("{bus}: a client that does not listen finds everything that was said to it"),
+        silent::check(&running, &status),
+    );
+    checks.note(
         format!("{bus}: systemd-hostnamed comes and goes as without fastboot"),
         packaged::check_short_lived(&running, &status),
     );
     running.poweroff()?;
+    failure::check_late(&mut site, checks)?;
     failure::check_names(&mut site, checks)
 }
 
@@ -171,6 +184,7 @@ fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Tak
         .iter()
         .map(|subject| subject.unit())
         .chain(wanted.iter().map(|service| service.unit.to_owned()))
+        .chain([silent::UNIT.to_owned()])
         .collect();
     for service in packaged::SERVICES {
         if !wanted.iter().any(|wanted| wanted.unit == service.unit) {
@@ -195,11 +209,15 @@ fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Tak
         let ours = SUBJECTS.into_iter().find(|subject| subject.unit() == unit.unit);
         if unit.outcome != "stored" {
             println!("  note  {bus}: {} {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
-            let fine = ours.is_none() && unit.outcome == "refused";
+            let is_ours = ours.is_some() || unit.unit == silent::UNIT;
+            let fine = !is_ours && unit.outcome == "refused";
             checks.note(
                 format!("{bus}: {} is taken or refused by name", unit.unit),
                 if fine { Ok(()) } else { Err(anyhow::anyhow!("{}", unit.reasons.join("; "))) },
             );
+            continue;
+        }
+        if unit.unit == silent::UNIT {
             continue;
         }
         let presence = bus::presence(machine, &unit.unit)?;

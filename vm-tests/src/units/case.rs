@@ -39,6 +39,9 @@ const fn refused(name: &'static str, service: &'static str, why: &'static str) -
     Case { name, service, fate: Fate::Refused(why), files: &[] }
 }
 
+/// The unit whose dynamic user changes between the boots.
+pub(super) const MOVED_USER: &str = "moved-user";
+
 /// All of them. Where nothing else is said the count is in `/var/lib/counts/NAME`.
 pub(super) const CASES: &[Case] = &[
     restored("simple", "ExecStart=/usr/local/bin/subject"),
@@ -76,6 +79,14 @@ pub(super) const CASES: &[Case] = &[
         "DynamicUser=yes\nStateDirectory=dynamic-user\nEnvironment=COUNT_FILE=/var/lib/dynamic-user/count\n\
          ExecStart=/usr/local/bin/subject",
     ),
+    // systemd takes the user from the owner of the directory, which is another one at the next boot.
+    Case {
+        name: MOVED_USER,
+        service: "DynamicUser=yes\nStateDirectory=moved-user\nEnvironment=COUNT_FILE=/var/lib/moved-user/count\n\
+                  ExecStart=/usr/local/bin/subject",
+        fate: Fate::Cold("the unit's dynamic user was "),
+        files: &[],
+    },
     with(
         "credential",
         "LoadCredential=word:/etc/credential-word\nExecStart=/usr/local/bin/subject",
@@ -123,24 +134,46 @@ pub(super) const CASES: &[Case] = &[
     ),
     // systemd names the pressure file of the unit's own control group.
     restored("memory-pressure", "MemoryPressureWatch=on\nExecStart=/usr/local/bin/subject pressure"),
-    refused(
-        "inhibitor",
-        "ExecStart=/usr/bin/systemd-inhibit --what=sleep --mode=delay --who=test --why=test sleep infinity",
-        "an inhibitor of logind (/run/systemd/inhibit/",
-    ),
+    restored("inhibitor", "ExecStart=/usr/local/bin/inhibitor.py"),
     restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
+    restored("native", "ExecStart=/usr/local/bin/subject native"),
     restored(
         "sandboxed",
         "User=counter\nProtectSystem=strict\nReadWritePaths=/var/lib/counts\nNoNewPrivileges=yes\nPrivateDevices=yes\n\
          SystemCallFilter=@system-service\nRestrictNamespaces=yes\nProtectKernelTunables=yes\nUMask=0027\n\
          LimitNOFILE=512\nExecStart=/usr/local/bin/subject",
     ),
-    refused(
+    restored(
         "socket-rules",
-        "IPAddressDeny=192.0.2.0/24\nExecStart=/usr/local/bin/subject",
-        "IPAddressDeny= would not apply",
+        "IPAddressDeny=127.0.0.2\nSocketBindDeny=7111\nExecStart=/usr/local/bin/subject rules=7110",
     ),
-    refused("delegated", "Delegate=yes\nExecStart=/usr/local/bin/subject", "Delegate="),
+    with(
+        "slice-rules",
+        "Slice=guarded.slice\nExecStart=/usr/local/bin/subject rules=7120",
+        &[("/etc/systemd/system/guarded.slice", "[Slice]\nIPAddressDeny=127.0.0.2\nSocketBindDeny=7121\n")],
+    ),
+    restored(
+        "all-rules",
+        "IPAddressDeny=any\nSocketBindDeny=7131\nExecStart=/usr/local/bin/subject rules=7130",
+    ),
+    restored("delegated", "User=counter\nDelegate=yes\nExecStart=/usr/local/bin/subject groups"),
+    restored(
+        "delegated-subgroup",
+        "Delegate=yes\nDelegateSubgroup=main\nExecStart=/usr/local/bin/subject groups",
+    ),
+    // Its groups are there when the restore fails: the cold one could not make its own if they were left.
+    Case {
+        name: "delegated-fails",
+        service: "Delegate=yes\nExecStart=/usr/local/bin/subject groups\n[X-Fastboot]\nAfterRestore=test -e /run/warm-up",
+        fate: Fate::Cold("AfterRestore=test -e /run/warm-up: exit status: 1"),
+        files: &[],
+    },
+    refused(
+        "threaded",
+        "Delegate=yes\nExecStart=/bin/sh -c 'cd /sys/fs/cgroup$(grep ^0:: /proc/self/cgroup | cut -d: -f3) && \
+         mkdir below && echo threaded > below/cgroup.type && exec sleep infinity'",
+        "a control group that is domain threaded (",
+    ),
     refused(
         "store",
         "Type=notify\nFileDescriptorStoreMax=4\nExecStart=/usr/local/bin/subject notify store",

@@ -25,6 +25,10 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "hook-c" | "hook-rust" | "hook-python" => "it heard of everything",
         "credential" => "its credential is there",
         "slice" => "it is in its slice",
+        "inhibitor" => "logind knows its inhibitor",
+        "socket-rules" | "slice-rules" => "its sockets obey the rules of its control group",
+        "all-rules" => "its sockets are cut off as before",
+        "delegated" | "delegated-subgroup" => "its control groups are as it made them",
         "dropped-in" => "it has the priority of its drop-in",
         "aliased" => "its other name leads to it",
         "sandboxed" => "it is still in its sandbox",
@@ -33,7 +37,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "listen-netlink" => "what its netlink socket says counts",
         "listen-datagram" => "what is sent to its socket counts",
         "memory-pressure" => "the pressure trigger of its control group is armed",
-        "syslog" => "its messages to /dev/log arrive",
+        "syslog" | "native" => "its messages beside stderr arrive",
         _ => "systemd has it in its control group",
     }
 }
@@ -135,6 +139,45 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             ensure!(cgroup.contains("/tests.slice/slice.service"), "it is in {cgroup}");
             Ok(())
         }
+        "socket-rules" | "slice-rules" | "all-rules" => {
+            let lines = sh(&format!("sort {}.rules | uniq -c", case.count_file()))?;
+            let (wanted, port) = match case.name {
+                "socket-rules" => ("near 1 far 0 bind 0", 7110),
+                "slice-rules" => ("near 1 far 0 bind 0", 7120),
+                _ => ("near 0 far 0 bind 0", 7130),
+            };
+            equal(lines, &format!("{} {wanted}", COUNT + 1))?;
+            let sockets = sh(&format!("ss -H -l -t -n --cgroup 'sport = :{port}'"))?;
+            ensure!(sockets.contains(&format!("/{unit}")), "its listener is {sockets:?}");
+            Ok(())
+        }
+        "delegated" | "delegated-subgroup" => {
+            let dir = format!("/sys/fs/cgroup/system.slice/{unit}");
+            let owner = if case.name == "delegated" { "counter" } else { "root" };
+            equal(
+                sh(&format!(
+                    "cd {dir}/inner && stat -c '%U %a' . cgroup.procs empty && cat cgroup.max.depth"
+                ))?,
+                &format!("{owner} 755\n{owner} 644\n{owner} 750\n7"),
+            )?;
+            equal(sh(&format!("ps -o ppid= -p $(cat {dir}/inner/cgroup.procs)"))?, &main_pid.to_string())?;
+            let of_main = if case.name == "delegated" { dir } else { format!("{dir}/main") };
+            equal(sh(&format!("cat {of_main}/cgroup.procs"))?, &main_pid.to_string())
+        }
+        "inhibitor" => {
+            let call = "busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager ListInhibitors";
+            let all = sh(call)?;
+            // logind has an order of its own for what is held up.
+            let own =
+                format!("\"shutdown:sleep\" \"Z\\303\\244hler\" \"a \\\"test\\\"\" \"delay\" 0 {main_pid}");
+            ensure!(all.matches(&main_pid.to_string()).count() == 1 && all.contains(&own), "there are {all}");
+            machine.run(&["systemctl", "stop", &unit])?.success()?;
+            wait_until("its end", COUNT_BOUND, || {
+                let all = sh(call)?;
+                ensure!(!all.contains(&main_pid.to_string()), "there are still {all}");
+                Ok(Some(()))
+            })
+        }
         "dropped-in" => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
         "aliased" => {
             let text = sh("systemctl show --value --property=MainPID aliased.service")?;
@@ -183,8 +226,8 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 Ok(Some(()))
             })
         }
-        "syslog" => {
-            let line = format!("syslog {}", COUNT + 1);
+        "syslog" | "native" => {
+            let line = format!("{} {}", case.name, COUNT + 1);
             wait_until(&line, COUNT_BOUND, || {
                 let entries = journal(machine, &unit)?;
                 let entry =

@@ -1,5 +1,6 @@
 //! `vm-tests units`: one unit for each feature of systemd, all on one machine: started cold, taken, restored at the next boot.
 
+mod accept;
 mod case;
 mod feature;
 
@@ -14,7 +15,7 @@ use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until}
 use crate::fastboot::{self, SnapshotReport};
 use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled, sweep};
 use crate::service::install_fastboot;
-use case::{CASES, Case, Fate};
+use case::{CASES, Case, Fate, MOVED_USER};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Longest until a counter has written its file and the journal its line.
@@ -40,6 +41,7 @@ pub fn run(only: Option<&str>) -> Result<Checks> {
     for case in &cases {
         install(&scratch, case)?;
     }
+    accept::install(&scratch)?;
     let mut checks = Checks::default();
     let boot = |number: u32| -> Result<Machine> {
         let console = logs.join(format!("boot-{number}.log"));
@@ -51,6 +53,9 @@ pub fn run(only: Option<&str>) -> Result<Checks> {
     let running = boot(1)?;
     let taken = take(&running, &cases, &mut checks)?;
     running.poweroff()?;
+    if cases.iter().any(|case| case.name == MOVED_USER) {
+        move_user(&scratch)?;
+    }
 
     let running = boot(2)?;
     let status = fastboot::status(&running)?;
@@ -76,6 +81,7 @@ pub fn run(only: Option<&str>) -> Result<Checks> {
         });
         checks.note(format!("{} starts as without fastboot", case.name), active);
     }
+    checks.note("a service for each connection is left alone", accept::check(&running, &status));
     running.poweroff()?;
     Ok(checks)
 }
@@ -89,6 +95,7 @@ fn recipe() -> Result<Recipe> {
     let rust = fastboot::build_example("fastboot-hooks", "hooks_service")?;
     let rust = std::fs::read(&rust).with_context(|| format!("reading {}", rust.display()))?;
     let python = include_str!("../../../daemon-snap/hooks/examples/hooks_service.py");
+    let inhibitor = include_str!("../../roots/units/inhibitor.py");
     Ok(Recipe {
         name: "units",
         suite: "trixie",
@@ -98,9 +105,21 @@ fn recipe() -> Result<Recipe> {
             RootFile::program("/usr/local/bin/subject", subject),
             RootFile::program("/usr/local/bin/hooks-rust", rust),
             RootFile::program("/usr/local/bin/hooks.py", python.as_bytes()),
+            RootFile::program("/usr/local/bin/inhibitor.py", inhibitor.as_bytes()),
         ],
         setup: include_str!("../../roots/units/setup.sh"),
     })
+}
+
+/// Gives the state of [`MOVED_USER`] to another user of those that systemd takes for dynamic ones.
+fn move_user(scratch: &Scratch) -> Result<()> {
+    const OTHER: u32 = 61999;
+    let dir = scratch.path(&format!("/var/lib/private/{MOVED_USER}"));
+    for path in [dir.join("count"), dir] {
+        std::os::unix::fs::chown(&path, Some(OTHER), Some(OTHER))
+            .with_context(|| format!("giving away {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn install(scratch: &Scratch, case: &Case) -> Result<()> {
@@ -238,6 +257,8 @@ fn journal(machine: &Machine, unit: &str) -> Result<Vec<JournalEntry>> {
         "_TRANSPORT=stdout",
         "+",
         "_TRANSPORT=syslog",
+        "+",
+        "_TRANSPORT=journal",
     ];
     let text = machine.run(&arguments)?.success()?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
