@@ -7,8 +7,8 @@ use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
-    ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed, inet,
-    inotify, kernel_file, netlink, packet, refused, ring, signalfd, timerfd, vsock,
+    ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed,
+    fanotify, inet, inotify, kernel_file, netlink, packet, refused, ring, signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
@@ -278,7 +278,11 @@ impl Kinds<'_> {
             link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
             ring::LINK => {
-                let ring = ring::collect(file, fd.as_fd(), info)?;
+                let ring = ring::collect(file, fd.as_fd(), info);
+                if let Err(Trouble::Refused(kind)) = &ring {
+                    inodes.refuse_ring(file, kind);
+                }
+                let ring = ring?;
                 Ok(FileKindV1::Ring { ring: inodes.add_ring(file, fd.as_fd(), ring)? })
             }
             b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
@@ -288,6 +292,7 @@ impl Kinds<'_> {
             b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
                 inotify::collect(file, fd.as_fd(), info, self.spaces)
             }
+            b"anon_inode:[fanotify]" => fanotify::collect(file, fd.as_fd(), info, self.spaces),
             b"anon_inode:[pidfd]" => self.collect_pidfd(info),
             link if link.starts_with(b"pidfd:") => self.collect_pidfd(info),
             link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
@@ -363,9 +368,8 @@ impl Kinds<'_> {
 
 /// What we cannot carry, by the name that the kernel has for it.
 fn describe(link: &[u8]) -> String {
-    let known: [(&[u8], &str); 11] = [
+    let known: [(&[u8], &str); 10] = [
         (b"anon_inode:[userfaultfd]", "a userfaultfd"),
-        (b"anon_inode:[fanotify]", "a fanotify group"),
         (b"anon_inode:[perf_event]", "a perf event"),
         (b"anon_inode:bpf", "an eBPF object"),
         (b"anon_inode:btf", "an eBPF object"),

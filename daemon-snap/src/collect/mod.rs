@@ -4,6 +4,7 @@
 mod bus;
 mod epoll;
 mod eventfd;
+mod fanotify;
 mod file;
 mod gate;
 mod inet;

@@ -7,6 +7,7 @@ pub mod bus;
 pub mod desk;
 pub mod epoll;
 pub mod events;
+pub mod fanotify;
 pub mod files;
 pub mod inet;
 pub mod inherit;

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod dbus;
+pub mod fanotify;
 pub mod fdquery;
 pub mod fork;
 pub mod hook;
