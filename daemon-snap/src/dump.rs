@@ -15,9 +15,12 @@ use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
 use crate::freeze::{Running, Stopped};
 use crate::inspect::{Member, inspect_members, inspect_sandbox, inspect_tree};
-use crate::state::{BackingV1, ClocksV1, InodeKindV1, Pid, ProcessV1, TreeV1, VdsoV1};
+use crate::state::{
+    BackingV1, ClocksV1, FdV1, FileKindV1, InodeKindV1, Pid, ProcessV1, TargetFd, TreeV1, VdsoV1,
+};
 use crate::sys::{proc, vmread};
 use nix::time::{ClockId, clock_gettime};
+use std::collections::HashSet;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -136,7 +139,6 @@ impl Frozen {
         let mut gates = Gates::default();
         // A process alone has nobody to share with.
         let mut sharing = (processes.len() > 1).then(Sharing::default);
-        let has_rings = tree.inodes.iter().any(|inode| matches!(inode.kind, InodeKindV1::Ring(_)));
         let stopped: Vec<(Option<Pid>, Pid)> = processes
             .iter()
             .map(|seen| &seen.process)
@@ -146,7 +148,8 @@ impl Frozen {
         for SeenProcess { mut process, space, threads } in processes {
             let children = stopped.iter().filter(|(parent, _)| *parent == Some(process.pid));
             let children: Vec<Pid> = children.map(|(_, child)| *child).collect();
-            collect_insides(&mut process, &threads, &space, &mut gates, has_rings, &children)?;
+            let rings = rings_of(&process, &tree);
+            collect_insides(&mut process, &threads, &space, &mut gates, &rings, &children)?;
             mark("insides");
             let pages = collect_pages(process.pid, &space, sink, sharing.as_mut())?;
             (process.mm.runs, process.mm.guards) = (pages.runs, pages.guards);
@@ -261,6 +264,16 @@ impl Frozen {
 }
 
 /// Rings are mapped as they are, and while all other addresses are taken, which a limit on them forbids.
+/// A descriptor of each io_uring ring that a process has open.
+fn rings_of(process: &ProcessV1, tree: &TreeV1) -> Vec<TargetFd> {
+    let mut seen = HashSet::new();
+    let ring = |entry: &&FdV1| match tree.files.get(entry.file.0 as usize).map(|file| &file.kind) {
+        Some(FileKindV1::Ring { ring }) => seen.insert(*ring),
+        _ => false,
+    };
+    process.fds.iter().filter(ring).map(|entry| entry.fd).collect()
+}
+
 fn inspect_ring_mappings(processes: &[SeenProcess], inodes: &Inodes<'_>) -> Result<()> {
     const RLIMIT_AS: usize = libc::RLIMIT_AS as usize;
     let mut blockers = Vec::new();

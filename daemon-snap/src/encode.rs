@@ -6,8 +6,9 @@
 use crate::bus::split;
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, CgroupV1, ContentRunV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES, Pid, PidFdV1,
-    PipeEnd, ProcessV1, TREE_MAX_BYTES, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
+    BackingV1, CgroupV1, ContentRunV1, EpollWatchV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES,
+    Pid, PidFdV1, PipeEnd, ProcessV1, TREE_MAX_BYTES, TargetFd, TreeV1, UnixStateV1, VmaV1,
+    VolatileNodeKindV1, can_end_so,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -162,6 +163,11 @@ fn has_task(tree: &TreeV1, pid: Pid, of_thread: bool) -> bool {
         || of_thread && threads.into_iter().any(|thread| thread.tid == pid)
 }
 
+/// A descriptor number, with room above it for ours.
+fn is_number(fd: TargetFd) -> bool {
+    (0..1 << 30).contains(&fd.0)
+}
+
 /// Absolute, and one that a system call takes.
 fn is_path(path: &[u8]) -> bool {
     path.first() == Some(&b'/') && path.len() < libc::PATH_MAX as usize && !path.contains(&0)
@@ -185,12 +191,18 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                 check(fits, "a pipe end with flags of another")?;
             }
             FileKindV1::Epoll { watches } => {
-                check(watches.iter().all(|watch| has_file(tree, watch.file)), "an epoll watch out of range")?;
+                let whole = |watch: &EpollWatchV1| has_file(tree, watch.file) && is_number(watch.fd);
+                check(watches.iter().all(whole), "an epoll watch out of range")?;
             }
             FileKindV1::Inotify { watches } => {
                 check(watches.iter().all(|watch| is_path(&watch.path.0)), "a watch on what is not a path")?;
             }
+            FileKindV1::Fanotify(group) => {
+                check(group.marks.iter().all(|mark| is_path(&mark.path.0)), "a mark on what is not a path")?;
+            }
             FileKindV1::Unix(socket) => {
+                let begins = socket.directory.iter().all(|directory| is_path(&directory.0));
+                check(begins, "a socket whose path begins nowhere")?;
                 let files = socket.queue.iter().flat_map(|message| &message.files);
                 check(files.into_iter().all(|id| has_file(tree, *id)), "a message with what is not there")?;
                 if let UnixStateV1::Pair { peer } = socket.state {
@@ -325,7 +337,7 @@ fn check_process(tree: &TreeV1, process: &ProcessV1) -> Result<()> {
     let mut last = -1;
     for entry in &process.fds {
         check(has_file(tree, entry.file), "a descriptor out of range")?;
-        check(entry.fd.0 > last, "descriptors out of order")?;
+        check(entry.fd.0 > last && is_number(entry.fd), "descriptors out of order or out of range")?;
         last = entry.fd.0;
     }
     for lock in &process.locks {
@@ -338,6 +350,9 @@ fn check_process(tree: &TreeV1, process: &ProcessV1) -> Result<()> {
         process.threads.first().is_some_and(|leader| leader.tid == process.pid),
         "a process without leader",
     )?;
+    let mut numbered = process.threads.iter().flat_map(|thread| &thread.ring_numbers);
+    let has = |fd: &TargetFd| process.fds.binary_search_by_key(fd, |entry| entry.fd).is_ok();
+    check(numbered.all(|(_, fd)| has(fd)), "a number of a ring that is not there")?;
     let queues = process.threads.iter().map(|thread| &thread.pending).chain([&process.pending]);
     check(queues.flatten().all(|signal| signal.0.len() == SIGINFO_BYTES), "a signal of wrong length")?;
     for thread in &process.threads {

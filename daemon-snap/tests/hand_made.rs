@@ -70,6 +70,7 @@ fn thread(tid: i32) -> ThreadV1 {
         affinity: vec![u64::MAX],
         no_new_privs: true,
         seccomp: vec![],
+        ring_numbers: Vec::new(),
     }
 }
 

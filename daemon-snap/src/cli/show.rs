@@ -101,6 +101,7 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
             FileKindV1::SignalFd { .. } => "signalfd",
             FileKindV1::PidFd(_) => "pidfd",
             FileKindV1::Inotify { .. } => "inotify",
+            FileKindV1::Fanotify(_) => "fanotify",
             FileKindV1::Unix(_) => "unix socket",
             FileKindV1::Inet(_) => "internet socket",
             FileKindV1::Tcp(_) | FileKindV1::LostTcp(_) => "TCP connection",

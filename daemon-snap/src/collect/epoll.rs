@@ -14,6 +14,22 @@ pub(super) struct Targets<'a> {
     pub files: &'a [Description],
 }
 
+impl Targets<'_> {
+    /// Whether the watch has to be added by a process that has it: of a signalfd, and of what only that process can open.
+    fn is_of_process(&self, id: FileId) -> bool {
+        let link = &self.files[id.0 as usize].link;
+        link == b"anon_inode:[signalfd]" || link.starts_with(b"/proc/")
+    }
+
+    fn have_both(&self, set: FileId, target: FileId) -> bool {
+        let users = |wanted| {
+            let of = move |(&(pid, _), &id): (&(Pid, TargetFd), &FileId)| (id == wanted).then_some(pid);
+            self.by_number.iter().filter_map(of)
+        };
+        users(set).any(|pid| users(target).any(|other| other == pid))
+    }
+}
+
 /// The watches of one epoll set.
 pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) -> Found<FileKindV1> {
     let Some(lines) = info.epoll_targets() else {
@@ -47,6 +63,12 @@ pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) 
         let Some(id) = found else {
             return refused(format!("an epoll set with a watch on a closed descriptor ({fd})"));
         };
+        if targets.is_of_process(id) && !targets.have_both(file.id, id) {
+            let link = String::from_utf8_lossy(&targets.files[id.0 as usize].link).into_owned();
+            return refused(format!(
+                "an epoll set with a watch on {link} that no process has beside the set"
+            ));
+        }
         watches.push(EpollWatchV1 { file: id, fd, events: line.events, data: line.data });
     }
     // The kernel lists them by the addresses of its objects.

@@ -7,9 +7,9 @@ use super::pipe::Pipes;
 use super::unix::UnixSockets;
 use super::unix_queue::Queues;
 use super::{
-    ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed, inet,
-    inhibitor, inotify, kernel_file, netlink, packet, pidfd as process, refused, ring, signalfd, timerfd,
-    vsock,
+    ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed,
+    fanotify, inet, inhibitor, inotify, kernel_file, netlink, packet, pidfd as process, refused, ring,
+    signalfd, timerfd, vsock,
 };
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
@@ -311,7 +311,11 @@ impl Kinds<'_> {
             link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
             ring::LINK => {
-                let ring = ring::collect(file, fd.as_fd(), info)?;
+                let ring = ring::collect(file, fd.as_fd(), info);
+                if let Err(Trouble::Refused(kind)) = &ring {
+                    inodes.refuse_ring(file, kind);
+                }
+                let ring = ring?;
                 Ok(FileKindV1::Ring { ring: inodes.add_ring(file, fd.as_fd(), ring)? })
             }
             b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
@@ -321,6 +325,7 @@ impl Kinds<'_> {
             b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
                 inotify::collect(file, fd.as_fd(), info, self.spaces)
             }
+            b"anon_inode:[fanotify]" => fanotify::collect(file, fd.as_fd(), info, self.spaces),
             b"anon_inode:[pidfd]" => self.tasks.collect(info, fd.as_fd()),
             link if link.starts_with(b"pidfd:") => self.tasks.collect(info, fd.as_fd()),
             link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
@@ -387,9 +392,8 @@ impl Kinds<'_> {
 
 /// What we cannot carry, by the name that the kernel has for it.
 fn describe(link: &[u8]) -> String {
-    let known: [(&[u8], &str); 11] = [
+    let known: [(&[u8], &str); 10] = [
         (b"anon_inode:[userfaultfd]", "a userfaultfd"),
-        (b"anon_inode:[fanotify]", "a fanotify group"),
         (b"anon_inode:[perf_event]", "a perf event"),
         (b"anon_inode:bpf", "an eBPF object"),
         (b"anon_inode:btf", "an eBPF object"),

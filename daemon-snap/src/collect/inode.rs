@@ -50,6 +50,8 @@ pub(crate) struct Inodes<'a> {
     options: &'a CollectOptions,
     /// By device and inode number.
     known: HashMap<(u64, u64), InodeId>,
+    /// Rings that are open and refused, and why.
+    refused_rings: HashMap<(u64, u64), String>,
     /// By device, inode number and name in smaps, so that each mapped file is looked at once.
     mapped: HashMap<(Vec<u8>, u64, Vec<u8>), InodeId>,
     /// Whether a lock may be on a mapped file.
@@ -93,6 +95,7 @@ impl<'a> Inodes<'a> {
             spaces,
             options,
             known: HashMap::new(),
+            refused_rings: HashMap::new(),
             mapped: HashMap::new(),
             may_be_locked: false,
             list: Vec::new(),
@@ -143,13 +146,21 @@ impl<'a> Inodes<'a> {
         Ok(id)
     }
 
+    /// Why a ring that is open cannot be carried.
+    pub(super) fn refuse_ring(&mut self, file: &Description, kind: &str) {
+        self.refused_rings.insert((file.dev, file.ino), kind.to_owned());
+    }
+
     fn of_ring_mapping(&self, pid: Pid, entry: &MapsEntry) -> Found<InodeId> {
         let magic = format!("/proc/{pid}/map_files/{:x}-{:x}", entry.start.0, entry.end.0);
         let found = stat(magic.as_str()).map_err(failed("stat", pid, &magic))?;
         match self.known.get(&(found.st_dev, found.st_ino)) {
             Some(&id) => Ok(id),
-            // A blocker of its descriptor, where it has one, says more.
-            None => refused("memory of an io_uring ring that is not open, or not carried"),
+            None => match self.refused_rings.get(&(found.st_dev, found.st_ino)) {
+                // The same words, so that what passes by itself is known as such.
+                Some(kind) => refused(format!("memory of {kind}")),
+                None => refused("memory of an io_uring ring of which no descriptor is open"),
+            },
         }
     }
 

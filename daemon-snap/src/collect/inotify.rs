@@ -2,13 +2,15 @@
 
 use super::file::Description;
 use super::{Found, failed, refused};
+use crate::error::Error;
 use crate::inspect::Spaces;
 use crate::state::{FileKindV1, InotifyWatchV1, Pid, RawPath};
-use crate::sys::fdquery;
-use crate::sys::proc::{self, FdInfo, InotifyMark};
+use crate::sys::proc::{self, FdInfo, MarkedInode};
+use crate::sys::{fdquery, netns};
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{fstat, fstatat};
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -29,10 +31,10 @@ pub(super) fn collect(
     let mounts = if marks.is_empty() { Vec::new() } else { mounts(spaces)? };
     let mut watches = Vec::with_capacity(marks.len());
     for mark in marks {
-        let Some(path) = path_of(&mark, &mounts, spaces) else {
+        let Some(path) = path_of(&mark.inode, &mounts, spaces) else {
             return refused(format!(
                 "an inotify watch on a file whose path is not known (inode {})",
-                mark.ino
+                mark.inode.ino
             ));
         };
         watches.push(InotifyWatchV1 { wd: mark.wd, path, mask: mark.mask });
@@ -41,18 +43,38 @@ pub(super) fn collect(
     Ok(FileKindV1::Inotify { watches })
 }
 
-/// Mount points with the device that the kernel names in fdinfo.
-fn mounts(spaces: &Spaces) -> Found<Vec<(u32, RawPath)>> {
-    // A process that has changed its root is shown only what is mounted below that; we see the same namespace from its root.
+/// A mount of the tree's namespace.
+#[derive(Debug)]
+pub(super) struct Mount {
+    pub id: u32,
+    /// As the kernel names it in fdinfo.
+    pub device: u32,
+    pub point: RawPath,
+}
+
+/// All mounts of the tree's namespace.
+pub(super) fn mounts(spaces: &Spaces) -> Found<Vec<Mount>> {
+    // A process that has changed its root (avahi) is shown only what is mounted below that; its namespace has the rest too.
     let own = Pid(std::process::id() as i32);
     let namespace = |pid| proc::read_link(pid, "ns/mnt");
-    let whose = if namespace(spaces.main)? == namespace(own)? { own } else { spaces.main };
-    let text = proc::read(whose, "mountinfo")?;
+    let text = if namespace(spaces.main)? == namespace(own)? {
+        proc::read(own, "mountinfo")?
+    } else {
+        let path = format!("/proc/{}/ns/mnt", spaces.main);
+        let failed = |e| Error::io("read mounts", &path, &e);
+        let list = File::open(&path).map_err(failed)?;
+        let list = netns::mount_list(list.as_fd())
+            .map_err(|e| Error::kernel("enter", format!("mount namespace of pid {}", spaces.main), e))?;
+        let mut text = Vec::new();
+        File::from(list).read_to_end(&mut text).map_err(failed)?;
+        text
+    };
     let mounts = text.split(|&b| b == b'\n').filter_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
         let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
         let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
-        Some((device, RawPath(unescaped(fields.get(4)?))))
+        let id = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
+        Some(Mount { id, device, point: RawPath(unescaped(fields.get(4)?)) })
     });
     Ok(mounts.collect())
 }
@@ -71,8 +93,8 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 }
 
 /// Asks each mount of the file system for the file with this handle, and believes a path only if it leads there.
-fn path_of(mark: &InotifyMark, mounts: &[(u32, RawPath)], spaces: &Spaces) -> Option<RawPath> {
-    for (_, point) in mounts.iter().filter(|(device, _)| *device == mark.sdev) {
+pub(super) fn path_of(mark: &MarkedInode, mounts: &[Mount], spaces: &Spaces) -> Option<RawPath> {
+    for Mount { point, .. } in mounts.iter().filter(|mount| mount.device == mark.sdev) {
         let reachable = spaces.reachable(point);
         // A mount point may be anything; opening a FIFO must not wait.
         let mount = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&reachable);

@@ -9,7 +9,9 @@ use super::memory::AddressSpace;
 use super::thread::{OutsideThread, collect_inside};
 use super::{failed, ring, timers};
 use crate::error::{Blocker, Error, Part, Result};
-use crate::state::{Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, ThreadV1};
+use crate::state::{
+    Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, TargetFd, ThreadV1,
+};
 use crate::sys::inject::{Injector, SafeStack};
 use crate::sys::{proc, vmread};
 use crate::tape::frame;
@@ -60,13 +62,14 @@ pub(super) fn call(
     injector.call(number, args).map_err(failed(step, pid, "from inside"))
 }
 
-/// Lets the process tell what only it can; `has_rings`: something in the tree has an io_uring open. Every thread is given its registers and signal mask back, whatever happens.
+/// Lets the process tell what only it can; `rings`: its descriptors of io_uring rings, one of each. Every thread is given its registers
+/// and signal mask back, whatever happens.
 pub(crate) fn collect_insides(
     process: &mut ProcessV1,
     outsides: &[OutsideThread],
     space: &AddressSpace,
     gates: &mut Gates,
-    has_rings: bool,
+    rings: &[TargetFd],
     stopped_children: &[Pid],
 ) -> Result<()> {
     let pid = process.pid;
@@ -97,16 +100,12 @@ pub(crate) fn collect_insides(
         collect_by_leader(process, &mut injector, scratch)?;
         process.told_stops = collect_stops(pid, stopped_children, &mut injector, scratch)?;
         collect_inside(pid, &mut process.threads[0], &mut injector, scratch)?;
-        if has_rings {
-            ring::inspect_thread(pid, pid, &mut injector)?;
-        }
+        process.threads[0].ring_numbers = ring::collect_numbers((pid, pid), &mut injector, rings)?;
         for (outside, thread) in others.iter().zip(&mut process.threads[1..]) {
             let stack = safe_stack(pid, &outside.thread, gate, scratch.frame_place())?;
             let mut injector = begin(outside, stack)?;
             collect_inside(pid, thread, &mut injector, scratch)?;
-            if has_rings {
-                ring::inspect_thread(pid, thread.tid, &mut injector)?;
-            }
+            thread.ring_numbers = ring::collect_numbers((pid, thread.tid), &mut injector, rings)?;
             injector.finish().map_err(failed("give back", pid, format!("thread {}", thread.tid)))?;
         }
         Ok(())

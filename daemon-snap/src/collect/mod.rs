@@ -5,6 +5,7 @@ mod bus;
 mod cgroup;
 mod epoll;
 mod eventfd;
+mod fanotify;
 mod file;
 mod gate;
 mod inet;

@@ -9,12 +9,13 @@
 use super::file::Description;
 use super::{Found, Trouble, failed, refused};
 use crate::error::{Blocker, Error, Part, Result};
-use crate::state::{Pid, RingV1};
+use crate::state::{Pid, RingV1, TargetFd};
 use crate::sys::inject::Injector;
+use crate::sys::pidfd;
 use crate::sys::proc::{FdInfo, RingInfo};
 use crate::sys::ring::{self, Params};
 use nix::errno::Errno;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 /// The name of its descriptors and mappings.
 pub(crate) const LINK: &[u8] = b"anon_inode:[io_uring]";
@@ -66,22 +67,57 @@ pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> 
     })
 }
 
-/// What of a ring belongs to a thread: numbers under which it has registered rings (IORING_REGISTER_RING_FDS, since Linux 5.18).
+/// Numbers under which a thread has registered rings (IORING_REGISTER_RING_FDS, since Linux 5.18), with a descriptor of each.
+///
+/// Which ring a number means is found out by marking the rings in turn: one that has an event descriptor does not take another.
 ///
 /// # Errors
-/// [`Error::Refused`] when it has.
-pub(super) fn inspect_thread(pid: Pid, tid: Pid, injector: &mut Injector) -> Result<()> {
+/// [`Error::Refused`] when it is none of `rings`.
+pub(super) fn collect_numbers(
+    (pid, tid): (Pid, Pid),
+    injector: &mut Injector,
+    rings: &[TargetFd],
+) -> Result<Vec<(u32, TargetFd)>> {
     const ENTER_REGISTERED_RING: u64 = 1 << 4;
-    const REGISTERED_MAX: u64 = 16;
+    const REGISTERED_MAX: u32 = 16;
+    let mut found = Vec::new();
     for number in 0..REGISTERED_MAX {
         // Without anything to submit or to wait for, it only finds the ring or does not.
-        let found = injector.call(libc::SYS_io_uring_enter, [number, 0, 0, ENTER_REGISTERED_RING, 0, 0]);
-        if found.is_ok() {
-            let kind = format!("an io_uring ring registered under number {number}");
+        let args = [u64::from(number), 0, 0, ENTER_REGISTERED_RING, 0, 0];
+        match injector.call(libc::SYS_io_uring_enter, args) {
+            // The thread has never used a ring.
+            Err(Errno::EINVAL | Errno::ENOSYS) if number == 0 => break,
+            Err(Errno::EBADF | Errno::EINVAL) => continue,
+            _ => {}
+        }
+        let Some(fd) = ring_of_number((pid, number), injector, rings)? else {
+            let kind =
+                format!("an io_uring ring registered under number {number}, of which no descriptor is open");
             return Err(Error::Refused(vec![Blocker { pid, part: Part::Thread(tid), kind }]));
+        };
+        found.push((number, fd));
+    }
+    Ok(found)
+}
+
+fn ring_of_number(
+    (pid, number): (Pid, u32),
+    injector: &mut Injector,
+    rings: &[TargetFd],
+) -> Result<Option<TargetFd>> {
+    for &fd in rings {
+        let fail = |step| failed(step, pid, fd);
+        let process = pidfd::open(pid).map_err(fail("pidfd_open"))?;
+        let ring = pidfd::get_fd(process.as_fd(), fd).map_err(fail("duplicate descriptor"))?;
+        // At rest nothing completes, so the mark is never told of anything.
+        let mark = ring::Mark::put(ring.as_fd()).map_err(fail("mark a ring"))?;
+        let answer = injector.call(libc::SYS_io_uring_register, ring::question_by_number(number));
+        mark.remove().map_err(fail("unmark a ring"))?;
+        if answer == Err(Errno::EBUSY) {
+            return Ok(Some(fd));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn array<'a>(queues: &'a [u8], params: &Params) -> &'a [u8] {
@@ -165,7 +201,6 @@ fn inspect_areas(info: &RingInfo, params: &Params, queues: &[u8], requests: &[u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd as _;
 
     fn info() -> RingInfo {
         RingInfo { sq_mask: 7, cq_mask: 15, ..RingInfo::default() }

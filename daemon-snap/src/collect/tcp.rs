@@ -14,7 +14,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// `tcpi_state`.
 const ESTABLISHED: u8 = 1;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
 const CLOSE_WAIT: u8 = 8;
+/// SHUT_RD and SHUT_WR as bits.
+const CLOSED_READING: u8 = 1;
+const CLOSED_WRITING: u8 = 2;
 const SO_BUF_LOCK: i32 = 72;
 /// Names of TCP states by number.
 const STATES: [&str; 13] = [
@@ -82,8 +87,7 @@ impl TcpConnections {
         };
         let (mut pairs, mut others) = (Vec::new(), Vec::new());
         for one in &self.0 {
-            let whole = one.state() == ESTABLISHED;
-            match other(one).filter(|other| whole && self.0[*other].state() == ESTABLISHED) {
+            match other(one).filter(|other| can_be_made(one.state(), self.0[*other].state())) {
                 Some(other) => pairs.push((one, other)),
                 None => others.push(one),
             }
@@ -137,6 +141,19 @@ impl TcpConnections {
     }
 }
 
+/// Which states of both ends one of them can bring about that closes its direction: the FIN has arrived, or waits behind data for which
+/// there is no room yet.
+fn can_be_made(one: u8, other: u8) -> bool {
+    let pairs = [
+        (ESTABLISHED, ESTABLISHED),
+        (FIN_WAIT2, CLOSE_WAIT),
+        (FIN_WAIT1, ESTABLISHED),
+        // Arrived, and not acknowledged yet.
+        (FIN_WAIT1, CLOSE_WAIT),
+    ];
+    pairs.contains(&(one, other)) || pairs.contains(&(other, one))
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -178,7 +195,35 @@ fn read(one: &Connection, repair: &Repair<'_>, connection: &mut TcpConnectionV1)
     connection.receive_sequence = repair.sequence()?;
     connection.receive_queue = repair.content(Queue::Receive)?;
     connection.window = repair.window()?;
+    // A FIN counts as a byte. It is sent again, so it is taken back on both sides.
+    if matches!(one.state(), FIN_WAIT1 | FIN_WAIT2) {
+        connection.send_sequence = connection.send_sequence.wrapping_sub(1);
+        connection.shutdown |= CLOSED_WRITING;
+    }
+    if one.state() == CLOSE_WAIT {
+        connection.receive_sequence = connection.receive_sequence.wrapping_sub(1);
+        withdraw_fin(&mut connection.window, connection.receive_sequence);
+    } else if fdquery::poll_now(one.fd.as_fd(), libc::POLLRDHUP)? & libc::POLLRDHUP != 0 {
+        // The other end has not closed anything: it was this one, by shutdown(SHUT_RD).
+        connection.shutdown |= CLOSED_READING;
+    }
     Ok(())
+}
+
+/// The window as it was before the FIN was acknowledged; its right edge stays. `struct tcp_repair_window`: snd_wl1, snd_wnd, max_window,
+/// rcv_wnd, rcv_wup.
+fn withdraw_fin(window: &mut [u8], receive_sequence: u32) {
+    let word = |window: &[u8], at: usize| {
+        let bytes = window.get(at * 4..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    };
+    const RECEIVE_WINDOW: usize = 3;
+    const ACKNOWLEDGED: usize = 4;
+    if word(window, ACKNOWLEDGED) == receive_sequence.wrapping_add(1) {
+        let len = word(window, RECEIVE_WINDOW).wrapping_add(1);
+        window[RECEIVE_WINDOW * 4..][..4].copy_from_slice(&len.to_ne_bytes());
+        window[ACKNOWLEDGED * 4..][..4].copy_from_slice(&receive_sequence.to_ne_bytes());
+    }
 }
 
 /// After the restore the peer is gone.
@@ -202,4 +247,27 @@ fn lost(one: &Connection, kind: &mut FileKindV1) -> Result<FileKindV1> {
         receive_queue,
         closed: one.state() == CLOSE_WAIT,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fin_is_taken_back_without_moving_the_edge_of_the_window() {
+        let bytes = |words: [u32; 5]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+        let mut window = bytes([7, 8, 9, 1000, 51]);
+        withdraw_fin(&mut window, 50);
+        assert_eq!(window, bytes([7, 8, 9, 1001, 50]));
+        // The FIN was not acknowledged yet.
+        withdraw_fin(&mut window, 50);
+        assert_eq!(window, bytes([7, 8, 9, 1001, 50]));
+    }
+
+    #[test]
+    fn only_one_end_may_have_closed_its_direction() {
+        assert!(can_be_made(CLOSE_WAIT, FIN_WAIT2) && can_be_made(FIN_WAIT1, ESTABLISHED));
+        const LAST_ACK: u8 = 9;
+        assert!(!can_be_made(FIN_WAIT2, LAST_ACK) && !can_be_made(CLOSE_WAIT, CLOSE_WAIT));
+    }
 }

@@ -77,6 +77,7 @@ pub(crate) fn collect_thread(
         affinity: sched::affinity(tid).map_err(fail("read affinity"))?,
         no_new_privs: status.no_new_privs,
         seccomp,
+        ring_numbers: Vec::new(),
     };
     Ok(Some(OutsideThread { thread, resume }))
 }

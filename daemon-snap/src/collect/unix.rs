@@ -12,6 +12,7 @@ use crate::state::{
     BusConnectionV1, FileId, FileKindV1, Pid, RawPath, RebindV1, SocketNodeV1, TargetFd, UnixSocketV1,
     UnixStateV1,
 };
+use crate::sys::proc;
 use crate::sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
 use crate::sys::{fdquery, netns};
 use nix::errno::Errno;
@@ -49,7 +50,8 @@ impl<'a> UnixSockets<'a> {
     ) -> Self {
         let sockets = files.iter().filter(|file| file.link.starts_with(b"socket:["));
         let by_inode = sockets.map(|file| (file.ino as u32, file.id)).collect();
-        let processes = files.iter().map(|file| file.pid).filter(|pid| *pid != own_pid()).collect();
+        // A child that shares all its descriptions with its parent is the first to have none of them.
+        let processes = by_number.keys().map(|(pid, _)| *pid).filter(|pid| *pid != own_pid()).collect();
         let (table, defaults) = (None, Defaults::new(spaces));
         Self { spaces, options, by_inode, processes, table, defaults, queues, by_number }
     }
@@ -96,13 +98,19 @@ impl<'a> UnixSockets<'a> {
                 "a unix socket whose other end was made by process {pid} outside the tree"
             ));
         }
-        let (node, renamed_to) = self.node(file, &address, &diag, inodes)?.unzip();
+        let is_relative = |name: &[u8]| name.first().is_some_and(|first| ![0, b'/'].contains(first));
+        let is_pair = matches!(state, UnixStateV1::Pair { .. });
+        if !is_pair && queue.iter().any(|message| is_relative(&message.sender) || is_relative(&address)) {
+            return refused("a unix socket with unread messages to or from a relative path");
+        }
+        let Node { directory, node, renamed_to } = self.node(file, &address, &diag, inodes)?;
         let options = self.defaults.changed((file.pid, file.fd), fd, (libc::AF_UNIX, socket_type, 0))?;
         Ok(FileKindV1::Unix(UnixSocketV1 {
             socket_type,
             address,
+            directory,
             node,
-            renamed_to: renamed_to.flatten(),
+            renamed_to,
             state,
             shutdown: diag.shutdown,
             queue,
@@ -244,6 +252,9 @@ impl<'a> UnixSockets<'a> {
             }
         }
         match (address.is_empty(), diag.peer) {
+            (false, _) if ![0, b'/'].contains(&address[0]) => {
+                refused(format!("a datagram socket connected to a relative path ({})", RawPath(address)))
+            }
             (false, _) => Ok(UnixStateV1::ConnectedTo { address }),
             (true, None | Some(0)) => Ok(UnixStateV1::PeerGone { address: Vec::new() }),
             (true, Some(_)) if inside.is_some() => {
@@ -261,34 +272,51 @@ impl<'a> UnixSockets<'a> {
         address: &[u8],
         diag: &UnixDiag,
         inodes: &mut Inodes<'_>,
-    ) -> Found<Option<(SocketNodeV1, Option<RawPath>)>> {
+    ) -> Found<Node> {
         if address.first().is_none_or(|&first| first == 0) {
-            return Ok(None);
-        }
-        let path = RawPath(address.to_vec());
-        if address[0] != b'/' {
-            return refused(format!("a unix socket bound to a relative path ({path})"));
+            return Ok(Node::default());
         }
         // A connection that was accepted has the listener's address, and its path leads to the listener.
         let of_listener = |(ino, other): (&u32, &UnixDiag)| {
             *ino != file.ino as u32 && other.state == STATE_LISTENING && other.path_ino == diag.path_ino
         };
         if diag.state == STATE_CONNECTED && self.table.iter().flatten().any(of_listener) {
-            return Ok(None);
+            return Ok(Node::default());
         }
-        let Some(path_ino) = diag.path_ino else { return Ok(None) };
-        let (found, renamed_to) = match self.socket_at(&path, path_ino)? {
-            Some(stat) => (Some((path.clone(), stat)), None),
-            None => {
-                let renamed = self.renamed(&path, path_ino)?;
-                let to = renamed.as_ref().map(|(path, _)| path.clone());
-                (renamed, to)
-            }
+        let path = RawPath(address.to_vec());
+        let Some(path_ino) = diag.path_ino else {
+            return if address[0] == b'/' { Ok(Node::default()) } else { refused(unknown_directory(&path)) };
         };
-        let Some((path, stat)) = found else { return Ok(None) };
-        inodes.note_node(&path, &stat)?;
-        let node = SocketNodeV1 { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
-        Ok(Some((node, renamed_to)))
+        let beginnings = if address[0] == b'/' { vec![None] } else { self.working_directories()? };
+        let whole = |beginning: &Option<RawPath>| match beginning {
+            Some(directory) => RawPath::from_path(&directory.as_path().join(path.as_path())),
+            None => path.clone(),
+        };
+        for beginning in &beginnings {
+            if let Some(stat) = self.socket_at(&whole(beginning), path_ino)? {
+                return Node::noted(beginning, &whole(beginning), &stat, None, inodes);
+            }
+        }
+        for beginning in &beginnings {
+            if let Some((to, stat)) = self.renamed(&whole(beginning), path_ino)? {
+                return Node::noted(beginning, &to, &stat, Some(to.clone()), inodes);
+            }
+        }
+        if address[0] == b'/' { Ok(Node::default()) } else { refused(unknown_directory(&path)) }
+    }
+
+    /// Where a relative path may begin. Which of them it was is seen by what lies there.
+    fn working_directories(&self) -> Result<Vec<Option<RawPath>>> {
+        let mut pids: Vec<Pid> = self.processes.iter().copied().collect();
+        pids.sort_unstable();
+        let mut found = Vec::new();
+        for pid in pids {
+            let directory = Some(RawPath(proc::read_link(pid, "cwd")?));
+            if !found.contains(&directory) {
+                found.push(directory);
+            }
+        }
+        Ok(found)
     }
 
     /// What lies at `path`, if it is the socket with this inode number.
@@ -318,6 +346,34 @@ impl<'a> UnixSockets<'a> {
             }
         }
         Ok(None)
+    }
+}
+
+fn unknown_directory(path: &RawPath) -> String {
+    format!(
+        "a unix socket bound to a relative path ({path}) that leads to it from no working directory of the tree"
+    )
+}
+
+/// Where the path of a socket lies in the file system.
+#[derive(Default)]
+struct Node {
+    directory: Option<RawPath>,
+    node: Option<SocketNodeV1>,
+    renamed_to: Option<RawPath>,
+}
+
+impl Node {
+    fn noted(
+        directory: &Option<RawPath>,
+        path: &RawPath,
+        stat: &FileStat,
+        renamed_to: Option<RawPath>,
+        inodes: &mut Inodes<'_>,
+    ) -> Found<Self> {
+        inodes.note_node(path, stat)?;
+        let node = SocketNodeV1 { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
+        Ok(Self { directory: directory.clone(), node: Some(node), renamed_to })
     }
 }
 

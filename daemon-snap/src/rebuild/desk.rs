@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// The worker's table of descriptors.
 #[derive(Debug)]
 pub struct Desk {
-    /// Lowest number of ours; every recorded number is below.
+    /// Lowest number of ours; every recorded number is below, those of watches too.
     pub first_own_fd: i32,
     pub proc: OwnProc,
     /// Open file descriptions by id.
@@ -35,7 +35,10 @@ impl Desk {
     /// Not enough descriptors allowed, or no proc instance (privilege).
     pub fn new(tree: &TreeV1, moves: bool) -> Result<Self> {
         sys::limits::raise_open_files();
-        let highest = tree.processes.iter().flat_map(|p| &p.fds).map(|fd| fd.fd.0).max().unwrap_or(0);
+        let open = tree.processes.iter().flat_map(|p| &p.fds).map(|fd| fd.fd.0);
+        // A watch keeps the number that it was made under, open or not.
+        let watched = tree.files.iter().flat_map(|file| file.kind.watches()).map(|watch| watch.fd.0);
+        let highest = open.chain(watched).max().unwrap_or(0);
         let first_own_fd = (highest + 1).max(64);
         // One more instance takes 0.1 ms to be given up, which is worth it only where /proc will be another one.
         let at_hand = if moves { None } else { OwnProc::at_hand() };

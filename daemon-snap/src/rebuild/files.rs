@@ -1,7 +1,9 @@
 //! Open file descriptions: dispatch by kind, status flags, owners of SIGIO.
 
 use super::desk::Desk;
-use super::{bus, epoll, events, inet, inode, kernel_file, netlink, packet, pidfd, pipe, tcp, unix, vsock};
+use super::{
+    bus, epoll, events, fanotify, inet, inode, kernel_file, netlink, packet, pidfd, pipe, tcp, unix, vsock,
+};
 use crate::dump::FIFO;
 use crate::error::{Error, Result};
 use crate::restore::UnitContext;
@@ -67,6 +69,7 @@ pub fn rebuild_files(
             FileKindV1::TimerFd(timer) => events::rebuild_timerfd(file.id, timer, realtime_ns)?,
             FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
             FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
+            FileKindV1::Fanotify(group) => fanotify::rebuild_fanotify(file.id, group)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
             FileKindV1::LostTcp(lost) => tcp::rebuild_lost(file.id, lost)?,
             FileKindV1::Netlink(socket) => netlink::rebuild_netlink(file.id, socket)?,

@@ -44,10 +44,10 @@ pub fn own_path(tree: &TreeV1, file: FileId) -> Option<(&FileV1, &RawPath, u64)>
     }
 }
 
-/// Opens what the process has of its own directory in /proc, and adds it to the epoll sets that watch it.
+/// Opens what the process has of its own directory in /proc.
 ///
 /// # Errors
-/// open(2), epoll_ctl(2).
+/// open(2).
 pub fn place_own_files(desk: &Desk, tree: &TreeV1, fds: &[FdV1]) -> Result<()> {
     let mut opened: HashMap<FileId, OwnedFd> = HashMap::new();
     for fd in fds {
@@ -69,23 +69,6 @@ pub fn place_own_files(desk: &Desk, tree: &TreeV1, fds: &[FdV1]) -> Result<()> {
         };
         sys::rebuild::place(from.as_fd(), fd.fd.0, fd.cloexec)
             .map_err(|e| Error::kernel("dup3", fd.fd, e))?;
-    }
-    if opened.is_empty() {
-        return Ok(());
-    }
-    for fd in fds {
-        let Some(FileKindV1::Epoll { watches }) = tree.files.get(fd.file.0 as usize).map(|file| &file.kind)
-        else {
-            continue;
-        };
-        for watch in watches.iter().filter(|watch| opened.contains_key(&watch.file)) {
-            match sys::rebuild::epoll_add(sys::rebuild::placed(fd.fd.0), watch.fd.0, watch.events, watch.data)
-            {
-                // The set has several numbers here.
-                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-                Err(e) => return Err(Error::kernel("epoll_ctl", format!("fd {}", watch.fd), e)),
-            }
-        }
     }
     Ok(())
 }

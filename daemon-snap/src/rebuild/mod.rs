@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod desk;
 pub mod epoll;
 pub mod events;
+pub mod fanotify;
 pub mod files;
 pub mod inet;
 pub mod inherit;

@@ -130,7 +130,7 @@ impl Builder<'_> {
         super::bus::connect_own(self.desk, self.tree, process)?;
         super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
         self.place_descriptors(process)?;
-        super::epoll::add_own_watches(self.tree, process)?;
+        super::epoll::add_own_watches(self.desk, self.tree, process)?;
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));
         self.set_oom_score(process)?;

@@ -31,6 +31,7 @@ fn connections(tree: &TreeV1) -> impl Iterator<Item = (&FileV1, &TcpConnectionV1
 /// 1. Each end by itself, with its sequence numbers, without a word to the other.
 /// 2. When both exist, they become ordinary: from here on a segment finds its receiver.
 /// 3. What had not arrived is sent, then buffers get their recorded sizes.
+/// 4. Directions that were closed are closed again, which the other end hears.
 ///
 /// # Errors
 /// `Stale`: an address does not exist.
@@ -52,6 +53,14 @@ pub fn rebuild_connections(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         say(file.id, fd, &connection.send_queue)?;
         set_options(file.id, &fd, connection.options.iter().filter(|option| is_size(option)))?;
         super::files::set_status_flags(&fd, file)?;
+    }
+    for (file, connection) in connections(tree) {
+        for how in
+            [libc::SHUT_RD, libc::SHUT_WR].into_iter().filter(|how| connection.shutdown & 1 << how != 0)
+        {
+            sys::rebuild::shutdown(desk.file(file.id)?, how)
+                .map_err(|e| Error::kernel("shutdown", file.id, e))?;
+        }
     }
     Ok(())
 }

@@ -5,13 +5,15 @@ use super::socket_options::set_options;
 use super::stand_in::{as_process, as_user};
 use crate::error::{Error, Result};
 use crate::state::{
-    CredentialsV1, FileId, FileKindV1, FileV1, PeerV1, ProcessV1, SocketOptionV1, TreeV1, UnixSocketV1,
-    UnixStateV1,
+    CredentialsV1, FileId, FileKindV1, FileV1, PeerV1, ProcessV1, RawPath, SocketOptionV1, TreeV1,
+    UnixSocketV1, UnixStateV1,
 };
 use crate::sys::{self, rebuild::unix_address};
 use image_store::ReasonCode;
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, chown, unlink};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, chdir, chown, fchdir, unlink};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -54,6 +56,7 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
                 let is_own = listener_at(tree, address).is_some();
                 let other = UnixSocketV1 {
                     address: if is_own { address.clone() } else { Vec::new() },
+                    directory: None,
                     node: None,
                     renamed_to: None,
                     queue: Vec::new(),
@@ -78,6 +81,7 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
     for (listener, _, file, socket) in waiting {
         let fd = alone(file.id, socket)?;
         let address = listen_as(desk.file(listener)?, socket.peer.as_ref(), listener, tree)?;
+        let _there = directory_of(tree, listener)?;
         as_process(holder(tree, file.id).as_ref(), "connect", || {
             sys::rebuild::connect(fd.as_fd(), &address).map(|()| [0; 2])
         })?;
@@ -136,11 +140,19 @@ fn listen_as(
     listener: FileId,
     tree: &TreeV1,
 ) -> Result<Vec<u8>> {
-    let backlog = match tree.files.get(listener.0 as usize).map(|file| &file.kind) {
-        Some(FileKindV1::Unix(UnixSocketV1 { state: UnixStateV1::Listening { backlog }, .. })) => *backlog,
+    let (backlog, renamed_to) = match tree.files.get(listener.0 as usize).map(|file| &file.kind) {
+        Some(FileKindV1::Unix(UnixSocketV1 {
+            state: UnixStateV1::Listening { backlog },
+            renamed_to,
+            ..
+        })) => (*backlog, renamed_to),
         _ => return Err(Error::Corrupt(format!("open file {listener} does not listen"))),
     };
     as_process(who, "listen", || sys::rebuild::listen(listening, backlog).map(|()| [0; 2]))?;
+    // Its old name leads nowhere any more.
+    if let Some(renamed_to) = renamed_to {
+        return Ok(unix_address(&renamed_to.0));
+    }
     sys::rebuild::own_address(listening).map_err(|e| Error::kernel("getsockname", listener, e))
 }
 
@@ -178,14 +190,55 @@ fn is_late(option: &SocketOptionV1) -> bool {
     option.level == libc::SOL_SOCKET && NAMES.contains(&option.name)
 }
 
+/// The working directory in which a relative address is bound and connected to, until this is dropped.
+fn enter(directory: Option<&RawPath>) -> Result<Option<WorkingDirectory>> {
+    directory.map(|path| WorkingDirectory::enter(path.as_path())).transpose()
+}
+
+/// The same for the address of another socket of the tree.
+fn directory_of(tree: &TreeV1, id: FileId) -> Result<Option<WorkingDirectory>> {
+    match tree.files.get(id.0 as usize).map(|file| &file.kind) {
+        Some(FileKindV1::Unix(socket)) => enter(socket.directory.as_ref()),
+        _ => Ok(None),
+    }
+}
+
+/// Ours of before comes back when this is dropped.
+struct WorkingDirectory {
+    before: OwnedFd,
+}
+
+impl WorkingDirectory {
+    fn enter(path: &Path) -> Result<Self> {
+        let before = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|e| Error::kernel("opening", "our working directory", e))?;
+        chdir(path).map_err(|e| match e {
+            Errno::ENOENT | Errno::ENOTDIR => {
+                Error::stale(ReasonCode::FileMissing, format!("directory {} is missing", path.display()))
+            }
+            e => Error::kernel("chdir", path.display(), e),
+        })?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for WorkingDirectory {
+    fn drop(&mut self) {
+        // Every process goes to its own directory later; a wrong one of ours could only make a relative address fail.
+        let _ = fchdir(&self.before);
+    }
+}
+
 fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
-    let path = path_of(&socket.address);
+    // Everything but bind(2) itself is done by the whole path.
+    let whole = path_of(&socket.address).map(|path| match &socket.directory {
+        Some(directory) => directory.as_path().join(path),
+        None => path.to_owned(),
+    });
+    let path = whole.as_deref();
     if let Some(path) = path {
         if !path.is_absolute() {
-            return Err(Error::stale(
-                ReasonCode::HostUnsupported,
-                format!("socket path {} is relative", path.display()),
-            ));
+            return Err(Error::Corrupt(format!("socket path {} begins nowhere", path.display())));
         }
         if socket.node.is_some() {
             remove_leftover(path, socket)?;
@@ -195,12 +248,14 @@ fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
         }
     }
     let failed = |step| move |e| Error::kernel(step, show(&socket.address), e);
+    let there = enter(socket.directory.as_ref())?;
     sys::rebuild::bind(fd.as_fd(), &unix_address(&socket.address)).map_err(|e| match e {
         Errno::EADDRINUSE => {
             Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(&socket.address)))
         }
         e => Error::kernel("bind", show(&socket.address), e),
     })?;
+    drop(there);
     match (path, socket.node) {
         (Some(path), Some(node)) => {
             chown(path, Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))
@@ -249,6 +304,7 @@ fn pair(desk: &mut Desk, tree: &TreeV1, file: &FileV1, socket: &UnixSocketV1, pe
     if desk.has_file(peer) {
         // A datagram socket connected to one that is connected elsewhere or not at all.
         let fd = alone(file.id, socket)?;
+        let _there = enter(other.directory.as_ref())?;
         sys::rebuild::connect(fd.as_fd(), &unix_address(&other.address))
             .map_err(|e| Error::kernel("connect", show(&other.address), e))?;
         return desk.put_file(file.id, fd);
@@ -273,12 +329,14 @@ fn connected(
     socket: &UnixSocketV1,
     other: &UnixSocketV1,
 ) -> Result<(OwnedFd, OwnedFd)> {
-    if let Some((listener, _)) = listener_at(tree, &socket.address) {
+    if let Some((listener, at)) = listener_at(tree, &socket.address) {
+        let _there = enter(at.directory.as_ref())?;
         let address = listen_as(desk.file(listener.id)?, other.peer.as_ref(), listener.id, tree)?;
         let (theirs, mine) = through_listener(desk.file(listener.id)?, &address, other, socket)?;
         return Ok((mine, theirs));
     }
-    if let Some((listener, _)) = listener_at(tree, &other.address) {
+    if let Some((listener, at)) = listener_at(tree, &other.address) {
+        let _there = enter(at.directory.as_ref())?;
         let address = listen_as(desk.file(listener.id)?, socket.peer.as_ref(), listener.id, tree)?;
         return through_listener(desk.file(listener.id)?, &address, socket, other);
     }
@@ -304,6 +362,7 @@ fn connected(
     as_process(client.peer.as_ref(), "listen", || {
         sys::rebuild::listen(listening.as_fd(), 1).map(|()| [0; 2])
     })?;
+    let _there = enter(accepted.directory.as_ref())?;
     // Its path may lead elsewhere by now; a link to the descriptor does not.
     let address = sys::rebuild::own_address(listening.as_fd())
         .map_err(|e| Error::kernel("getsockname", show(&accepted.address), e))?;

@@ -18,6 +18,8 @@ pub struct UnixSocketV1 {
     pub socket_type: i32,
     /// `sun_path` bytes of the own address: leading NUL for abstract names, no trailing NUL for paths; empty when unbound.
     pub address: Vec<u8>,
+    /// Where an address that is a relative path begins: the working directory in which it was bound.
+    pub directory: Option<RawPath>,
     /// Owner and mode of the path in the file system, when the path still leads to this socket.
     pub node: Option<SocketNodeV1>,
     /// Where that path is today, when it was renamed after bind(2) or given a second name in its place.
@@ -215,6 +217,8 @@ pub struct TcpConnectionV1 {
     pub receive_queue: Vec<u8>,
     /// `struct tcp_repair_window`.
     pub window: Vec<u8>,
+    /// What this end has closed, SHUT_RD 1, SHUT_WR 2 bits. Sequence numbers are those without the FIN.
+    pub shutdown: u8,
 }
 
 /// A TCP connection to outside, whose peer is gone after the restore.

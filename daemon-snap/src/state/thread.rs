@@ -1,6 +1,6 @@
 //! A thread: registers, signal state, credentials, scheduling.
 
-use super::{Addr, FilterId, Pid};
+use super::{Addr, FilterId, Pid, TargetFd};
 use serde::{Deserialize, Serialize};
 
 /// One thread. Every field is per thread in the kernel too (`task_struct`, `cred`).
@@ -30,6 +30,8 @@ pub struct ThreadV1 {
     pub no_new_privs: bool,
     /// Outermost (installed first) to innermost. Filters that the restoring side has as well are not listed.
     pub seccomp: Vec<(FilterId, SeccompFlags)>,
+    /// Numbers under which the thread has registered io_uring rings (IORING_REGISTER_RING_FDS), and a descriptor of each ring.
+    pub ring_numbers: Vec<(u32, TargetFd)>,
 }
 
 /// `SECCOMP_FILTER_FLAG_*` that belong to a filter (only LOG so far).

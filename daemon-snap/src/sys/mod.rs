@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod dbus;
 pub mod ending;
+pub mod fanotify;
 pub mod fdquery;
 pub mod fork;
 pub mod hook;

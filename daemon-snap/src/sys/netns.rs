@@ -1,7 +1,7 @@
 //! Objects of another namespace, made by a short-lived thread that enters it.
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -56,6 +56,43 @@ pub fn mount_root(mntns: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     })
 }
 
+/// Open on the list of all mounts of a mount namespace (`/proc/PID/mountinfo`), as seen from its root, which processes in it may have
+/// left for another one.
+///
+/// # Errors
+/// `EPERM` when the namespace may not be entered.
+pub fn mount_list(mntns: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    in_thread(|| {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        // There may be no /proc in the other one.
+        let own = open("/proc/thread-self", flags, Mode::empty())?;
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(mntns, CloneFlags::CLONE_NEWNS)?;
+        // Opening it decides whose mounts and which root it is about.
+        openat(&own, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+    })
+}
+
 fn in_thread(job: impl FnOnce() -> Result<OwnedFd, Errno> + Send) -> Result<OwnedFd, Errno> {
     std::thread::scope(|scope| scope.spawn(job).join().unwrap_or(Err(Errno::EIO)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, read_to_string};
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn mounts_of_our_own_namespace_are_those_that_we_see() {
+        let own = File::open("/proc/self/ns/mnt").unwrap();
+        let mut text = String::new();
+        match mount_list(own.as_fd()) {
+            Ok(list) => File::from(list).read_to_string(&mut text).map(drop).unwrap(),
+            Err(Errno::EPERM) => return eprintln!("skipped: not root"),
+            Err(e) => panic!("{e}"),
+        }
+        assert_eq!(text, read_to_string("/proc/self/mountinfo").unwrap());
+    }
 }

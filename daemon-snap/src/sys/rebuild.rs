@@ -113,6 +113,16 @@ pub fn epoll_modify(epoll: BorrowedFd<'_>, number: i32, events: u32, data: u64) 
         .map(drop)
 }
 
+/// `epoll_ctl(2)` with EPOLL_CTL_DEL for a descriptor number.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn epoll_remove(epoll: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    let none = std::ptr::null_mut();
+    // SAFETY: EPOLL_CTL_DEL looks at no event.
+    Errno::result(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, number, none) }).map(drop)
+}
+
 /// Data of all events that are to be had at once (epoll_wait(2)).
 ///
 /// # Errors
@@ -123,9 +133,11 @@ pub fn epoll_take(epoll: BorrowedFd<'_>) -> Result<Vec<u64>, Errno> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 32];
         // SAFETY: `events` is writable for the length that is passed.
         let got = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
-        match Errno::result(got)? as usize {
-            0 => return Ok(taken),
-            got => taken.extend(events[..got].iter().map(|event| event.u64)),
+        let got = Errno::result(got)? as usize;
+        taken.extend(events[..got].iter().map(|event| event.u64));
+        // Less than there is room for is all there is; what stays ready would be told again and again.
+        if got < events.len() {
+            return Ok(taken);
         }
     }
 }

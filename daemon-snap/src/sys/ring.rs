@@ -177,14 +177,73 @@ pub fn turn(fd: BorrowedFd<'_>, params: &Params, turns: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// IORING_REGISTER_RING_FDS, since Linux 5.18.
+pub const REGISTER_RING_FDS: u64 = 20;
+const REGISTER_EVENTFD: u32 = 4;
+const UNREGISTER_EVENTFD: u32 = 5;
+/// Nothing lies there in any process (mmap_min_addr), so what would be read from it never is.
+const NOWHERE: usize = 1;
+
 /// What `io_uring_register(2)` says to an event descriptor at an address that does not exist: `EFAULT` when there could be one,
 /// `EBUSY` when there is one already, `EEXIST` when only the thread that made the ring may ask, `EACCES` when the ring is restricted.
 pub fn answer_to_eventfd(fd: BorrowedFd<'_>) -> Errno {
-    const REGISTER_EVENTFD: u32 = 4;
     // SAFETY: the address is not one of ours; the kernel finds that it cannot read there and changes nothing.
     let raw =
-        unsafe { libc::syscall(libc::SYS_io_uring_register, fd.as_raw_fd(), REGISTER_EVENTFD, 1usize, 1) };
+        unsafe { libc::syscall(libc::SYS_io_uring_register, fd.as_raw_fd(), REGISTER_EVENTFD, NOWHERE, 1) };
     Errno::result(raw).err().unwrap_or(Errno::UnknownErrno)
+}
+
+/// Arguments of the same question about the ring that the calling thread has under a number (IORING_REGISTER_USE_REGISTERED_RING,
+/// since Linux 6.3; `EINVAL` before).
+pub fn question_by_number(number: u32) -> [u64; 6] {
+    const USE_REGISTERED_RING: u64 = 1 << 31;
+    [u64::from(number), u64::from(REGISTER_EVENTFD) | USE_REGISTERED_RING, NOWHERE as u64, 1, 0, 0]
+}
+
+/// An event descriptor of ours on a ring at rest that has none, by which the ring can be told from others. Dropped, it is taken off.
+#[derive(Debug)]
+pub struct Mark<'a> {
+    ring: BorrowedFd<'a>,
+    on: bool,
+}
+
+impl<'a> Mark<'a> {
+    /// Puts it on.
+    ///
+    /// # Errors
+    /// `EBUSY` when the ring has one.
+    pub fn put(ring: BorrowedFd<'a>) -> Result<Self, Errno> {
+        let event = super::rebuild::eventfd(0, libc::EFD_CLOEXEC)?;
+        let number = event.as_raw_fd();
+        let (call, ring_fd) = (libc::SYS_io_uring_register, ring.as_raw_fd());
+        // SAFETY: the kernel reads one live int; it keeps the description, not our number.
+        Errno::result(unsafe { libc::syscall(call, ring_fd, REGISTER_EVENTFD, &raw const number, 1) })?;
+        Ok(Self { ring, on: true })
+    }
+
+    /// Takes it off.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn remove(mut self) -> Result<(), Errno> {
+        self.take_off()
+    }
+
+    fn take_off(&mut self) -> Result<(), Errno> {
+        self.on = false;
+        let (call, ring) = (libc::SYS_io_uring_register, self.ring.as_raw_fd());
+        // SAFETY: no pointers.
+        Errno::result(unsafe { libc::syscall(call, ring, UNREGISTER_EVENTFD, 0usize, 0) }).map(drop)
+    }
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        if self.on {
+            // Best effort on the way out of another error.
+            let _ = self.take_off();
+        }
+    }
 }
 
 /// Whether this kernel maps a ring where it is told to; since Linux 6.5 it chooses the place itself.

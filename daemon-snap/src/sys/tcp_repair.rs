@@ -36,7 +36,7 @@ impl<'a> Repair<'a> {
     /// Begins.
     ///
     /// # Errors
-    /// `EPERM` without CAP_NET_ADMIN, or in a state other than established and closed.
+    /// `EPERM` without CAP_NET_ADMIN, or for a listener.
     pub fn begin(fd: BorrowedFd<'a>) -> Result<Self, Errno> {
         let reuse = socket_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
         set_word(fd, TCP_REPAIR, 1)?;

@@ -187,6 +187,7 @@ steps! {
     IoPriority => "setting the I/O priority",
     TimerSlack => "setting the timer slack",
     PendingSignal => "queueing a pending signal",
+    RingNumber => "registering an io_uring ring under a number",
     BoundingSet => "dropping from the capability bounding set",
     Securebits => "setting securebits",
     Groups => "setting supplementary groups",

@@ -8,6 +8,7 @@ use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use crate::error::{Error, Result};
 use crate::state::{ProcessV1, SigInfoV1, ThreadV1};
+use crate::sys::ring::REGISTER_RING_FDS;
 use image_store::ReasonCode;
 use std::mem::size_of;
 
@@ -51,7 +52,8 @@ pub fn drop_bound(process: &ProcessV1) -> u64 {
         .iter()
         .map(|t| {
             let signals = (t.pending.len() as u64) * (128 + 16 + ops_bytes(1));
-            signals + t.creds.groups.len() as u64 * 4 + t.affinity.len() as u64 * 8
+            let rings = t.ring_numbers.len() as u64 * (16 + 8 + ops_bytes(1));
+            rings + signals + t.creds.groups.len() as u64 * 4 + t.affinity.len() as u64 * 8
         })
         .sum();
     let process_signals = process.pending.len() as u64 * (128 + 16 + ops_bytes(1));
@@ -190,6 +192,15 @@ pub fn own_state(
     seq.append(scheduling(env, area, thread)?);
     let slack = [libc::PR_SET_TIMERSLACK as u64, thread.timer_slack_ns];
     seq.push(Op::syscall(Step::TimerSlack, libc::SYS_prctl, &slack, ok));
+    for &(number, fd) in &thread.ring_numbers {
+        // struct io_uring_rsrc_update: the wanted number, and what shall be under it.
+        let mut update = number.to_ne_bytes().to_vec();
+        update.extend_from_slice(&[0; 4]);
+        update.extend_from_slice(&(fd.0 as u64).to_ne_bytes());
+        let at = area.put(Region::Drop, &update, 8)?;
+        let args = [fd.0 as u64, REGISTER_RING_FDS, at, 1];
+        seq.push(Op::syscall(Step::RingNumber, libc::SYS_io_uring_register, &args, Want::Exactly(1)));
+    }
     for info in &thread.pending {
         let at = put_siginfo(area, info)?;
         let args = [process.pid.0 as u64, thread.tid.0 as u64, signal_number(info), at];

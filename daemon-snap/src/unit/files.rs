@@ -131,8 +131,17 @@ fn is_below(path: &Path, parent: &str, names: &[String]) -> bool {
 pub(super) fn watched(tree: &TreeV1, unit: &UnitProperties, volatile_roots: &[PathBuf]) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::new();
     for file in &tree.files {
-        let FileKindV1::Inotify { watches } = &file.kind else { continue };
-        paths.extend(watches.iter().map(|watch| watch.path.as_path().to_owned()));
+        match &file.kind {
+            FileKindV1::Inotify { watches } => {
+                paths.extend(watches.iter().map(|watch| watch.path.as_path().to_owned()));
+            }
+            // Of whole mounts and file systems nobody can say whether something in them has changed.
+            FileKindV1::Fanotify(group) => {
+                let inodes = group.marks.iter().filter(|mark| mark.kind == 0);
+                paths.extend(inodes.map(|mark| mark.path.as_path().to_owned()));
+            }
+            _ => {}
+        }
     }
     let made_anew = ["/run", "/dev", "/proc", "/sys", "/tmp", "/var/tmp"].map(PathBuf::from);
     paths.retain(|path| {

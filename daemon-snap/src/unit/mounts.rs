@@ -1,6 +1,10 @@
 //! Where a file that a unit sees is for everyone else: at boot, evidence is checked outside the unit's mount namespace.
 
 use crate::state::Pid;
+use crate::sys::netns;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +13,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Mounts {
     theirs: Vec<Mount>,
     ours: Vec<Mount>,
-    root: PathBuf,
+    /// Of its mount namespace: the process may have changed its own. `None`: of a process that is gone, or that we may not look at.
+    root: Option<OwnedFd>,
 }
 
 /// A line of /proc/PID/mountinfo.
@@ -26,20 +31,27 @@ struct Mount {
 impl Mounts {
     /// The mounts of a process and ours. A process that is gone has none.
     pub fn of(pid: Pid) -> Self {
-        let read = |pid: &str| {
-            let text = std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-            parse(&String::from_utf8_lossy(&text))
-        };
-        Self {
-            theirs: read(&pid.to_string()),
-            ours: read("self"),
-            root: PathBuf::from(format!("/proc/{pid}/root")),
+        let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let ours = parse(&String::from_utf8_lossy(&text));
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        if namespace(&pid.to_string()) == namespace("self") {
+            let root = File::open("/").map(OwnedFd::from).ok();
+            return Self { theirs: ours.clone(), ours, root };
         }
+        let entered = File::open(format!("/proc/{pid}/ns/mnt")).ok();
+        let entered = entered.as_ref().map(|namespace| namespace.as_fd());
+        let mut text = Vec::new();
+        if let Some(list) = entered.and_then(|namespace| netns::mount_list(namespace).ok()) {
+            // What cannot be read is not found, and so cannot be checked at boot.
+            File::from(list).read_to_end(&mut text).unwrap_or_default();
+        }
+        let root = entered.and_then(|namespace| netns::mount_root(namespace).ok());
+        Self { theirs: parse(&String::from_utf8_lossy(&text)), ours, root }
     }
 
     /// Our path to the file that the unit has at `path`; `None` when we have none.
     pub fn outside(&self, path: &Path) -> Option<PathBuf> {
-        let inside = std::fs::symlink_metadata(self.inside(path)).ok()?;
+        let inside = std::fs::symlink_metadata(self.inside(path)?).ok()?;
         let is_same = |candidate: &Path| {
             std::fs::symlink_metadata(candidate)
                 .is_ok_and(|ours| (ours.dev(), ours.ino()) == (inside.dev(), inside.ino()))
@@ -51,8 +63,9 @@ impl Mounts {
     }
 
     /// The unit's path as one that we can open.
-    pub fn inside(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    fn inside(&self, path: &Path) -> Option<PathBuf> {
+        let root = PathBuf::from(format!("/proc/self/fd/{}", self.root.as_ref()?.as_raw_fd()));
+        Some(root.join(path.strip_prefix("/").unwrap_or(path)))
     }
 }
 

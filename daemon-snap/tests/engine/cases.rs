@@ -118,6 +118,7 @@ subjects! {
     restore_keeps_prepared_requests_and_unread_completions: "io_uring", "half_way";
     restore_keeps_rings_with_a_worker: "io_uring", "worker";
     restore_keeps_ring_shared_over_fork: "io_uring", "shared";
+    restore_keeps_rings_registered_under_numbers: "io_uring", "number";
 
     // files
     restore_keeps_file_offsets_and_modes: "file_offset", "";
@@ -155,11 +156,20 @@ subjects! {
     restore_keeps_epoll_exclusive: "epoll_exclusive", "";
     restore_keeps_epoll_woken_by_signals: "epoll_signalfd", "";
     restore_keeps_epoll_shared_over_fork: "epoll_shared", "";
+    restore_keeps_nested_epoll_sets: "epoll_nested", "levels";
+    restore_keeps_nested_epoll_sets_ready: "epoll_nested", "ready";
+    restore_keeps_spent_watches_of_epoll_sets: "epoll_nested", "spent";
+    restore_keeps_nested_epoll_sets_shared_over_fork: "epoll_nested", "shared";
+    restore_keeps_watches_of_closed_numbers: "epoll_nested", "closed";
+    restore_keeps_watches_of_what_only_a_child_has: "epoll_nested", "closed_by_parent";
+    restore_keeps_watch_of_proc_file_under_a_closed_number: "epoll_nested", "proc_closed";
+    restore_keeps_watch_of_signalfd_under_a_closed_number: "epoll_nested", "signalfd_closed";
     restore_keeps_signalfd: "signalfd", "";
     restore_keeps_inotify_watches: "inotify", "";
     restore_keeps_pidfds_of_the_tree: "pidfd", "tree";
     restore_keeps_pidfds_of_threads: "pidfd", "threads";
     restore_keeps_pidfds_in_epoll: "pidfd", "epoll";
+    restore_keeps_fanotify_groups: "fanotify", "";
 
     // sockets
     restore_keeps_stream_pair_with_data: "unix_pair", "stream";
@@ -174,6 +184,10 @@ subjects! {
     regression_listener_is_found_under_the_name_that_it_was_renamed_to: "unix_listener", "renamed";
     regression_renamed_listener_is_found_after_reboot: "unix_listener", "renamed", between empty_tmpfs;
     restore_keeps_second_name_of_listener: "unix_listener", "linked";
+    restore_keeps_unix_sockets_at_relative_paths: "unix_relative", "disk";
+    restore_makes_relative_paths_of_unix_sockets_again: "unix_relative", "tmpfs", between empty_tmpfs;
+    restore_keeps_relative_path_of_renamed_socket: "unix_relative", "renamed";
+    restore_finds_relative_path_from_another_process: "unix_relative", "child";
     restore_keeps_bound_datagram_sockets: "unix_dgram_bound", "";
     restore_keeps_bound_datagram_sockets_after_reboot: "unix_dgram_bound", "", between empty_tmpfs;
     restore_connects_datagram_socket_to_outside_again: "unix_dgram_outside", "";
@@ -199,6 +213,10 @@ subjects! {
     restore_keeps_tcp_connection_between_families: "tcp_connection", "mapped";
     restore_keeps_tcp_connection_that_is_full: "tcp_connection", "full";
     restore_keeps_tcp_connection_between_processes: "tcp_connection", "fork";
+    restore_keeps_half_closed_tcp_connection: "tcp_half_closed", "v4";
+    restore_keeps_half_closed_tcp_connection_v6: "tcp_half_closed", "v6";
+    restore_keeps_tcp_connection_closed_behind_data: "tcp_half_closed", "full";
+    restore_keeps_tcp_connection_that_is_not_read_from: "tcp_half_closed", "reading";
     restore_keeps_netlink_sockets_of_rtnetlink: "netlink", "route";
     restore_keeps_netlink_sockets_of_every_protocol: "netlink", "protocols";
     restore_keeps_netlink_filter: "netlink", "filter";
@@ -291,7 +309,9 @@ subjects! {
 /// As after a reboot: what was on the tmpfs is gone.
 fn empty_tmpfs(running: &Running) {
     for entry in fs::read_dir(running.shm()).expect("tmpfs directory").flatten() {
-        fs::remove_file(entry.path()).expect("remove from the tmpfs");
+        let path = entry.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        removed.expect("remove from the tmpfs");
     }
 }
 

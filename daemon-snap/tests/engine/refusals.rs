@@ -16,8 +16,10 @@ const KINDS: &[(&str, &[&str])] = &[
     ("ring_buffers",        &["registered buffers"]),
     ("ring_credentials",    &["registered credentials"]),
     ("ring_in_flight",      &["requests in flight"]),
+    ("lonely_watch",       &["signalfd"]),
+    ("relative_lost",      &["relative path"]),
     ("tcp_established",    &["established tcp"]),
-    ("tcp_half_closed",    &["half-closed tcp", "closing tcp"]),
+    ("tcp_closing",        &["closing tcp"]),
     ("netlink_queued",     &["netlink"]),
     ("netlink_connector",  &["connector"]),
     ("ebpf_filter",        &["ebpf"]),
@@ -56,7 +58,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("pending_client",     &["pending"]),
     ("pending_outsider",   &["pending"]),
     ("out_of_band",        &["out-of-band"]),
-    ("fanotify",           &["fanotify"]),
+    ("fanotify_asked",     &["fanotify group that is asked for permission"]),
+    ("fanotify_queued",    &["fanotify group with unread events"]),
     ("mqueue",             &["message queue", "mqueue"]),
     ("namespace_fd",       &["namespace"]),
     ("fifo_outside",       &["fifo"]),
@@ -119,8 +122,10 @@ variants! {
     dump_refuses_ring_with_registered_buffers: "ring_buffers";
     dump_refuses_ring_with_registered_credentials: "ring_credentials";
     dump_refuses_ring_with_request_in_flight: "ring_in_flight";
+    dump_refuses_watch_of_signalfd_that_only_a_child_has: "lonely_watch";
+    dump_refuses_socket_at_a_relative_path_that_is_not_found: "relative_lost";
     dump_refuses_tcp_connection_to_outside: "tcp_established";
-    dump_refuses_half_closed_tcp_connection: "tcp_half_closed";
+    dump_refuses_tcp_connection_that_both_ends_are_closing: "tcp_closing";
     dump_refuses_netlink_with_unread_messages: "netlink_queued";
     dump_refuses_netlink_listener_of_process_events: "netlink_connector";
     dump_refuses_socket_with_ebpf_filter: "ebpf_filter";
@@ -159,7 +164,8 @@ variants! {
     dump_refuses_waiting_client_that_has_sent_something: "pending_client";
     dump_refuses_waiting_client_from_outside: "pending_outsider";
     dump_refuses_out_of_band_data: "out_of_band";
-    dump_refuses_fanotify: "fanotify";
+    dump_refuses_fanotify_group_that_is_asked_for_permission: "fanotify_asked";
+    dump_refuses_fanotify_group_with_unread_events: "fanotify_queued";
     dump_refuses_message_queue: "mqueue";
     dump_refuses_namespace_descriptor: "namespace_fd";
     dump_refuses_fifo_that_others_have_open: "fifo_outside";

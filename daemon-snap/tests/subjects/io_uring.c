@@ -190,6 +190,74 @@ static void shared_by_fork(void)
     turn(&common, 50);
 }
 
+/* Registers a ring under a number of the calling thread; -1 lets the kernel choose. */
+static int name_ring(struct ring *ring, unsigned number)
+{
+    struct io_uring_rsrc_update update = {.offset = number, .data = ring->fd};
+    CHECK_EQ(syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_RING_FDS, &update, 1), 1);
+    return update.offset;
+}
+
+/* A request by number; the completion tells which ring it was. */
+static void turn_by_number(struct ring *ring, unsigned number)
+{
+    unsigned flags = IORING_ENTER_GETEVENTS | IORING_ENTER_REGISTERED_RING;
+    prepare(ring, IORING_OP_NOP, 70 + number);
+    CHECK_EQ(syscall(SYS_io_uring_enter, number, 1, 1, flags, NULL, 0), 1);
+    expect(ring, 70 + number, 0);
+}
+
+static void check_no_number(unsigned number)
+{
+    int got = syscall(SYS_io_uring_enter, number, 0, 0, IORING_ENTER_REGISTERED_RING, NULL, 0);
+    CHECK(got < 0 && errno == EBADF, "there is a ring under number %u", number);
+}
+
+static struct ring first, second;
+
+static void *with_other_numbers(void *unused)
+{
+    (void)unused;
+    CHECK_EQ(name_ring(&second, 0), 0);
+    CHECK_EQ(name_ring(&first, 15), 15);
+    thread_hold();
+    turn_by_number(&second, 0);
+    check_no_number(9);
+    turn_by_number(&first, 15);
+    return NULL;
+}
+
+static void *without_numbers(void *unused)
+{
+    (void)unused;
+    thread_hold();
+    int got = syscall(SYS_io_uring_enter, 0, 0, 0, IORING_ENTER_REGISTERED_RING, NULL, 0);
+    CHECK(got < 0 && errno == EINVAL, "a thread that never used a ring has a number of one");
+    return NULL;
+}
+
+static void under_numbers(void)
+{
+    setup(&first, 8, 0, 0);
+    setup(&second, 8, 0, 0); /* alike but for what they are */
+    CHECK_EQ(name_ring(&first, -1u), 0);
+    CHECK_EQ(name_ring(&second, 9), 9);
+    turn_by_number(&first, 0);
+    turn_by_number(&second, 9);
+    pthread_t threads[2] = {start_thread(with_other_numbers, NULL), start_thread(without_numbers, NULL)};
+    await_threads(2);
+    subject_hold();
+    turn_by_number(&first, 0);
+    turn_by_number(&second, 9);
+    check_no_number(1);
+    check_no_number(15);
+    release_threads();
+    for (int i = 0; i < 2; i++)
+        PTHREAD(pthread_join(threads[i], NULL));
+    turn(&first, 40);
+    turn(&second, 40);
+}
+
 int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
@@ -201,6 +269,8 @@ int main(int argc, char **argv)
         half_way();
     else if (variant("worker"))
         with_worker();
+    else if (variant("number"))
+        under_numbers();
     else
         shared_by_fork();
     subject_pass();

@@ -23,6 +23,7 @@
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <termios.h>
@@ -53,6 +54,7 @@ static void make_io_uring(void)
     if (variant("ring_number")) {
         struct io_uring_rsrc_update number = {.offset = -1u, .data = ring};
         CHECK_EQ(syscall(SYS_io_uring_register, ring, IORING_REGISTER_RING_FDS, &number, 1), 1);
+        SYS(close(ring));
         refusal_names("thread %d ", getpid());
         return;
     }
@@ -104,11 +106,50 @@ static void make_tcp_established(void)
     tcp[0] = named(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     SYS(connect(tcp[0], (void *)&address, len));
     tcp[1] = SYS(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
-    if (variant("tcp_half_closed")) {
+    if (variant("tcp_closing")) {
+        /* one has closed its direction and the other has too, behind more than there is room for */
         refusal_names("fd %d ", tcp[1]);
         SYS(shutdown(tcp[0], SHUT_WR));
+        static char zeros[65536];
+        while (send(tcp[1], zeros, sizeof zeros, MSG_DONTWAIT) > 0 || (nap_ms(20), send(tcp[1], zeros, sizeof zeros, MSG_DONTWAIT) > 0))
+            ;
+        SYS(shutdown(tcp[1], SHUT_WR));
     } else
         give_away(tcp[0], tcp[1]);
+}
+
+static int lonely_set;
+
+static void signalfd_keeper(void *unused)
+{
+    (void)unused;
+    SYS(close(lonely_set));
+    member_hold("keeper");
+}
+
+/* The parent has added a signalfd and closed it, the child has the signalfd and not the set. */
+static pid_t make_lonely_watch(void)
+{
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR2);
+    lonely_set = named(epoll_create1(0));
+    int fd = SYS(signalfd(-1, &mask, SFD_CLOEXEC));
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+    SYS(epoll_ctl(lonely_set, EPOLL_CTL_ADD, fd, &event));
+    pid_t pid = fork_member(signalfd_keeper, NULL);
+    await_member("keeper");
+    SYS(close(fd));
+    return pid;
+}
+
+/* Bound in a directory that nobody is in any more. */
+static void make_relative(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "relative"};
+    SYS(chdir(subject_dir));
+    SYS(bind(named(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)), (void *)&address, sizeof address));
+    SYS(chdir("/"));
 }
 
 static int netlink_fd = -1;
@@ -540,8 +581,12 @@ int main(int argc, char **argv)
     pthread_t thread = 0;
     if (strncmp(subject_variant, "ring_", 5) == 0)
         make_io_uring();
-    else if (variant("tcp_established") || variant("tcp_half_closed"))
+    else if (variant("tcp_established") || variant("tcp_closing"))
         make_tcp_established();
+    else if (variant("lonely_watch"))
+        kid = make_lonely_watch();
+    else if (variant("relative_lost"))
+        make_relative();
     else if (variant("netlink_queued") || variant("netlink_connector"))
         make_netlink();
     else if (variant("ebpf_filter"))
@@ -615,11 +660,17 @@ int main(int argc, char **argv)
         if (send(ends[0], "!", 1, MSG_OOB) < 0)
             subject_skip("no out-of-band data in unix sockets");
         named(ends[1]);
-    } else if (variant("fanotify")) {
-        int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY);
+    } else if (variant("fanotify_asked")) {
+        int fd = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY);
         if (fd < 0)
             subject_skip("no fanotify");
         named(fd);
+    } else if (variant("fanotify_queued")) {
+        int fd = named(fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY));
+        SYS(fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, subject_dir));
+        write_file(in_dir("changed"), "before", 6);
+        SYS(fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, in_dir("changed")));
+        write_file(in_dir("changed"), "after", 5);
     } else if (variant("mqueue")) {
         mqd_t queue = mq_open("/subject-queue", O_RDWR | O_CREAT | O_CLOEXEC, 0600, NULL);
         mq_unlink("/subject-queue");
@@ -669,10 +720,12 @@ int main(int argc, char **argv)
     if (thread)
         await_threads(1);
     subject_hold();
-    if (variant("tcp_half_closed")) {
-        char bytes[8];
-        SYS(send(tcp[1], "alive", 5, 0));
-        CHECK_EQ(recv(tcp[0], bytes, sizeof bytes, 0), 5);
+    if (variant("tcp_closing")) {
+        static char bytes[65536];
+        ssize_t got;
+        while ((got = SYS(recv(tcp[0], bytes, sizeof bytes, 0))) > 0)
+            ;
+        CHECK_EQ(recv(tcp[1], bytes, 1, 0), 0);
     }
     if (variant("netlink_queued")) {
         char bytes[16];

@@ -26,16 +26,51 @@ pub struct EpollTarget {
     pub ino: u64,
 }
 
+/// An inode as fdinfo names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkedInode {
+    pub ino: u64,
+    /// As the kernel encodes it inside: major << 20 | minor.
+    pub sdev: u32,
+    pub handle_type: i32,
+    pub handle: Vec<u8>,
+}
+
 /// One `inotify` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InotifyMark {
     pub wd: i32,
-    pub ino: u64,
-    /// As the kernel encodes it inside: major << 20 | minor.
-    pub sdev: u32,
+    pub inode: MarkedInode,
     pub mask: u32,
-    pub handle_type: i32,
-    pub handle: Vec<u8>,
+}
+
+/// What a mark of a fanotify group is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MarkedObject {
+    Inode(MarkedInode),
+    /// By the mount's number.
+    Mount(u32),
+    /// By device, encoded as in [`MarkedInode::sdev`].
+    FileSystem(u32),
+}
+
+/// One mark of a fanotify group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FanotifyMark {
+    pub object: MarkedObject,
+    /// FAN_MARK_* that it was made with.
+    pub flags: u32,
+    pub mask: u64,
+    pub ignored_mask: u64,
+}
+
+/// The `fanotify` lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FanotifyInfo {
+    /// First and second argument of fanotify_init(2).
+    pub flags: u32,
+    pub event_flags: u32,
+    pub marks: Vec<FanotifyMark>,
 }
 
 /// The lines of a timerfd.
@@ -165,6 +200,15 @@ impl FdInfo {
         self.text.lines().filter(|line| line.starts_with("tfd:")).map(epoll_target).collect()
     }
 
+    /// The `fanotify` lines; `None` when there is one of a kind that is not known.
+    pub fn fanotify(&self) -> Option<FanotifyInfo> {
+        let mut lines = self.text.lines().filter_map(|line| line.strip_prefix("fanotify "));
+        let group = lines.next()?;
+        let number = |name| u32::from_str_radix(word(group, name)?, 16).ok();
+        let (flags, event_flags) = (number("flags:")?, number("event-flags:")?);
+        Some(FanotifyInfo { flags, event_flags, marks: lines.map(fanotify_mark).collect::<Option<_>>()? })
+    }
+
     /// The `inotify` lines.
     pub fn inotify_marks(&self) -> Option<Vec<InotifyMark>> {
         self.text.lines().filter(|line| line.starts_with("inotify ")).map(inotify_mark).collect()
@@ -188,21 +232,47 @@ fn epoll_target(line: &str) -> Option<EpollTarget> {
     })
 }
 
+fn word<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name))
+}
+
+fn hex(line: &str, name: &str) -> Option<u64> {
+    u64::from_str_radix(word(line, name)?, 16).ok()
+}
+
 /// `inotify wd:%x ino:%lx sdev:%x mask:%x ignored_mask:0 fhandle-bytes:%x fhandle-type:%x f_handle:…`
 fn inotify_mark(line: &str) -> Option<InotifyMark> {
-    let word = |name: &str| line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
-    let hex = |name| u64::from_str_radix(word(name)?, 16).ok();
-    let handle = word("f_handle:").unwrap_or_default().as_bytes();
-    Some(InotifyMark {
-        wd: hex("wd:")? as i32,
-        ino: hex("ino:")?,
-        sdev: hex("sdev:")? as u32,
-        mask: hex("mask:")? as u32,
-        handle_type: hex("fhandle-type:").unwrap_or_default() as i32,
+    let (wd, mask) = (hex(line, "wd:")? as i32, hex(line, "mask:")? as u32);
+    Some(InotifyMark { wd, inode: marked_inode(line)?, mask })
+}
+
+/// `ino:%lx sdev:%x … fhandle-bytes:%x fhandle-type:%x f_handle:…`
+fn marked_inode(line: &str) -> Option<MarkedInode> {
+    let handle = word(line, "f_handle:").unwrap_or_default().as_bytes();
+    Some(MarkedInode {
+        ino: hex(line, "ino:")?,
+        sdev: hex(line, "sdev:")? as u32,
+        handle_type: hex(line, "fhandle-type:").unwrap_or_default() as i32,
         handle: handle
             .chunks_exact(2)
             .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
             .collect::<Option<_>>()?,
+    })
+}
+
+/// `mnt_id:%x`, or `ino:%lx sdev:%x …`, or `sdev:%x`; then `mflags:%x mask:%x ignored_mask:%x`, before the handle of an inode.
+fn fanotify_mark(line: &str) -> Option<FanotifyMark> {
+    let object = match line.split(':').next()? {
+        "ino" => MarkedObject::Inode(marked_inode(line)?),
+        "mnt_id" => MarkedObject::Mount(hex(line, "mnt_id:")? as u32),
+        "sdev" => MarkedObject::FileSystem(hex(line, "sdev:")? as u32),
+        _ => return None,
+    };
+    Some(FanotifyMark {
+        object,
+        flags: hex(line, "mflags:")? as u32,
+        mask: hex(line, "mask:")?,
+        ignored_mask: hex(line, "ignored_mask:")?,
     })
 }
 
@@ -249,8 +319,34 @@ mod tests {
             "inotify wd:1 ino:2b sdev:fd00000 mask:fce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:2b00000087654321\n",
         );
         let marks = info.inotify_marks().unwrap();
-        assert_eq!((marks[0].wd, marks[0].mask, marks[0].handle_type), (1, 0xfce, 1));
-        assert_eq!(marks[0].handle, [0x2b, 0, 0, 0, 0x87, 0x65, 0x43, 0x21]);
+        assert_eq!((marks[0].wd, marks[0].mask, marks[0].inode.handle_type), (1, 0xfce, 1));
+        assert_eq!(marks[0].inode.handle, [0x2b, 0, 0, 0, 0x87, 0x65, 0x43, 0x21]);
+    }
+
+    #[test]
+    fn fdinfo_of_fanotify_is_understood() {
+        let info = info(
+            "fanotify flags:c10 event-flags:8000\n\
+             fanotify ino:98c095 sdev:fe00000 mflags:200 mask:100 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:95c09800d1709829\n\
+             fanotify mnt_id:1e mflags:0 mask:8 ignored_mask:0\n\
+             fanotify sdev:1b mflags:440 mask:0 ignored_mask:20\n",
+        );
+        let group = info.fanotify().unwrap();
+        assert_eq!((group.flags, group.event_flags), (0xc10, 0x8000));
+        let seen: Vec<_> =
+            group.marks.iter().map(|mark| (mark.flags, mark.mask, mark.ignored_mask)).collect();
+        assert_eq!(seen, [(0x200, 0x100, 0), (0, 8, 0), (0x440, 0, 0x20)]);
+        assert!(matches!(&group.marks[0].object, MarkedObject::Inode(inode) if inode.ino == 0x98c095));
+        assert_eq!(group.marks[1].object, MarkedObject::Mount(0x1e));
+        assert_eq!(group.marks[2].object, MarkedObject::FileSystem(0x1b));
+    }
+
+    #[test]
+    fn marks_of_a_kind_that_is_not_known_are_not_passed_over() {
+        let info = info(
+            "fanotify flags:4000 event-flags:0\nfanotify mnt_ns:f0000001 mflags:0 mask:1000000 ignored_mask:0\n",
+        );
+        assert_eq!(info.fanotify(), None);
     }
 
     #[test]

@@ -7,7 +7,10 @@ mod stat;
 mod status;
 mod timers;
 
-pub use fdinfo::{EpollTarget, FdInfo, InotifyMark, RingInfo, TimerFdInfo};
+pub use fdinfo::{
+    EpollTarget, FanotifyInfo, FanotifyMark, FdInfo, InotifyMark, MarkedInode, MarkedObject, RingInfo,
+    TimerFdInfo,
+};
 pub use lock::{LockClass, LockLine, locks_of_all};
 pub use maps::{MapsEntry, parse_smaps};
 pub use stat::Stat;
