@@ -69,8 +69,8 @@ pub fn run(options: &Options) -> Result<bool> {
         host::install_packages_for_machines()?;
         println!("\n== Virtual machines");
         for profile in emulated::profiles(options.profile)? {
-            let mut place = emulated::Emulated::prepare(profile, &package)?;
-            let kinds = [Kind::Cold, Kind::Unusable, Kind::Restored, Kind::Loaded];
+            let mut place = emulated::Emulated::prepare(profile, &package, options.no_criu)?;
+            let kinds = [Kind::Cold, Kind::Unusable, Kind::Restored, Kind::Criu, Kind::Loaded];
             let mut series = Series::new(place.title()?, profile, &kinds, place.notes.clone());
             take_turns(options.runs, &mut series, |kind, _| place.boot(kind))?;
             report.add(series);

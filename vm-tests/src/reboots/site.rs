@@ -32,6 +32,18 @@ impl Lab {
         Ok(Lab { parcel })
     }
 
+    /// Put the files of a directory beside the package, in a directory of that name. Before the machine is made.
+    pub(super) fn add(&self, files: &Path, name: &Path) -> Result<()> {
+        let to = self.parcel.join(name);
+        fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+        for file in fs::read_dir(files).with_context(|| format!("listing {}", files.display()))? {
+            let file = file.with_context(|| format!("listing {}", files.display()))?;
+            fs::copy(file.path(), to.join(file.file_name()))
+                .with_context(|| format!("copying {}", file.path().display()))?;
+        }
+        Ok(())
+    }
+
     /// A machine that has never been booted; kernels of `others` may boot it too.
     pub(super) fn machine(
         &self,
@@ -95,11 +107,15 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
 }
 
 pub(super) fn install(running: &Running) -> Result<()> {
+    install_from(running, "fastboot.deb")
+}
+
+/// Install packages of the parcel, given as a pattern of the shell.
+pub(super) fn install_from(running: &Running, pattern: &str) -> Result<()> {
     running
         .shell("mkdir -p /srv/parcel; mountpoint -q /srv/parcel || mount -o ro LABEL=parcel /srv/parcel")?;
-    let apt =
-        ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "/srv/parcel/fastboot.deb"];
-    running.run_for(&apt, APT_BOUND)?.success()?;
+    let apt = format!("DEBIAN_FRONTEND=noninteractive exec apt-get install --yes /srv/parcel/{pattern}");
+    running.run_for(&["/bin/sh", "-euc", &apt], APT_BOUND)?.success()?;
     running.shell("umount /srv/parcel; rmdir /srv/parcel; sync")?;
     Ok(())
 }
