@@ -12,7 +12,7 @@ use crate::fastboot::{self, SnapshotReport, StatusReport};
 use crate::machine::{Boot, Kernel, Machine, Running, Store};
 use crate::roots::CACHE_DIR;
 
-const APT_BOUND: Duration = Duration::from_secs(300);
+const APT_BOUND: Duration = Duration::from_secs(600);
 const SNAPSHOT_BOUND: Duration = Duration::from_secs(600);
 /// Where the warm-up command of a snapshot asks for the state that is to be in the images.
 const WARM_UP_WANTED: &str = "/var/lib/fastboot-tests/warm-up.wanted";
@@ -107,14 +107,15 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
 }
 
 pub(super) fn install(running: &Running) -> Result<()> {
-    install_from(running, "fastboot.deb")
+    install_from(running, "fastboot.deb", "")
 }
 
-/// Install packages of the parcel, given as a pattern of the shell.
-pub(super) fn install_from(running: &Running, pattern: &str) -> Result<()> {
+/// Install packages of the parcel, given as a pattern of the shell, with more options for apt-get.
+pub(super) fn install_from(running: &Running, pattern: &str, options: &str) -> Result<()> {
     running
         .shell("mkdir -p /srv/parcel; mountpoint -q /srv/parcel || mount -o ro LABEL=parcel /srv/parcel")?;
-    let apt = format!("DEBIAN_FRONTEND=noninteractive exec apt-get install --yes /srv/parcel/{pattern}");
+    let apt =
+        format!("DEBIAN_FRONTEND=noninteractive exec apt-get install --yes {options} /srv/parcel/{pattern}");
     running.run_for(&["/bin/sh", "-euc", &apt], APT_BOUND)?.success()?;
     running.shell("umount /srv/parcel; rmdir /srv/parcel; sync")?;
     Ok(())

@@ -22,8 +22,8 @@ const KEPT_PER_NAME: usize = 2;
 const IN_USE: Duration = Duration::from_secs(86_400);
 /// A root that was not used since then goes in any case: nothing has its name any more.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
-/// Unlike those of a release, sid's lists are valid for a week only, which a mirror or a clock may miss.
 const SID: &str = "sid";
+/// Unlike those of a release, sid's lists are valid for a week only, which a mirror or a clock may miss.
 const OF_ANY_AGE: &str = "--aptopt=Acquire::Check-Valid-Until \"false\"";
 const ADD_SID: &str = "--setup-hook=echo 'deb [check-valid-until=no] http://deb.debian.org/debian sid main' \
                        > \"$1\"/etc/apt/sources.list.d/sid.list";
