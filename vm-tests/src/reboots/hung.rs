@@ -8,7 +8,7 @@ use anyhow::{Context as _, Error, Result, ensure};
 
 use super::site::Lab;
 use crate::checks::Checks;
-use crate::machine::{Boot, Machine, Store};
+use crate::machine::{Boot, Machine, Running, Store};
 
 /// Emulated on a busy host, the kernel's first line may take half of it.
 const BOUND: Duration = Duration::from_secs(15);
@@ -16,9 +16,9 @@ const BOUND: Duration = Duration::from_secs(15);
 const SLACK: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(3);
 
-pub(super) fn guests(lab: &Lab, checks: &mut Checks) -> Result<()> {
+/// The kernel comes up, and then nothing happens any more.
+pub(super) fn in_its_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut machine = lab.machine("hung", "trixie", &[], Store::OnRoot)?;
-    // The kernel comes up, and then nothing happens any more.
     let arguments = vec!["ignore_loglevel", "init=/bin/sleep", "--", "infinity"];
     let asleep = Boot { arguments, bound: Some(BOUND), ..Boot::default() };
     let began = Instant::now();
@@ -27,8 +27,11 @@ pub(super) fn guests(lab: &Lab, checks: &mut Checks) -> Result<()> {
         "a guest that hangs in its boot is ended within the bound, and its console kept",
         ended(&machine, &error, "hung-boot-1.log", began.elapsed(), BOUND),
     );
+    Ok(())
+}
 
-    let mut running = machine.boot(&Boot::default())?;
+/// A guest that was up stops answering. At the end of a life: it does not come back.
+pub(super) fn later(machine: &Machine, mut running: Running, log: &str, checks: &mut Checks) -> Result<()> {
     running.shell("echo the last words > /dev/console")?;
     running.set_patience(PATIENCE);
     running.stop_processors()?;
@@ -38,7 +41,7 @@ pub(super) fn guests(lab: &Lab, checks: &mut Checks) -> Result<()> {
     drop(running);
     checks.note(
         "a guest that hangs later is ended within the bound, and its console kept",
-        ended(&machine, &error, "hung-boot-2.log", waited, PATIENCE + Duration::from_secs(1))
+        ended(machine, &error, log, waited, PATIENCE + Duration::from_secs(1))
             .and_then(|()| said(&error, "the last words")),
     );
     Ok(())

@@ -35,7 +35,7 @@ const LIVES: &[Life] = &[
     Life { name: "life on Debian 12, with a power cut", long: false, run: lives::debian_12 },
     Life { name: "images on pmem with DAX", long: false, run: lives::pmem },
     Life { name: "what is missing at a boot", long: false, run: broken::missing },
-    Life { name: "guests that hang", long: false, run: hung::guests },
+    Life { name: "a guest that hangs", long: false, run: hung::in_its_boot },
     Life { name: "systemd is upgraded", long: true, run: upgraded::systemd },
     Life { name: "images on a virtio disk", long: true, run: lives::virtio_blk },
     Life { name: "matrix: Debian 13 on kernel 6.1", long: true, run: lives::trixie_on_bookworm_kernel },
