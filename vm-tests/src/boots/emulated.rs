@@ -19,8 +19,9 @@ const ANSWER_S: u64 = 500;
 const BOUND: Duration = Duration::from_secs(ANSWER_S + 30);
 const STATE: &str = "all-up";
 const SECTOR: f64 = 512.0;
-/// The root's partition by its number: which namespace of the drive is called nvme0n1 differs from boot to boot.
-const COUNTERS: &str = "head -n 1 /proc/stat; cat /sys/dev/block/$(mountpoint -d /)/stat; \
+/// The disk of the root by the number of its partition: which namespace of the drive is called nvme0n1 differs from boot to
+/// boot. Not the partition itself, for which the driver counts nothing (multipath).
+const COUNTERS: &str = "head -n 1 /proc/stat; cat /sys/dev/block/$(mountpoint -d /)/../stat; \
      systemctl show -p ActiveEnterTimestampMonotonic --value multi-user.target";
 /// Units of /proc/stat in a second, on every Linux of x86.
 const TICKS: f64 = 100.0;
