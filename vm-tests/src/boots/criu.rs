@@ -206,8 +206,9 @@ fn dump(site: &dyn Site, served: &Served, pid: u32, as_root: bool) -> Result<()>
     command.extend(OPTIONS.split(' ').chain(DUMP_OPTIONS.split_whitespace()));
     let done = site.command(&command, COMMAND_BOUND)?;
     ensure!(done.code == Some(0), "criu dump: {}", last_error(site, unit, "dump.log"));
+    // A slow machine would try again for ever, and its boot never be over.
     let restore = format!(
-        "[Service]\n{WITHOUT_SANDBOX}Type=forking\nPIDFile=/run/criu-{unit}.pid\nUser=\nGroup=\nExecStartPre=\nExecStartPost=\nExecStart=\n\
+        "[Service]\n{WITHOUT_SANDBOX}Type=forking\nRestart=no\nPIDFile=/run/criu-{unit}.pid\nUser=\nGroup=\nExecStartPre=\nExecStartPost=\nExecStart=\n\
          ExecStart={PROGRAM} restore -D {images} -o restore.log --pidfile /run/criu-{unit}.pid {OPTIONS} {RESTORE_OPTIONS}\n"
     );
     write(site, &drop_in(unit), &restore)
