@@ -43,7 +43,7 @@ pub(super) fn examine(store: &Path, root: &Path) -> Vec<Finding> {
         Finding::useful(
             "store-dax",
             dax(&place),
-            "images are read through the page cache, or directly from the device",
+            "images are read through the page cache",
         )
         .but("not used by this version, which reads with preadv(2)"),
     ]
