@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Part, Result};
-use crate::evidence::{MachineEvidence, UnitEvidence};
+use crate::evidence::{MachineEvidence, SystemdEvidence, UnitEvidence};
 use crate::layout::ImageId;
 
 /// Format that this build writes and reads.
@@ -55,6 +55,9 @@ pub struct CatalogueEntry {
     pub unit_evidence: UnitEvidence,
     /// The machine at the snapshot.
     pub machine: MachineEvidence,
+    /// The systemd that started the service; `None` in catalogues of before it was recorded, and then nothing is compared.
+    #[serde(default)]
+    pub systemd: Option<SystemdEvidence>,
     /// How the unit is started and what it was.
     pub service: ServiceRecord,
 }

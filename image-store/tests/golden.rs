@@ -40,6 +40,7 @@ fn catalogue_v1_reads_as_it_was_written() {
     let (generation, newest) = catalogue.newest("redis.service").unwrap();
     assert_eq!((generation.id, newest.image_id, newest.len_bytes), (1, image.id(), image.len_bytes()));
     assert_eq!(newest.service.pids, [3_000_001, 3_000_002]);
+    assert_eq!(newest.systemd, None, "it was not recorded then");
     assert_eq!(newest.service.exec_start_raw, "-@/usr/bin/redis-server redis-server /etc/redis/redis.conf");
 }
 

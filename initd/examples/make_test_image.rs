@@ -64,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             image_id: info.id,
             unit_evidence: evidence.unit,
             machine: evidence.machine,
+            systemd: None,
             service: ServiceRecord {
                 service_type: shown("Type")?,
                 exec_start_raw: String::new(),

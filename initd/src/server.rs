@@ -424,6 +424,7 @@ fn about(code: ReasonCode) -> &'static str {
         ReasonCode::FileChanged | ReasonCode::FileMissing | ReasonCode::IdentityChanged => "image stale: ",
         ReasonCode::UnitChanged
         | ReasonCode::KernelChanged
+        | ReasonCode::SystemdChanged
         | ReasonCode::MachineChanged
         | ReasonCode::CpuChanged => "image stale: ",
         ReasonCode::RestoreFailed => "restore failed: ",

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
 use image_store::unit_text::{self, Assignment};
 use image_store::{
-    Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, StartBudget, UnitEvidence,
+    Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, StartBudget, SystemdEvidence,
+    UnitEvidence,
 };
 
 use crate::drop_in::{self, DropIn};
@@ -27,6 +28,8 @@ pub struct Inputs<'a> {
     pub dirs: &'a UnitDirs,
     /// The machine as it is now.
     pub machine: &'a MachineEvidence,
+    /// The systemd that runs now, where it can be looked at.
+    pub systemd: Option<&'a SystemdEvidence>,
     /// Path of the shim.
     pub shim: &'a str,
 }
@@ -84,6 +87,9 @@ fn record_of(entry: &CatalogueEntry) -> UnitRecord {
 
 fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry) -> Result<DropIn, StaleReason> {
     entry.machine.check(inputs.machine)?;
+    if let Some(systemd) = &entry.systemd {
+        systemd.check(inputs.systemd)?;
+    }
     let files = current_files(inputs.root, inputs.dirs, &entry.unit, &entry.unit_evidence)?;
     let mut assignments = Vec::new();
     for path in std::iter::once(&files.fragment).chain(&files.drop_ins) {

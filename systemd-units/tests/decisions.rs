@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use image_store::evidence::CpuEvidence;
 use image_store::{
     Catalogue, CatalogueEntry, Digest, Generation, ImageId, MachineEvidence, ReasonCode, ServiceRecord,
-    UnitEvidence,
+    SystemdEvidence, UnitEvidence,
 };
 use systemd_units::decide::{Inputs, decide, repeat};
 use systemd_units::record::{Record, UnitRecord};
@@ -58,6 +58,7 @@ impl Root {
             image_id: ImageId([7; 16]),
             unit_evidence: UnitEvidence::collect(self.0.path(), &files.fragment, &files.drop_ins).unwrap(),
             machine: machine(),
+            systemd: Some(systemd("257.9-1")),
             service: ServiceRecord {
                 service_type: "simple".to_owned(),
                 exec_start_raw: String::new(),
@@ -79,10 +80,19 @@ impl Root {
     }
 
     fn decide(&self, entry: &CatalogueEntry, machine: &MachineEvidence) -> Record {
+        self.decide_under(entry, machine, Some(&systemd("257.9-1")))
+    }
+
+    fn decide_under(
+        &self,
+        entry: &CatalogueEntry,
+        machine: &MachineEvidence,
+        systemd: Option<&SystemdEvidence>,
+    ) -> Record {
         let dirs = UnitDirs::read(self.0.path()).unwrap();
         let generation = Generation { id: 1, created_unix_s: 0, images: vec![entry.clone()] };
         let catalogue = Catalogue { generations: vec![generation], ..Catalogue::default() };
-        decide(&Inputs { root: self.0.path(), dirs: &dirs, machine, shim: "/shim" }, &catalogue)
+        decide(&Inputs { root: self.0.path(), dirs: &dirs, machine, systemd, shim: "/shim" }, &catalogue)
     }
 
     fn decide_unit(&self, entry: &CatalogueEntry) -> UnitRecord {
@@ -107,6 +117,10 @@ fn machine() -> MachineEvidence {
             flags_digest: Digest::of(b"flags"),
         },
     }
+}
+
+fn systemd(version: &str) -> SystemdEvidence {
+    SystemdEvidence { version: Some(version.to_owned()), digest: Digest::of(version.as_bytes()) }
 }
 
 const FRAGMENT: &str = "/usr/lib/systemd/system/a-b.service";
@@ -260,6 +274,19 @@ fn another_kernel_machine_or_processor_leaves_everything_cold() {
     for (machine, code) in cases {
         assert_eq!(root.decide(&entry, &machine).units[0].reason_code, Some(code));
     }
+}
+
+#[test]
+fn another_systemd_leaves_everything_cold_unless_the_image_is_older_than_this_question() {
+    let root = Root::new();
+    root.write(FRAGMENT, TEXT);
+    let mut entry = root.image("a-b.service");
+    let unit = root.decide_under(&entry, &machine(), Some(&systemd("258.1-1"))).units.remove(0);
+    assert_eq!((unit.armed, unit.reason_code), (false, Some(ReasonCode::SystemdChanged)));
+    assert_eq!(unit.reason.unwrap(), "systemd is 258.1-1, was 257.9-1 at the snapshot");
+    assert!(!root.decide_under(&entry, &machine(), None).units[0].armed, "nothing is known of today's");
+    entry.systemd = None;
+    assert!(root.decide_under(&entry, &machine(), Some(&systemd("258.1-1"))).units[0].armed);
 }
 
 #[test]

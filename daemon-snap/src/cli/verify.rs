@@ -9,7 +9,7 @@ use image_store::store::EARLY_CATALOGUE;
 use image_store::validate::Place;
 use image_store::{
     CatalogueEntry, MachineEvidence, Opened, ReasonCode, SectionKind, StaleReason, StartBudget, Store,
-    UnitEvidence,
+    SystemdEvidence, UnitEvidence,
 };
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -43,7 +43,12 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         true => catalogue.units().into_iter().map(str::to_owned).collect(),
         false => unit_names(&args.units),
     };
-    let now = Now { machine: MachineEvidence::collect(Path::new("/"))?, systemd: Systemd::connect().ok() };
+    let root = Path::new("/");
+    let now = Now {
+        machine: MachineEvidence::collect(root)?,
+        running: SystemdEvidence::collect(root),
+        systemd: Systemd::connect().ok(),
+    };
     let mut rows = Vec::new();
     for unit in units {
         let (generation, reasons) = match catalogue.newest(&unit) {
@@ -68,6 +73,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 /// What images are compared with.
 struct Now {
     machine: MachineEvidence,
+    /// The systemd that runs.
+    running: Option<SystemdEvidence>,
     /// Without a bus, unit texts are compared at the paths of the snapshot; a drop-in that was added goes unnoticed.
     systemd: Option<Systemd>,
 }
@@ -78,6 +85,7 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let mut reasons = Vec::new();
     let mut note = |result: Result<(), StaleReason>| reasons.extend(result.err());
     note(entry.machine.check(&now.machine));
+    note(entry.systemd.as_ref().map_or(Ok(()), |was| was.check(now.running.as_ref())));
     note(check_unit_text(&entry.unit_evidence, &entry.unit, now));
     note(StartBudget::of(&entry.service, entry.len_bytes).map(drop));
     note(check_early(store, entry));

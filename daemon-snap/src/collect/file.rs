@@ -293,7 +293,7 @@ impl Kinds<'_> {
                 if let Some(given) = self.given_fifo(file, fd, inodes.options())? {
                     return Ok(given);
                 }
-                if self.unit
+                if inodes.options().unit
                     && let Some(held) = inhibitor::collect(file)?
                 {
                     return Ok(FileKindV1::Inhibitor(held));

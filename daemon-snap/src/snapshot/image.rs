@@ -9,6 +9,7 @@ use crate::unit::{self, Band, HookEvent, Systemd};
 use image_store::writer::Durability;
 use image_store::{
     Catalogue, CatalogueEntry, EvidenceV1, ImageWriter, PendingGeneration, SectionKind, ServiceRecord,
+    SystemdEvidence,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -97,6 +98,7 @@ pub(super) fn take(
         image_id: written.id,
         unit_evidence: evidence.unit,
         machine: evidence.machine,
+        systemd: SystemdEvidence::collect(std::path::Path::new("/")),
         service,
     };
     let report = UnitReport {

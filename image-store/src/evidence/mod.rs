@@ -10,6 +10,7 @@ mod file;
 mod identity;
 mod machine;
 mod reason;
+mod systemd;
 mod unit;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use file::{CheckDepth, FileEvidence, FileKind};
 pub use identity::{group_id, user_id};
 pub use machine::{CpuEvidence, MachineEvidence};
 pub use reason::{ReasonCode, StaleReason};
+pub use systemd::SystemdEvidence;
 pub use unit::{OWN_DROP_IN, TextEvidence, UnitEvidence, is_own_drop_in};
 
 /// Everything that is known to matter for one image. Content of [`SectionKind::EVIDENCE`], version

@@ -31,6 +31,8 @@ macro_rules! reason_codes {
 reason_codes! {
     /// Another kernel release or build runs.
     KernelChanged = "kernel-changed",
+    /// Another systemd runs.
+    SystemdChanged = "systemd-changed",
     /// Another machine id or architecture.
     MachineChanged = "machine-changed",
     /// Another CPU model or feature set.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use image_store::{
     CatalogueEntry, CheckDepth, Digest, Durability, EvidenceV1, FileEvidence, ImageInfo, ImageWriter,
-    MachineEvidence, PAGE_SIZE, SectionKind, ServiceRecord, UnitEvidence,
+    MachineEvidence, PAGE_SIZE, SectionKind, ServiceRecord, SystemdEvidence, UnitEvidence,
 };
 
 /// Pages that differ from each other and do not compress.
@@ -62,6 +62,7 @@ pub fn make_root(root: &Path) {
     put("etc/group", "root:x:0:\nredis:x:110:\n");
     put("proc/sys/kernel/osrelease", "6.18.0\n");
     put("proc/sys/kernel/version", "#1 SMP Debian 6.18.0-1\n");
+    put("proc/1/exe", "\0systemd 257.9-1~deb13u1 running in %ssystem mode (%s)\0");
     put(
         "proc/cpuinfo",
         "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: X\nflags\t\t: fpu sse avx2\n",
@@ -102,6 +103,7 @@ pub fn entry(root: &Path, unit: &str, file: String, info: &ImageInfo) -> Catalog
         image_id: info.id,
         unit_evidence: unit_evidence(root),
         machine: MachineEvidence::collect(root).unwrap(),
+        systemd: SystemdEvidence::collect(root),
         service: ServiceRecord {
             service_type: "notify".to_owned(),
             exec_start_raw: "-@/usr/bin/redis-server redis-server /etc/redis/redis.conf".to_owned(),

@@ -7,7 +7,7 @@ use std::process::exit;
 use std::time::Duration;
 
 use image_store::evidence::OWN_DROP_IN;
-use image_store::{DEFAULT_ROOT, MachineEvidence, Store, TRIAL_DIR, Trials};
+use image_store::{DEFAULT_ROOT, MachineEvidence, Store, SystemdEvidence, TRIAL_DIR, Trials};
 use systemd_units::decide::{self, Inputs, is_executable};
 use systemd_units::record::{RUN_DIR, Record};
 use systemd_units::search::UnitDirs;
@@ -104,7 +104,12 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
             true => Vec::new(),
             false => {
                 let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
-                decide::for_trial(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &leaves)
+                let systemd = SystemdEvidence::collect(root);
+                let systemd = systemd.as_ref();
+                decide::for_trial(
+                    &Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: SHIM },
+                    &leaves,
+                )
             }
         };
         let is_on_trial = |unit: &str| on_trial.iter().any(|(other, _)| other == unit);
@@ -119,8 +124,11 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
                 return Ok(Record::new(Vec::new()));
             }
             let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
+            let systemd = SystemdEvidence::collect(root);
             let dirs = read_dirs()?;
-            Ok(decide::decide(&Inputs { root, dirs: &dirs, machine: &machine, shim: SHIM }, &catalogue))
+            let inputs =
+                Inputs { root, dirs: &dirs, machine: &machine, systemd: systemd.as_ref(), shim: SHIM };
+            Ok(decide::decide(&inputs, &catalogue))
         });
     // What could not be decided at boot stays undecided until the next one, so it is recorded too.
     let mut record = decided

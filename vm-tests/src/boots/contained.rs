@@ -5,21 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::criu;
 use super::profile::{Profile, Served};
 use super::sample::{Kind, Sample, latest, outcomes};
 use crate::client::{first_answer, talk};
-use crate::container::{BootOptions, Machine, run_in_root};
+use crate::container::{BootOptions, Machine, Output, run_in_root};
 use crate::fastboot::{self, STORE_DIR};
 use crate::host;
 use crate::roots::{CACHE_DIR, Scratch, cached};
 
 /// Longest for a service to answer, and for systemd to be done.
 const BOUND: Duration = Duration::from_secs(300);
-/// Longest for an answer after a trial of CRIU.
-const CRIU_BOUND: Duration = Duration::from_secs(20);
 const INSTALL_BOUND: Duration = Duration::from_secs(120);
 
 /// A root for each kind of boot.
@@ -71,18 +69,22 @@ impl Contained {
                 gone += 1;
             }
         }
-        anyhow::ensure!(gone > 0, "there are no images to take away");
+        ensure!(gone > 0, "there are no images to take away");
 
         let mut tries = || -> Result<bool> {
             if without_criu {
                 return Ok(false);
             }
+            criu::put_program(&criu.path(criu::DIR))?;
             let machine = all_up(profile, &criu, &log("criu-dump"))?;
-            if criu::dump_all(&criu, &machine, profile, &mut notes)? == 0 {
+            let taken = criu::dump_all(&machine, profile, &mut notes)?;
+            // Who is stopped writes to files that CRIU wants as they were.
+            drop(machine);
+            if taken.is_empty() {
                 return Ok(false);
             }
-            drop(machine);
-            try_criu(profile, &criu, &log("criu-trial"), &mut notes)
+            let lost = try_criu(profile, &criu, &log("criu-trial"), &taken, &mut notes)?;
+            Ok(lost < taken.len())
         };
         let tried = tries();
         let criu = match tried {
@@ -150,22 +152,45 @@ impl Contained {
     }
 }
 
-/// Boot a copy once; what is not restored then is left cold. Whether something is left.
-fn try_criu(profile: Profile, criu: &Scratch, log: &Path, notes: &mut Vec<String>) -> Result<bool> {
+/// Boot a copy once; what is not restored then is left cold. Returns how many.
+fn try_criu(
+    profile: Profile,
+    criu: &Scratch,
+    log: &Path,
+    taken: &[&'static str],
+    notes: &mut Vec<String>,
+) -> Result<usize> {
     let copy = Scratch::copy_of(criu.root(), "boot-criu-trial")?;
     let machine = Machine::boot(copy.root(), "bench-boot", log, &BootOptions::default())?;
     machine.wait_booted(BOUND)?;
-    let outcomes = criu::outcomes(&machine, &profile.units())?;
-    for (served, outcome) in profile.served().iter().zip(outcomes) {
-        let (port, turn) = (served.port, served.turn);
-        let answer = machine.in_network(|| first_answer(CRIU_BOUND, || talk(port, &[turn])));
-        if criu::is_taken(criu, served.unit) && (outcome == "cold" || answer.is_err()) {
-            criu::give_up(criu, served.unit)?;
-            let said = criu::last_error(&copy, served.unit, "restore.log");
-            notes.push(format!("criu: {}: cold: criu restore: {said}", served.unit));
-        }
+    let lost = criu::lost(&machine, profile, taken, notes)?;
+    for unit in &lost {
+        fs::remove_file(criu.path(&criu::drop_in(unit)))
+            .with_context(|| format!("removing the drop-in of {unit}"))?;
     }
-    Ok(profile.units().iter().any(|unit| criu::is_taken(criu, unit)))
+    Ok(lost.len())
+}
+
+impl criu::Site for Machine {
+    fn command(&self, words: &[&str], bound: Duration) -> Result<Output> {
+        self.run_for(words, bound)
+    }
+
+    fn answer(&self, served: &Served, bound: Duration) -> Result<()> {
+        let (port, turn) = (served.port, served.turn);
+        self.in_network(|| first_answer(bound, || talk(port, &[turn]))).map(drop)
+    }
+
+    /// From outside: /proc/sys is read-only in a container.
+    fn set_last_pid(&self, pid: u32) -> Result<()> {
+        let status = Command::new("nsenter")
+            .args(["--pid", "--target", &self.leader().to_string(), "--", "sh", "-c"])
+            .arg(format!("echo {pid} > /proc/sys/kernel/ns_last_pid"))
+            .status()
+            .context("running nsenter")?;
+        ensure!(status.success(), "the counter of PIDs cannot be set");
+        Ok(())
+    }
 }
 
 /// As an administrator would, with dpkg.

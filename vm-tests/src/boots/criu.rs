@@ -1,11 +1,14 @@
 //! The home-made alternative: `criu dump` of each service once, and units that run `criu restore` in place of it.
 //!
 //! It gets what it needs: the units' sandboxes are switched off (a dump of a mount namespace of systemd's cannot be put
-//! back into another), output goes nowhere (journald's end of the socket is outside), PIDs are high, and each boot
-//! starts from files of the length that they had, because CRIU compares it. A service that CRIU does not bring back
-//! in a trial boot starts cold, and is named with CRIU's reason.
+//! back into another), output goes nowhere (journald's end of the socket is outside), PIDs are high, Go leaves out MPTCP
+//! (which CRIU does not know), connections to others may be lost, and each boot starts from files of the length that they had,
+//! because CRIU compares it. Where root may not read the limits of another user's processes (CAP_SYS_RESOURCE is missing)
+//! services run as root for it. A service that CRIU does not bring back in a trial boot starts cold, and is named with CRIU's
+//! reason.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -14,134 +17,220 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::profile::{Profile, Served};
 use crate::bench;
-use crate::client::{first_answer, talk};
-use crate::container::{Machine, run_in_root};
-use crate::roots::{Scratch, cached};
+use crate::container::Output;
+use crate::roots::cached;
 
-const COPY_BOUND: Duration = Duration::from_secs(60);
-const COMMAND_BOUND: Duration = Duration::from_secs(120);
+const COMMAND_BOUND: Duration = Duration::from_secs(300);
 const ANSWER_BOUND: Duration = Duration::from_secs(300);
+/// Longest for an answer after a trial.
+const TRIAL_BOUND: Duration = Duration::from_secs(20);
 /// Where CRIU is, with its own libraries: it comes from another suite.
-const DIR: &str = "/opt/criu";
+pub(super) const DIR: &str = "/opt/criu";
 const PROGRAM: &str = "/opt/criu/run";
 const IMAGES: &str = "/var/lib/criu";
 const FIRST_PID: u32 = 20_000;
 const PIDS_EACH: u32 = 1000;
+/// capability.h
+const CAP_SYS_RESOURCE: u64 = 24;
 
-/// For the dump as for the restore.
-const WITHOUT_SANDBOX: &str = "StandardOutput=null\nStandardError=null\nPrivateTmp=no\nPrivateDevices=no\nPrivateUsers=no\n\
-    ProtectSystem=no\nProtectHome=no\nReadWritePaths=\nReadOnlyPaths=\nInaccessiblePaths=\nProtectKernelTunables=no\n\
+/// For the dump as for the restore: no mount namespace, no user namespace, no filters, and CRIU's own capabilities.
+const WITHOUT_SANDBOX: &str = "StandardOutput=null\nStandardError=null\nDynamicUser=no\nPrivateTmp=no\nPrivateDevices=no\n\
+    PrivateUsers=no\nPrivateMounts=no\nPrivateNetwork=no\nPrivateIPC=no\nMountAPIVFS=no\n\
+    ProtectSystem=no\nProtectHome=no\nReadWritePaths=\nReadOnlyPaths=\nInaccessiblePaths=\nExecPaths=\nNoExecPaths=\n\
+    TemporaryFileSystem=\nBindPaths=\nBindReadOnlyPaths=\nProtectKernelTunables=no\n\
     ProtectKernelModules=no\nProtectKernelLogs=no\nProtectControlGroups=no\nProtectClock=no\nProtectHostname=no\n\
     ProtectProc=default\nProcSubset=all\nRestrictNamespaces=no\nRestrictAddressFamilies=\nSystemCallFilter=\n\
-    NoNewPrivileges=no\n";
+    SystemCallArchitectures=\nMemoryDenyWriteExecute=no\nLockPersonality=no\nRestrictRealtime=no\nRestrictSUIDSGID=no\n\
+    CapabilityBoundingSet=~\nNoNewPrivileges=no\nEnvironment=GODEBUG=multipathtcp=0\n";
+/// nginx chooses the user of its workers itself.
+const NGINX_CONF: &str = "/etc/nginx/nginx.conf";
+const AS_ROOT: &str = "User=root\nGroup=root\n";
 
-/// Dump what can be dumped, and make the units restore it. Returns how many.
-pub(super) fn dump_all(
-    scratch: &Scratch,
-    machine: &Machine,
-    profile: Profile,
-    notes: &mut Vec<String>,
-) -> Result<usize> {
-    copy_program(scratch)?;
-    let mut dumped = 0;
-    for (number, served) in (0_u32..).zip(profile.served()) {
-        match dump(scratch, machine, served, FIRST_PID + number * PIDS_EACH) {
-            Ok(()) => dumped += 1,
-            Err(error) => {
-                let _ = fs::remove_file(drop_in(scratch, served.unit));
-                notes.push(format!("criu: {}: cold: {error:#}", served.unit));
-            }
-        }
-    }
-    Ok(dumped)
+/// What both need to be told.
+const OPTIONS: &str = "--manage-cgroups=ignore --file-locks --ext-unix-sk --link-remap --network-lock=skip";
+/// Mounts of another namespace are found again by themselves; connections are written down.
+const DUMP_OPTIONS: &str = "--leave-running --tcp-established --enable-external-masters --enable-external-sharing --external=mnt[]:ms \
+     --ghost-limit=256M";
+/// The other ends are gone.
+const RESTORE_OPTIONS: &str = "--restore-detached --tcp-close --external=mnt[]:ms";
+
+/// Where the services run.
+pub(super) trait Site {
+    /// Run a command there.
+    fn command(&self, words: &[&str], bound: Duration) -> Result<Output>;
+    /// Wait for a service's right answer.
+    fn answer(&self, served: &Served, bound: Duration) -> Result<()>;
+    /// Have the next process numbered from here on.
+    fn set_last_pid(&self, pid: u32) -> Result<()>;
 }
 
-/// How each service came up.
-pub(super) fn outcomes(machine: &Machine, units: &[&str]) -> Result<Vec<String>> {
-    let of = |unit: &&str| -> Result<String> {
-        let main_pid = machine.unit(unit)?.main_pid;
-        Ok(if main_pid >= FIRST_PID { "restored by criu" } else { "cold" }.to_owned())
-    };
-    units.iter().map(of).collect()
+fn run(site: &dyn Site, words: &[&str]) -> Result<String> {
+    site.command(words, COMMAND_BOUND)?.success()
 }
 
-/// Let a unit start cold again.
-pub(super) fn give_up(scratch: &Scratch, unit: &str) -> Result<()> {
-    fs::remove_file(drop_in(scratch, unit)).with_context(|| format!("removing the drop-in of {unit}"))
-}
-
-/// Whether a unit is to be restored.
-pub(super) fn is_taken(scratch: &Scratch, unit: &str) -> bool {
-    drop_in(scratch, unit).exists()
-}
-
-/// CRIU's last word on a restore.
-pub(super) fn last_error(scratch: &Scratch, unit: &str, log: &str) -> String {
-    let text = fs::read(scratch.path(&format!("{IMAGES}/{unit}/{log}"))).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    // Without CAP_SYS_RESOURCE the first is about a limit, which it gets over; those behind the second repeat it.
-    let error = text.lines().find(|line| line.contains("Error") && !line.contains("RLIMIT_NOFILE"));
-    error.unwrap_or("no error in its log").trim().to_owned()
-}
-
-fn copy_program(scratch: &Scratch) -> Result<()> {
+/// Put CRIU and its libraries into a directory that is to be [`DIR`].
+pub(super) fn put_program(dir: &Path) -> Result<()> {
     let root = cached(&bench::recipe()?)?;
-    let list =
-        run_in_root(&root, &[], "ldd /usr/sbin/criu | grep -o '/[^ ]*'; echo /usr/sbin/criu", COPY_BOUND)?;
-    for file in list.lines() {
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    // Not in a container: another benchmark may be doing the same, and nspawn lets only one into a root.
+    let listed =
+        Command::new("chroot").arg(&root).args(["ldd", "/usr/sbin/criu"]).output().context("running ldd")?;
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/usr/sbin/criu"]) {
         let real = fs::canonicalize(root.join(file.trim_start_matches('/')))
             .or_else(|_| fs::canonicalize(root.join("usr").join(file.trim_start_matches('/'))));
         let real = real.with_context(|| format!("finding {file}"))?;
         let name = Path::new(file).file_name().context("a library has a name")?;
-        let to = scratch.path(DIR).join(name);
-        fs::create_dir_all(scratch.path(DIR)).context("making a directory for CRIU")?;
-        fs::copy(&real, &to).with_context(|| format!("copying {}", real.display()))?;
+        fs::copy(&real, dir.join(name)).with_context(|| format!("copying {}", real.display()))?;
     }
     let script =
         format!("#!/bin/sh\nexec {DIR}/ld-linux-x86-64.so.2 --library-path {DIR} {DIR}/criu \"$@\"\n");
-    scratch.write(PROGRAM, &script, 0o755)
+    let path = dir.join("run");
+    fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("setting the mode of {}", path.display()))
 }
 
-fn drop_in(scratch: &Scratch, unit: &str) -> std::path::PathBuf {
-    scratch.path(&format!("/etc/systemd/system/{unit}.d/zz-criu.conf"))
+/// Dump what can be dumped, and make the units restore it. Returns which.
+pub(super) fn dump_all(
+    site: &dyn Site,
+    profile: Profile,
+    notes: &mut Vec<String>,
+) -> Result<Vec<&'static str>> {
+    let as_root = !may_read_limits(site)?;
+    if as_root {
+        notes.push(
+            "criu: services run as root for it: without CAP_SYS_RESOURCE it cannot read the limits of other users' processes"
+                .to_owned(),
+        );
+    }
+    if as_root {
+        run(site, &["sed", "-i", "s/^user .*/user root;/", NGINX_CONF])?;
+    }
+    let mut taken = Vec::new();
+    for (number, served) in (0_u32..).zip(profile.served()) {
+        match dump(site, served, FIRST_PID + number * PIDS_EACH, as_root) {
+            Ok(()) => taken.push(served.unit),
+            Err(error) => {
+                run(site, &["rm", "-f", &drop_in(served.unit)])?;
+                notes.push(format!("criu: {}: cold: {error:#}", served.unit));
+            }
+        }
+    }
+    Ok(taken)
 }
 
-fn dump(scratch: &Scratch, machine: &Machine, served: &Served, pid: u32) -> Result<()> {
+/// Those of `taken` that have not come back in this boot; CRIU's reason goes to the notes.
+pub(super) fn lost(
+    site: &dyn Site,
+    profile: Profile,
+    taken: &[&'static str],
+    notes: &mut Vec<String>,
+) -> Result<Vec<&'static str>> {
+    let outcomes = outcomes(site, &profile.units())?;
+    let mut lost = Vec::new();
+    for (served, outcome) in profile.served().iter().zip(outcomes) {
+        if !taken.contains(&served.unit) {
+            continue;
+        }
+        let answer = site.answer(served, TRIAL_BOUND);
+        if outcome == "cold" || answer.is_err() {
+            let said = last_error(site, served.unit, "restore.log");
+            notes.push(format!("criu: {}: cold: criu restore: {said}", served.unit));
+            lost.push(served.unit);
+        }
+    }
+    Ok(lost)
+}
+
+/// How each service came up.
+pub(super) fn outcomes(site: &dyn Site, units: &[&str]) -> Result<Vec<String>> {
+    let of = |unit: &&str| -> Result<String> {
+        Ok(if main_pid(site, unit)? >= FIRST_PID { "restored by criu" } else { "cold" }.to_owned())
+    };
+    units.iter().map(of).collect()
+}
+
+/// The file that makes a unit restore.
+pub(super) fn drop_in(unit: &str) -> String {
+    format!("/etc/systemd/system/{unit}.d/zz-criu.conf")
+}
+
+fn main_pid(site: &dyn Site, unit: &str) -> Result<u32> {
+    let text = run(site, &["systemctl", "show", "--property=MainPID", "--value", unit])?;
+    text.trim().parse().with_context(|| format!("the main PID of {unit} is {text:?}"))
+}
+
+/// Whether prlimit(2) lets root look at everybody's limits.
+fn may_read_limits(site: &dyn Site) -> Result<bool> {
+    let status = run(site, &["cat", "/proc/1/status"])?;
+    parse_capability(&status, CAP_SYS_RESOURCE).with_context(|| format!("no CapBnd in {status:?}"))
+}
+
+fn parse_capability(status: &str, capability: u64) -> Option<bool> {
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    Some(u64::from_str_radix(bounding.trim(), 16).ok()? >> capability & 1 == 1)
+}
+
+/// CRIU's own word on why it failed.
+fn last_error(site: &dyn Site, unit: &str, log: &str) -> String {
+    let text = site.command(&["cat", &format!("{IMAGES}/{unit}/{log}")], COMMAND_BOUND);
+    decisive(&text.map(|output| output.stdout).unwrap_or_default()).to_owned()
+}
+
+/// Without CAP_SYS_RESOURCE the first is about a limit, which it gets over; those behind the second repeat it.
+fn decisive(log: &str) -> &str {
+    let error = log.lines().find(|line| line.contains("Error") && !line.contains("RLIMIT_NOFILE"));
+    error.unwrap_or("no error in its log").trim()
+}
+
+fn write(site: &dyn Site, path: &str, text: &str) -> Result<()> {
+    let script = r#"mkdir -p "${0%/*}"; printf %s "$1" > "$0""#;
+    run(site, &["/bin/sh", "-euc", script, path, text]).map(drop)
+}
+
+fn dump(site: &dyn Site, served: &Served, pid: u32, as_root: bool) -> Result<()> {
     let unit = served.unit;
-    let inside = format!("/etc/systemd/system/{unit}.d/zz-criu.conf");
-    scratch.write(&inside, &format!("[Service]\n{WITHOUT_SANDBOX}"), 0o644)?;
-    machine.run(&["systemctl", "daemon-reload"])?.success()?;
-    machine.run_for(&["systemctl", "stop", unit], COMMAND_BOUND)?.success()?;
-    set_last_pid(machine, pid)?;
-    machine
-        .run_for(&["systemctl", "start", unit], COMMAND_BOUND)?
-        .success()
-        .context("without its sandbox")?;
-    let (port, turn) = (served.port, served.turn);
-    machine.in_network(|| first_answer(ANSWER_BOUND, || talk(port, &[turn])))?;
-    let main_pid = machine.unit(unit)?.main_pid.to_string();
+    let user = if as_root { AS_ROOT } else { "" };
+    write(site, &drop_in(unit), &format!("[Service]\n{WITHOUT_SANDBOX}{user}"))?;
+    run(site, &["systemctl", "daemon-reload"])?;
+    run(site, &["systemctl", "stop", unit])?;
+    site.set_last_pid(pid)?;
+    run(site, &["systemctl", "start", unit]).context("without its sandbox")?;
+    site.answer(served, ANSWER_BOUND)?;
+    let main_pid = main_pid(site, unit)?.to_string();
     let images = format!("{IMAGES}/{unit}");
-    machine.run(&["mkdir", "-p", &images])?.success()?;
-    let mut command =
-        vec![PROGRAM, "dump", "-t", &main_pid, "-D", &images, "-o", "dump.log", "--leave-running"];
-    command.extend(["--manage-cgroups=ignore", "--file-locks", "--ext-unix-sk", "--link-remap"]);
-    let done = machine.run_for(&command, COMMAND_BOUND)?;
-    ensure!(done.code == Some(0), "criu dump: {}", last_error(scratch, unit, "dump.log"));
+    run(site, &["mkdir", "-p", &images])?;
+    let mut command = vec![PROGRAM, "dump", "-t", &main_pid, "-D", &images, "-o", "dump.log"];
+    command.extend(OPTIONS.split(' ').chain(DUMP_OPTIONS.split_whitespace()));
+    let done = site.command(&command, COMMAND_BOUND)?;
+    ensure!(done.code == Some(0), "criu dump: {}", last_error(site, unit, "dump.log"));
+    // A slow machine would try again for ever, and its boot never be over.
     let restore = format!(
-        "[Service]\n{WITHOUT_SANDBOX}Type=forking\nPIDFile=/run/criu-{unit}.pid\nUser=\nGroup=\nExecStartPre=\nExecStartPost=\nExecStart=\n\
-         ExecStart={PROGRAM} restore -D {images} -o restore.log --restore-detached --pidfile /run/criu-{unit}.pid \
-         --manage-cgroups=ignore --file-locks --ext-unix-sk --link-remap\n"
+        "[Service]\n{WITHOUT_SANDBOX}Type=forking\nRestart=no\nPIDFile=/run/criu-{unit}.pid\nUser=\nGroup=\nExecStartPre=\nExecStartPost=\nExecStart=\n\
+         ExecStart={PROGRAM} restore -D {images} -o restore.log --pidfile /run/criu-{unit}.pid {OPTIONS} {RESTORE_OPTIONS}\n"
     );
-    scratch.write(&inside, &restore, 0o644)
+    write(site, &drop_in(unit), &restore)
 }
 
-/// From outside: /proc/sys is read-only in a container.
-fn set_last_pid(machine: &Machine, pid: u32) -> Result<()> {
-    let status = Command::new("nsenter")
-        .args(["--pid", "--target", &machine.leader().to_string(), "--", "sh", "-c"])
-        .arg(format!("echo {pid} > /proc/sys/kernel/ns_last_pid"))
-        .status()
-        .context("running nsenter")?;
-    ensure!(status.success(), "the counter of PIDs cannot be set");
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_is_a_bit_of_the_bounding_set() {
+        let status = "Name:\tsystemd\nCapPrm:\t0\nCapBnd:\t000001fffeffffff\n";
+        assert_eq!(parse_capability(status, CAP_SYS_RESOURCE), Some(false));
+        assert_eq!(parse_capability(status, 21), Some(true));
+        assert_eq!(parse_capability("Name:\tsystemd\n", 21), None);
+    }
+
+    #[test]
+    fn the_first_error_that_counts_is_the_decisive_one() {
+        let log =
+            "(0.1) Error (a): RLIMIT_NOFILE\n(0.2) Warn x\n(0.3) Error (b): no\n(0.4) Error (c): failed\n";
+        assert_eq!(decisive(log), "(0.3) Error (b): no");
+        assert_eq!(decisive(""), "no error in its log");
+    }
 }

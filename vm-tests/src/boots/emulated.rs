@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::profile::Profile;
+use super::criu;
+use super::profile::{Profile, Served};
 use super::sample::{Kind, Sample, latest, outcomes};
+use crate::container::Output;
 use crate::fastboot::{self, STORE_DIR, SnapshotReport, StatusReport};
 use crate::host;
 use crate::machine::{Accelerator, Boot, Kernel, Machine, Running, Store};
@@ -17,6 +19,10 @@ const ANSWER_S: u64 = 500;
 const BOUND: Duration = Duration::from_secs(ANSWER_S + 30);
 const STATE: &str = "all-up";
 const SECTOR: f64 = 512.0;
+/// The disk of the root by the number of its partition: which namespace of the drive is called nvme0n1 differs from boot to
+/// boot. Not the partition itself, for which the driver counts nothing (multipath).
+const COUNTERS: &str = "head -n 1 /proc/stat; cat /sys/dev/block/$(mountpoint -d /)/../stat; \
+     systemctl show -p ActiveEnterTimestampMonotonic --value multi-user.target";
 /// Units of /proc/stat in a second, on every Linux of x86.
 const TICKS: f64 = 100.0;
 
@@ -28,6 +34,7 @@ pub(super) struct Emulated {
     unusable: Machine,
     restored: Machine,
     loaded: Option<Machine>,
+    criu: Option<Machine>,
     /// Their disks stand behind those of the others.
     _bases: [Machine; 2],
     parcel: PathBuf,
@@ -48,11 +55,14 @@ pub(super) fn profiles(asked: Option<Profile>) -> Result<Vec<Profile>> {
 
 impl Emulated {
     /// Provision one machine, and make one of it for each kind.
-    pub(super) fn prepare(profile: Profile, package: &Path) -> Result<Emulated> {
+    pub(super) fn prepare(profile: Profile, package: &Path, without_criu: bool) -> Result<Emulated> {
         let parcel =
             Path::new(CACHE_DIR).join("machines").join(format!("bench-parcel-{}", std::process::id()));
         std::fs::create_dir_all(&parcel).with_context(|| format!("making {}", parcel.display()))?;
         std::fs::copy(package, parcel.join("fastboot.deb")).context("copying the package")?;
+        if !without_criu {
+            criu::put_program(&parcel.join("criu"))?;
+        }
         let mut notes = Vec::new();
         let mut base = Machine::new("bench-base", &profile.recipe()?, &[], Store::OnRoot, Some(&parcel))?;
         let running = all_up(&mut base, &Boot::default(), profile)?;
@@ -93,8 +103,18 @@ impl Emulated {
                 None
             }
         };
+        let criu = match without_criu {
+            true => None,
+            false => dump_with_criu(&base, profile, &mut notes).unwrap_or_else(|error| {
+                notes.push(format!("criu: {error:#}"));
+                None
+            }),
+        };
+        for note in &notes {
+            println!("  {note}");
+        }
         let cold = base.fork("bench-cold")?;
-        Ok(Emulated { profile, cold, unusable, restored, loaded, _bases: [base, taken], parcel, notes })
+        Ok(Emulated { profile, cold, unusable, restored, loaded, criu, _bases: [base, taken], parcel, notes })
     }
 
     pub(super) fn title(&self) -> Result<String> {
@@ -105,11 +125,19 @@ impl Emulated {
     /// One boot; none where that kind cannot be had.
     pub(super) fn boot(&mut self, kind: Kind) -> Result<Option<Sample>> {
         let mut options = Boot::default();
+        // CRIU wants files of the length that they had.
+        let mut fresh = match &self.criu {
+            Some(criu) if kind == Kind::Criu => Some(criu.fork("bench-criu-fresh")?),
+            _ => None,
+        };
         let machine = match kind {
             Kind::Cold => &mut self.cold,
             Kind::Unusable => &mut self.unusable,
             Kind::Restored => &mut self.restored,
-            Kind::Criu => return Ok(None),
+            Kind::Criu => match &mut fresh {
+                Some(machine) => machine,
+                None => return Ok(None),
+            },
             Kind::Loaded => {
                 options = Boot { savable: true, load: Some(STATE), ..options };
                 match &mut self.loaded {
@@ -137,11 +165,12 @@ impl Emulated {
             }));
         }
         running.wait_booted()?;
-        let counted = running.shell("head -n 1 /proc/stat; cat /sys/block/nvme0n1/stat; systemctl show -p ActiveEnterTimestampMonotonic --value multi-user.target")?;
+        let counted = running.shell(COUNTERS)?;
         let (cpu_s, read_mb, multi_user_ms) =
             parse_counted(&counted).with_context(|| format!("no counters in {counted:?}"))?;
         let outcomes = match kind {
             Kind::Cold => vec![kind.name().to_owned(); units.len()],
+            Kind::Criu => criu::outcomes(&running, &units)?,
             _ => {
                 let status = running.run(&["fastboot", "status", "--json"])?.success()?;
                 outcomes(&fastboot::parse::<StatusReport>(&status)?, &units)
@@ -184,11 +213,65 @@ fn all_up(machine: &mut Machine, options: &Boot, profile: Profile) -> Result<Run
     Ok(running)
 }
 
+/// A machine whose services are restored by CRIU, as far as it does that; none where it restores none.
+fn dump_with_criu(base: &Machine, profile: Profile, notes: &mut Vec<String>) -> Result<Option<Machine>> {
+    let mut machine = base.fork("bench-criu")?;
+    let running = all_up(&mut machine, &Boot::default(), profile)?;
+    running.shell(&format!(
+        "mkdir -p /run/parcel; mount -o ro LABEL=parcel /run/parcel; cp -r /run/parcel/criu {}; umount /run/parcel",
+        criu::DIR
+    ))?;
+    let taken = criu::dump_all(&running, profile, notes)?;
+    // Who is stopped writes to files that CRIU wants as they were.
+    running.shell("sync")?;
+    running.power_cut()?;
+    if taken.is_empty() {
+        return Ok(None);
+    }
+    let mut trial = machine.fork("bench-criu-trial")?;
+    let running = trial.boot(&Boot::default())?;
+    running.wait_booted()?;
+    let lost = criu::lost(&running, profile, &taken, notes)?;
+    running.power_cut()?;
+    drop(trial);
+    if lost.len() == taken.len() {
+        return Ok(None);
+    }
+    if !lost.is_empty() {
+        // A boot of nothing but the agent: no service may run before its files are as they were.
+        let alone = Boot { arguments: vec!["systemd.unit=fastboot-tests-agent.service"], ..Boot::default() };
+        let running = machine.boot(&alone)?;
+        let drop_ins: Vec<String> = lost.iter().map(|unit| criu::drop_in(unit)).collect();
+        running.shell(&format!("rm {}; sync", drop_ins.join(" ")))?;
+        running.power_cut()?;
+    }
+    Ok(Some(machine))
+}
+
+impl criu::Site for Running {
+    fn command(&self, words: &[&str], bound: Duration) -> Result<Output> {
+        self.run_for(words, bound)
+    }
+
+    fn answer(&self, served: &Served, bound: Duration) -> Result<()> {
+        let (answers, _) = ask(self, std::slice::from_ref(served), bound.as_secs())?;
+        answers.into_iter().flatten().next().map(drop).context("no answer")
+    }
+
+    fn set_last_pid(&self, pid: u32) -> Result<()> {
+        self.shell(&format!("echo {pid} > /proc/sys/kernel/ns_last_pid")).map(drop)
+    }
+}
+
 /// By a program in the guest, which is started as soon as its agent answers. Times, and the most memory in MB.
 fn first_answers(running: &Running, profile: Profile) -> Result<(Vec<Option<f64>>, f64)> {
+    ask(running, profile.served(), ANSWER_S)
+}
+
+fn ask(running: &Running, asked: &[Served], bound_s: u64) -> Result<(Vec<Option<f64>>, f64)> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let mut words = vec!["/usr/local/bin/first-answers".to_owned(), ANSWER_S.to_string()];
-    for served in profile.served() {
+    let mut words = vec!["/usr/local/bin/first-answers".to_owned(), bound_s.to_string()];
+    for served in asked {
         words.extend([served.port.to_string(), hex(served.turn.0), hex(served.turn.1)]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -196,7 +279,7 @@ fn first_answers(running: &Running, profile: Profile) -> Result<(Vec<Option<f64>
     let value = |name: &str| -> Option<f64> {
         said.lines().find_map(|line| line.split_once(' ').filter(|(key, _)| *key == name)?.1.parse().ok())
     };
-    let answers = profile.served().iter().map(|served| value(&served.port.to_string())).collect();
+    let answers = asked.iter().map(|served| value(&served.port.to_string())).collect();
     let peak_kib = value("peak").with_context(|| format!("no peak in {said:?}"))?;
     Ok((answers, peak_kib * 1024.0 / 1e6))
 }

@@ -69,8 +69,8 @@ pub fn run(options: &Options) -> Result<bool> {
         host::install_packages_for_machines()?;
         println!("\n== Virtual machines");
         for profile in emulated::profiles(options.profile)? {
-            let mut place = emulated::Emulated::prepare(profile, &package)?;
-            let kinds = [Kind::Cold, Kind::Unusable, Kind::Restored, Kind::Loaded];
+            let mut place = emulated::Emulated::prepare(profile, &package, options.no_criu)?;
+            let kinds = [Kind::Cold, Kind::Unusable, Kind::Restored, Kind::Criu, Kind::Loaded];
             let mut series = Series::new(place.title()?, profile, &kinds, place.notes.clone());
             take_turns(options.runs, &mut series, |kind, _| place.boot(kind))?;
             report.add(series);
@@ -96,10 +96,17 @@ fn take_turns(
         let first = number as usize % kinds.len();
         kinds.rotate_left(first);
         for kind in kinds {
-            let Some(sample) =
-                boot(kind, number).with_context(|| format!("boot {number}, {}", kind.name()))?
-            else {
-                continue;
+            let booted = boot(kind, number).with_context(|| format!("boot {number}, {}", kind.name()));
+            let sample = match booted {
+                Ok(Some(sample)) => sample,
+                Ok(None) => continue,
+                // That the peer fails is a result, and must not cost all others.
+                Err(error) if kind == Kind::Criu => {
+                    println!("  {number} of {runs}, {}: {error:#}", kind.name());
+                    series.note(format!("{error:#}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let all = sample.all_ms.map_or_else(|| "not all answer".to_owned(), |ms| format!("{ms:.0} ms"));
             println!("  {number} of {runs}, {}: {all}", kind.name());

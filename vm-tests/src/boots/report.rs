@@ -43,6 +43,10 @@ impl Series {
         self.kinds.clone()
     }
 
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
     pub(super) fn take(&mut self, kind: Kind, sample: Sample) {
         self.samples.entry(kind).or_default().push(sample);
     }

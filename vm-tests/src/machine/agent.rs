@@ -23,6 +23,8 @@ const MAX_ANSWER: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Agent {
     stream: Mutex<BufReader<UnixStream>>,
+    /// Longest for an answer, on top of what its command may take.
+    pub(super) patience: Duration,
     /// The boot that answers.
     pub(super) boot_id: String,
 }
@@ -34,7 +36,7 @@ impl Agent {
             wait_until("QEMU's socket", Duration::from_secs(20), || Ok(Some(UnixStream::connect(socket)?)))?;
         let mut stream = BufReader::new(stream);
         let boot_id = greet(&mut stream, bound, "")?;
-        Ok(Agent { boot_id, stream: Mutex::new(stream) })
+        Ok(Agent { boot_id, patience: GRACE, stream: Mutex::new(stream) })
     }
 
     /// Greet until the agent of another boot answers. On the same connection: QEMU serves one only.
@@ -72,7 +74,7 @@ impl Agent {
 
     fn exchange(&self, verb: &str, request: &[u8], bound: Duration) -> Result<(i32, Vec<u8>, Vec<u8>)> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.get_ref().set_read_timeout(Some(bound + GRACE)).context("setting a bound")?;
+        stream.get_ref().set_read_timeout(Some(bound + self.patience)).context("setting a bound")?;
         stream.get_ref().set_write_timeout(Some(GRACE)).context("setting a bound")?;
         let mut bytes = format!("{verb} {}\n", request.len()).into_bytes();
         bytes.extend(request);

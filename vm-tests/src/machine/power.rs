@@ -1,8 +1,10 @@
 //! A machine that is switched off, and how it is switched on.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -31,6 +33,8 @@ pub struct Boot {
     pub savable: bool,
     /// Do not boot, but go on from this saved state.
     pub load: Option<&'static str>,
+    /// Longest until its agent answers; five minutes where nothing is said.
+    pub bound: Option<Duration>,
 }
 
 /// A machine: its disks, in a directory that goes with it.
@@ -112,6 +116,11 @@ impl Machine {
         Accelerator::probe(&self.kernel)
     }
 
+    /// Whether a QEMU of this machine runs.
+    pub fn is_on(&self) -> bool {
+        UnixStream::connect(control_socket(&self.dir)).is_ok()
+    }
+
     /// The kernel of its root.
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
@@ -152,7 +161,7 @@ impl Machine {
             .stderr(errors)
             .spawn()
             .context("starting QEMU")?;
-        match Agent::connect(&agent_socket(&self.dir), BOOT_BOUND) {
+        match Agent::connect(&agent_socket(&self.dir), boot.bound.unwrap_or(BOOT_BOUND)) {
             Ok(agent) => Ok(Running { qemu, agent, console, dir: self.dir.clone() }),
             Err(error) => {
                 // It may have ended by itself.

@@ -35,6 +35,19 @@ impl Running {
         &self.agent.boot_id
     }
 
+    /// Longest for an answer, on top of what its command may take; half a minute where nothing is said.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.agent.patience = patience;
+    }
+
+    /// Stop the guest's processors, as if it hung.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn stop_processors(&self) -> Result<()> {
+        self.control(r#""stop""#).map(drop)
+    }
+
     /// Run a command in the guest, for two minutes at most.
     ///
     /// # Errors

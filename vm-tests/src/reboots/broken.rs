@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::hung;
 use super::lives::provision;
 use super::root;
 use super::site::{Lab, boot, cold, restored};
@@ -62,7 +63,7 @@ pub(super) fn missing(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let running = boot(&mut machine, &Boot::default())?;
     checks.note("the shim is gone: all cold, all up", cold(&running, &taken, None));
     checks.note("the shim is gone: no delay", in_time(&running));
-    running.poweroff()
+    hung::later(&machine, running, "missing-boot-7.log", checks)
 }
 
 /// As if fastboot were not installed: no drop-in, no daemon.

@@ -4,10 +4,12 @@
 //! needs in `root.rs`.
 
 mod broken;
+mod hung;
 mod lives;
 mod root;
 mod site;
 mod subject;
+mod upgraded;
 
 use std::time::Instant;
 
@@ -33,6 +35,8 @@ const LIVES: &[Life] = &[
     Life { name: "life on Debian 12, with a power cut", long: false, run: lives::debian_12 },
     Life { name: "images on pmem with DAX", long: false, run: lives::pmem },
     Life { name: "what is missing at a boot", long: false, run: broken::missing },
+    Life { name: "a guest that hangs", long: false, run: hung::in_its_boot },
+    Life { name: "systemd is upgraded", long: true, run: upgraded::systemd },
     Life { name: "images on a virtio disk", long: true, run: lives::virtio_blk },
     Life { name: "matrix: Debian 13 on kernel 6.1", long: true, run: lives::trixie_on_bookworm_kernel },
     Life { name: "matrix: Debian 12 on kernel 6.12", long: true, run: lives::bookworm_on_trixie_kernel },

@@ -12,7 +12,7 @@ use crate::fastboot::{self, SnapshotReport, StatusReport};
 use crate::machine::{Boot, Kernel, Machine, Running, Store};
 use crate::roots::CACHE_DIR;
 
-const APT_BOUND: Duration = Duration::from_secs(300);
+const APT_BOUND: Duration = Duration::from_secs(600);
 const SNAPSHOT_BOUND: Duration = Duration::from_secs(600);
 /// Where the warm-up command of a snapshot asks for the state that is to be in the images.
 const WARM_UP_WANTED: &str = "/var/lib/fastboot-tests/warm-up.wanted";
@@ -30,6 +30,18 @@ impl Lab {
         fs::create_dir_all(&parcel).with_context(|| format!("making {}", parcel.display()))?;
         fs::copy(package, parcel.join("fastboot.deb")).context("copying the package")?;
         Ok(Lab { parcel })
+    }
+
+    /// Put the files of a directory beside the package, in a directory of that name. Before the machine is made.
+    pub(super) fn add(&self, files: &Path, name: &Path) -> Result<()> {
+        let to = self.parcel.join(name);
+        fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+        for file in fs::read_dir(files).with_context(|| format!("listing {}", files.display()))? {
+            let file = file.with_context(|| format!("listing {}", files.display()))?;
+            fs::copy(file.path(), to.join(file.file_name()))
+                .with_context(|| format!("copying {}", file.path().display()))?;
+        }
+        Ok(())
     }
 
     /// A machine that has never been booted; kernels of `others` may boot it too.
@@ -95,11 +107,16 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
 }
 
 pub(super) fn install(running: &Running) -> Result<()> {
+    install_from(running, "fastboot.deb", "")
+}
+
+/// Install packages of the parcel, given as a pattern of the shell, with more options for apt-get.
+pub(super) fn install_from(running: &Running, pattern: &str, options: &str) -> Result<()> {
     running
         .shell("mkdir -p /srv/parcel; mountpoint -q /srv/parcel || mount -o ro LABEL=parcel /srv/parcel")?;
     let apt =
-        ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "/srv/parcel/fastboot.deb"];
-    running.run_for(&apt, APT_BOUND)?.success()?;
+        format!("DEBIAN_FRONTEND=noninteractive exec apt-get install --yes {options} /srv/parcel/{pattern}");
+    running.run_for(&["/bin/sh", "-euc", &apt], APT_BOUND)?.success()?;
     running.shell("umount /srv/parcel; rmdir /srv/parcel; sync")?;
     Ok(())
 }

@@ -22,7 +22,9 @@ const KEPT_PER_NAME: usize = 2;
 const IN_USE: Duration = Duration::from_secs(86_400);
 /// A root that was not used since then goes in any case: nothing has its name any more.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
+const SID: &str = "sid";
 /// Unlike those of a release, sid's lists are valid for a week only, which a mirror or a clock may miss.
+const OF_ANY_AGE: &str = "--aptopt=Acquire::Check-Valid-Until \"false\"";
 const ADD_SID: &str = "--setup-hook=echo 'deb [check-valid-until=no] http://deb.debian.org/debian sid main' \
                        > \"$1\"/etc/apt/sources.list.d/sid.list";
 
@@ -55,7 +57,7 @@ pub fn cached(recipe: &Recipe) -> Result<PathBuf> {
 }
 
 /// Opening it also notes in its modification time that the root was used.
-fn lock(path: &Path) -> Result<Flock<File>> {
+pub(super) fn lock(path: &Path) -> Result<Flock<File>> {
     loop {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
         let file = Flock::lock(file, FlockArg::LockExclusive)
@@ -130,6 +132,9 @@ fn build(recipe: &Recipe, into: &Path) -> Result<()> {
     mmdebstrap.args(["--variant=minbase", "--mode=root", "--quiet"]);
     if !recipe.from_sid.is_empty() {
         mmdebstrap.arg(format!("--aptopt=APT::Default-Release \"{}\"", recipe.suite)).arg(ADD_SID);
+    }
+    if recipe.suite == SID {
+        mmdebstrap.arg(OF_ANY_AGE);
     }
     let output = mmdebstrap
         .arg(format!("--include={}", packages.join(",")))
@@ -266,7 +271,7 @@ fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         .with_context(|| format!("setting the mode of {}", path.display()))
 }
 
-fn remove_tree(dir: &Path) -> Result<()> {
+pub(super) fn remove_tree(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", dir.display()))

@@ -2,11 +2,13 @@
 
 mod cache;
 mod damage;
+mod debs;
 mod recipe;
 mod toolchain;
 
 pub use cache::{Scratch, cached, sweep};
 pub use damage::flip_middle_byte;
+pub use debs::downloaded;
 pub use recipe::{Recipe, RootFile};
 pub use toolchain::{Language, compiled};
 
