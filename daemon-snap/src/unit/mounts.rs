@@ -30,11 +30,12 @@ impl Mounts {
             let text = std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             parse(&String::from_utf8_lossy(&text))
         };
-        Self {
-            theirs: read(&pid.to_string()),
-            ours: read("self"),
-            root: PathBuf::from(format!("/proc/{pid}/root")),
-        }
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        // A process that has changed its root (avahi) shows less than its namespace has; of our own namespace we know it all.
+        let is_ours = namespace("self").is_some() && namespace("self") == namespace(&pid.to_string());
+        let root = if is_ours { PathBuf::from("/") } else { PathBuf::from(format!("/proc/{pid}/root")) };
+        let theirs = if is_ours { read("self") } else { read(&pid.to_string()) };
+        Self { theirs, ours: read("self"), root }
     }
 
     /// Our path to the file that the unit has at `path`; `None` when we have none.
