@@ -137,7 +137,11 @@ fn population(dir: BorrowedFd<'_>) -> io::Result<Population> {
 fn add_population(dir: BorrowedFd<'_>, path: &Path, found: &mut Population) -> io::Result<()> {
     let file = openat(dir, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut text = String::new();
-    File::from(file).read_to_string(&mut text)?;
+    match File::from(file).read_to_string(&mut text) {
+        // A threaded group: its processes are listed in the one that it belongs to.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        read => drop(read?),
+    }
     found.processes.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
     // Most units have none below theirs; each is one link more (kernfs).
     if fstat(dir)?.st_nlink <= 2 {

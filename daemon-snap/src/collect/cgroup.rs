@@ -42,6 +42,7 @@ fn add(unit: &Path, dir: &Path, main: Pid, found: &mut Vec<CgroupV1>, blockers: 
     }
     if let Some(kind) = read("cgroup.type")?.filter(|kind| kind != "domain") {
         refuse(format!("a control group that is {kind} ({})", dir.display()));
+        return Ok(());
     }
     if read("cgroup.freeze")?.is_some_and(|frozen| frozen != "0") {
         refuse(format!("a frozen control group ({})", dir.display()));

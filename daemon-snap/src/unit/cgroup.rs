@@ -69,7 +69,11 @@ impl Cgroup {
 }
 
 fn add_processes(dir: &Path, pids: &mut Vec<Pid>) -> std::io::Result<()> {
-    let text = std::fs::read_to_string(dir.join("cgroup.procs"))?;
+    let text = match std::fs::read_to_string(dir.join("cgroup.procs")) {
+        // A threaded group: its processes are listed in the one that it belongs to.
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => String::new(),
+        read => read?,
+    };
     pids.extend(text.lines().filter_map(|line| line.parse().ok().map(Pid)));
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

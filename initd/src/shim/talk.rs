@@ -220,7 +220,11 @@ fn members() -> Option<BTreeSet<u32>> {
 }
 
 fn add_members(dir: &Path, found: &mut BTreeSet<u32>) -> Option<()> {
-    let processes = fs::read_to_string(dir.join("cgroup.procs")).ok()?;
+    let processes = match fs::read_to_string(dir.join("cgroup.procs")) {
+        // A threaded group: its processes are listed in the one that it belongs to.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => String::new(),
+        read => read.ok()?,
+    };
     found.extend(processes.lines().filter_map(|pid| pid.parse::<u32>().ok()));
     // Each group below is one link more (kernfs).
     if fs::metadata(dir).ok()?.nlink() > 2 {
