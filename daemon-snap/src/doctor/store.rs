@@ -40,12 +40,8 @@ pub(super) fn examine(store: &Path, root: &Path) -> Vec<Finding> {
             space(&place),
             "a snapshot of all services may not fit; what does not fit is not stored, and the services go on",
         ),
-        Finding::useful(
-            "store-dax",
-            dax(&place),
-            "images are read through the page cache",
-        )
-        .but("not used by this version, which reads with preadv(2)"),
+        Finding::useful("store-dax", dax(&place), "images are read through the page cache")
+            .but("not used by this version, which reads with preadv(2)"),
     ]
 }
 
