@@ -82,6 +82,32 @@ pub(super) fn another_machine(lab: &Lab) -> Result<()> {
     })
 }
 
+/// As after an upgrade: the program that becomes PID 1 has another version in it. (A real upgrade, by Debian's packages: `reboots`.)
+pub(super) fn another_systemd(lab: &Lab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("another-systemd")?;
+    let path = site.scratch.path("/usr/lib/systemd/systemd");
+    let mut program = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let was = end_of_version(&mut program).context("systemd says no version")?.to_string();
+    fs::write(&path, &program).with_context(|| format!("writing {}", path.display()))?;
+    let running = site.boot()?;
+    require(&running, &taken, |_| Expected::Cold(&["systemd-changed"]))?;
+    for unit in fastboot::status(&running)?.units {
+        let reason = unit.reason.unwrap_or_default();
+        let names = reason.starts_with("systemd is ") && reason.ends_with(&format!("{was} at the snapshot"));
+        ensure!(names, "the reason of {} is {reason:?}", unit.unit);
+    }
+    running.poweroff()
+}
+
+/// Change the last character of the version in what PID 1 says of itself, and return what it was.
+fn end_of_version(program: &mut [u8]) -> Option<char> {
+    let behind = b" running in %ssystem mode";
+    let at = program.windows(behind.len()).position(|window| window == behind)?.checked_sub(1)?;
+    let was = char::from(program[at]);
+    program[at] = if program[at] == b'9' { b'8' } else { b'9' };
+    Some(was)
+}
+
 pub(super) fn switched_off(lab: &Lab) -> Result<()> {
     let options = BootOptions { arguments: vec!["fastboot=0".to_owned()], ..BootOptions::default() };
     all_are_cold(lab, "switched-off", &options, &[], |_| Ok(()))

@@ -37,6 +37,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "a missing image ends in a cold start", run: images::missing },
     Scenario { name: "a damaged catalogue ends in cold starts", run: images::damaged_catalogue },
     Scenario { name: "images of another machine end in cold starts", run: images::another_machine },
+    Scenario {
+        name: "another systemd than at the snapshot ends in cold starts",
+        run: images::another_systemd,
+    },
     Scenario { name: "a unit edited after the snapshot starts cold as edited", run: images::edited_unit },
     Scenario { name: "a unit whose text cannot be read starts cold", run: images::unreadable_unit },
     Scenario { name: "fastboot=0 starts everything cold", run: images::switched_off },
