@@ -47,14 +47,13 @@ impl SystemdEvidence {
     /// # Errors
     /// It is another one or cannot be looked at, with [`ReasonCode::SystemdChanged`].
     pub fn check(&self, now: Option<&SystemdEvidence>) -> Result<(), StaleReason> {
-        let name = |systemd: &SystemdEvidence| {
-            systemd.version.clone().unwrap_or_else(|| "of an unknown version".to_owned())
-        };
+        let name =
+            |systemd: &SystemdEvidence| systemd.version.clone().unwrap_or_else(|| "unknown".to_owned());
         let was = name(self);
         let sentence = match now {
             Some(now) if now.digest == self.digest => return Ok(()),
             Some(now) if name(now) == was => {
-                format!("systemd is another build of {was} than at the snapshot")
+                format!("systemd is another build than at the snapshot, of version {was}")
             }
             Some(now) => format!("systemd is {}, was {was} at the snapshot", name(now)),
             None => format!("{PROGRAM} cannot be read, systemd was {was} at the snapshot"),
@@ -64,8 +63,13 @@ impl SystemdEvidence {
 }
 
 fn find_version(program: &[u8]) -> Option<String> {
-    let find = |text: &[u8], word: &[u8]| text.windows(word.len()).position(|window| window == word);
-    let end = find(program, BEHIND_VERSION)?;
+    let windows = program.windows(BEHIND_VERSION.len()).enumerate();
+    // Other sentences have these words too.
+    let ends = windows.filter(|(_, window)| *window == BEHIND_VERSION).map(|(end, _)| end);
+    ends.filter_map(|end| version_before(program, end)).next()
+}
+
+fn version_before(program: &[u8], end: usize) -> Option<String> {
     // The string begins with its first word, behind the end of the string before.
     let text = &program[end.saturating_sub(MAX_VERSION_LEN + BEFORE_VERSION.len())..end];
     let begin = text.iter().rposition(|&byte| byte == 0).map_or(0, |at| at + 1);
@@ -108,9 +112,9 @@ mod tests {
     #[test]
     fn another_build_of_a_version_is_another_systemd() {
         let said = sentence(&program("257", 1), &program("257", 2)).unwrap();
-        assert_eq!(said, "systemd is another build of 257 than at the snapshot");
+        assert_eq!(said, "systemd is another build than at the snapshot, of version 257");
         let said = sentence(&program("257", 1), b"\x7fELF of which nothing is known").unwrap();
-        assert_eq!(said, "systemd is of an unknown version, was 257 at the snapshot");
+        assert_eq!(said, "systemd is unknown, was 257 at the snapshot");
         let said = sentence(&program("257", 1), b"").unwrap();
         assert_eq!(said, "/proc/1/exe cannot be read, systemd was 257 at the snapshot");
     }
@@ -118,6 +122,8 @@ mod tests {
     #[test]
     fn programs_that_are_not_systemd_have_no_version() {
         assert_eq!(find_version(&program("257", 1)).as_deref(), Some("257"));
+        let other = [b"\0This is running in a container\0".as_slice(), &program("257", 1)].concat();
+        assert_eq!(find_version(&other).as_deref(), Some("257"));
         assert_eq!(find_version(b"\0 running in \0"), None);
         assert_eq!(find_version(b"\0systemd two words running in \0"), None);
         assert_eq!(find_version(b"\0fsystemd 257 running in \0"), None);
