@@ -225,10 +225,23 @@ pub fn dump_and_restore(subject: Subject, between: impl FnOnce(&Running)) {
     let answer = running.run(Fastboot::dump(running.pid, &second).leave_running());
     assert_eq!(answer.code, Some(0), "second dump, of the restored tree: {answer:?}");
     // Only now: who has been frozen has the last instructions of the restore behind it.
-    let different = before.unexplained(&View::of(&running.members), subject.program);
+    let different = lasting_differences(&before, &running, subject.program);
     assert_same_state(subject.program, &first, &second);
     judge(subject, &running.finish("restored"));
     assert!(different.is_empty(), "{} {}:\n{}", subject.program, subject.variant, different.join("\n"));
+}
+
+/// What differs and goes on to differ. Who has just been let go is seen in its system call (with the signal mask of ppoll(2), asleep
+/// or not) only when it has run for a moment.
+fn lasting_differences(before: &View, running: &Running, program: &str) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let different = before.unexplained(&View::of(&running.members), program);
+        if different.is_empty() || Instant::now() > deadline {
+            return different;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The control: each of the subjects passes when nothing is done to it. `SUBJECT=name` tries only that program.

@@ -31,8 +31,20 @@ pub struct Daemon {
     pub ask: Ask,
     /// Something that only its memory holds.
     pub memory: Option<Memory>,
+    /// What a second image may have otherwise, because the service itself goes on changing it.
+    pub goes_on: &'static [GoesOn],
     /// What must come of it.
     pub expected: Expected,
+}
+
+/// A difference between the image of a service and one of the restored service that is the service's own doing.
+#[derive(Debug, Clone, Copy)]
+pub struct GoesOn {
+    /// Texts that all stand in the line that tells of it.
+    pub has: &'static [&'static str],
+    /// For who reads the list.
+    #[allow(dead_code, reason = "read in the source")]
+    pub why: &'static str,
 }
 
 impl Daemon {
@@ -47,6 +59,7 @@ impl Daemon {
         provision: "",
         ask: Ask::Shell { script: "false", has: "" },
         memory: None,
+        goes_on: &[],
         expected: Expected::Restored,
     };
 }

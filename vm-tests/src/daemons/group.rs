@@ -312,7 +312,10 @@ fn take_again(subjects: &mut [Subject], booted: &Booted, status: &StatusReport) 
         let same = match report.unit(subject.daemon.unit) {
             Some(unit) if unit.outcome == "stored" => State::of(&booted.machine, subject.daemon.unit)
                 .and_then(|second| {
-                    subject.stored.as_ref().map_or(Ok(()), |first| first.require_same(&second))
+                    subject
+                        .stored
+                        .as_ref()
+                        .map_or(Ok(()), |first| first.require_same(&second, subject.daemon.goes_on))
                 }),
             Some(unit) => Err(anyhow::anyhow!("{}: {}", unit.outcome, unit.reasons.join("; "))),
             None => Err(anyhow::anyhow!("no word of it")),

@@ -31,7 +31,8 @@ pub(super) fn tests() -> Result<Count> {
     let (succeeded, text) = run(&["test", "--workspace", "--profile", "verify", "--no-fail-fast"])?;
     let mut count = Count::of_cargo_test(&text);
     if !succeeded {
-        println!("{}", tail(&text));
+        let failures = failures(&text);
+        println!("{}", if failures.is_empty() { tail(&text) } else { failures });
         // A crash or a compiler error fails no test by name.
         count.failed = count.failed.max(1);
     } else if count.passed == 0 {
@@ -55,7 +56,36 @@ fn run(arguments: &[&str]) -> Result<(bool, String)> {
     Ok((output.status.success(), text))
 }
 
+/// What the test programs say of their failures, wherever it stands; empty where no test has failed.
+fn failures(text: &str) -> String {
+    let mut said = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        inside = (inside || line == "failures:") && !line.starts_with("test result:");
+        if inside {
+            said.push_str(line);
+            said.push('\n');
+        }
+    }
+    said
+}
+
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_found_between_those_who_passed() {
+        let text = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nit broke\n\nfailures:\n    b\n\n\
+                    test result: FAILED. 1 passed; 1 failed\n\nrunning 1 test\ntest c ... ok\n\ntest result: ok. 1 passed\n";
+        let said = failures(text);
+        assert!(said.contains("---- b stdout ----\nit broke\n") && said.contains("    b\n"), "{said}");
+        assert!(!said.contains("test c") && !said.contains("test a"), "{said}");
+        assert_eq!(failures("error: could not compile\n"), "");
+    }
 }

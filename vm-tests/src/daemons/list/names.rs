@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::daemons::daemon::{Ask, Daemon};
+use crate::daemons::daemon::{Ask, Daemon, GoesOn};
 
 const NAME: &str = "www.fastboot.test";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
@@ -163,6 +163,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
                 for n in 1 2 3 4 5; do sleep 0.1; grep $word /var/log/syslog && exit; done; exit 1",
             has: "fastboot-",
         },
+        goes_on: &[GoesOn { has: &[" fd ", ": nothing → ", "/var/log/"], why: "a log is opened with its first message" }],
         ..Daemon::DEFAULT
     },
     Daemon {

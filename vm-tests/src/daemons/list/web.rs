@@ -1,6 +1,6 @@
 //! Web servers and proxies. nginx is behind all of the proxies.
 
-use crate::daemons::daemon::{Ask, Daemon};
+use crate::daemons::daemon::{Ask, Daemon, GoesOn};
 
 /// For those that are asked through nginx or ask it themselves: with --only it has to be there too.
 const WITH_NGINX: &str = "systemctl unmask --quiet nginx.service; systemctl enable --quiet nginx.service";
@@ -65,6 +65,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         ],
         setup: WITH_NGINX,
         ask: Ask::Http { port: 8085, path: "/answer.php", has: "PHP answers" },
+        goes_on: &[GoesOn { has: &[" sigactions: "], why: "a worker sets PHP's handlers at its first request" }],
         ..Daemon::DEFAULT
     },
     Daemon {
