@@ -9,9 +9,10 @@ use crate::rebuild::pidfd::Late;
 use crate::rebuild::process::Builder;
 use crate::rebuild::tids::Tids;
 use crate::rebuild::{bus, cgroup, files, inherit, inode, namespaces, plan, stopped, volatile};
-use crate::state::{Pid, TreeV1};
+use crate::state::{Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
+use crate::unit::above_bands;
 use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -153,7 +154,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let builder = Builder {
         vdso: own_maps.vdso_of(tree)?,
         mapped: own_maps.ranges(),
-        helper_tid: free_ids(tree),
+        helper_tids: helper_ids(tree),
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
         heritage: inherit::plan_heritage(tree),
         desk: &desk,
@@ -248,6 +249,16 @@ impl Nursery {
             .map(drop)
             .map_err(|e| Error::kernel("waitpid", "nursery", e))
     }
+}
+
+/// An id for a helper thread of each process. Above the bands for processes in one, elsewhere such that neither the tree nor
+/// anybody else uses it.
+fn helper_ids(tree: &TreeV1) -> Vec<i32> {
+    let free = free_ids(tree);
+    let id = |(index, process): (usize, &ProcessV1)| {
+        above_bands(process.pid.0).unwrap_or(if free == 0 { 0 } else { free + index as i32 })
+    };
+    tree.processes.iter().enumerate().map(id).collect()
 }
 
 /// First of a run of ids that neither the tree nor anybody else uses, one for each process.

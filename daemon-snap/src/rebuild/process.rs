@@ -37,8 +37,8 @@ pub struct Builder<'a> {
     pub vdso: Vec<VdsoPlace>,
     /// What the worker has mapped, which its children inherit.
     pub mapped: Vec<Range<u64>>,
-    /// First of as many unused ids as there are processes.
-    pub helper_tid: i32,
+    /// By index of the process: an id that nobody else has or gets.
+    pub helper_tids: Vec<i32>,
     pub own_affinity: Vec<u64>,
     /// By index of the process.
     pub heritage: Vec<Heritage>,
@@ -321,7 +321,7 @@ impl Builder<'_> {
             segment: &|id: InodeId| self.desk.segment(id),
             is_unplaceable: &|id: InodeId| self.desk.is_unplaceable(id),
             filters: &self.tree.seccomp_filters,
-            helper_tid: self.helper_tid + index as i32,
+            helper_tid: self.helper_tids.get(index).copied().unwrap_or_default(),
             announces: self.late.is_some(),
             late_fd: self.late.as_ref().and_then(|late| late.receiver(index)),
             is_late: &|id| is_late(self.tree, id),

@@ -135,7 +135,8 @@ impl<'a> Trial<'a> {
         let started = match self.leaves.outcome::<Outcome>(id) {
             // Another unit's trial has restarted this one along with it.
             Ok(Some(_)) => self.systemd.properties(id)?,
-            _ => self.systemd.restart(id)?,
+            // It may end of it before systemd has done with the start.
+            _ => self.systemd.restart(id).map_err(|error| failed(error.to_string()))?,
         };
         let longest = StartBudget::of(&entry.service, entry.len_bytes).map_or(Duration::ZERO, |b| b.limit);
         let outcome = self.wait_for_outcome(id, Instant::now() + longest + Duration::from_secs(2))?;

@@ -12,6 +12,10 @@ pub const BANDS: [i32; 2] = [1_000_000, 2_000_000];
 pub const BAND_LEN: i32 = 1_000_000;
 /// The largest that Linux allows on 64 bits.
 const PID_MAX: i32 = 4_194_304;
+/// Numbers above the bands, for each band half of them: what a restore needs for a moment must not be recorded of anybody. Threads that
+/// several units make under one warm-up stand close together, so a number beside those of a tree may be that of another one.
+const ABOVE: i32 = BANDS[BANDS.len() - 1] + BAND_LEN;
+const ABOVE_LEN: i32 = (PID_MAX - ABOVE) / BANDS.len() as i32;
 /// Room that has to be left above the highest number in use; else the band is begun anew.
 const RESERVE: i32 = 100_000;
 
@@ -30,6 +34,13 @@ pub fn band_of(generation: u64) -> Range<i32> {
 /// Whether a number lies in one of the bands.
 pub fn is_in_a_band(pid: i32) -> bool {
     BANDS.iter().any(|first| (*first..first + BAND_LEN).contains(&pid))
+}
+
+/// The number above the bands that belongs to a number in one of them; `None` for one outside. Two get the same only when they lie
+/// more than half a band apart.
+pub fn above_bands(pid: i32) -> Option<i32> {
+    let band = BANDS.iter().position(|first| (*first..first + BAND_LEN).contains(&pid))?;
+    Some(ABOVE + band as i32 * ABOVE_LEN + (pid - BANDS[band]) % ABOVE_LEN)
 }
 
 /// New processes are numbered in a band as long as this lives; then numbers go on where they were.
@@ -130,6 +141,18 @@ mod tests {
         assert_ne!(band_of(1), band_of(2));
         assert_eq!(band_of(1), band_of(3));
         assert!(band_of(1).end <= PID_MAX && band_of(2).end <= PID_MAX);
+    }
+
+    #[test]
+    fn regression_helpers_have_numbers_that_nobody_is_recorded_with() {
+        let ids = [1_000_000, 1_000_001, 1_999_999, 2_000_000, 2_000_782, 2_999_999].map(above_bands);
+        let ids: Vec<i32> = ids.into_iter().flatten().collect();
+        assert!(ids.iter().all(|&id| !is_in_a_band(id) && (ABOVE..PID_MAX).contains(&id)), "{ids:?}");
+        let mut different = ids.clone();
+        different.sort_unstable();
+        different.dedup();
+        assert_eq!(different.len(), 6, "{ids:?}");
+        assert_eq!([300, 999_999, 3_000_000].map(above_bands), [None; 3]);
     }
 
     #[test]
