@@ -89,7 +89,8 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
     let (prepare, options) = match store {
         Store::OnRoot => return Ok(()),
         Store::Nvme => ("", "nofail"),
-        Store::VirtioBlk => ("modprobe virtio_blk; udevadm settle", "nofail"),
+        // Not `nofail`: the driver is a module, and udev may get to it when services have already asked (fastboot-initd(8), FILES).
+        Store::VirtioBlk => ("modprobe virtio_blk; udevadm settle", "defaults"),
         // Without labels the kernel has made one name space of everything.
         Store::Pmem => (
             "modprobe nfit; echo nfit > /etc/modules-load.d/nfit.conf; udevadm settle; \

@@ -1,6 +1,6 @@
 //! Databases, caches, directories, queues, brokers.
 
-use crate::daemons::daemon::{Ask, Daemon, Memory};
+use crate::daemons::daemon::{Ask, Daemon, Expected, Memory};
 
 /// A line of the redis protocol in, a line with this out.
 const REDIS_PUT: &[(&[u8], &[u8])] = &[(b"SET fastboot kept\r\n", b"+OK")];
@@ -54,6 +54,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "mariadb.service",
         packages: &["mariadb-server"],
         ask: Ask::Shell { script: "mariadb -NBe 'select 40 + 2'", has: "42" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -62,6 +63,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "postgresql@17-main.service",
         packages: &["postgresql"],
         ask: Ask::Shell { script: "cd /; runuser -u postgres -- psql -Atc 'select 40 + 2'", has: "42" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -89,6 +91,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
             script: "ldapsearch -x -LLL -H ldap://127.0.0.1 -b '' -s base namingContexts",
             has: "namingContexts:",
         },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -97,6 +100,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "etcd.service",
         packages: &["etcd-server"],
         ask: Ask::Http { port: 2379, path: "/health", has: "true" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -149,6 +153,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "rabbitmq-server.service",
         packages: &["rabbitmq-server"],
         ask: Ask::Talk { port: 5672, turns: &[(b"AMQP\0\0\x09\x01", b"AMQPLAIN")] },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
 ];

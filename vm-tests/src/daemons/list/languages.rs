@@ -1,7 +1,7 @@
 //! A server in each language's usual harness, and what Debian packages in these languages. Those of ours answer with
 //! their name at `/`, and keep a word in memory after `/keep`.
 
-use crate::daemons::daemon::{Ask, Daemon, Memory};
+use crate::daemons::daemon::{Ask, Daemon, Expected, Memory};
 
 macro_rules! app {
     ($name:literal) => {
@@ -215,6 +215,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         packages: &["yaws"],
         setup: "grep -rl 8080 /etc/yaws | xargs sed -i 's/8080/7011/g'",
         ask: Ask::Talk { port: 7011, turns: &[(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", b"Yaws")] },
+        expected: Expected::Refused("systemd does not know its main process"),
         ..Daemon::DEFAULT
     },
 ];

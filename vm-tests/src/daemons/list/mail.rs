@@ -1,6 +1,6 @@
 //! Mail: transport, delivery, filters.
 
-use crate::daemons::daemon::{Ask, Daemon};
+use crate::daemons::daemon::{Ask, Daemon, Expected};
 
 /// A milter client's offer of protocol version 6.
 const MILTER_OFFER: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff";
@@ -15,6 +15,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
             port: 25,
             turns: &[(b"", b"220 "), (b"EHLO client.test\r\n", b"250 "), (b"QUIT\r\n", b"221 ")],
         },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -34,6 +35,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "rspamd.service",
         packages: &["rspamd"],
         ask: Ask::Http { port: 11334, path: "/ping", has: "pong" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -57,6 +59,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
                 b"action=",
             )],
         },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -72,6 +75,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
             port: 10024,
             turns: &[(b"", b"220 "), (b"EHLO client.test\r\n", b"250 "), (b"QUIT\r\n", b"221 ")],
         },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {

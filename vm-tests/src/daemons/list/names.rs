@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::daemons::daemon::{Ask, Daemon, GoesOn};
+use crate::daemons::daemon::{Ask, Daemon, Expected, GoesOn};
 
 const NAME: &str = "www.fastboot.test";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
@@ -66,6 +66,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
             ("/etc/knot/db.test", ZONE),
         ],
         ask: dns(5303),
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {

@@ -1,6 +1,6 @@
 //! Monitoring, and exporters written in Go.
 
-use crate::daemons::daemon::{Ask, Daemon, Memory};
+use crate::daemons::daemon::{Ask, Daemon, Expected, Memory};
 
 pub(super) const DAEMONS: &[Daemon] = &[
     Daemon {
@@ -9,6 +9,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "prometheus.service",
         packages: &["prometheus"],
         ask: Ask::Http { port: 9090, path: "/-/ready", has: "Ready" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -17,6 +18,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         unit: "prometheus-node-exporter.service",
         packages: &["prometheus-node-exporter"],
         ask: Ask::Http { port: 9100, path: "/metrics", has: "node_load1" },
+        expected: Expected::Refused("an established TCP connection"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -87,6 +89,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
             "set httpd port 2812 and use address 127.0.0.1 allow 127.0.0.1\n",
         )],
         ask: Ask::Http { port: 2812, path: "/", has: "Monit" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -109,6 +112,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         packages: &["fail2ban", "python3-systemd"],
         files: &[("/etc/fail2ban/jail.d/defaults-debian.conf", "[sshd]\nenabled = false\n")],
         ask: Ask::Shell { script: "fail2ban-client ping", has: "pong" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
 ];

@@ -1,6 +1,6 @@
 //! Web servers and proxies. nginx is behind all of the proxies.
 
-use crate::daemons::daemon::{Ask, Daemon, GoesOn};
+use crate::daemons::daemon::{Ask, Daemon, Expected, GoesOn};
 
 /// For those that are asked through nginx or ask it themselves: with --only it has to be there too.
 const WITH_NGINX: &str = "systemctl unmask --quiet nginx.service; systemctl enable --quiet nginx.service";
@@ -15,6 +15,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         files: &[("/var/www/html/index.html", include_str!("../../../roots/common/index.html"))],
         setup: "sed -i 's/^worker_processes auto;/worker_processes 2;/' /etc/nginx/nginx.conf",
         ask: Ask::Http { port: 80, path: "/", has: "nginx answers" },
+        expected: Expected::Refused("an established TCP connection"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -96,6 +97,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
         ],
         setup: WITH_NGINX,
         ask: Ask::Http { port: 3128, path: HTTP_PROXY, has: "nginx answers" },
+        expected: Expected::Refused("an established TCP connection"),
         ..Daemon::DEFAULT
     },
     Daemon {
@@ -125,6 +127,7 @@ pub(super) const DAEMONS: &[Daemon] = &[
             "vcl 4.1;\nbackend default none;\nsub vcl_recv { return (synth(200, \"varnish answers\")); }\n",
         )],
         ask: Ask::Http { port: 6081, path: "/", has: "varnish answers" },
+        expected: Expected::Refused("writes to /var/lib"),
         ..Daemon::DEFAULT
     },
     Daemon {
