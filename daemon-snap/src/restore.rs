@@ -12,7 +12,7 @@ use crate::rebuild::{bus, cgroup, files, inherit, inode, namespaces, plan, stopp
 use crate::state::{Pid, ProcessV1, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
-use crate::unit::above_bands;
+use crate::unit::outside_bands;
 use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -251,12 +251,14 @@ impl Nursery {
     }
 }
 
-/// An id for a helper thread of each process. Above the bands for processes in one, elsewhere such that neither the tree nor
-/// anybody else uses it.
+/// An id for a helper thread of each process. Outside of the bands where the process is in one or above, elsewhere such that neither
+/// the tree nor anybody else uses it.
 fn helper_ids(tree: &TreeV1) -> Vec<i32> {
     let free = free_ids(tree);
+    let is_free = |id: &i32| matches!(kill(nix::unistd::Pid::from_raw(*id), None), Err(Errno::ESRCH));
     let id = |(index, process): (usize, &ProcessV1)| {
-        above_bands(process.pid.0).unwrap_or(if free == 0 { 0 } else { free + index as i32 })
+        let beside = if free == 0 { 0 } else { free + index as i32 };
+        outside_bands(process.pid.0).filter(is_free).unwrap_or(beside)
     };
     tree.processes.iter().enumerate().map(id).collect()
 }

@@ -16,6 +16,8 @@ const PID_MAX: i32 = 4_194_304;
 /// several units make under one warm-up stand close together, so a number beside those of a tree may be that of another one.
 const ABOVE: i32 = BANDS[BANDS.len() - 1] + BAND_LEN;
 const ABOVE_LEN: i32 = (PID_MAX - ABOVE) / BANDS.len() as i32;
+/// Numbers below the bands that serve in the same way for processes above them.
+const BELOW_LEN: i32 = 400_000;
 /// Room that has to be left above the highest number in use; else the band is begun anew.
 const RESERVE: i32 = 100_000;
 
@@ -36,9 +38,12 @@ pub fn is_in_a_band(pid: i32) -> bool {
     BANDS.iter().any(|first| (*first..first + BAND_LEN).contains(&pid))
 }
 
-/// The number above the bands that belongs to a number in one of them; `None` for one outside. Two get the same only when they lie
-/// more than half a band apart.
-pub fn above_bands(pid: i32) -> Option<i32> {
+/// The number outside the bands that belongs to one in them or above them: far from it, so that it is not the next one that
+/// anybody gets. `None` for one below. Two get the same only when they lie more than a third of a band apart.
+pub fn outside_bands(pid: i32) -> Option<i32> {
+    if pid >= ABOVE {
+        return Some(BANDS[0] - BELOW_LEN + pid % BELOW_LEN);
+    }
     let band = BANDS.iter().position(|first| (*first..first + BAND_LEN).contains(&pid))?;
     Some(ABOVE + band as i32 * ABOVE_LEN + (pid - BANDS[band]) % ABOVE_LEN)
 }
@@ -145,14 +150,16 @@ mod tests {
 
     #[test]
     fn regression_helpers_have_numbers_that_nobody_is_recorded_with() {
-        let ids = [1_000_000, 1_000_001, 1_999_999, 2_000_000, 2_000_782, 2_999_999].map(above_bands);
+        let ids = [1_000_000, 1_000_001, 1_999_999, 2_000_000, 2_000_782, 2_999_999].map(outside_bands);
         let ids: Vec<i32> = ids.into_iter().flatten().collect();
         assert!(ids.iter().all(|&id| !is_in_a_band(id) && (ABOVE..PID_MAX).contains(&id)), "{ids:?}");
         let mut different = ids.clone();
         different.sort_unstable();
         different.dedup();
         assert_eq!(different.len(), 6, "{ids:?}");
-        assert_eq!([300, 999_999, 3_000_000].map(above_bands), [None; 3]);
+        assert_eq!([300, 999_999].map(outside_bands), [None; 2]);
+        let below = [3_000_000, 3_764_154, PID_MAX - 1].map(outside_bands);
+        assert!(below.iter().all(|id| id.is_some_and(|id| (600_000..1_000_000).contains(&id))), "{below:?}");
     }
 
     #[test]

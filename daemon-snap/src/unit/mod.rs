@@ -21,7 +21,7 @@ mod systemd;
 mod text;
 
 pub use activation::activation_sockets;
-pub use band::{Band, above_bands, band_of, is_in_a_band};
+pub use band::{Band, band_of, is_in_a_band, outside_bands};
 pub use cgroup::Cgroup;
 pub use eligible::{Standing, inspect_unit, is_passing};
 pub use evidence::{Gathered, gather_evidence};
