@@ -57,6 +57,9 @@ int main(int argc, char **argv)
     CHECK(fstatat(class, "net", &there, 0) == 0, "/sys/class lacks net");
     SYS(setns(net, CLONE_NEWNET));
     SYS(setns(uts, CLONE_NEWUTS));
+    /* The table of mounts is everybody's: what a neighbour has mounted meanwhile is told once, and then nothing more. */
+    if (epoll_wait(epoll, &event, 1, 0) == 1)
+        CHECK_EQ(event.data.u64, 77);
     CHECK_EQ(epoll_wait(epoll, &event, 1, 0), 0);
     pid_t pid = SYS(fork()); /* a mount in a namespace of its own says nothing here */
     if (pid == 0)
