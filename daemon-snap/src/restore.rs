@@ -21,6 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -254,13 +255,16 @@ impl Nursery {
 /// An id for a helper thread of each process. Outside of the bands where the process is in one or above, elsewhere such that neither
 /// the tree nor anybody else uses it.
 fn helper_ids(tree: &TreeV1) -> Vec<i32> {
-    let free = free_ids(tree);
-    let is_free = |id: &i32| matches!(kill(nix::unistd::Pid::from_raw(*id), None), Err(Errno::ESRCH));
+    let free = LazyCell::new(|| free_ids(tree));
+    let beside = |index: usize| if *free == 0 { 0 } else { *free + index as i32 };
     let id = |(index, process): (usize, &ProcessV1)| {
-        let beside = if free == 0 { 0 } else { free + index as i32 };
-        outside_bands(process.pid.0).filter(is_free).unwrap_or(beside)
+        outside_bands(process.pid.0).filter(|id| is_unused(*id)).unwrap_or_else(|| beside(index))
     };
     tree.processes.iter().enumerate().map(id).collect()
+}
+
+fn is_unused(id: i32) -> bool {
+    matches!(kill(nix::unistd::Pid::from_raw(id), None), Err(Errno::ESRCH))
 }
 
 /// First of a run of ids that neither the tree nor anybody else uses, one for each process.
@@ -271,10 +275,9 @@ fn free_ids(tree: &TreeV1) -> i32 {
         taken.extend(process.threads.iter().map(|t| t.tid.0));
     }
     taken.extend(tree.zombies.iter().flat_map(|zombie| [zombie.pid.0, zombie.sid.0, zombie.pgid.0]));
-    let exists = |id: i32| !matches!(kill(nix::unistd::Pid::from_raw(id), None), Err(Errno::ESRCH));
     let count = tree.processes.len() as i32;
     let highest = taken.iter().max().copied().unwrap_or(1);
-    let fits = |first: &i32| (*first..*first + count).all(|id| !taken.contains(&id) && !exists(id));
+    let fits = |first: &i32| (*first..*first + count).all(|id| !taken.contains(&id) && is_unused(id));
     // Upwards from the tree, else (pid_max reached) downwards below it.
     let below = taken.iter().min().copied().unwrap_or(1000) - count;
     (highest + 1..highest + 1000).find(fits).or_else(|| (2..below).rev().find(fits)).unwrap_or(0)
