@@ -6,7 +6,7 @@
 use crate::bus::BusAccess;
 pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink};
 use crate::collect::{
-    AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
+    AddressSpace, Blockers, Descriptors, Directories, Filters, Inodes, Insides, OutsideThread, Sharing,
     collect_address_space, collect_cgroups, collect_content, collect_descriptors, collect_directories,
     collect_hidden_locks, collect_insides, collect_pages, collect_process, collect_thread,
     collect_volatile_files, collect_zombies, count_own_pages, inspect_objects, list_objects,
@@ -104,6 +104,14 @@ struct Seen {
     sources: Vec<Option<File>>,
 }
 
+/// What came of a tree.
+#[derive(Debug)]
+pub struct Collected {
+    pub tree: TreeV1,
+    /// What its processes have and an image does not carry, although they can live without.
+    pub lost: Vec<Blocker>,
+}
+
 struct SeenProcess {
     process: ProcessV1,
     space: AddressSpace,
@@ -126,7 +134,7 @@ impl Frozen {
     /// # Errors
     /// [`Error::Refused`] with all blockers, before anything has been written; others when reading or writing fails. The
     /// tree is as before and still frozen.
-    pub fn collect(&mut self, sink: &mut dyn PageSink, options: &CollectOptions) -> Result<TreeV1> {
+    pub fn collect(&mut self, sink: &mut dyn PageSink, options: &CollectOptions) -> Result<Collected> {
         if matches!(options.bus, BusAccess::Looked) {
             let message = "bus connections were to be looked at, not recorded".into();
             return Err(Error::Internal { step: "collect", message });
@@ -136,7 +144,7 @@ impl Frozen {
         let members = inspect_members(&self.stopped)?;
         let Seen { processes, mut tree, sources } = self.look(&members, options)?;
         mark("seen");
-        let mut gates = Gates::default();
+        let mut insides = Insides::default();
         // A process alone has nobody to share with.
         let mut sharing = (processes.len() > 1).then(Sharing::default);
         let stopped: Vec<(Option<Pid>, Pid)> = processes
@@ -149,7 +157,7 @@ impl Frozen {
             let children = stopped.iter().filter(|(parent, _)| *parent == Some(process.pid));
             let children: Vec<Pid> = children.map(|(_, child)| *child).collect();
             let rings = rings_of(&process, &tree);
-            collect_insides(&mut process, &threads, &space, &mut gates, &rings, &children)?;
+            collect_insides(&mut process, &threads, &space, &mut insides, &rings, &children)?;
             mark("insides");
             let pages = collect_pages(process.pid, &space, sink, sharing.as_mut())?;
             (process.mm.runs, process.mm.guards) = (pages.runs, pages.guards);
@@ -163,7 +171,9 @@ impl Frozen {
             }
         }
         mark("content");
-        Ok(tree)
+        let (session_keyring, lost) = insides.into_parts();
+        tree.session_keyring = session_keyring;
+        Ok(Collected { tree, lost })
     }
 
     /// Lets the tree run on as if nothing had happened.
@@ -258,12 +268,12 @@ impl Frozen {
             volatile_nodes: volatile.nodes,
             zombies,
             cgroups,
+            session_keyring: None,
         };
         Ok(Seen { processes, tree, sources })
     }
 }
 
-/// Rings are mapped as they are, and while all other addresses are taken, which a limit on them forbids.
 /// A descriptor of each io_uring ring that a process has open.
 fn rings_of(process: &ProcessV1, tree: &TreeV1) -> Vec<TargetFd> {
     let mut seen = HashSet::new();
@@ -274,6 +284,7 @@ fn rings_of(process: &ProcessV1, tree: &TreeV1) -> Vec<TargetFd> {
     process.fds.iter().filter(ring).map(|entry| entry.fd).collect()
 }
 
+/// Rings are mapped as they are, and while all other addresses are taken, which a limit on them forbids.
 fn inspect_ring_mappings(processes: &[SeenProcess], inodes: &Inodes<'_>) -> Result<()> {
     const RLIMIT_AS: usize = libc::RLIMIT_AS as usize;
     let mut blockers = Vec::new();

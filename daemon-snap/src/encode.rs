@@ -13,11 +13,11 @@ use crate::state::{
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// User space ends here (47 bits).
 /// IORING_MAX_CQ_ENTRIES
 const MAX_RING_ENTRIES: u32 = 65536;
 const MAX_RING_TURNS: u32 = 1 << 22;
 const MAX_RING_BYTES: usize = 16 << 20;
+/// User space ends here (47 bits).
 const USER_END: u64 = 1 << 47;
 /// Number of resource limits on x86-64.
 const RLIMITS: usize = 16;

@@ -4,15 +4,15 @@
 
 use crate::error::{Error, Result};
 use crate::rebuild::desk::Desk;
+use crate::rebuild::numbers::Numbers;
 use crate::rebuild::own_maps::OwnMaps;
 use crate::rebuild::pidfd::Late;
 use crate::rebuild::process::Builder;
 use crate::rebuild::tids::Tids;
-use crate::rebuild::{bus, cgroup, files, inherit, inode, namespaces, plan, stopped, volatile};
-use crate::state::{Pid, ProcessV1, TreeV1};
+use crate::rebuild::{bus, cgroup, files, inherit, inode, keyring, namespaces, plan, stopped, volatile};
+use crate::state::{Pid, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
-use crate::unit::outside_bands;
 use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -21,7 +21,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
-use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -130,6 +129,9 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         Some(unit) => cgroup::rebuild_cgroups(&desk, tree, unit.cgroup.as_fd())?,
         None => cgroup::Cgroups::default(),
     };
+    if let (Some(keyring), Some(unit)) = (&tree.session_keyring, &request.unit) {
+        keyring::rebuild_session_keyring(keyring, unit.shim_pid)?;
+    }
     let user = match &request.unit {
         Some(unit) => namespaces::enter(&desk, unit)?,
         None => namespaces::UserNamespace::default(),
@@ -151,11 +153,16 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         id.map(|p| Pid(p.as_raw())).map_err(|e| Error::kernel("getsid", "self", e))
     };
     let births = plan::plan(tree, own(getsid(None))?, own(getpgid(None))?)?;
+    let helper_tids = {
+        let numbers = Numbers::new()?;
+        numbers.await_freed(tree, request.deadline);
+        numbers.of_helpers(tree)
+    };
     let own_maps = OwnMaps::read(&desk)?;
     let builder = Builder {
         vdso: own_maps.vdso_of(tree)?,
         mapped: own_maps.ranges(),
-        helper_tids: helper_ids(tree),
+        helper_tids,
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
         heritage: inherit::plan_heritage(tree),
         desk: &desk,
@@ -250,37 +257,6 @@ impl Nursery {
             .map(drop)
             .map_err(|e| Error::kernel("waitpid", "nursery", e))
     }
-}
-
-/// An id for a helper thread of each process. Outside of the bands where the process is in one or above, elsewhere such that neither
-/// the tree nor anybody else uses it.
-fn helper_ids(tree: &TreeV1) -> Vec<i32> {
-    let free = LazyCell::new(|| free_ids(tree));
-    let beside = |index: usize| if *free == 0 { 0 } else { *free + index as i32 };
-    let id = |(index, process): (usize, &ProcessV1)| {
-        outside_bands(process.pid.0).filter(|id| is_unused(*id)).unwrap_or_else(|| beside(index))
-    };
-    tree.processes.iter().enumerate().map(id).collect()
-}
-
-fn is_unused(id: i32) -> bool {
-    matches!(kill(nix::unistd::Pid::from_raw(id), None), Err(Errno::ESRCH))
-}
-
-/// First of a run of ids that neither the tree nor anybody else uses, one for each process.
-fn free_ids(tree: &TreeV1) -> i32 {
-    let mut taken: HashSet<i32> = HashSet::new();
-    for process in &tree.processes {
-        taken.extend([process.pid.0, process.sid.0, process.pgid.0]);
-        taken.extend(process.threads.iter().map(|t| t.tid.0));
-    }
-    taken.extend(tree.zombies.iter().flat_map(|zombie| [zombie.pid.0, zombie.sid.0, zombie.pgid.0]));
-    let count = tree.processes.len() as i32;
-    let highest = taken.iter().max().copied().unwrap_or(1);
-    let fits = |first: &i32| (*first..*first + count).all(|id| !taken.contains(&id) && is_unused(id));
-    // Upwards from the tree, else (pid_max reached) downwards below it.
-    let below = taken.iter().min().copied().unwrap_or(1000) - count;
-    (highest + 1..highest + 1000).find(fits).or_else(|| (2..below).rev().find(fits)).unwrap_or(0)
 }
 
 /// The worker's side of the conversation with the processes under construction.

@@ -174,6 +174,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         volatile_nodes: Vec::new(),
         zombies: Vec::new(),
         cgroups: Vec::new(),
+        session_keyring: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `fastboot dump`: any process tree into one image file.
 
-use daemon_snap::dump::{self, CollectOptions, LostPeer, TreeSelector};
+use daemon_snap::dump::{self, CollectOptions, Collected, LostPeer, TreeSelector};
 use daemon_snap::state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
 use daemon_snap::{Error, encode};
 use image_store::evidence::TextEvidence;
@@ -56,7 +56,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let options =
         CollectOptions { volatile_roots: args.volatile.clone(), lost_peer, ..CollectOptions::default() };
     let mut frozen = dump::freeze(TreeSelector::Root(Pid(args.pid)))?;
-    let tree = frozen.collect(&mut writer, &options)?;
+    let Collected { tree, lost } = frozen.collect(&mut writer, &options)?;
+    lost.iter().for_each(|lost| tracing::warn!("{lost}"));
     let (state, evidence) = std::thread::scope(|scope| {
         let evidence = scope.spawn(|| evidence(machine, &tree).encode(&args.output));
         let state = encode::encode(&tree);

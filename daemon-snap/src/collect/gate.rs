@@ -42,7 +42,7 @@ pub(super) struct SafeGate {
 
 /// Offsets in mapped files that were found already: most processes of a tree have the same C library.
 #[derive(Debug, Default)]
-pub(crate) struct Gates(HashMap<(InodeId, u64), (u64, u64)>);
+pub(super) struct Gates(HashMap<(InodeId, u64), (u64, u64)>);
 
 impl Gates {
     /// Finds a gate; `None` when the process has no vDSO.

@@ -5,12 +5,14 @@
 //! and unmapped on it.
 
 use super::gate::{Gate, Gates};
+use super::keyring::Keyrings;
+use super::landlock::Bystanders;
 use super::memory::AddressSpace;
 use super::thread::{OutsideThread, collect_inside};
 use super::{failed, ring, timers};
 use crate::error::{Blocker, Error, Part, Result};
 use crate::state::{
-    Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SigActionV1, TargetFd, ThreadV1,
+    Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SessionKeyringV1, SigActionV1, TargetFd, ThreadV1,
 };
 use crate::sys::inject::{Injector, SafeStack};
 use crate::sys::{proc, vmread};
@@ -62,18 +64,34 @@ pub(super) fn call(
     injector.call(number, args).map_err(failed(step, pid, "from inside"))
 }
 
+/// What is found out once and helps with every process of a tree.
+#[derive(Debug, Default)]
+pub(crate) struct Insides {
+    gates: Gates,
+    bystanders: Bystanders,
+    keyrings: Keyrings,
+}
+
+impl Insides {
+    /// The session keyring of the tree, and what was found that an image does not carry.
+    pub fn into_parts(self) -> (Option<SessionKeyringV1>, Vec<Blocker>) {
+        self.keyrings.into_parts()
+    }
+}
+
 /// Lets the process tell what only it can; `rings`: its descriptors of io_uring rings, one of each. Every thread is given its registers
 /// and signal mask back, whatever happens.
 pub(crate) fn collect_insides(
     process: &mut ProcessV1,
     outsides: &[OutsideThread],
     space: &AddressSpace,
-    gates: &mut Gates,
+    insides: &mut Insides,
     rings: &[TargetFd],
     stopped_children: &[Pid],
 ) -> Result<()> {
     let pid = process.pid;
     let Some((leader, others)) = outsides.split_first() else { return Ok(()) };
+    let Insides { gates, bystanders, keyrings } = insides;
     let Some(gate) = gates.find(pid, space) else {
         return Err(Error::Internal { step: "collect", message: format!("pid {pid} has no usable vDSO") });
     };
@@ -97,6 +115,8 @@ pub(crate) fn collect_insides(
     let scratch = Scratch::map(pid, &mut injector, len_bytes)?;
     let collected = (|| {
         process.mm.lock_future = lock_future(pid, locked_before, scratch)?;
+        bystanders.inspect(pid, &leader.thread, &mut injector)?;
+        keyrings.collect_of_process(pid, &mut injector, scratch)?;
         collect_by_leader(process, &mut injector, scratch)?;
         process.told_stops = collect_stops(pid, stopped_children, &mut injector, scratch)?;
         collect_inside(pid, &mut process.threads[0], &mut injector, scratch)?;
@@ -104,6 +124,8 @@ pub(crate) fn collect_insides(
         for (outside, thread) in others.iter().zip(&mut process.threads[1..]) {
             let stack = safe_stack(pid, &outside.thread, gate, scratch.frame_place())?;
             let mut injector = begin(outside, stack)?;
+            bystanders.inspect(pid, thread, &mut injector)?;
+            keyrings.collect_of_thread(pid, &mut injector, scratch)?;
             collect_inside(pid, thread, &mut injector, scratch)?;
             thread.ring_numbers = ring::collect_numbers((pid, thread.tid), &mut injector, rings)?;
             injector.finish().map_err(failed("give back", pid, format!("thread {}", thread.tid)))?;

@@ -1,7 +1,7 @@
 //! From a running unit to its image: freeze, collect, thaw, encode, store.
 
 use super::{Candidate, Outcome, UnitReport, point};
-use crate::dump::{self, Frozen, TreeSelector};
+use crate::dump::{self, Collected, Frozen, TreeSelector};
 use crate::encode;
 use crate::error::{Error, Result};
 use crate::state::{TREE_VERSION, TreeV1};
@@ -38,7 +38,8 @@ pub(super) fn take(
         unit.call_hooks(HookEvent::BeforeSnapshot, &channels).and_then(|()| freeze_and_collect(&unit, &path));
     // It runs on, and has to get back what it dropped, whatever came of the image.
     let regained = unit.call_hooks(HookEvent::AfterSnapshot, &channels);
-    let (tree, mut writer, freeze_ms) = collected?;
+    let (Collected { tree, lost }, mut writer, freeze_ms) = collected?;
+    lost.iter().for_each(|lost| unit.note(lost.to_string()));
     regained?;
 
     let now = systemd.properties(&id)?;
@@ -121,7 +122,7 @@ pub(super) fn take(
 }
 
 /// The tree, its pages in a writer that is not finished, and how long the unit stood still in milliseconds.
-fn freeze_and_collect(unit: &Candidate, path: &std::path::Path) -> Result<(TreeV1, ImageWriter, f64)> {
+fn freeze_and_collect(unit: &Candidate, path: &std::path::Path) -> Result<(Collected, ImageWriter, f64)> {
     let mut attempt = 1;
     loop {
         // Whatever can be done while the unit runs is done before.
@@ -130,16 +131,16 @@ fn freeze_and_collect(unit: &Candidate, path: &std::path::Path) -> Result<(TreeV
         let mut frozen = dump::freeze(TreeSelector::Cgroup(unit.cgroup().path().to_owned()))?;
         let mut collect = |frozen: &mut Frozen| {
             point("snapshot.freeze")?;
-            let tree = frozen.collect(&mut writer, &options)?;
+            let collected = frozen.collect(&mut writer, &options)?;
             point("snapshot.collect")?;
-            Ok(tree)
+            Ok(collected)
         };
         let collected = collect(&mut frozen);
         let freeze_ms = frozen.since().elapsed().as_secs_f64() * 1e3;
         frozen.thaw()?;
         point("snapshot.thaw")?;
         match collected {
-            Ok(tree) => return Ok((tree, writer, freeze_ms)),
+            Ok(collected) => return Ok((collected, writer, freeze_ms)),
             Err(Error::Refused(found)) if attempt < ATTEMPTS && found.iter().all(unit::is_passing) => {
                 attempt += 1;
                 std::thread::sleep(PAUSE);

@@ -8,6 +8,7 @@ mod cgroup;
 mod file;
 mod ids;
 mod inhibitor;
+mod keyring;
 mod lock;
 mod memory;
 mod process;
@@ -24,6 +25,7 @@ pub use cgroup::*;
 pub use file::*;
 pub use ids::*;
 pub use inhibitor::*;
+pub use keyring::*;
 pub use lock::*;
 pub use memory::*;
 pub use process::*;
@@ -37,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
 /// images; version 1 was that of the first complete path.
-pub const TREE_VERSION: u16 = 5;
+pub const TREE_VERSION: u16 = 6;
 /// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
 pub const TREE_MAX_BYTES: usize = 512 << 20;
 
@@ -68,6 +70,8 @@ pub struct TreeV1 {
     pub zombies: Vec<ZombieV1>,
     /// Control groups of the unit; empty where there is none but its own.
     pub cgroups: Vec<CgroupV1>,
+    /// `None`: that of who starts the tree.
+    pub session_keyring: Option<SessionKeyringV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).

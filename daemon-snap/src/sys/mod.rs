@@ -1,6 +1,7 @@
 //! System calls, typed in and `Result` out: no policy, no logging. The only place beside `tape/` with unsafe code.
 
 pub mod audit;
+pub mod child;
 pub mod dbus;
 pub mod ending;
 pub mod fanotify;
@@ -10,6 +11,8 @@ pub mod hook;
 pub mod inject;
 pub mod interface;
 pub mod kcmp;
+pub mod keyring;
+pub mod landlock;
 pub mod limits;
 pub mod multicast;
 pub mod netns;

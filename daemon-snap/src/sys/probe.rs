@@ -3,10 +3,10 @@
 //! Nothing here changes anything that outlives the call. Children do nothing but system calls: the caller may have threads.
 
 use super::ptrace::{self, Wait};
+use super::child::Child;
 use super::{fork, kcmp, pidfd};
 use crate::state::{Pid, TargetFd};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -14,48 +14,6 @@ const CLONE_NEWTIME: i32 = 0x80;
 const PR_SET_MM_MAP_SIZE: libc::c_int = 15;
 /// Candidates that are tried when numbers are taken.
 const ATTEMPTS: i32 = 16;
-
-/// A child that waits to be killed, and is when dropped.
-#[derive(Debug)]
-struct Child(i32);
-
-impl Child {
-    /// Makes one that first does `work`, and waits until that is done.
-    fn make(work: impl FnOnce() -> Result<(), Errno>) -> Result<Self, Errno> {
-        let (done, told) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        match fork::fork(None, libc::SIGCHLD, None)? {
-            fork::Side::Child => {
-                let bound = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-                let errno = bound.and_then(|()| work()).err().map_or(0, |e| e as i32);
-                if nix::unistd::write(&told, &errno.to_ne_bytes()).is_err() || errno != 0 {
-                    fork::exit_now(1);
-                }
-                loop {
-                    nix::unistd::pause();
-                }
-            }
-            fork::Side::Parent { child } => {
-                drop(told);
-                let child = Self(child);
-                let mut errno = [0; 4];
-                match nix::unistd::read(&done, &mut errno)? {
-                    4 if i32::from_ne_bytes(errno) == 0 => Ok(child),
-                    4 => Err(Errno::from_raw(i32::from_ne_bytes(errno))),
-                    _ => Err(Errno::ECHILD),
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.0);
-        // It may have ended by itself; then there is only its status to take.
-        let _ = kill(pid, Signal::SIGKILL);
-        let _ = waitpid(pid, None);
-    }
-}
 
 /// A child with a number of our choice, as every restored process has; `highest` is the first that is tried.
 ///
@@ -136,16 +94,16 @@ pub fn seccomp_dump() -> Result<(), Errno> {
         }
     })?;
     stop(&child)?;
-    match ptrace::seccomp_filter(Pid(child.0), 0)?.is_empty() {
+    match ptrace::seccomp_filter(child.pid(), 0)?.is_empty() {
         true => Err(Errno::ENODATA),
         false => Ok(()),
     }
 }
 
 fn stop(child: &Child) -> Result<(), Errno> {
-    ptrace::seize(Pid(child.0), 0)?;
-    ptrace::interrupt(Pid(child.0))?;
-    match ptrace::wait(Pid(child.0), true)? {
+    ptrace::seize(child.pid(), 0)?;
+    ptrace::interrupt(child.pid())?;
+    match ptrace::wait(child.pid(), true)? {
         Wait::Interrupted => Ok(()),
         _ => Err(Errno::ECHILD),
     }
@@ -158,7 +116,7 @@ fn stop(child: &Child) -> Result<(), Errno> {
 pub fn foreign_descriptor() -> Result<(), Errno> {
     let (ours, _other) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let child = Child::make(|| Ok(()))?;
-    let process = pidfd::open(Pid(child.0))?;
+    let process = pidfd::open(child.pid())?;
     pidfd::get_fd(process.as_fd(), TargetFd(ours.as_raw_fd())).map(drop)
 }
 
@@ -170,7 +128,7 @@ pub fn shared_descriptor() -> Result<(), Errno> {
     let (ours, _other) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let child = Child::make(|| Ok(()))?;
     let (fd, own) = (TargetFd(ours.as_raw_fd()), Pid(std::process::id() as i32));
-    match kcmp::compare_files((own, fd), (Pid(child.0), fd))?.is_eq() {
+    match kcmp::compare_files((own, fd), (child.pid(), fd))?.is_eq() {
         true => Ok(()),
         false => Err(Errno::EINVAL),
     }

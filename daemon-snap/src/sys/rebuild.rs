@@ -181,6 +181,13 @@ pub fn fcntl_number(fd: BorrowedFd<'_>, command: i32, argument: i32) -> Result<i
     Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) })
 }
 
+/// Whether a number of our PID namespace belongs to anybody or anything, if only for a moment more. `fd`, which must be able to have
+/// an owner, gets that one (fcntl(2), F_SETOWN): of all calls this one asks for the number alone, and not for a task.
+pub fn is_number_in_use(fd: BorrowedFd<'_>, id: i32) -> bool {
+    // SAFETY: plain system call without pointers.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETOWN, id) == 0 }
+}
+
 /// `F_SETOWN_EX` (since Linux 2.6.32).
 ///
 /// # Errors

@@ -60,7 +60,7 @@ fn zombies_of_a_control_group_are_found_although_it_does_not_list_them() {
     let mut frozen = dump::freeze(TreeSelector::Cgroup(group.0.clone())).expect("freeze the group");
     let collected = frozen.collect(&mut Nowhere(0), &CollectOptions::default());
     frozen.thaw().expect("let it go on");
-    let zombies = collected.expect("collect the group").zombies;
+    let zombies = collected.expect("collect the group").tree.zombies;
     assert_eq!(zombies.len(), children, "{zombies:?}");
     judge(subject, &running.finish("untouched"));
 }

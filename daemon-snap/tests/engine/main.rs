@@ -10,6 +10,7 @@ mod dump_failures;
 mod equal;
 mod fastboot;
 mod growth;
+mod left_out;
 mod process;
 mod refusals;
 mod restore_failures;

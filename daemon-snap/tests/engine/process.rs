@@ -74,9 +74,9 @@ pub fn exists(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Those of the numbers that are still taken after `wait`.
-pub fn left_of(pids: &BTreeSet<i32>, wait: Duration) -> BTreeSet<i32> {
-    let deadline = Instant::now() + wait;
+/// Those of the numbers that are still taken after a while: the machine's first process is who waits for orphans, and may be busy.
+pub fn left_of(pids: &BTreeSet<i32>) -> BTreeSet<i32> {
+    let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let left: BTreeSet<i32> = pids.iter().copied().filter(|&pid| exists(pid)).collect();
         if left.is_empty() || Instant::now() > deadline {

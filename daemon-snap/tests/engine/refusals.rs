@@ -68,6 +68,9 @@ const KINDS: &[(&str, &[&str])] = &[
     ("dnotify",            &["dnotify"]),
     ("pressure_unknown",   &["pressure"]),
     ("lost_name",          &["another name"]),
+    ("landlock",           &["has a landlock domain"]),
+    ("landlock_thread",    &["has a landlock domain"]),
+    ("landlock_user",      &["has a landlock domain"]),
     ("seccomp_listener",   &["seccomp"]),
     ("shared_files",       &["in common"]),
     ("shared_memory",      &["in common"]),
@@ -174,6 +177,9 @@ variants! {
     dump_refuses_directory_watched_by_dnotify: "dnotify";
     dump_refuses_pressure_trigger_that_is_not_known: "pressure_unknown";
     dump_refuses_deleted_file_with_a_name_elsewhere: "lost_name";
+    dump_refuses_process_that_has_restricted_itself: "landlock";
+    dump_refuses_thread_that_has_restricted_itself: "landlock_thread";
+    dump_refuses_child_without_rights_that_has_restricted_itself: "landlock_user";
     dump_refuses_seccomp_listener: "seccomp_listener";
     dump_refuses_shared_descriptor_table: "shared_files";
     dump_refuses_shared_address_space: "shared_memory";

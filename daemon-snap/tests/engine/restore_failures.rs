@@ -148,7 +148,7 @@ fn restore_to_taken_pid_fails_and_harms_nobody() {
         assert!((0..5).any(|_| names_it()), "the taken number {pid} is not named");
         assert!(squatter.try_wait().expect("look at the squatter").is_none(), "the squatter was ended");
         let others = members.iter().copied().filter(|&member| member != pid).collect();
-        let left = process::left_of(&others, Duration::from_secs(2));
+        let left = process::left_of(&others);
         squatter.kill().expect("end the squatter");
         squatter.wait().expect("wait for the squatter");
         assert!(left.is_empty(), "{left:?} are left");

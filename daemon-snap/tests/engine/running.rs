@@ -143,7 +143,7 @@ impl Running {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        let left = process::left_of(&self.members, Duration::from_secs(2));
+        let left = process::left_of(&self.members);
         assert!(left.is_empty(), "{left:?} are left {when}");
     }
 

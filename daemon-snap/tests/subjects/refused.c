@@ -4,6 +4,7 @@
 #include <linux/aio_abi.h>
 #include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/landlock.h>
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
@@ -568,6 +569,49 @@ static void holds(void *unused)
     member_hold("holder");
 }
 
+/* From here on the calling thread makes no block devices. */
+static void enter_landlock_domain(void)
+{
+    struct landlock_ruleset_attr rules = {.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_BLOCK};
+    int fd = syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0);
+    if (fd < 0)
+        subject_skip("no Landlock");
+    SYS(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    SYS(syscall(SYS_landlock_restrict_self, fd, 0));
+    SYS(close(fd));
+}
+
+static void *restricted(void *unused)
+{
+    enter_landlock_domain();
+    refusal_names("thread %d ", gettid());
+    thread_hold();
+    CHECK(mknod(in_dir("node"), S_IFBLK | 0600, 0) < 0 && errno == EACCES, "the domain is lost");
+    return unused;
+}
+
+/* Without any capability, and with a real id of its own. */
+static void restricted_user(void *unused)
+{
+    (void)unused;
+    SYS(syscall(SYS_setresgid, 2001, 65535, 65535));
+    SYS(syscall(SYS_setresuid, 2000, 65534, 65534));
+    enter_landlock_domain();
+    member_hold("restricted");
+}
+
+static void make_landlock(void)
+{
+    if (variant("landlock_user")) {
+        kid = fork_member(restricted_user, NULL);
+        await_member("restricted");
+        refusal_names("pid %d ", kid);
+        return;
+    }
+    enter_landlock_domain();
+    refusal_names("pid %d ", getpid());
+}
+
 static void make_seccomp_listener(void)
 {
     struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
@@ -704,6 +748,10 @@ int main(int argc, char **argv)
         SYS(link(in_dir("lost"), in_dir("elsewhere/name")));
         SYS(unlink(in_dir("lost")));
     }
+    else if (variant("landlock") || variant("landlock_user"))
+        make_landlock();
+    else if (variant("landlock_thread"))
+        thread = start_thread(restricted, NULL);
     else if (variant("seccomp_listener"))
         make_seccomp_listener();
     else if (variant("shared_files"))

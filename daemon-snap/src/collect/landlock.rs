@@ -1,0 +1,67 @@
+//! Landlock: a domain that a thread is in cannot be read, let alone be given to another; who has one is refused.
+
+use super::failed;
+use crate::error::{Blocker, Error, Part, Result};
+use crate::state::{Pid, ThreadV1};
+use crate::sys::child::Child;
+use crate::sys::inject::Injector;
+use crate::sys::landlock;
+use nix::errno::Errno;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+/// Processes that the threads of a tree try to look into, one for each user namespace and pair of ids.
+#[derive(Debug)]
+pub(super) struct Bystanders {
+    enabled: bool,
+    made: HashMap<(u64, u32, u32), Child>,
+}
+
+impl Default for Bystanders {
+    fn default() -> Self {
+        Self { enabled: landlock::is_enabled(), made: HashMap::new() }
+    }
+}
+
+impl Bystanders {
+    /// Refuses a thread that is in a domain.
+    pub fn inspect(&mut self, pid: Pid, thread: &ThreadV1, injector: &mut Injector) -> Result<()> {
+        const KCMP_VM: u64 = 1;
+        if !self.enabled {
+            return Ok(());
+        }
+        let bystander = self.of_thread(pid, thread)?.pid().0 as u64;
+        let look = [bystander, bystander, KCMP_VM, 0, 0, 0];
+        let kind = match injector.call(libc::SYS_kcmp, look) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EPERM) => "a Landlock domain (landlock_restrict_self)".to_owned(),
+            Err(errno) => format!("no way to tell whether it is in a Landlock domain ({errno})"),
+        };
+        let part = if thread.tid == pid { Part::Process } else { Part::Thread(thread.tid) };
+        Err(Error::Refused(vec![Blocker { pid, part, kind }]))
+    }
+
+    fn of_thread(&mut self, pid: Pid, thread: &ThreadV1) -> Result<&Child> {
+        let open = |pid| {
+            let path = format!("/proc/{pid}/ns/user");
+            let file = File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file)));
+            file.map_err(|e| Error::kernel("open", path, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))))
+        };
+        let (userns, file) = open(pid)?;
+        let (own, _) = open(Pid(std::process::id() as i32))?;
+        // As the real ids are what the kernel judges by here.
+        let (uid, gid) = (thread.creds.uids[0], thread.creds.gids[0]);
+        match self.made.entry((userns, uid, gid)) {
+            Entry::Occupied(made) => Ok(made.into_mut()),
+            Entry::Vacant(place) => {
+                let entered = (userns != own).then(|| file.as_fd());
+                let child = landlock::bystander(uid, gid, entered)
+                    .map_err(failed("make a process to look into", pid, format!("uid {uid} gid {gid}")))?;
+                Ok(place.insert(child))
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Whether a thread has restricted itself (landlock(7), since Linux 5.13). The kernel shows that to nobody; but who is in a domain may
+//! not look into a process outside of it, whoever else might.
+
+use super::child::Child;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
+use std::os::fd::BorrowedFd;
+
+/// Whether this kernel has Landlock switched on.
+pub fn is_enabled() -> bool {
+    const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+    // SAFETY: with this flag the call takes no pointer, makes nothing, and tells a version.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, LANDLOCK_CREATE_RULESET_VERSION) };
+    version > 0
+}
+
+/// A process outside of every domain but ours, with these ids (as we see them) and no capability, in the user namespace `userns`, or in
+/// ours. Any process with the same ids there may look into it (ptrace(2), ptrace access mode checking), unless a domain forbids it.
+///
+/// # Errors
+/// `EPERM` when we may not become that.
+pub fn bystander(uid: u32, gid: u32, userns: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
+    Child::make(|| {
+        // SAFETY: plain system calls without pointers, and not libc's, which would speak to threads that a child does not have.
+        unsafe {
+            Errno::result(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+            Errno::result(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0))?;
+            Errno::result(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        }
+        if let Some(userns) = userns {
+            // The capability for it is still permitted.
+            set_capabilities(permitted()?)?;
+            setns(userns, CloneFlags::CLONE_NEWUSER)?;
+        }
+        set_capabilities([Capabilities::default(); 2])?;
+        nix::sys::prctl::set_dumpable(true)?;
+        // Who takes other ids has to ask again for it.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+    })
+}
+
+/// `struct __user_cap_data_struct`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Capabilities {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Version, and the calling thread.
+const HEADER: [u32; 2] = [0x2008_0522, 0];
+
+/// All that is permitted, made effective.
+fn permitted() -> Result<[Capabilities; 2], Errno> {
+    let mut held = [Capabilities::default(); 2];
+    // SAFETY: both are live, and of the sizes that this version of the header asks for.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, HEADER.as_ptr(), held.as_mut_ptr()) })?;
+    Ok(held.map(|word| Capabilities { effective: word.permitted, ..word }))
+}
+
+fn set_capabilities(wanted: [Capabilities; 2]) -> Result<(), Errno> {
+    // SAFETY: as in `permitted`; nothing is written.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), wanted.as_ptr()) }).map(drop)
+}
