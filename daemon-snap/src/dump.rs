@@ -6,18 +6,19 @@
 use crate::bus::BusAccess;
 pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink};
 use crate::collect::{
-    AddressSpace, Blockers, Descriptors, Directories, Filters, Inodes, Insides, OutsideThread, Sharing,
-    collect_address_space, collect_cgroups, collect_content, collect_descriptors, collect_directories,
-    collect_hidden_locks, collect_insides, collect_pages, collect_process, collect_thread,
-    collect_volatile_files, collect_zombies, count_own_pages, inspect_objects, list_objects,
+    AddressSpace, Blockers, Descriptors, Directories, Filters, Inodes, Insides, Labels, OutsideThread,
+    Sharing, collect_address_space, collect_cgroups, collect_content, collect_descriptors,
+    collect_directories, collect_hidden_locks, collect_insides, collect_pages, collect_process,
+    collect_thread, collect_volatile_files, collect_zombies, count_own_pages, inspect_objects, list_objects,
 };
 use crate::error::{Blocker, Error, Part, Result};
 pub use crate::freeze::TreeSelector;
 use crate::freeze::{Running, Stopped};
 use crate::inspect::{Member, inspect_members, inspect_sandbox, inspect_tree};
 use crate::state::{
-    BackingV1, ClocksV1, FdV1, FileKindV1, InodeKindV1, Pid, ProcessV1, TargetFd, TreeV1, VdsoV1,
+    BackingV1, ClocksV1, FdV1, FileKindV1, FileV1, InodeKindV1, Pid, ProcessV1, TargetFd, TreeV1, VdsoV1,
 };
+use crate::sys::label::has_labelled_sockets;
 use crate::sys::{proc, vmread};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::HashSet;
@@ -203,7 +204,7 @@ impl Frozen {
         let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
         mark("tree");
         let mut inodes = Inodes::new(&spaces, options, list_objects(&spaces)?);
-        let mut filters = Filters::new()?;
+        let (mut filters, labels) = (Filters::new()?, Labels::new());
 
         let zombies = collect_zombies(&self.stopped, &mut blockers)?;
         let Descriptors { tables, locks, mut files, pipes } =
@@ -217,17 +218,23 @@ impl Frozen {
             for (tid, status) in &member.threads {
                 threads.extend(collect_thread(member, *tid, status, &mut filters, &mut blockers)?);
             }
-            if let Some(label) = foreign_label(member.pid) {
-                blockers.add(member.pid, Part::Process, format!("a security label of its own ({label})"));
-            }
+            let profile = labels.profile_of(member);
+            let profile = blockers.note(member.pid, Part::Process, profile)?.flatten();
             let first = threads.first().map(|outside| &outside.thread.seccomp);
             if let Some(other) = threads.iter().find(|outside| Some(&outside.thread.seccomp) != first) {
                 let kind = "seccomp filters that other threads of its process do not have";
                 blockers.add(member.pid, Part::Thread(other.thread.tid), kind);
             }
-            halves.push((space, directories, threads));
+            halves.push((space, directories, threads, profile));
         }
         mark("outsides");
+        let labelled =
+            members.iter().zip(&tables).zip(&halves).filter(|(_, (.., profile))| profile.is_some());
+        inspect_labelled_connections(
+            labelled.map(|((member, fds), _)| (member.pid, fds)),
+            &files,
+            &mut blockers,
+        )?;
         let whole_spaces: Vec<&AddressSpace> = halves.iter().map(|(space, ..)| space).collect();
         inspect_objects(inodes.ipc_objects(), members, &whole_spaces, &inodes, &mut blockers);
         let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
@@ -243,11 +250,12 @@ impl Frozen {
 
         let mut processes = Vec::with_capacity(members.len());
         let tables = tables.into_iter().zip(locks.tables);
-        for ((member, (space, directories, threads)), (fds, locks)) in members.iter().zip(halves).zip(tables)
+        for ((member, (space, directories, threads, profile)), (fds, locks)) in
+            members.iter().zip(halves).zip(tables)
         {
             let mut process = whole(member, members, &space, directories, &threads)?;
             process.stopped = self.stopped.is_stopped(process.pid);
-            (process.fds, process.locks) = (fds, locks);
+            (process.fds, process.locks, process.profile) = (fds, locks, profile);
             processes.push(SeenProcess { process, space, threads });
         }
         inspect_ring_mappings(&processes, &inodes)?;
@@ -269,6 +277,7 @@ impl Frozen {
             zombies,
             cgroups,
             session_keyring: None,
+            confinement: None,
         };
         Ok(Seen { processes, tree, sources })
     }
@@ -325,14 +334,23 @@ fn whole(
     collect_process(member, parent, space, directories, threads)
 }
 
-/// AppArmor profile or SELinux context, when it is not ours: what is restored would have the label of who restores it.
-fn foreign_label(pid: Pid) -> Option<String> {
-    // EINVAL: no security module keeps labels.
-    let label = |pid| proc::read(pid, "attr/current").ok();
-    let theirs = label(pid)?;
-    let own = label(Pid(std::process::id() as i32));
-    let text = String::from_utf8_lossy(&theirs).trim_end_matches(['\0', '\n']).to_owned();
-    (Some(&theirs) != own.as_ref() && !text.is_empty()).then_some(text)
+/// A bus may judge by the label of who connects, and that is the worker.
+fn inspect_labelled_connections<'a>(
+    tables: impl Iterator<Item = (Pid, &'a Vec<FdV1>)>,
+    files: &[FileV1],
+    blockers: &mut Blockers,
+) -> Result<()> {
+    for (pid, fds) in tables {
+        let is_bus = |fd: &&FdV1| {
+            matches!(files.get(fd.file.0 as usize).map(|file| &file.kind), Some(FileKindV1::Bus(_)))
+        };
+        let Some(connection) = fds.iter().find(is_bus) else { continue };
+        if has_labelled_sockets().map_err(|e| Error::kernel("SO_PEERSEC", "a socket", e))? {
+            let kind = "a bus connection under an AppArmor profile";
+            blockers.add(pid, Part::Fd(connection.fd), kind);
+        }
+    }
+    Ok(())
 }
 
 /// The vDSO of the tree. The kernel gives all processes the same one, though at different addresses.

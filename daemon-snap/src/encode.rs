@@ -6,9 +6,9 @@
 use crate::bus::split;
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, CgroupV1, ContentRunV1, EpollWatchV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES,
-    Pid, PidFdV1, PipeEnd, ProcessV1, TREE_MAX_BYTES, TargetFd, TreeV1, UnixStateV1, VmaV1,
-    VolatileNodeKindV1, can_end_so,
+    BackingV1, CgroupV1, ContentRunV1, EpollWatchV1, FileId, FileKindV1, InodeId, InodeKindV1,
+    MAX_PROFILE_BYTES, PAGE_BYTES, Pid, PidFdV1, PipeEnd, ProcessV1, TREE_MAX_BYTES, TargetFd, TreeV1,
+    UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -95,6 +95,13 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         };
         check(sound && is_path(&node.path.0), "an odd entry of a volatile directory")?;
     }
+    let profiles = tree.processes.iter().filter_map(|process| process.profile.as_ref());
+    check(
+        profiles
+            .into_iter()
+            .all(|name| (1..=MAX_PROFILE_BYTES).contains(&name.len()) && !name.contains('\0')),
+        "an odd name of an AppArmor profile",
+    )?;
     for group in &tree.cgroups {
         check_cgroup(group)?;
     }

@@ -9,7 +9,9 @@ use crate::rebuild::own_maps::OwnMaps;
 use crate::rebuild::pidfd::Late;
 use crate::rebuild::process::Builder;
 use crate::rebuild::tids::Tids;
-use crate::rebuild::{bus, cgroup, files, inherit, inode, keyring, namespaces, plan, stopped, volatile};
+use crate::rebuild::{
+    bus, cgroup, files, inherit, inode, keyring, label, namespaces, plan, stopped, volatile,
+};
 use crate::state::{Pid, TreeV1};
 use crate::sys;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
@@ -129,6 +131,9 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         Some(unit) => cgroup::rebuild_cgroups(&desk, tree, unit.cgroup.as_fd())?,
         None => cgroup::Cgroups::default(),
     };
+    if request.unit.is_some() {
+        label::check_confinement(tree)?;
+    }
     if let (Some(keyring), Some(unit)) = (&tree.session_keyring, &request.unit) {
         keyring::rebuild_session_keyring(keyring, unit.shim_pid)?;
     }

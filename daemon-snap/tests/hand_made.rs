@@ -158,6 +158,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
             threads: vec![thread(pid)],
             stopped: false,
             told_stops: Vec::new(),
+            profile: None,
         }],
         files: vec![FileV1 {
             id: FileId(0),
@@ -175,6 +176,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         zombies: Vec::new(),
         cgroups: Vec::new(),
         session_keyring: None,
+        confinement: None,
     }
 }
 

@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let cgroup = format!("/sys/fs/cgroup{}", shown("ControlGroup")?);
             let mut frozen = dump::freeze(TreeSelector::Cgroup(cgroup.into()))?;
             let options = CollectOptions { unit: true, ..CollectOptions::default() };
-            let tree = frozen.collect(&mut writer, &options)?;
+            let tree = frozen.collect(&mut writer, &options)?.tree;
             frozen.thaw()?;
             pids = tree.processes.iter().flat_map(|p| p.threads.iter().map(|thread| thread.tid.0)).collect();
             writer.add_section(SectionKind::STATE, TREE_VERSION, &encode::encode(&tree)?)?;

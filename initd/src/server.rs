@@ -421,7 +421,10 @@ fn remove_orphans(peer: &Peer, entry: &CatalogueEntry) -> StaleReason {
 /// What a reason is about, for the journal.
 fn about(code: ReasonCode) -> &'static str {
     match code {
-        ReasonCode::FileChanged | ReasonCode::FileMissing | ReasonCode::IdentityChanged => "image stale: ",
+        ReasonCode::FileChanged
+        | ReasonCode::FileMissing
+        | ReasonCode::IdentityChanged
+        | ReasonCode::ConfinementChanged => "image stale: ",
         ReasonCode::UnitChanged
         | ReasonCode::KernelChanged
         | ReasonCode::SystemdChanged

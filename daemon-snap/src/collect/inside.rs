@@ -12,7 +12,8 @@ use super::thread::{OutsideThread, collect_inside};
 use super::{failed, ring, timers};
 use crate::error::{Blocker, Error, Part, Result};
 use crate::state::{
-    Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SessionKeyringV1, SigActionV1, TargetFd, ThreadV1,
+    Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SessionKeyringV1, SigActionV1, TargetFd,
+    ThreadV1,
 };
 use crate::sys::inject::{Injector, SafeStack};
 use crate::sys::{proc, vmread};
@@ -115,16 +116,17 @@ pub(crate) fn collect_insides(
     let scratch = Scratch::map(pid, &mut injector, len_bytes)?;
     let collected = (|| {
         process.mm.lock_future = lock_future(pid, locked_before, scratch)?;
-        bystanders.inspect(pid, &leader.thread, &mut injector)?;
+        bystanders.inspect(pid, &leader.thread, process.profile.as_deref(), &mut injector)?;
         keyrings.collect_of_process(pid, &mut injector, scratch)?;
         collect_by_leader(process, &mut injector, scratch)?;
         process.told_stops = collect_stops(pid, stopped_children, &mut injector, scratch)?;
         collect_inside(pid, &mut process.threads[0], &mut injector, scratch)?;
         process.threads[0].ring_numbers = ring::collect_numbers((pid, pid), &mut injector, rings)?;
+        let profile = process.profile.as_deref();
         for (outside, thread) in others.iter().zip(&mut process.threads[1..]) {
             let stack = safe_stack(pid, &outside.thread, gate, scratch.frame_place())?;
             let mut injector = begin(outside, stack)?;
-            bystanders.inspect(pid, thread, &mut injector)?;
+            bystanders.inspect(pid, thread, profile, &mut injector)?;
             keyrings.collect_of_thread(pid, &mut injector, scratch)?;
             collect_inside(pid, thread, &mut injector, scratch)?;
             thread.ring_numbers = ring::collect_numbers((pid, thread.tid), &mut injector, rings)?;

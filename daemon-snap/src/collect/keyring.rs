@@ -133,7 +133,9 @@ impl Inside<'_> {
             Err(Errno::ENOKEY | Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(None),
             // Emptied and dead, by its owner or with time.
             Err(Errno::EKEYREVOKED | Errno::EKEYEXPIRED) => Ok(None),
-            Err(_) => call(self.pid, self.injector, "KEYCTL_GET_KEYRING_ID", libc::SYS_keyctl, none).map(Some),
+            Err(_) => {
+                call(self.pid, self.injector, "KEYCTL_GET_KEYRING_ID", libc::SYS_keyctl, none).map(Some)
+            }
         }
     }
 

@@ -5,10 +5,10 @@ use crate::error::{Blocker, Error, Part, Result};
 use crate::state::{Pid, ThreadV1};
 use crate::sys::child::Child;
 use crate::sys::inject::Injector;
-use crate::sys::landlock;
+use crate::sys::{landlock, ptrace};
 use nix::errno::Errno;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,38 +17,70 @@ use std::os::unix::fs::MetadataExt as _;
 #[derive(Debug)]
 pub(super) struct Bystanders {
     enabled: bool,
+    asked_first: bool,
+    /// Those of `made` that we trace.
+    traced: HashSet<Pid>,
     made: HashMap<(u64, u32, u32), Child>,
 }
 
 impl Default for Bystanders {
     fn default() -> Self {
-        Self { enabled: landlock::is_enabled(), made: HashMap::new() }
+        Self {
+            enabled: landlock::is_enabled(),
+            asked_first: landlock::is_asked_first(),
+            traced: HashSet::new(),
+            made: HashMap::new(),
+        }
     }
 }
 
 impl Bystanders {
-    /// Refuses a thread that is in a domain.
-    pub fn inspect(&mut self, pid: Pid, thread: &ThreadV1, injector: &mut Injector) -> Result<()> {
+    /// Refuses a thread that is in a domain. `profile`: that of AppArmor, which may forbid the same.
+    pub fn inspect(
+        &mut self,
+        pid: Pid,
+        thread: &ThreadV1,
+        profile: Option<&str>,
+        injector: &mut Injector,
+    ) -> Result<()> {
         const KCMP_VM: u64 = 1;
         if !self.enabled {
             return Ok(());
         }
-        let bystander = self.of_thread(pid, thread)?.pid().0 as u64;
-        let look = [bystander, bystander, KCMP_VM, 0, 0, 0];
-        let kind = match injector.call(libc::SYS_kcmp, look) {
-            Ok(_) => return Ok(()),
-            Err(Errno::EPERM) => "a Landlock domain (landlock_restrict_self)".to_owned(),
-            Err(errno) => format!("no way to tell whether it is in a Landlock domain ({errno})"),
+        let bystander = self.of_thread(pid, thread)?.pid();
+        let look = [bystander.0 as u64, bystander.0 as u64, KCMP_VM, 0, 0, 0];
+        let kind = match (injector.call(libc::SYS_kcmp, look), profile) {
+            (Ok(_), _) => return Ok(()),
+            (Err(Errno::EPERM), None) => "a Landlock domain (landlock_restrict_self)".to_owned(),
+            (Err(Errno::EPERM), Some(profile)) => match self.is_forbidden_by_profile(bystander, injector)? {
+                true => return Ok(()),
+                false => format!("a Landlock domain, or {profile} (AppArmor) hides that it has none"),
+            },
+            (Err(errno), _) => format!("no way to tell whether it is in a Landlock domain ({errno})"),
         };
         let part = if thread.tid == pid { Part::Process } else { Part::Thread(thread.tid) };
         Err(Error::Refused(vec![Blocker { pid, part, kind }]))
+    }
+
+    /// Whether it was AppArmor that said no. Most calls do not tell who did; tracing does. It cannot come to that: we do.
+    fn is_forbidden_by_profile(&mut self, bystander: Pid, injector: &mut Injector) -> Result<bool> {
+        if !self.asked_first {
+            return Ok(false);
+        }
+        if self.traced.insert(bystander) {
+            ptrace::seize(bystander, 0).map_err(failed("seize", bystander, "a process to look into"))?;
+        }
+        let seize = [u64::from(libc::PTRACE_SEIZE), bystander.0 as u64, 0, 0, 0, 0];
+        Ok(injector.call(libc::SYS_ptrace, seize) == Err(Errno::EACCES))
     }
 
     fn of_thread(&mut self, pid: Pid, thread: &ThreadV1) -> Result<&Child> {
         let open = |pid| {
             let path = format!("/proc/{pid}/ns/user");
             let file = File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file)));
-            file.map_err(|e| Error::kernel("open", path, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))))
+            file.map_err(|e| {
+                Error::kernel("open", path, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+            })
         };
         let (userns, file) = open(pid)?;
         let (own, _) = open(Pid(std::process::id() as i32))?;
@@ -58,8 +90,11 @@ impl Bystanders {
             Entry::Occupied(made) => Ok(made.into_mut()),
             Entry::Vacant(place) => {
                 let entered = (userns != own).then(|| file.as_fd());
-                let child = landlock::bystander(uid, gid, entered)
-                    .map_err(failed("make a process to look into", pid, format!("uid {uid} gid {gid}")))?;
+                let child = landlock::bystander(uid, gid, entered).map_err(failed(
+                    "make a process to look into",
+                    pid,
+                    format!("uid {uid} gid {gid}"),
+                ))?;
                 Ok(place.insert(child))
             }
         }

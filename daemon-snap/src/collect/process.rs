@@ -115,5 +115,6 @@ pub(crate) fn collect_process(
         threads,
         stopped: false,
         told_stops: Vec::new(),
+        profile: None,
     })
 }

@@ -17,6 +17,7 @@ pub mod inode;
 pub mod interface;
 pub mod kernel_file;
 pub mod keyring;
+pub mod label;
 pub mod namespaces;
 pub mod netlink;
 pub mod numbers;

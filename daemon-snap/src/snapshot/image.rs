@@ -1,6 +1,7 @@
 //! From a running unit to its image: freeze, collect, thaw, encode, store.
 
 use super::{Candidate, Outcome, UnitReport, point};
+use crate::collect::collect_confinement;
 use crate::dump::{self, Collected, Frozen, TreeSelector};
 use crate::encode;
 use crate::error::{Error, Result};
@@ -38,7 +39,10 @@ pub(super) fn take(
         unit.call_hooks(HookEvent::BeforeSnapshot, &channels).and_then(|()| freeze_and_collect(&unit, &path));
     // It runs on, and has to get back what it dropped, whatever came of the image.
     let regained = unit.call_hooks(HookEvent::AfterSnapshot, &channels);
-    let (Collected { tree, lost }, mut writer, freeze_ms) = collected?;
+    let (Collected { mut tree, lost }, mut writer, freeze_ms) = collected?;
+    if let Some(program) = &unit.properties().program {
+        tree.confinement = collect_confinement(program)?;
+    }
     lost.iter().for_each(|lost| unit.note(lost.to_string()));
     regained?;
 

@@ -9,6 +9,7 @@ mod file;
 mod ids;
 mod inhibitor;
 mod keyring;
+mod label;
 mod lock;
 mod memory;
 mod process;
@@ -26,6 +27,7 @@ pub use file::*;
 pub use ids::*;
 pub use inhibitor::*;
 pub use keyring::*;
+pub use label::*;
 pub use lock::*;
 pub use memory::*;
 pub use process::*;
@@ -72,6 +74,8 @@ pub struct TreeV1 {
     pub cgroups: Vec<CgroupV1>,
     /// `None`: that of who starts the tree.
     pub session_keyring: Option<SessionKeyringV1>,
+    /// `None` where AppArmor is off, or the tree is not a unit.
+    pub confinement: Option<ConfinementV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).

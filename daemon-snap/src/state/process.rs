@@ -52,6 +52,8 @@ pub struct ProcessV1 {
     pub stopped: bool,
     /// Stopped children of which this process has been told already (waitid(2), WSTOPPED).
     pub told_stops: Vec<Pid>,
+    /// Name of the AppArmor profile that all threads are in; `None`: the label of who restores.
+    pub profile: Option<String>,
 }
 
 /// `struct kernel_sigaction` of x86-64 (rt_sigaction(2)).

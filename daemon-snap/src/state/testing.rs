@@ -22,6 +22,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         zombies: Vec::new(),
         cgroups: Vec::new(),
         session_keyring: None,
+        confinement: None,
     }
 }
 
@@ -76,5 +77,6 @@ fn process(pid: i32, parent: Option<i32>, sid: i32, pgid: i32) -> ProcessV1 {
         threads: Vec::new(),
         stopped: false,
         told_stops: Vec::new(),
+        profile: None,
     }
 }

@@ -5,6 +5,7 @@ use super::child::Child;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
+use std::mem::size_of_val;
 use std::os::fd::BorrowedFd;
 
 /// Whether this kernel has Landlock switched on.
@@ -14,6 +15,20 @@ pub fn is_enabled() -> bool {
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, LANDLOCK_CREATE_RULESET_VERSION) };
     version > 0
+}
+
+/// Whether Landlock is asked before AppArmor (lsm_list_modules(2), since Linux 6.8).
+pub fn is_asked_first() -> bool {
+    const SYS_LSM_LIST_MODULES: i64 = 461;
+    const LSM_ID_APPARMOR: u64 = 104;
+    const LSM_ID_LANDLOCK: u64 = 110;
+    let mut ids = [0u64; 32];
+    let mut len_bytes = size_of_val(&ids) as u32;
+    // SAFETY: the array is live and as long as the length says.
+    let count =
+        unsafe { libc::syscall(SYS_LSM_LIST_MODULES, ids.as_mut_ptr(), &raw mut len_bytes, 0) }.max(0);
+    let found = ids.iter().take(count as usize).find(|id| [LSM_ID_APPARMOR, LSM_ID_LANDLOCK].contains(id));
+    found == Some(&LSM_ID_LANDLOCK)
 }
 
 /// A process outside of every domain but ours, with these ids (as we see them) and no capability, in the user namespace `userns`, or in
@@ -36,6 +51,9 @@ pub fn bystander(uid: u32, gid: u32, userns: Option<BorrowedFd<'_>>) -> Result<C
         }
         set_capabilities([Capabilities::default(); 2])?;
         nix::sys::prctl::set_dumpable(true)?;
+        // Yama lets nobody but ancestors and whom it is told of. Where there is none the call fails.
+        // SAFETY: plain system call without pointers.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
         // Who takes other ids has to ask again for it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
     })

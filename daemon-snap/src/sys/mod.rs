@@ -12,6 +12,7 @@ pub mod inject;
 pub mod interface;
 pub mod kcmp;
 pub mod keyring;
+pub mod label;
 pub mod landlock;
 pub mod limits;
 pub mod multicast;

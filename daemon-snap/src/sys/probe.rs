@@ -2,8 +2,8 @@
 //!
 //! Nothing here changes anything that outlives the call. Children do nothing but system calls: the caller may have threads.
 
-use super::ptrace::{self, Wait};
 use super::child::Child;
+use super::ptrace::{self, Wait};
 use super::{fork, kcmp, pidfd};
 use crate::state::{Pid, TargetFd};
 use nix::errno::Errno;

@@ -1,6 +1,6 @@
 //! ptrace(2) as we use it: tasks are seized, never attached, so that nothing is seen of it from outside.
 //!
-//! PTRACE_O_EXITKILL is never set: when we die, the tree goes on.
+//! PTRACE_O_EXITKILL is never set for a tree: when we die, it goes on.
 
 use crate::state::{Addr, Pid, RseqV1};
 use nix::errno::Errno;
@@ -10,6 +10,11 @@ use std::ptr;
 pub const TRACE_SYSGOOD: usize = 1;
 /// PTRACE_O_SUSPEND_SECCOMP: injected calls pass the task's own filters.
 pub const SUSPEND_SECCOMP: usize = 1 << 21;
+
+/// PTRACE_O_TRACEEXEC: a stop before the first instruction of a program.
+pub const TRACE_EXEC: usize = 1 << 4;
+/// PTRACE_O_EXITKILL: only for processes of our own.
+pub const EXIT_KILL: usize = 1 << 20;
 
 const EVENT_STOP: i32 = 128;
 const GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;

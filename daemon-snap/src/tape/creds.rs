@@ -6,6 +6,7 @@ use super::op::{Op, Step, Want};
 use super::sequence::Sequence;
 use crate::error::Result;
 use crate::state::ThreadV1;
+use crate::sys::label::{LSM_ATTR_CURRENT, SYS_LSM_SET_SELF_ATTR, change_profile_context};
 
 const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const SECBIT_NO_SETUID_FIXUP: u64 = 1 << 2;
@@ -23,7 +24,8 @@ const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
 ///  7. no_new_privs
 ///  8. final securebits: need CAP_SETPCAP
 ///  9. final permitted and effective sets
-pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<Sequence> {
+/// 10. AppArmor profile: may forbid any of these
+pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1, profile: Option<&str>) -> Result<Sequence> {
     let creds = &thread.creds;
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
@@ -69,7 +71,18 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<Sequ
     seq.push(securebits(u64::from(creds.securebits)));
     let step = capset(area, creds.cap_permitted, creds.cap_effective, creds.cap_inheritable)?;
     seq.push(step);
+    if let Some(profile) = profile {
+        seq.push(change_profile(area, profile)?);
+    }
     Ok(seq)
+}
+
+fn change_profile(area: &mut Area, profile: &str) -> Result<Op> {
+    let context = change_profile_context(profile);
+    let len = context.len() as u64;
+    let context = area.put(Region::Drop, &context, 8)?;
+    let args = [LSM_ATTR_CURRENT, context, len, 0];
+    Ok(Op::syscall(Step::Profile, SYS_LSM_SET_SELF_ATTR, &args, Want::Exactly(0)))
 }
 
 fn set_groups(env: &TapeEnv<'_>, area: &mut Area, groups: &[u32]) -> Result<Op> {

@@ -196,6 +196,7 @@ steps! {
     Capabilities => "setting capabilities",
     Ambient => "setting ambient capabilities",
     NoNewPrivs => "setting no_new_privs",
+    Profile => "changing to the AppArmor profile",
     ParentDeath => "setting the parent death signal",
     Rlimit => "setting a resource limit",
     Membarrier => "registering for membarrier",

@@ -46,7 +46,8 @@ const _: () = assert!(size_of::<CloneArgs>() == 80);
 
 /// Bytes of the drop region for all threads of a process at most.
 pub fn drop_bound(process: &ProcessV1) -> u64 {
-    let per_thread = ops_bytes(142 + 4 * LAST_PID_ATTEMPTS as u64) + 2560;
+    let profile = process.profile.as_ref().map_or(0, |name| name.len() as u64 + 128 + ops_bytes(1));
+    let per_thread = ops_bytes(142 + 4 * LAST_PID_ATTEMPTS as u64) + 2560 + profile;
     let variable: u64 = process
         .threads
         .iter()
@@ -252,7 +253,7 @@ pub fn give_up_privilege(
     process: &ProcessV1,
     thread: &ThreadV1,
 ) -> Result<Sequence> {
-    let mut seq = creds::ops(env, area, thread)?;
+    let mut seq = creds::ops(env, area, thread, process.profile.as_deref())?;
     if process.parent.is_some() {
         seq.push(parent_death(thread));
     } else if thread.pdeath_signal != 0 && thread.tid != process.pid {

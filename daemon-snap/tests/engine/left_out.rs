@@ -19,7 +19,8 @@ fn dump_names_keys_that_it_does_not_carry() {
     let answer = running.run(Fastboot::dump(running.pid, &first));
     assert_eq!(answer.code, Some(0), "dump: {answer:?}");
     let named = |key: &str, place: &str| {
-        let line = format!("pid {} has the key {key} (user) in its {place}, which is not carried", running.pid);
+        let line =
+            format!("pid {} has the key {key} (user) in its {place}, which is not carried", running.pid);
         assert_eq!(answer.stderr.matches(&line).count(), 1, "{line}: {answer:?}");
     };
     named("of-the-session", "session keyring");

@@ -75,6 +75,8 @@ reason_codes! {
     NoImage = "no-image",
     /// A user or group has another id.
     IdentityChanged = "identity-changed",
+    /// AppArmor would confine a cold start in another way than at the snapshot.
+    ConfinementChanged = "confinement-changed",
     /// The system bus cannot be reached, or does not answer.
     BusUnavailable = "bus-unavailable",
     /// The system bus refuses a name or a rule, or a name belongs to somebody else.

@@ -16,15 +16,18 @@ const TREE: &str = "find / -xdev \\( -path /var/log -o -path /var/lib/dpkg -o -p
      find /etc -xdev -type f ! -name 'ld.so.cache' -exec sha256sum {} + | sort -k2";
 /// Files that are there until the next boot and must be gone after it.
 const VOLATILE: [&str; 2] = ["/run/fastboot-tests.mark", "/tmp/fastboot-tests.mark"];
+const PROFILE: &str = "/etc/apparmor.d/counter";
 const NGINX_CONF: &str = "/etc/nginx/nginx.conf";
 
 /// Install, snapshot, reboot, restored; configuration changed, off and on, cold with the reason; purge.
 pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut machine = lab.machine("debian13", "trixie", &[], Store::OnRoot)?;
     let mut running = boot(&mut machine, &Boot::default())?;
+    confine(&running)?;
     let before = running.shell(TREE)?;
     install(&running)?;
     let taken = snapshot(&running)?;
+    still_confined(&running)?;
     mark(&running)?;
     let first = running.boot_id().to_owned();
 
@@ -33,7 +36,9 @@ pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
     ensure!(running.boot_id() != first, "the kernel is the same");
     checks.note("Debian 13: after a reboot every service is restored", restored(&running, &taken, &[]));
     checks.note("Debian 13: /run and /tmp are empty after it", unmarked(&running));
-    running.shell(&format!("cp -p {NGINX_CONF} /srv/; echo '# edited' >> {NGINX_CONF}"))?;
+    checks.note("Debian 13: who has an AppArmor profile is restored into it", still_confined(&running));
+    running.shell(&format!("cp -p {NGINX_CONF} {PROFILE} /srv/; echo '# edited' >> {NGINX_CONF}"))?;
+    running.shell(&format!("sed -i 's/counter {{/counter flags=(complain) {{/' {PROFILE}"))?;
     running.poweroff()?;
 
     let running = boot(&mut machine, &Boot::default())?;
@@ -47,12 +52,34 @@ pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
             Ok(())
         }),
     );
-    checks.note("Debian 13: the others are restored a second time", restored(&running, &taken, &[nginx]));
-    running.shell(&format!("cp -p /srv/nginx.conf {NGINX_CONF}"))?;
+    let counter = "counter.service";
+    checks.note(
+        "Debian 13: after a change of its AppArmor profile the counter is cold, and says why",
+        status(&running).and_then(|status| cold_for(&status, counter, "confinement-changed")),
+    );
+    checks.note(
+        "Debian 13: the others are restored a second time",
+        restored(&running, &taken, &[nginx, counter]),
+    );
+    running.shell(&format!("cp -p /srv/nginx.conf {NGINX_CONF}; cp -p /srv/counter {PROFILE}"))?;
     running.shell("DEBIAN_FRONTEND=noninteractive apt-get purge --yes fastboot-services > /dev/null")?;
     checks.note("Debian 13: a purge leaves the root as it was", same_tree(&before, &running.shell(TREE)?));
     checks.note("Debian 13: services run on over the purge", all_up(&running));
     running.poweroff()
+}
+
+/// Debian's own kernel has AppArmor on; from here on the counter is in a profile.
+fn confine(running: &Running) -> Result<()> {
+    let load = format!("apparmor_parser --replace {PROFILE} && systemctl restart counter.service");
+    running.shell(&format!("cp /usr/local/share/counter.apparmor {PROFILE} && {load}")).map(drop)
+}
+
+/// All its threads have the label that it began with.
+fn still_confined(running: &Running) -> Result<()> {
+    let labels = running
+        .shell("cat /proc/$(systemctl show --value -p MainPID counter)/task/*/attr/current | sort -u")?;
+    ensure!(labels.trim() == "counter (enforce)", "its label is {labels:?}");
+    Ok(())
 }
 
 /// The power fails as soon as the snapshot says that it is done.

@@ -37,6 +37,7 @@ pub(super) fn recipe(suite: &'static str) -> Result<Recipe> {
             "e2fsprogs",
             "ndctl",
             "linux-image-cloud-amd64",
+            "apparmor",
             "nginx",
             "redis-server",
         ],
@@ -51,6 +52,7 @@ pub(super) fn recipe(suite: &'static str) -> Result<Recipe> {
             RootFile::text("/etc/systemd/system/clockwork.service", source!("machine/clockwork.service")),
             program("/usr/local/bin/counter", source!("scenario/counter.c"))?,
             RootFile::text("/etc/systemd/system/counter.service", source!("scenario/counter.service")),
+            RootFile::text("/usr/local/share/counter.apparmor", source!("machine/counter.apparmor")),
             RootFile::text("/etc/nginx/conf.d/status.conf", source!("common/nginx-status.conf")),
             RootFile::text("/var/www/html/index.html", source!("common/index.html")),
             RootFile::text(

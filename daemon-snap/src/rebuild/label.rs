@@ -1,0 +1,26 @@
+//! Whether AppArmor would confine a cold start as it did when the image was taken. The profiles themselves are taken by each thread, last.
+
+use crate::error::{Error, Result};
+use crate::state::{ConfinementV1, Pid, TreeV1};
+use crate::sys::label::{self, APPARMOR_CURRENT};
+use crate::sys::proc;
+use image_store::ReasonCode;
+
+/// Compares; in our own mount namespace.
+///
+/// # Errors
+/// `Stale`.
+pub fn check_confinement(tree: &TreeV1) -> Result<()> {
+    let is_on = proc::read(Pid(std::process::id() as i32), APPARMOR_CURRENT).is_ok();
+    let stale = |sentence: String| Err(Error::stale(ReasonCode::ConfinementChanged, sentence));
+    match &tree.confinement {
+        None if is_on => stale("AppArmor is on, and was off at the snapshot".to_owned()),
+        None => Ok(()),
+        Some(_) if !is_on => stale("AppArmor is off, and was on at the snapshot".to_owned()),
+        Some(ConfinementV1 { program, label }) => match label::of_executed(program.as_path()) {
+            Ok(now) if now == *label => Ok(()),
+            Ok(now) => stale(format!("AppArmor gives {program} the label {now}, at the snapshot {label}")),
+            Err(errno) => stale(format!("what AppArmor gives {program} cannot be found out: {errno}")),
+        },
+    }
+}

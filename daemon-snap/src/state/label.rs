@@ -1,0 +1,17 @@
+//! Security labels of AppArmor.
+
+use super::RawPath;
+use serde::{Deserialize, Serialize};
+
+/// Longest name of a profile that is carried.
+pub const MAX_PROFILE_BYTES: usize = 1024;
+
+/// What a cold start would be confined to, on a machine with AppArmor. Policy that came, went or was switched since then says
+/// otherwise, and the image is stale.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfinementV1 {
+    /// What systemd executes.
+    pub program: RawPath,
+    /// Its label when it is executed from outside of every profile: `unconfined`, `NAME (enforce)`.
+    pub label: String,
+}
