@@ -4,7 +4,7 @@
 //! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
 
 use crate::bus::BusAccess;
-pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink};
+pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink, StoredDescriptor};
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Gates, Inodes, OutsideThread, Sharing,
     collect_address_space, collect_cgroups, collect_content, collect_descriptors, collect_directories,
@@ -196,7 +196,7 @@ impl Frozen {
         let mut filters = Filters::new()?;
 
         let zombies = collect_zombies(&self.stopped, &mut blockers)?;
-        let Descriptors { tables, locks, mut files, pipes } =
+        let Descriptors { tables, locks, mut files, pipes, stored } =
             collect_descriptors(members, &zombies, &mut inodes, &mut blockers)?;
         mark("descriptors");
         let mut halves = Vec::with_capacity(members.len());
@@ -258,6 +258,7 @@ impl Frozen {
             volatile_nodes: volatile.nodes,
             zombies,
             cgroups,
+            stored,
         };
         Ok(Seen { processes, tree, sources })
     }

@@ -6,9 +6,9 @@
 use crate::bus::split;
 use crate::error::{Error, Result};
 use crate::state::{
-    BackingV1, CgroupV1, ContentRunV1, EpollWatchV1, FileId, FileKindV1, InodeId, InodeKindV1, PAGE_BYTES,
-    Pid, PidFdV1, PipeEnd, ProcessV1, TREE_MAX_BYTES, TargetFd, TreeV1, UnixStateV1, VmaV1,
-    VolatileNodeKindV1, can_end_so,
+    BackingV1, CgroupV1, ContentRunV1, EpollWatchV1, FileId, FileKindV1, InodeId, InodeKindV1, MAX_STORED,
+    MAX_STORED_NAME_BYTES, PAGE_BYTES, Pid, PidFdV1, PipeEnd, ProcessV1, StoredV1, TREE_MAX_BYTES, TargetFd,
+    TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so, is_stored_name,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -95,6 +95,10 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         };
         check(sound && is_path(&node.path.0), "an odd entry of a volatile directory")?;
     }
+    let names: usize = tree.stored.iter().map(|stored| stored.name.len()).sum();
+    check(tree.stored.len() <= MAX_STORED && names <= MAX_STORED_NAME_BYTES, "too many stored descriptors")?;
+    let sound = |stored: &StoredV1| has_file(tree, stored.file) && is_stored_name(&stored.name);
+    check(tree.stored.iter().all(sound), "an odd stored descriptor")?;
     for group in &tree.cgroups {
         check_cgroup(group)?;
     }

@@ -179,6 +179,7 @@ fn a_restored_forking_service_ends_the_shim_without_a_word_to_systemd() {
             send_main_pid: false,
             send_ready: false,
             status: String::new(),
+            stored: Vec::new(),
         };
         send(&connection, &answer.encode(), &[]).unwrap();
         let (packet, _) = receive(&connection, 4096).unwrap();
@@ -200,6 +201,7 @@ fn systemd_hears_of_the_main_process_before_the_shim_ends() {
             send_main_pid: true,
             send_ready: true,
             status: "serving".to_owned(),
+            stored: Vec::new(),
         };
         send(&connection, &answer.encode(), &[]).unwrap();
         assert_eq!(Adopted::decode(&receive(&connection, 4096).unwrap().0), Ok(Adopted::Done));
@@ -221,6 +223,7 @@ fn a_shim_that_cannot_reach_systemd_gives_the_tree_back_and_starts_cold() {
             send_main_pid: true,
             send_ready: false,
             status: String::new(),
+            stored: Vec::new(),
         };
         send(&connection, &answer.encode(), &[]).unwrap();
         let adopted = Adopted::decode(&receive(&connection, 4096).unwrap().0).unwrap();

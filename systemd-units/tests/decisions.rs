@@ -92,7 +92,10 @@ impl Root {
         let dirs = UnitDirs::read(self.0.path()).unwrap();
         let generation = Generation { id: 1, created_unix_s: 0, images: vec![entry.clone()] };
         let catalogue = Catalogue { generations: vec![generation], ..Catalogue::default() };
-        decide(&Inputs { root: self.0.path(), dirs: &dirs, machine, systemd, shim: "/shim" }, &catalogue)
+        decide(
+            &Inputs { root: self.0.path(), dirs: &dirs, machine, systemd, shim: "/shim", soft_reboots: 0 },
+            &catalogue,
+        )
     }
 
     fn decide_unit(&self, entry: &CatalogueEntry) -> UnitRecord {

@@ -103,6 +103,9 @@ impl Candidate {
     /// When it does not come back.
     pub fn restart(&mut self, systemd: &Systemd, band: &Band, settle: Duration) -> Result<()> {
         const ATTEMPTS: u32 = 2;
+        if let Some(note) = self.note_on_store() {
+            self.note(note);
+        }
         for attempt in 1..=ATTEMPTS {
             self.properties = systemd.restart(&self.properties.id)?;
             self.cgroup = Cgroup::open(&self.properties.control_group)?;
@@ -149,11 +152,47 @@ impl Candidate {
         if (now.main_pid, now.inactive_exit_us)
             != (self.properties.main_pid, self.properties.inactive_exit_us)
         {
+            if now.stored_fds > 0 {
+                let names = now.stored_names();
+                return Err(Error::NotEligible(vec![format!(
+                    "another unit's restart restarted it, and may have handed it what systemd keeps for it ({names})"
+                )]));
+            }
             self.cgroup = Cgroup::open(&now.control_group)?;
             self.ready_at = SystemTime::now();
         }
         self.properties = now;
         Ok(())
+    }
+
+    /// Asks systemd once more what it keeps for the unit. Returns whether that is something else than before.
+    ///
+    /// # Errors
+    /// Those of the bus; when systemd does not tell.
+    pub fn look_at_store(&mut self, systemd: &Systemd) -> Result<bool> {
+        if !self.properties.may_store() {
+            return Ok(false);
+        }
+        let UnitProperties { stored, stored_fds, .. } = systemd.properties(&self.properties.id)?;
+        if stored.len() != stored_fds as usize {
+            let reason = format!("systemd keeps {stored_fds} descriptors for it and does not say which");
+            return Err(Error::NotEligible(vec![reason]));
+        }
+        let has_changed = stored != self.properties.stored;
+        (self.properties.stored, self.properties.stored_fds) = (stored, stored_fds);
+        Ok(has_changed)
+    }
+
+    /// What its owner should know about what systemd keeps for it.
+    pub fn note_on_store(&self) -> Option<String> {
+        let count = self.properties.stored_fds;
+        let names = self.properties.stored_names();
+        (count > 0).then(|| {
+            format!(
+                "systemd keeps {count} descriptors for it ({names}); a snapshot restarts it without them, as a boot would, and not as \
+                 `systemctl restart`"
+            )
+        })
     }
 
     /// What the engine has to know.

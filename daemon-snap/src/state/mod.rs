@@ -13,6 +13,7 @@ mod memory;
 mod process;
 mod ring;
 mod socket;
+mod stored;
 #[cfg(test)]
 pub mod testing;
 mod thread;
@@ -29,6 +30,7 @@ pub use memory::*;
 pub use process::*;
 pub use ring::*;
 pub use socket::*;
+pub use stored::*;
 pub use thread::*;
 pub use volatile::*;
 pub use zombie::*;
@@ -37,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
 /// images; version 1 was that of the first complete path.
-pub const TREE_VERSION: u16 = 5;
+pub const TREE_VERSION: u16 = 6;
 /// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
 pub const TREE_MAX_BYTES: usize = 512 << 20;
 
@@ -68,6 +70,8 @@ pub struct TreeV1 {
     pub zombies: Vec<ZombieV1>,
     /// Control groups of the unit; empty where there is none but its own.
     pub cgroups: Vec<CgroupV1>,
+    /// In the order in which systemd lists them.
+    pub stored: Vec<StoredV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).

@@ -21,6 +21,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         volatile_nodes: Vec::new(),
         zombies: Vec::new(),
         cgroups: Vec::new(),
+        stored: Vec::new(),
     }
 }
 

@@ -174,10 +174,34 @@ pub(super) const CASES: &[Case] = &[
          mkdir below && echo threaded > below/cgroup.type && exec sleep infinity'",
         "a control group that is domain threaded (",
     ),
-    refused(
+    restored(
         "store",
-        "Type=notify\nFileDescriptorStoreMax=4\nExecStart=/usr/local/bin/subject notify store",
-        "file descriptor store",
+        "Type=notify\nRestart=on-failure\nRestartSec=100ms\nFileDescriptorStoreMax=20\n\
+         ExecStart=/usr/local/bin/subject notify store=7200",
+    ),
+    restored(
+        "store-preserved",
+        "Restart=on-failure\nRestartSec=100ms\nFileDescriptorStoreMax=20\nFileDescriptorStorePreserve=yes\n\
+         User=counter\nProtectSystem=strict\nReadWritePaths=/var/lib/counts\n\
+         ExecStart=/usr/local/bin/subject store=7201",
+    ),
+    // The cold start finds an empty store and fills it itself.
+    Case {
+        name: "store-fails",
+        service: "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store=7202\n[X-Fastboot]\n\
+                  AfterRestore=test -e /run/warm-up",
+        fate: Fate::Cold("AfterRestore=test -e /run/warm-up: exit status: 1"),
+        files: &[],
+    },
+    refused(
+        "store-names",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-names",
+        "(FDNAME=first, second, anon_inode:[eventfd]), and systemd does not tell which has which name",
+    ),
+    refused(
+        "store-epoll",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-epoll",
+        "is an epoll set that only systemd keeps (FDNAME=set)",
     ),
     restored(
         "skip-start-pre",
