@@ -191,4 +191,12 @@ mod tests {
         assert!(listens("WatchdogSec=3min", ServiceType::Simple));
         assert!(listens("FileDescriptorStoreMax=7", ServiceType::Simple));
     }
+
+    #[test]
+    fn a_store_is_kept_over_a_stop_only_where_there_may_be_one() {
+        let keeps = |lines: &str| settings(lines).keeps_store();
+        assert!(keeps("FileDescriptorStoreMax=7\nFileDescriptorStorePreserve=yes"));
+        assert!(!keeps("FileDescriptorStoreMax=7\nFileDescriptorStorePreserve=restart"));
+        assert!(!keeps("FileDescriptorStoreMax=7") && !keeps("FileDescriptorStorePreserve=yes"));
+    }
 }

@@ -277,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_may_have_a_store_that_systemd_lists_and_takes_back() {
+        let (mut unit, text) = running();
+        unit.stored_fds = 1;
+        let unlisted = inspect_unit(&unit, &text);
+        assert!(unlisted.iter().any(|reason| reason.contains("does not say which")), "{unlisted:?}");
+        unit.stored = vec![crate::dump::StoredDescriptor::default()];
+        assert_eq!(inspect_unit(&unit, &text), Vec::<String>::new());
+        (unit.service_type, unit.notify_access) = ("forking".into(), "main".into());
+        let unheard = inspect_unit(&unit, &text);
+        assert!(unheard.iter().any(|reason| reason.contains("Type=forking")), "{unheard:?}");
+        unit.notify_access = "exec".into();
+        assert!(inspect_unit(&unit, &text).is_empty());
+    }
+
+    #[test]
     fn a_restored_unit_may_have_our_own_drop_in() {
         let (mut unit, text) = running();
         unit.drop_ins = vec!["/run/systemd/generator.late/web.service.d/zzzz-fastboot.conf".into()];

@@ -5,6 +5,7 @@
  *   store=PORT descriptors to systemd's store, a listener on PORT of 127.0.0.1 among them; what the store has handed over goes to
  *              COUNT_FILE.store
  *   store-names  two eventfds there, under two names          store-epoll  an epoll set there that is open nowhere else
+ *   store-locked a file there with a lock, open nowhere else   store-self   a pidfd of its own, which stays open
  *   listen     answer each connection and datagram of socket activation with the count
  *   hooks      write what fastboot tells to COUNT_FILE.events
  *   pressure   a trigger on the memory pressure file that systemd names; with each count a line about it in COUNT_FILE.pressure
@@ -27,10 +28,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <syslog.h>
 #include <time.h>
@@ -333,6 +336,15 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "store-names")) {
             notify("FDSTORE=1\nFDNAME=first", eventfd(0, EFD_CLOEXEC));
             notify("FDSTORE=1\nFDNAME=second", eventfd(0, EFD_CLOEXEC));
+        }
+        if (!strcmp(argv[i], "store-self"))
+            notify("FDSTORE=1\nFDNAME=self", syscall(SYS_pidfd_open, getpid(), 0));
+        if (!strcmp(argv[i], "store-locked")) {
+            int file = open("/etc/hostname", O_RDONLY | O_CLOEXEC);
+            if (flock(file, LOCK_SH) < 0)
+                die("flock");
+            notify("FDSTORE=1\nFDNAME=locked", file);
+            close(file);
         }
         if (!strcmp(argv[i], "store-epoll")) {
             int set = epoll_create1(EPOLL_CLOEXEC);

@@ -198,10 +198,20 @@ pub(super) const CASES: &[Case] = &[
         "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-names",
         "(FDNAME=first, second, anon_inode:[eventfd]), and systemd does not tell which has which name",
     ),
+    // systemd has pidfds of its main process itself.
+    restored(
+        "store-self",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-self",
+    ),
+    refused(
+        "store-locked",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-locked",
+        "is a file with a lock that only systemd keeps (FDNAME=locked)",
+    ),
     refused(
         "store-epoll",
         "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-epoll",
-        "is an epoll set that only systemd keeps (FDNAME=set)",
+        "(FDNAME=set, anon_inode:[eventpoll]) that cannot be told from others that systemd has open",
     ),
     restored(
         "skip-start-pre",

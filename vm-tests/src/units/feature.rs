@@ -40,6 +40,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "store" | "store-preserved" => {
             "systemd keeps what it kept, and hands it over after a crash and at a restart"
         }
+        "store-self" => "systemd keeps a pidfd of it",
         "syslog" | "native" => "its messages beside stderr arrive",
         _ => "systemd has it in its control group",
     }
@@ -182,6 +183,16 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             })
         }
         "store" | "store-preserved" => check_store(machine, case, main_pid),
+        "store-self" => {
+            let names = stored_names(machine, &unit)?;
+            ensure!(names == ["self"], "systemd keeps {names:?}");
+            // Those that systemd has of its own are not waited for.
+            let script = format!(
+                "cd /proc/1/fdinfo && for fd in $(grep -l \"^Pid:[[:space:]]*{main_pid}$\" *); do \
+                 grep -h \"^tfd: *$fd events: *18 \" *; done | wc -l"
+            );
+            equal(sh(&script)?, "1")
+        }
         "dropped-in" => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
         "aliased" => {
             let text = sh("systemctl show --value --property=MainPID aliased.service")?;
