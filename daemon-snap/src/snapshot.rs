@@ -166,7 +166,7 @@ pub fn snapshot(
     let catalogue = store.load()?;
     let systemd = Systemd::connect()?;
     trial::record_boot_without_images()?;
-    EmptyStores::clear(&systemd)?;
+    EmptyStores::clear()?;
     if MachineEvidence::collect(std::path::Path::new("/"))?.machine_id.is_empty() {
         let reason =
             "/etc/machine-id is empty: at the next boot nothing would say that an image is of this machine";
@@ -210,6 +210,12 @@ pub fn snapshot(
             point("snapshot.restart")?;
             Ok(unit)
         });
+        if !keeping.is_empty() {
+            units = path.each(Phase::Restart, units, |_, mut unit| {
+                unit.follow_others(&systemd)?;
+                Ok(unit)
+            });
+        }
         stores.end()?;
     }
     units = path.warm_up(units, options.warm_up.as_deref());

@@ -108,6 +108,12 @@ impl Candidate {
         }
         for attempt in 1..=ATTEMPTS {
             self.properties = systemd.restart(&self.properties.id)?;
+            if self.properties.may_store() && !matches!(self.properties.store_preserved.as_str(), "no" | "") {
+                let message =
+                    "systemd has read its units again meanwhile, and may have handed over what it keeps"
+                        .into();
+                return Err(Error::Internal { step: "restart", message });
+            }
             self.cgroup = Cgroup::open(&self.properties.control_group)?;
             let settled = self.settle(systemd, Instant::now() + settle)?;
             self.ready_at = SystemTime::now();
@@ -155,13 +161,37 @@ impl Candidate {
             if now.stored_fds > 0 {
                 let names = now.stored_names();
                 return Err(Error::NotEligible(vec![format!(
-                    "another unit's restart restarted it, and may have handed it what systemd keeps for it ({names})"
+                    "somebody restarted it meanwhile, and systemd may have handed it what it keeps for it ({names})"
                 )]));
             }
             self.cgroup = Cgroup::open(&now.control_group)?;
             self.ready_at = SystemTime::now();
         }
         self.properties = now;
+        Ok(())
+    }
+
+    /// Comes to know an instance that the restart of another unit has made, as long as stores are emptied at a restart.
+    ///
+    /// # Errors
+    /// Those of the bus. Whether it runs is asked later.
+    pub fn follow_others(&mut self, systemd: &Systemd) -> Result<()> {
+        const LONGEST: Duration = Duration::from_secs(30);
+        let deadline = Instant::now() + LONGEST;
+        let mut now = systemd.properties(&self.properties.id)?;
+        while now.has_job && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+            now = systemd.properties(&self.properties.id)?;
+        }
+        let is_emptied = !now.may_store() || matches!(now.store_preserved.as_str(), "no" | "");
+        if is_emptied
+            && now.active_state == "active"
+            && now.inactive_exit_us != self.properties.inactive_exit_us
+        {
+            self.cgroup = Cgroup::open(&now.control_group)?;
+            self.ready_at = SystemTime::now();
+            self.properties = now;
+        }
         Ok(())
     }
 
@@ -189,8 +219,8 @@ impl Candidate {
         let names = self.properties.stored_names();
         (count > 0).then(|| {
             format!(
-                "systemd keeps {count} descriptors for it ({names}); a snapshot restarts it without them, as a boot would, and not as \
-                 `systemctl restart`"
+                "a snapshot restarts it without the descriptors that systemd keeps for it ({count}: {names}), which `systemctl restart` \
+                 would hand over"
             )
         })
     }

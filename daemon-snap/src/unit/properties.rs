@@ -58,6 +58,8 @@ pub struct UnitProperties {
     pub stored: Vec<StoredDescriptor>,
     /// `FileDescriptorStoreMax=`.
     pub most_stored: u32,
+    /// `FileDescriptorStorePreserve=`; empty before systemd 254, which is `restart`.
+    pub store_preserved: String,
     /// `STATUS=` of the service.
     pub status_text: String,
 }
@@ -109,6 +111,7 @@ impl UnitProperties {
             stored_fds: values.number("NFileDescriptorStore") as u32,
             stored: Vec::new(),
             most_stored: values.number("FileDescriptorStoreMax") as u32,
+            store_preserved: values.text("FileDescriptorStorePreserve"),
             status_text: values.text("StatusText"),
         }
     }
@@ -121,6 +124,11 @@ impl UnitProperties {
     /// Whether systemd may keep descriptors for it.
     pub fn may_store(&self) -> bool {
         self.most_stored > 0 || self.stored_fds > 0
+    }
+
+    /// Whether a restart begins with an empty store, as a boot does. systemd before 254 never says so; what it keeps is refused.
+    pub fn empties_store(&self) -> bool {
+        !self.may_store() || matches!(self.store_preserved.as_str(), "no" | "")
     }
 
     /// Names of the stored descriptors, for people.

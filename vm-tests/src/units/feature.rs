@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{COUNT, COUNT_BOUND, Case, journal, read_count};
 use crate::container::{Machine, wait_until};
+use crate::fastboot;
 
 /// A sentence that holds when [`check`] passes.
 pub(super) fn claim(case: &Case) -> &'static str {
@@ -316,5 +317,23 @@ fn check_store(machine: &Machine, case: &Case, main_pid: u32) -> Result<()> {
     is_handed("what it is handed at a restart", crashed)?;
     let left = stored_names(machine, &unit)?;
     ensure!(left.len() == 6 && !left.contains(&"line".to_owned()), "systemd keeps {left:?}");
-    Ok(())
+
+    // Another image, with a trial: both starts for it are as at a boot, and the next restart is none of them again.
+    let report = fastboot::snapshot_with_trial(machine, &[&unit], &["--keep-slow"])?;
+    let row = report.unit(&unit).context("it is not in the report")?;
+    ensure!(row.outcome == "stored", "{}: {}", row.outcome, row.reasons.join("; "));
+    let note =
+        row.notes.iter().any(|note| note.contains("without the descriptors that systemd keeps for it (6: "));
+    ensure!(note, "its notes are {:?}", row.notes);
+    let handed = machine.run(&["cat", &seen])?.success()?;
+    ensure!(handed == "nothing\n", "it was handed {handed:?} for an image");
+    let now = stored_names(machine, &unit)?;
+    ensure!(now.len() == 7, "systemd keeps {now:?}");
+    machine.run(&["systemctl", "restart", &unit])?.success()?;
+    let wanted = "counter 5\nlistener listens\nmemory remembered\npair letter\ntwin one\ntwin two\n";
+    wait_until("what it is handed at a restart after the trial", COUNT_BOUND, || {
+        let handed = machine.run(&["sort", &seen])?.success()?;
+        ensure!(handed == wanted, "it was handed {handed:?} instead of {wanted:?}");
+        Ok(Some(()))
+    })
 }
