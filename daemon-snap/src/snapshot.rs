@@ -200,7 +200,10 @@ pub fn snapshot(
         false => None,
     };
     if let Some(band) = &band {
-        let keeping = units.iter().map(|(_, unit)| unit.properties()).filter(|unit| unit.may_store());
+        let keeping = units
+            .iter()
+            .map(|(_, unit)| unit.properties())
+            .filter(|unit| unit.may_store() && !unit.store_preserved.is_empty());
         let keeping: Vec<String> = keeping.map(|unit| unit.id.clone()).collect();
         let keeping: Vec<&str> = keeping.iter().map(String::as_str).collect();
         let stores = EmptyStores::begin(&systemd, &keeping)?;

@@ -184,6 +184,17 @@ mod tests {
     }
 
     #[test]
+    fn more_stored_descriptors_than_travel_in_one_message_are_refused() {
+        let all: Vec<_> = (0..=MAX_STORED as u64).map(|inode| listed("a", inode)).collect();
+        let long = [listed(&"n".repeat(MAX_STORED_NAME_BYTES + 1), 1)];
+        for listed in [&all[..], &long[..]] {
+            let mut blockers = Blockers::default();
+            assert!(find_stored(listed, &[], &mut blockers).unwrap().is_empty());
+            assert!(blockers.into_list()[0].to_string().ends_with("which are too many"));
+        }
+    }
+
+    #[test]
     fn stored_descriptors_that_differ_in_their_name_only_are_alike() {
         let all = [listed("a", 7), listed("b", 8), listed("c", 7), listed("a", 7)];
         assert_eq!(groups(&all), [vec![0, 2, 3], vec![1]]);

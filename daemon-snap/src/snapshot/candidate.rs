@@ -108,7 +108,7 @@ impl Candidate {
         }
         for attempt in 1..=ATTEMPTS {
             self.properties = systemd.restart(&self.properties.id)?;
-            if self.properties.may_store() && !matches!(self.properties.store_preserved.as_str(), "no" | "") {
+            if !self.properties.empties_store() {
                 let message =
                     "systemd has read its units again meanwhile, and may have handed over what it keeps"
                         .into();
@@ -183,8 +183,7 @@ impl Candidate {
             std::thread::sleep(Duration::from_millis(10));
             now = systemd.properties(&self.properties.id)?;
         }
-        let is_emptied = !now.may_store() || matches!(now.store_preserved.as_str(), "no" | "");
-        if is_emptied
+        if now.empties_store()
             && now.active_state == "active"
             && now.inactive_exit_us != self.properties.inactive_exit_us
         {
