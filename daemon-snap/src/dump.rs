@@ -4,7 +4,7 @@
 //! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
 
 use crate::bus::BusAccess;
-pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink};
+pub use crate::collect::{ActivationSocket, CollectOptions, FIFO, LostPeer, PageSink, StoredDescriptor};
 use crate::collect::{
     AddressSpace, Blockers, Descriptors, Directories, Filters, Inodes, Insides, Labels, OutsideThread,
     Sharing, collect_address_space, collect_cgroups, collect_content, collect_descriptors,
@@ -207,7 +207,7 @@ impl Frozen {
         let (mut filters, labels) = (Filters::new()?, Labels::new());
 
         let zombies = collect_zombies(&self.stopped, &mut blockers)?;
-        let Descriptors { tables, locks, mut files, pipes } =
+        let Descriptors { tables, locks, mut files, pipes, stored } =
             collect_descriptors(members, &zombies, &mut inodes, &mut blockers)?;
         mark("descriptors");
         let mut halves = Vec::with_capacity(members.len());
@@ -278,6 +278,7 @@ impl Frozen {
             cgroups,
             session_keyring: None,
             confinement: None,
+            stored,
         };
         Ok(Seen { processes, tree, sources })
     }

@@ -7,8 +7,9 @@ use crate::bus::split;
 use crate::error::{Error, Result};
 use crate::state::{
     BackingV1, CgroupV1, ContentRunV1, EpollWatchV1, FileId, FileKindV1, InodeId, InodeKindV1,
-    MAX_PROFILE_BYTES, PAGE_BYTES, Pid, PidFdV1, PipeEnd, ProcessV1, TREE_MAX_BYTES, TargetFd, TreeV1,
-    UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
+    MAX_PROFILE_BYTES, MAX_STORED, MAX_STORED_NAME_BYTES, PAGE_BYTES, Pid, PidFdV1, PipeEnd, ProcessV1,
+    StoredV1, TREE_MAX_BYTES, TargetFd, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
+    is_stored_name,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -102,6 +103,10 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
             .all(|name| (1..=MAX_PROFILE_BYTES).contains(&name.len()) && !name.contains('\0')),
         "an odd name of an AppArmor profile",
     )?;
+    let names: usize = tree.stored.iter().map(|stored| stored.name.len()).sum();
+    check(tree.stored.len() <= MAX_STORED && names <= MAX_STORED_NAME_BYTES, "too many stored descriptors")?;
+    let sound = |stored: &StoredV1| has_file(tree, stored.file) && is_stored_name(&stored.name);
+    check(tree.stored.iter().all(sound), "an odd stored descriptor")?;
     for group in &tree.cgroups {
         check_cgroup(group)?;
     }

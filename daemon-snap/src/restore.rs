@@ -8,9 +8,10 @@ use crate::rebuild::numbers::Numbers;
 use crate::rebuild::own_maps::OwnMaps;
 use crate::rebuild::pidfd::Late;
 use crate::rebuild::process::Builder;
+pub use crate::rebuild::stored::Stored;
 use crate::rebuild::tids::Tids;
 use crate::rebuild::{
-    bus, cgroup, files, inherit, inode, keyring, label, namespaces, plan, stopped, volatile,
+    bus, cgroup, files, inherit, inode, keyring, label, namespaces, plan, stopped, stored, volatile,
 };
 use crate::state::{Pid, TreeV1};
 use crate::sys;
@@ -62,6 +63,8 @@ pub struct Restored {
     /// Roots of the tree, children of the caller until it exits.
     pub roots: Vec<Pid>,
     pub times: Times,
+    /// For systemd's store, in the order in which it listed them.
+    pub stored: Vec<Stored>,
 }
 
 /// How long each step took.
@@ -123,6 +126,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     let (mut last, mut times) = (started, Times::default());
     let tree = &request.tree;
     inode::check_all_used(tree)?;
+    stored::check_keeper(tree, request.unit.is_some())?;
     let tids = Tids::open();
     let mut desk = Desk::new(tree, request.unit.is_some())?;
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
@@ -200,6 +204,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     files::rebuild_owners(&desk, tree)?;
     inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
     desk.release_segments();
+    let stored = stored::hand_out(&desk, tree)?;
     bus::introduce(&desk, tree, request.deadline)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
@@ -216,7 +221,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         check_filters(&desk, tree, request.deadline)?;
     }
     times.release = lap(&mut last);
-    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times })
+    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times, stored })
 }
 
 /// Time since `last`, which becomes now.

@@ -7,6 +7,7 @@
 //! The rename of the catalogue in the last phase is the only commit.
 
 mod candidate;
+mod empty_store;
 mod image;
 mod plan;
 mod trial;
@@ -15,8 +16,10 @@ pub use candidate::Candidate;
 pub use plan::{PlanRow, plan};
 
 use crate::bus::BusWatch;
+use crate::dump::StoredDescriptor;
 use crate::error::{Error, Result};
 use crate::unit::{Band, Systemd};
+use empty_store::EmptyStores;
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
 use std::process::{Command, Stdio};
@@ -163,6 +166,7 @@ pub fn snapshot(
     let catalogue = store.load()?;
     let systemd = Systemd::connect()?;
     trial::record_boot_without_images()?;
+    EmptyStores::clear()?;
     if MachineEvidence::collect(std::path::Path::new("/"))?.machine_id.is_empty() {
         let reason =
             "/etc/machine-id is empty: at the next boot nothing would say that an image is of this machine";
@@ -196,12 +200,26 @@ pub fn snapshot(
         false => None,
     };
     if let Some(band) = &band {
+        let keeping = units
+            .iter()
+            .map(|(_, unit)| unit.properties())
+            .filter(|unit| unit.may_store() && !unit.store_preserved.is_empty());
+        let keeping: Vec<String> = keeping.map(|unit| unit.id.clone()).collect();
+        let keeping: Vec<&str> = keeping.iter().map(String::as_str).collect();
+        let stores = EmptyStores::begin(&systemd, &keeping)?;
         units = path.each(Phase::Restart, units, |_, mut unit| {
             unit.restart(&systemd, band, options.settle)?;
             band.leave_gap()?;
             point("snapshot.restart")?;
             Ok(unit)
         });
+        if !keeping.is_empty() {
+            units = path.each(Phase::Restart, units, |_, mut unit| {
+                unit.follow_others(&systemd)?;
+                Ok(unit)
+            });
+        }
+        stores.end()?;
     }
     units = path.warm_up(units, options.warm_up.as_deref());
     units = path.settle(units, &systemd, options.settle);
@@ -210,8 +228,8 @@ pub fn snapshot(
     let band_ref = band.as_ref();
     let images = path.each(Phase::Image, units, |_, unit| {
         let ask = unit.text().warm_up.clone();
-        let (entry, row) = image::take(&systemd, &pending, &catalogue, unit, band_ref)?;
-        Ok(Taken { entry, row, ask })
+        let (entry, row, stored) = image::take(&systemd, &pending, &catalogue, unit, band_ref)?;
+        Ok(Taken { entry, row, ask, stored })
     });
     if let Some(band) = band {
         band.leave()?;
@@ -236,6 +254,8 @@ struct Taken {
     row: UnitReport,
     /// The unit's own warm-up command.
     ask: Option<String>,
+    /// What systemd kept for it.
+    stored: Vec<StoredDescriptor>,
 }
 
 /// Rows so far, and who is told what happens.
@@ -357,7 +377,7 @@ impl Path<'_> {
             let entry = &mut image.entry;
             (self.progress)(Step { phase: Phase::Trial, what: &entry.unit, index, of });
             let ask = || image.ask.as_deref().map_or(Ok(()), |ask| run_shell(ask, Some(&entry.unit)));
-            let restored_ms = match trial.restore(entry, options.settle, ask) {
+            let restored_ms = match trial.restore(entry, &image.stored, options.settle, ask) {
                 Ok(restored_ms) => restored_ms,
                 Err(error) => {
                     self.rows.push(image.row.not_kept(Outcome::Failed, error.to_string()));

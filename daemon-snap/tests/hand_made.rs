@@ -177,6 +177,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         cgroups: Vec::new(),
         session_keyring: None,
         confinement: None,
+        stored: vec![],
     }
 }
 
@@ -241,6 +242,11 @@ fn hand_made_process_runs_and_is_refused_when_its_world_is_missing() {
 
     let unused = run(dir.path(), |tree| tree.inodes.push(path_inode(2, "/etc")));
     assert!(unused.unwrap_err().contains("belongs to nothing"));
+
+    let kept = run(dir.path(), |tree| {
+        tree.stored.push(StoredV1 { name: "kept".into(), file: FileId(0), polled: false });
+    });
+    assert!(kept.unwrap_err().contains("can only be restored by its unit"));
 
     let taken = run(dir.path(), |tree| {
         let own = Pid(std::process::id() as i32);

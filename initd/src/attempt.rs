@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use image_store::{ReasonCode, StaleReason};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use crate::protocol::StoredName;
 use crate::sys::process::{pidfd_kill, pidfd_open, wait_ended, wait_readable};
 use crate::sys::socket::receive;
 use crate::unit_cgroup::UnitCgroup;
@@ -40,6 +41,8 @@ pub struct RestoredTree {
     pub main_pidfd: OwnedFd,
     /// How long each step of the worker took.
     pub steps: Vec<(&'static str, Duration)>,
+    /// For systemd's store.
+    pub stored: Vec<(StoredName, OwnedFd)>,
 }
 
 /// An attempt; removes what is left of it unless it is kept.
@@ -73,8 +76,9 @@ impl<'a> Attempt<'a> {
     /// Run it until it has succeeded, failed, or `deadline` has passed.
     pub fn run(&mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> Outcome {
         let outcome = match self.wait_for_tree(order, means, deadline) {
-            Ok(Wait::Done(roots, steps_us)) => {
-                self.take_over(order, &roots, &steps_us, deadline).map_err(|error| failed("tree", &error))
+            Ok(Wait::Done(roots, steps_us, stored)) => {
+                let tree = self.take_over(order, &roots, &steps_us, deadline);
+                tree.map(|tree| RestoredTree { stored, ..tree }).map_err(|error| failed("tree", &error))
             }
             Ok(Wait::Failed(reason)) => Err(reason),
             Ok(Wait::ShimGone) => {
@@ -142,7 +146,12 @@ impl<'a> Attempt<'a> {
             }
             match Report::decode(&packet).map_err(io::Error::other)? {
                 Report::Started => self.worker = fds.into_iter().next(),
-                Report::Done { roots, steps_us } => return Ok(Wait::Done(roots, steps_us)),
+                Report::Done { stored, .. } if stored.len() != fds.len() => {
+                    return Err(io::Error::other("it sent a wrong number of descriptors"));
+                }
+                Report::Done { roots, steps_us, stored } => {
+                    return Ok(Wait::Done(roots, steps_us, stored.into_iter().zip(fds).collect()));
+                }
                 Report::Failed(reason) => return Ok(Wait::Failed(reason)),
             }
         }
@@ -174,12 +183,12 @@ impl<'a> Attempt<'a> {
             return Err(io::Error::other(format!("its main process {main_pid} has ended at once")));
         }
         let steps = STEPS.iter().zip(steps_us).map(|(step, us)| (*step, Duration::from_micros((*us).into())));
-        Ok(RestoredTree { main_pid, main_pidfd, steps: steps.collect() })
+        Ok(RestoredTree { main_pid, main_pidfd, steps: steps.collect(), stored: Vec::new() })
     }
 }
 
 enum Wait {
-    Done(Vec<i32>, Vec<u32>),
+    Done(Vec<i32>, Vec<u32>, Vec<(StoredName, OwnedFd)>),
     Failed(StaleReason),
     ShimGone,
 }

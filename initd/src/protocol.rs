@@ -1,10 +1,12 @@
 //! What shim and restore daemon say to each other, one packet each, over `SOCK_SEQPACKET`:
 //!
 //! 1. shim: [`Hello`], with descriptors 0, 1, 2 and those of socket activation attached
-//! 2. initd: [`Answer`]
+//! 2. initd: [`Answer`]; with `Restored` come the descriptors for systemd's store
 //! 3. shim, after `Restored`: [`Adopted`]; after `Failed` initd removes the tree and answers `Cold`
 //!
 //! The connection closed at any point means: start cold.
+
+use daemon_snap::state::{MAX_STORED, is_stored_name};
 
 use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
 
@@ -14,7 +16,7 @@ pub const SOCKET_PATH: &str = "/run/fastboot/initd.sock";
 pub const MAX_LISTEN_FDS: usize = 250;
 
 const MAGIC: u32 = 0x3158_4246;
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const HAS_NOTIFY_SOCKET: u16 = 1 << 0;
 const IS_AGAIN: u16 = 1 << 1;
 const SEND_MAIN_PID: u16 = 1 << 0;
@@ -56,7 +58,44 @@ pub enum Answer {
         send_ready: bool,
         /// What the service said of itself at the snapshot; empty: nothing.
         status: String,
+        /// What systemd has to keep for the service, one per descriptor, last stored first.
+        stored: Vec<StoredName>,
     },
+}
+
+/// How a descriptor is put into systemd's store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredName {
+    /// `FDNAME=`.
+    pub name: String,
+    /// systemd drops it when it hangs up; otherwise `FDPOLL=0`.
+    pub polled: bool,
+}
+
+impl StoredName {
+    pub(crate) fn encode_all(names: &[StoredName], encoder: &mut Encoder) {
+        encoder.u16(names.len() as u16);
+        for StoredName { name, polled } in names {
+            encoder.bytes(name.as_bytes()).u16((*polled).into());
+        }
+    }
+
+    pub(crate) fn decode_all(decoder: &mut Decoder<'_>) -> Result<Vec<StoredName>, Malformed> {
+        let count = usize::from(decoder.u16()?);
+        if count > MAX_STORED {
+            return Err(Malformed("it has too many descriptors"));
+        }
+        let mut names = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (name, polled) = (decoder.string()?, decoder.u16()?);
+            // It becomes a line of a message to systemd.
+            if !is_stored_name(&name) || polled > 1 {
+                return Err(Malformed("a descriptor has an odd name"));
+            }
+            names.push(StoredName { name, polled: polled == 1 });
+        }
+        Ok(names)
+    }
 }
 
 /// What became of a restored tree.
@@ -108,10 +147,13 @@ impl Answer {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Answer::Cold { code, sentence } => head(2).bytes(code.as_bytes()).bytes(cut(sentence)).finish(),
-            Answer::Restored { main_pid, send_main_pid, send_ready, status } => {
+            Answer::Restored { main_pid, send_main_pid, send_ready, status, stored } => {
                 let main = if *send_main_pid { SEND_MAIN_PID } else { 0 };
                 let ready = if *send_ready { SEND_READY } else { 0 };
-                head(3).i32(*main_pid).u16(main | ready).bytes(cut(status)).finish()
+                let mut encoder = head(3);
+                encoder.i32(*main_pid).u16(main | ready).bytes(cut(status));
+                StoredName::encode_all(stored, &mut encoder);
+                encoder.finish()
             }
         }
     }
@@ -130,12 +172,13 @@ impl Answer {
         let main_pid = decoder.i32()?;
         let flags = decoder.u16()?;
         let status = decoder.string()?;
+        let stored = StoredName::decode_all(&mut decoder)?;
         decoder.finish()?;
         if main_pid <= 1 || flags & !(SEND_MAIN_PID | SEND_READY) != 0 {
             return Err(Malformed("it names no process"));
         }
         let (send_main_pid, send_ready) = (flags & SEND_MAIN_PID != 0, flags & SEND_READY != 0);
-        Ok(Answer::Restored { main_pid, send_main_pid, send_ready, status })
+        Ok(Answer::Restored { main_pid, send_main_pid, send_ready, status, stored })
     }
 }
 
@@ -212,8 +255,18 @@ mod tests {
                 send_main_pid: true,
                 send_ready: true,
                 status: "serving".to_owned(),
+                stored: vec![
+                    StoredName { name: "kept".to_owned(), polled: true },
+                    StoredName { name: String::new(), polled: false },
+                ],
             },
-            Answer::Restored { main_pid: 2, send_main_pid: false, send_ready: false, status: String::new() },
+            Answer::Restored {
+                main_pid: 2,
+                send_main_pid: false,
+                send_ready: false,
+                status: String::new(),
+                stored: Vec::new(),
+            },
         ]
     }
 
@@ -238,6 +291,19 @@ mod tests {
             let longer = [packet, vec![0]].concat();
             assert!(Hello::decode(&longer).is_err() && Answer::decode(&longer).is_err());
         }
+    }
+
+    #[test]
+    fn a_name_that_would_be_a_line_of_its_own_is_refused() {
+        let stored = vec![StoredName { name: "a\nMAINPID=1".to_owned(), polled: true }];
+        let answer = Answer::Restored {
+            main_pid: 300_001,
+            send_main_pid: true,
+            send_ready: true,
+            status: String::new(),
+            stored,
+        };
+        Answer::decode(&answer.encode()).unwrap_err();
     }
 
     #[test]

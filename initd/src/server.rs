@@ -1,7 +1,7 @@
 //! Answering shims: one thread per connection, every wait bounded.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -272,14 +272,19 @@ impl Server {
         tree: &RestoredTree,
         has_notify_socket: bool,
     ) -> Result<(), String> {
+        if !has_notify_socket && !tree.stored.is_empty() {
+            return Err("NotifyAccess= keeps the shim from giving systemd back what it kept".to_owned());
+        }
         let service_type = entry.service.service_type.as_str();
         let answer = Answer::Restored {
             main_pid: tree.main_pid,
             send_main_pid: service_type != "forking",
             send_ready: matches!(service_type, "notify" | "notify-reload"),
             status: if has_notify_socket { entry.service.status_text.clone() } else { String::new() },
+            stored: tree.stored.iter().map(|(name, _)| name.clone()).collect(),
         };
-        send(connection, &answer.encode(), &[])
+        let fds: Vec<BorrowedFd<'_>> = tree.stored.iter().map(|(_, fd)| fd.as_fd()).collect();
+        send(connection, &answer.encode(), &fds)
             .map_err(|error| format!("the shim cannot be told: {error}"))?;
         let adopted = receive(connection, MAX_MESSAGE_LEN).and_then(|(packet, _)| {
             if packet.is_empty() {

@@ -1,12 +1,12 @@
 //! One restore: a process of its own that ends with it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
 use daemon_snap::encode;
-use daemon_snap::restore::{Request, UnitContext, restore};
+use daemon_snap::restore::{Request, Stored, UnitContext, restore};
 use daemon_snap::state::{Pid, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use image_store::{Image, ReasonCode, SectionKind, StaleReason, UncheckedImage, fault};
 use nix::sys::prctl::{set_name, set_pdeathsig};
@@ -16,6 +16,7 @@ use nix::unistd::getppid;
 use crate::boot::monotonic_us;
 use crate::dynamic_user;
 use crate::pid_file;
+use crate::protocol::StoredName;
 use crate::sys::priority::set_nice;
 use crate::sys::process::{ChildEnd, set_child_end};
 use crate::sys::socket::send;
@@ -54,12 +55,14 @@ pub struct Order {
 pub enum Report {
     /// It runs; its pidfd is attached.
     Started,
-    /// All processes run.
+    /// All processes run. Descriptors for systemd's store are attached.
     Done {
         /// These become children of PID 1 when the worker ends.
         roots: Vec<i32>,
         /// How long each of [`STEPS`] took, in microseconds.
         steps_us: Vec<u32>,
+        /// One per descriptor.
+        stored: Vec<StoredName>,
     },
     /// Nothing of the tree is left.
     Failed(StaleReason),
@@ -112,13 +115,15 @@ impl Report {
         let mut encoder = Encoder::default();
         match self {
             Report::Started => encoder.u16(1),
-            Report::Done { roots, steps_us } => {
+            Report::Done { roots, steps_us, stored } => {
                 encoder.u16(2).u16(roots.len() as u16);
                 for pid in roots {
                     encoder.i32(*pid);
                 }
                 encoder.u16(steps_us.len() as u16);
-                steps_us.iter().fold(&mut encoder, |encoder, us| encoder.u32(*us))
+                let encoder = steps_us.iter().fold(&mut encoder, |encoder, us| encoder.u32(*us));
+                StoredName::encode_all(stored, encoder);
+                encoder
             }
             Report::Failed(reason) => {
                 // Some errors list every process; the first lines are enough.
@@ -144,6 +149,7 @@ impl Report {
             2 => Report::Done {
                 roots: (0..decoder.u16()?).map(|_| decoder.i32()).collect::<Result<_, _>>()?,
                 steps_us: (0..decoder.u16()?).map(|_| decoder.u32()).collect::<Result<_, _>>()?,
+                stored: StoredName::decode_all(&mut decoder)?,
             },
             3 => {
                 let code = decoder.string()?.parse().map_err(|_| Malformed("its code is unknown"))?;
@@ -163,13 +169,17 @@ pub fn run(order: &Order, fds: OrderFds<OwnedFd>) -> ! {
     drop(connection);
     let outcome = prepare(order).and_then(|()| {
         let for_pid_file = shim.try_clone().map_err(|error| internal("keep the shim's pidfd", &error))?;
-        let (roots, steps_us) = rebuild(order, image, shim, cgroup, inherited)?;
+        let Rebuilt { roots, steps_us, stored } = rebuild(order, image, shim, cgroup, inherited)?;
         write_pid_file(order, &roots, &for_pid_file)?;
-        Ok(Report::Done { roots, steps_us })
+        let of_one = |one: Stored| (StoredName { name: one.name, polled: one.polled }, one.fd);
+        let (stored, fds) = stored.into_iter().map(of_one).unzip();
+        Ok((Report::Done { roots, steps_us, stored }, fds))
     });
-    let message = outcome.unwrap_or_else(Report::Failed);
+    let (message, fds): (Report, Vec<OwnedFd>) =
+        outcome.unwrap_or_else(|reason| (Report::Failed(reason), Vec::new()));
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     // A report that cannot be sent is as good as none: initd sees its end, and removes what is there.
-    let sent = send(&report, &message.encode(), &[]);
+    let sent = send(&report, &message.encode(), &fds);
     exit(if sent.is_ok() { 0 } else { 1 })
 }
 
@@ -189,13 +199,20 @@ fn prepare(order: &Order) -> Result<(), StaleReason> {
     fault::point("worker.start").map_err(|error| internal("worker.start", &error))
 }
 
+/// What runs again.
+struct Rebuilt {
+    roots: Vec<i32>,
+    steps_us: Vec<u32>,
+    stored: Vec<Stored>,
+}
+
 fn rebuild(
     order: &Order,
     image: OwnedFd,
     shim: OwnedFd,
     cgroup: OwnedFd,
     inherited: Vec<OwnedFd>,
-) -> Result<(Vec<i32>, Vec<u32>), StaleReason> {
+) -> Result<Rebuilt, StaleReason> {
     let began_us = monotonic_us();
     let mut inherited = inherited.into_iter();
     let mut next =
@@ -206,7 +223,9 @@ fn rebuild(
     #[cfg(feature = "test-hooks")]
     if let Some(roots) = crate::sys::plain_child::instead_of_restore(order, &unit) {
         fault::point("worker.mid").map_err(|error| internal("worker.mid", &error))?;
-        return roots.map(|roots| (roots, Vec::new())).map_err(|error| internal("plain process", &error));
+        return roots
+            .map(|roots| Rebuilt { roots, steps_us: Vec::new(), stored: Vec::new() })
+            .map_err(|error| internal("plain process", &error));
     }
     let path = PathBuf::from(&order.image_path);
     let image =
@@ -225,7 +244,8 @@ fn rebuild(
     let restored = restore(request).map_err(|error| error.to_stale_reason())?;
     let mut steps_us = vec![began_us.saturating_sub(order.sent_us) as u32, (decoded_us - began_us) as u32];
     steps_us.extend(restored.times.steps().map(|(_, took)| took.as_micros() as u32));
-    Ok((restored.roots.iter().map(|pid| pid.0).collect(), steps_us))
+    let roots = restored.roots.iter().map(|pid| pid.0).collect();
+    Ok(Rebuilt { roots, steps_us, stored: restored.stored })
 }
 
 fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
@@ -284,9 +304,9 @@ mod tests {
             assert!(Order::decode(&mut Decoder::new(&bytes[..len])).is_err());
         }
         let failed = Report::Failed(StaleReason::new(ReasonCode::Deadline, "too late"));
-        for report in
-            [Report::Started, Report::Done { roots: vec![300_000, 7], steps_us: vec![1, 2, 3] }, failed]
-        {
+        let stored = vec![StoredName { name: "kept".to_owned(), polled: false }];
+        let done = Report::Done { roots: vec![300_000, 7], steps_us: vec![1, 2, 3], stored };
+        for report in [Report::Started, done, failed] {
             let bytes = report.encode();
             assert_eq!(Report::decode(&bytes), Ok(report));
             assert!(Report::decode(&bytes[..bytes.len() - 1]).is_err());

@@ -1,13 +1,14 @@
 //! The shim against a made-up initd, and what the original command finds when there is none.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
-use initd::protocol::{Adopted, Answer, Hello};
+use initd::protocol::{Adopted, Answer, Hello, StoredName};
 use initd::shim::SOCKET_ENV;
 use initd::sys::socket::{own, receive, send};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -179,6 +180,7 @@ fn a_restored_forking_service_ends_the_shim_without_a_word_to_systemd() {
             send_main_pid: false,
             send_ready: false,
             status: String::new(),
+            stored: Vec::new(),
         };
         send(&connection, &answer.encode(), &[]).unwrap();
         let (packet, _) = receive(&connection, 4096).unwrap();
@@ -200,6 +202,7 @@ fn systemd_hears_of_the_main_process_before_the_shim_ends() {
             send_main_pid: true,
             send_ready: true,
             status: "serving".to_owned(),
+            stored: Vec::new(),
         };
         send(&connection, &answer.encode(), &[]).unwrap();
         assert_eq!(Adopted::decode(&receive(&connection, 4096).unwrap().0), Ok(Adopted::Done));
@@ -214,6 +217,54 @@ fn systemd_hears_of_the_main_process_before_the_shim_ends() {
 }
 
 #[test]
+fn systemd_gets_back_what_it_kept_before_it_hears_that_the_service_is_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    let initd = Initd::new(|connection, _, _| {
+        let name = |name: &str, polled| StoredName { name: name.to_owned(), polled };
+        let answer = Answer::Restored {
+            main_pid: 4711,
+            send_main_pid: true,
+            send_ready: true,
+            status: String::new(),
+            stored: vec![name("last", true), name("first", false)],
+        };
+        let fds = ["/etc/group", "/etc/passwd"].map(|path| File::open(path).unwrap());
+        send(&connection, &answer.encode(), &[fds[0].as_fd(), fds[1].as_fd()]).unwrap();
+        assert_eq!(Adopted::decode(&receive(&connection, 4096).unwrap().0), Ok(Adopted::Done));
+    });
+    let child = initd.start(Some(&path), &["/bin/echo", "cold"]);
+    for (text, target) in
+        [("FDSTORE=1\nFDNAME=first\nFDPOLL=0", "/etc/passwd"), ("FDSTORE=1\nFDNAME=last", "/etc/group")]
+    {
+        let (packet, fds) = receive(&systemd, 4096).unwrap();
+        assert_eq!((packet.as_slice(), fds.len()), (text.as_bytes(), 1));
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", fds[0].as_raw_fd())).unwrap();
+        assert_eq!(link, Path::new(target));
+    }
+    assert_eq!(receive(&systemd, 4096).unwrap().0, b"MAINPID=4711\nREADY=1");
+    drop(receive(&systemd, 4096).unwrap());
+    assert_eq!(initd.finish(child), (Some(0), String::new()));
+}
+
+#[test]
+fn a_shim_that_does_not_get_all_descriptors_starts_cold() {
+    let initd = Initd::new(|connection, _, _| {
+        let answer = Answer::Restored {
+            main_pid: 4711,
+            send_main_pid: false,
+            send_ready: false,
+            status: String::new(),
+            stored: vec![StoredName { name: "lost".to_owned(), polled: true }],
+        };
+        send(&connection, &answer.encode(), &[]).unwrap();
+    });
+    let child = initd.start(None, &["/bin/echo", "cold"]);
+    assert_eq!(initd.finish(child), (Some(0), "cold\n".to_owned()));
+}
+
+#[test]
 fn a_shim_that_cannot_reach_systemd_gives_the_tree_back_and_starts_cold() {
     let initd = Initd::new(|connection, _, _| {
         let answer = Answer::Restored {
@@ -221,6 +272,7 @@ fn a_shim_that_cannot_reach_systemd_gives_the_tree_back_and_starts_cold() {
             send_main_pid: true,
             send_ready: false,
             status: String::new(),
+            stored: Vec::new(),
         };
         send(&connection, &answer.encode(), &[]).unwrap();
         let adopted = Adopted::decode(&receive(&connection, 4096).unwrap().0).unwrap();

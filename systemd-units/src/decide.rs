@@ -32,6 +32,8 @@ pub struct Inputs<'a> {
     pub systemd: Option<&'a SystemdEvidence>,
     /// Path of the shim.
     pub shim: &'a str,
+    /// How often userspace has begun anew since the kernel was booted.
+    pub soft_reboots: u64,
 }
 
 /// Decide for every unit of the catalogue: the first run of a boot.
@@ -56,7 +58,10 @@ pub fn decide(inputs: &Inputs<'_>, catalogue: &Catalogue) -> Record {
 /// Drop-ins for units whose images a snapshot is trying right now.
 pub fn for_trial(inputs: &Inputs<'_>, entries: &[CatalogueEntry]) -> Vec<(String, String)> {
     let armed = entries.iter().filter_map(|entry| {
-        let drop_in = decide_unit(inputs, entry).ok()?;
+        let mut drop_in = decide_unit(inputs, entry).ok()?;
+        if drop_in.may_store {
+            drop_in.text.push_str(drop_in::EMPTY_STORE);
+        }
         Some((entry.unit.clone(), drop_in.text))
     });
     armed.collect()
@@ -100,6 +105,11 @@ fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry) -> Result<DropIn, St
     }
     let settings = Settings::from_assignments(assignments);
     let unsupported = |sentence| StaleReason::new(ReasonCode::HostUnsupported, sentence);
+    if inputs.soft_reboots > 0 && settings.keeps_store() {
+        let sentence =
+            "systemd may have kept descriptors for it over the soft reboot (FileDescriptorStorePreserve=)";
+        return Err(unsupported(sentence.to_owned()));
+    }
     let limit = StartBudget::of(&entry.service, entry.len_bytes)?.limit;
     let drop_in = drop_in::compose(&entry.unit, &settings, inputs.shim, limit).map_err(unsupported)?;
     // Through the shim, a program that is not there would be found out too late for Type=exec.

@@ -16,7 +16,13 @@ pub struct DropIn {
     pub service_type: ServiceType,
     /// First word of the command.
     pub program: String,
+    /// systemd may keep descriptors for it.
+    pub may_store: bool,
 }
+
+/// What the drop-in says beside while an image is tried: the restart for it is to be as a boot, which begins with nothing in the
+/// store (since systemd 254).
+pub const EMPTY_STORE: &str = "FileDescriptorStorePreserve=no\n";
 
 /// Write the drop-in for a unit with these settings. After `limit` the shim starts the original command by itself.
 ///
@@ -71,7 +77,8 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
         let name = line.path.rsplit('/').next().unwrap_or(line.path);
         text.push_str(&format!("SyslogIdentifier={name}\n"));
     }
-    Ok(DropIn { text, service_type, program: line.path.to_owned() })
+    let may_store = settings.may_store();
+    Ok(DropIn { text, service_type, program: line.path.to_owned(), may_store })
 }
 
 #[cfg(test)]

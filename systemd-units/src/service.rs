@@ -133,14 +133,26 @@ impl Settings {
             "" => false,
             value => value != "none" && !matches!(value, "no" | "false" | "off" | "0"),
         };
-        let is_positive = |key: &str| {
-            let value = self.last(key).unwrap_or_default();
-            value.contains(|c: char| c.is_ascii_digit() && c != '0') || value == "infinity"
-        };
         asked
             || matches!(service_type, ServiceType::Notify | ServiceType::NotifyReload)
-            || is_positive("WatchdogSec")
-            || is_positive("FileDescriptorStoreMax")
+            || self.is_positive("WatchdogSec")
+            || self.may_store()
+    }
+
+    /// Whether systemd may keep descriptors for it: `FileDescriptorStoreMax=`.
+    pub fn may_store(&self) -> bool {
+        self.is_positive("FileDescriptorStoreMax")
+    }
+
+    fn is_positive(&self, key: &str) -> bool {
+        let value = self.last(key).unwrap_or_default();
+        value.contains(|c: char| c.is_ascii_digit() && c != '0') || value == "infinity"
+    }
+
+    /// Whether systemd keeps them over a stop, and so over a soft reboot: `FileDescriptorStorePreserve=yes`.
+    pub fn keeps_store(&self) -> bool {
+        let preserve = self.last("FileDescriptorStorePreserve").unwrap_or_default();
+        self.may_store() && ["yes", "true", "on", "1", "y", "t"].contains(&preserve)
     }
 }
 
@@ -178,5 +190,13 @@ mod tests {
         assert!(listens("NotifyAccess=all", ServiceType::Simple));
         assert!(listens("WatchdogSec=3min", ServiceType::Simple));
         assert!(listens("FileDescriptorStoreMax=7", ServiceType::Simple));
+    }
+
+    #[test]
+    fn a_store_is_kept_over_a_stop_only_where_there_may_be_one() {
+        let keeps = |lines: &str| settings(lines).keeps_store();
+        assert!(keeps("FileDescriptorStoreMax=7\nFileDescriptorStorePreserve=yes"));
+        assert!(!keeps("FileDescriptorStoreMax=7\nFileDescriptorStorePreserve=restart"));
+        assert!(!keeps("FileDescriptorStoreMax=7") && !keeps("FileDescriptorStorePreserve=yes"));
     }
 }

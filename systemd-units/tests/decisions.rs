@@ -9,7 +9,7 @@ use image_store::{
     Catalogue, CatalogueEntry, Digest, Generation, ImageId, MachineEvidence, ReasonCode, ServiceRecord,
     SystemdEvidence, UnitEvidence,
 };
-use systemd_units::decide::{Inputs, decide, repeat};
+use systemd_units::decide::{Inputs, decide, for_trial, repeat};
 use systemd_units::record::{Record, UnitRecord};
 use systemd_units::search::{NoText, UnitDirs, UnitFiles};
 use systemd_units::soft_reboot::leave_alone;
@@ -92,7 +92,24 @@ impl Root {
         let dirs = UnitDirs::read(self.0.path()).unwrap();
         let generation = Generation { id: 1, created_unix_s: 0, images: vec![entry.clone()] };
         let catalogue = Catalogue { generations: vec![generation], ..Catalogue::default() };
-        decide(&Inputs { root: self.0.path(), dirs: &dirs, machine, systemd, shim: "/shim" }, &catalogue)
+        decide(
+            &Inputs { root: self.0.path(), dirs: &dirs, machine, systemd, shim: "/shim", soft_reboots: 0 },
+            &catalogue,
+        )
+    }
+
+    /// In the place of a boot that came about by a soft reboot, and for a trial.
+    fn decide_otherwise(&self, entry: &CatalogueEntry) -> (UnitRecord, String) {
+        let (dirs, machine, systemd) =
+            (UnitDirs::read(self.0.path()).unwrap(), machine(), systemd("257.9-1"));
+        let inputs = |soft_reboots| {
+            let (root, systemd) = (self.0.path(), Some(&systemd));
+            Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: "/shim", soft_reboots }
+        };
+        let generation = Generation { id: 1, created_unix_s: 0, images: vec![entry.clone()] };
+        let catalogue = Catalogue { generations: vec![generation], ..Catalogue::default() };
+        let record = decide(&inputs(1), &catalogue).units.remove(0);
+        (record, for_trial(&inputs(0), std::slice::from_ref(entry)).remove(0).1)
     }
 
     fn decide_unit(&self, entry: &CatalogueEntry) -> UnitRecord {
@@ -137,6 +154,22 @@ fn an_unchanged_unit_gets_the_shim_with_its_own_command_behind_it() {
     assert!(text.contains(
         "\nExecStart=\nExecStart=/shim --unit a-b.service --limit-ms 8000 --no-notify -- /usr/sbin/d -x\n"
     ));
+}
+
+#[test]
+fn a_trial_begins_with_an_empty_store_and_what_outlives_a_soft_reboot_leaves_a_unit_cold() {
+    let root = Root::new();
+    root.write(FRAGMENT, TEXT);
+    let (record, trial) = root.decide_otherwise(&root.image("a-b.service"));
+    assert!(record.armed && !trial.contains("FileDescriptorStore"), "{trial}");
+    root.write(FRAGMENT, &format!("{TEXT}FileDescriptorStoreMax=7\n"));
+    let (record, trial) = root.decide_otherwise(&root.image("a-b.service"));
+    assert!(record.armed && !record.drop_in.unwrap().contains("FileDescriptorStore"));
+    assert!(trial.ends_with("\nFileDescriptorStorePreserve=no\n"), "{trial}");
+    root.write(FRAGMENT, &format!("{TEXT}FileDescriptorStoreMax=7\nFileDescriptorStorePreserve=yes\n"));
+    let (record, _) = root.decide_otherwise(&root.image("a-b.service"));
+    assert!(!record.armed && record.reason.unwrap().contains("over the soft reboot"));
+    assert!(root.decide_unit(&root.image("a-b.service")).armed);
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct SnapshotUnit {
     /// Why not, one line each.
     #[serde(default)]
     pub reasons: Vec<String>,
+    /// What its owner should know all the same.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Length of the image.
     pub image_bytes: Option<u64>,
     /// Measured cold start.

@@ -37,7 +37,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             .reasons
             .into_iter()
             .chain(row.risk)
-            .chain(row.passing.into_iter().map(|p| format!("now: {p}")));
+            .chain(row.passing.into_iter().map(|p| format!("now: {p}")))
+            .chain(row.notes.into_iter().map(|note| format!("note: {note}")));
         table.add_row([
             row.unit,
             taken.to_owned(),

@@ -4,8 +4,9 @@ use super::epoll::Targets;
 use super::inode::Handle;
 use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
+use super::stored::find_stored;
 use super::unix::UnixSockets;
-use super::unix_queue::Queues;
+use super::unix_queue::{Carrier, Queues, own_pid};
 use super::{
     ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed,
     fanotify, inet, inhibitor, inotify, kernel_file, netlink, packet, pidfd as process, refused, ring,
@@ -14,8 +15,8 @@ use super::{
 use crate::error::{Error, Part, Result};
 use crate::inspect::{Member, Spaces};
 use crate::state::{
-    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RebindV1, TargetFd,
-    ZombieV1,
+    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RebindV1, StoredV1,
+    TargetFd, ZombieV1,
 };
 use crate::sys::proc::{self, FdInfo};
 use crate::sys::{fdquery, kcmp, netns, pidfd};
@@ -23,7 +24,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{fstat, stat};
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// All descriptors of the tree.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Descriptors {
     pub locks: Locks,
     pub files: Vec<FileV1>,
     pub pipes: Vec<PipeV1>,
+    pub stored: Vec<StoredV1>,
 }
 
 /// An open file description under one of the numbers it has.
@@ -74,7 +76,10 @@ pub(crate) fn collect_descriptors(
     }
     let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
     let in_tables = slots.len();
-    let queues = Queues::look(&mut slots, &pidfds)?;
+    let stored = find_stored(&inodes.options().stored, &slots, blockers)?;
+    let own = |fd: &OwnedFd| (own_pid(), TargetFd(fd.as_raw_fd()));
+    let named: Vec<_> = stored.iter().map(|one| (own(&one.fd), one.name.clone(), one.polled)).collect();
+    let queues = Queues::look(&mut slots, &pidfds, stored)?;
     let firsts = number_descriptions(&mut slots)?;
     let locks = collect_locks(&slots[..in_tables], members.len());
     let by_number = slots.iter().map(|s| ((s.description.pid, s.description.fd), s.description.id)).collect();
@@ -108,11 +113,10 @@ pub(crate) fn collect_descriptors(
         let file = &slot.description;
         let fd = duplicate(file)?;
         let mut kind = kinds.collect(slot, &fd, inodes);
-        let carrier = queues.carrier(file);
-        if let Some((pid, fd)) = carrier {
+        if let Some(carrier) = queues.carrier(file) {
             kind = in_flight(slot, kind, inodes);
             if let Err(Trouble::Refused(what)) = kind {
-                blockers.add(pid, Part::Fd(fd), format!("a unix socket with an unread descriptor, {what}"));
+                refuse_carried(carrier, &what, blockers);
                 kind = Ok(STAND_IN);
             }
         }
@@ -133,6 +137,11 @@ pub(crate) fn collect_descriptors(
     kinds.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
     let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
+    let stored = named.into_iter().filter_map(|(own, name, polled)| {
+        by_number.get(&own).map(|file| StoredV1 { name, file: *file, polled })
+    });
+    let stored = stored.collect();
+
     let mut tables = vec![Vec::new(); members.len()];
     slots.truncate(in_tables);
     slots.sort_by_key(|slot| (slot.owner, slot.description.fd));
@@ -140,11 +149,22 @@ pub(crate) fn collect_descriptors(
         let (fd, file) = (slot.description.fd, slot.description.id);
         tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
     }
-    Ok(Descriptors { tables, locks, files, pipes })
+    Ok(Descriptors { tables, locks, files, pipes, stored })
 }
 
 /// With a blocker nothing is written, so that this is never seen.
 const STAND_IN: FileKindV1 = FileKindV1::EventFd { count: 0, semaphore: false };
+
+fn refuse_carried(carrier: &Carrier, what: &str, blockers: &mut Blockers) {
+    match carrier {
+        Carrier::Socket(pid, fd) => {
+            blockers.add(*pid, Part::Fd(*fd), format!("a unix socket with an unread descriptor, {what}"));
+        }
+        Carrier::Store(name, fd) => {
+            blockers.add(Pid(1), Part::Fd(*fd), format!("{what} that only systemd keeps (FDNAME={name})"));
+        }
+    }
+}
 
 /// What can be sent before there are processes, and has nothing that belongs to the process that has it open.
 fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found<FileKindV1> {

@@ -32,6 +32,7 @@ mod seccomp;
 mod sharing;
 mod signalfd;
 mod socket_options;
+mod stored;
 mod sysv;
 mod tcp;
 mod thread;
@@ -92,6 +93,8 @@ pub struct CollectOptions {
     pub volatile_roots: Vec<PathBuf>,
     /// Sockets that systemd holds too.
     pub activation: Vec<ActivationSocket>,
+    /// What systemd keeps for the unit (`FDSTORE=1`), in its order.
+    pub stored: Vec<StoredDescriptor>,
     /// Connections to the system bus.
     pub bus: BusAccess,
     pub lost_peer: LostPeer,
@@ -119,6 +122,30 @@ pub struct ActivationSocket {
     pub socket_type: i32,
     /// From `LISTEN_FDNAMES`.
     pub name: Option<String>,
+}
+
+/// A descriptor in systemd's store, as systemd describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StoredDescriptor {
+    /// `FDNAME=`.
+    pub name: String,
+    /// `st_mode`, `st_dev`, `st_ino` and `st_rdev` of stat(2).
+    pub mode: u32,
+    pub device: u64,
+    pub inode: u64,
+    pub special_device: u64,
+    /// Where its link in /proc/1/fd leads.
+    pub path: Vec<u8>,
+    /// Access mode and status flags.
+    pub flags: i32,
+}
+
+impl StoredDescriptor {
+    /// Nothing but the name may tell one from the other.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let object = |one: &Self| (one.mode, one.device, one.inode, one.special_device, one.flags);
+        object(self) == object(other) && self.path == other.path
+    }
 }
 
 /// Reasons not to dump, gathered while everything is looked at.

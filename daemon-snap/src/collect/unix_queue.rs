@@ -3,6 +3,7 @@
 
 use super::failed;
 use super::file::{Description, Slot};
+use super::stored::Kept;
 use crate::error::Result;
 use crate::state::{CredentialsV1, FileId, Pid, TargetFd, UnixMessageV1};
 use crate::sys::fdquery::{self, PeekOffset, Peeked};
@@ -15,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// More than the largest message that default buffer limits let through.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 const SO_DOMAIN: i32 = 39;
-/// In place of the index of a process: the descriptor is ours, a duplicate of one in flight.
+/// In place of the index of a process: the descriptor is ours, a duplicate of one in flight or in systemd's store.
 pub(super) const IN_FLIGHT: usize = usize::MAX;
 
 /// The queues of all unix sockets of the tree.
@@ -23,8 +24,17 @@ pub(super) const IN_FLIGHT: usize = usize::MAX;
 pub(super) struct Queues {
     /// By inode of the socket: messages, or why they cannot be carried.
     by_inode: HashMap<u64, std::result::Result<Vec<Letter>, String>>,
-    /// Our duplicates of descriptors in flight, and the socket in whose queue they were found.
-    held: HashMap<TargetFd, (OwnedFd, (Pid, TargetFd))>,
+    /// Our duplicates of descriptors that no table has, or that are not known to be in one, and who has them.
+    held: HashMap<TargetFd, (OwnedFd, Carrier)>,
+}
+
+/// Who has a descriptor that is in no table of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// The socket in whose queue it lies.
+    Socket(Pid, TargetFd),
+    /// systemd's store, under this name and this number of PID 1.
+    Store(String, TargetFd),
 }
 
 /// A message before descriptions have numbers.
@@ -39,10 +49,16 @@ struct Letter {
 }
 
 impl Queues {
-    /// Looks into each unix socket once. What is in flight becomes a slot of its own behind those of the tables.
-    pub fn look(slots: &mut Vec<Slot>, pidfds: &HashMap<Pid, &OwnedFd>) -> Result<Self> {
+    /// Looks into each unix socket once. What is in flight becomes a slot of its own behind those of the tables, and so does what
+    /// systemd keeps, which may have something in flight itself.
+    pub fn look(slots: &mut Vec<Slot>, pidfds: &HashMap<Pid, &OwnedFd>, stored: Vec<Kept>) -> Result<Self> {
         let own = own_pid();
         let mut queues = Self::default();
+        for Kept { name, number, fd, .. } in stored {
+            let ours = TargetFd(fd.as_raw_fd());
+            slots.push(slot_of(own, ours, &fd)?);
+            queues.held.insert(ours, (fd, Carrier::Store(name, number)));
+        }
         let mut next = 0;
         while let Some(slot) = slots.get(next) {
             next += 1;
@@ -57,8 +73,8 @@ impl Queues {
             let socket = socket.map_err(failed("duplicate descriptor", file.pid, file.fd))?;
             let Some(letters) = look_at(&file, socket.as_fd())? else { continue };
             let letters = letters.map(|letters| {
-                let carrier = (file.pid, file.fd);
-                let keep = |letter: Peeked| queues.keep(letter, carrier);
+                let carrier = Carrier::Socket(file.pid, file.fd);
+                let keep = |letter: Peeked| queues.keep(letter, &carrier);
                 letters.into_iter().map(keep).collect::<Vec<_>>()
             });
             for fd in letters.iter().flatten().flat_map(|letter| &letter.descriptors) {
@@ -69,25 +85,25 @@ impl Queues {
         Ok(queues)
     }
 
-    fn keep(&mut self, letter: Peeked, carrier: (Pid, TargetFd)) -> Letter {
+    fn keep(&mut self, letter: Peeked, carrier: &Carrier) -> Letter {
         let keep = |fd: OwnedFd| {
             let number = TargetFd(fd.as_raw_fd());
-            self.held.insert(number, (fd, carrier));
+            self.held.insert(number, (fd, carrier.clone()));
             number
         };
         let Peeked { bytes, descriptors, credentials, sender, .. } = letter;
         Letter { bytes, descriptors: descriptors.into_iter().map(keep).collect(), credentials, sender }
     }
 
-    /// Another one of a descriptor in flight.
+    /// Another one of a descriptor of ours.
     pub fn duplicate(&self, fd: TargetFd) -> nix::Result<OwnedFd> {
         let (held, _) = self.held.get(&fd).ok_or(nix::errno::Errno::EBADF)?;
         held.try_clone().map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
     }
 
-    /// The socket in whose queue a descriptor of ours was found.
-    pub fn carrier(&self, file: &Description) -> Option<(Pid, TargetFd)> {
-        self.held.get(&file.fd).filter(|_| file.pid == own_pid()).map(|(_, carrier)| *carrier)
+    /// Where a descriptor of ours was found.
+    pub fn carrier(&self, file: &Description) -> Option<&Carrier> {
+        self.held.get(&file.fd).filter(|_| file.pid == own_pid()).map(|(_, carrier)| carrier)
     }
 
     /// The messages of a socket, with numbered descriptions.

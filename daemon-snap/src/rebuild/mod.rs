@@ -31,6 +31,7 @@ pub mod ring;
 pub mod socket_options;
 pub mod stand_in;
 pub mod stopped;
+pub mod stored;
 pub mod sysv;
 pub mod tcp;
 pub mod tids;

@@ -103,8 +103,17 @@ impl Candidate {
     /// When it does not come back.
     pub fn restart(&mut self, systemd: &Systemd, band: &Band, settle: Duration) -> Result<()> {
         const ATTEMPTS: u32 = 2;
+        if let Some(note) = self.note_on_store() {
+            self.note(note);
+        }
         for attempt in 1..=ATTEMPTS {
             self.properties = systemd.restart(&self.properties.id)?;
+            if !self.properties.empties_store() {
+                let message =
+                    "systemd has read its units again meanwhile, and may have handed over what it keeps"
+                        .into();
+                return Err(Error::Internal { step: "restart", message });
+            }
             self.cgroup = Cgroup::open(&self.properties.control_group)?;
             let settled = self.settle(systemd, Instant::now() + settle)?;
             self.ready_at = SystemTime::now();
@@ -149,11 +158,70 @@ impl Candidate {
         if (now.main_pid, now.inactive_exit_us)
             != (self.properties.main_pid, self.properties.inactive_exit_us)
         {
+            if now.stored_fds > 0 {
+                let names = now.stored_names();
+                return Err(Error::NotEligible(vec![format!(
+                    "somebody restarted it meanwhile, and systemd may have handed it what it keeps for it ({names})"
+                )]));
+            }
             self.cgroup = Cgroup::open(&now.control_group)?;
             self.ready_at = SystemTime::now();
         }
         self.properties = now;
         Ok(())
+    }
+
+    /// Comes to know an instance that the restart of another unit has made, as long as stores are emptied at a restart.
+    ///
+    /// # Errors
+    /// Those of the bus. Whether it runs is asked later.
+    pub fn follow_others(&mut self, systemd: &Systemd) -> Result<()> {
+        const LONGEST: Duration = Duration::from_secs(30);
+        let deadline = Instant::now() + LONGEST;
+        let mut now = systemd.properties(&self.properties.id)?;
+        while now.has_job && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+            now = systemd.properties(&self.properties.id)?;
+        }
+        if now.empties_store()
+            && now.active_state == "active"
+            && now.inactive_exit_us != self.properties.inactive_exit_us
+        {
+            self.cgroup = Cgroup::open(&now.control_group)?;
+            self.ready_at = SystemTime::now();
+            self.properties = now;
+        }
+        Ok(())
+    }
+
+    /// Asks systemd once more what it keeps for the unit. Returns whether that is something else than before.
+    ///
+    /// # Errors
+    /// Those of the bus; when systemd does not tell.
+    pub fn look_at_store(&mut self, systemd: &Systemd) -> Result<bool> {
+        if !self.properties.may_store() {
+            return Ok(false);
+        }
+        let UnitProperties { stored, stored_fds, .. } = systemd.properties(&self.properties.id)?;
+        if stored.len() != stored_fds as usize {
+            let reason = format!("systemd keeps {stored_fds} descriptors for it and does not say which");
+            return Err(Error::NotEligible(vec![reason]));
+        }
+        let has_changed = stored != self.properties.stored;
+        (self.properties.stored, self.properties.stored_fds) = (stored, stored_fds);
+        Ok(has_changed)
+    }
+
+    /// What its owner should know about what systemd keeps for it.
+    pub fn note_on_store(&self) -> Option<String> {
+        let count = self.properties.stored_fds;
+        let names = self.properties.stored_names();
+        (count > 0).then(|| {
+            format!(
+                "a snapshot restarts it without the descriptors that systemd keeps for it ({count}: {names}), which `systemctl restart` \
+                 would hand over"
+            )
+        })
     }
 
     /// What the engine has to know.

@@ -2,7 +2,7 @@
 
 use super::{Candidate, Outcome, UnitReport, point};
 use crate::collect::collect_confinement;
-use crate::dump::{self, Collected, Frozen, TreeSelector};
+use crate::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector};
 use crate::encode;
 use crate::error::{Error, Result};
 use crate::state::{TREE_VERSION, TreeV1};
@@ -31,12 +31,12 @@ pub(super) fn take(
     catalogue: &Catalogue,
     mut unit: Candidate,
     band: Option<&Band>,
-) -> Result<(CatalogueEntry, UnitReport)> {
+) -> Result<(CatalogueEntry, UnitReport, Vec<StoredDescriptor>)> {
     let id = unit.properties().id.clone();
     let path = pending.image_path(&id)?;
     let channels = unit.hook_channels()?;
-    let collected =
-        unit.call_hooks(HookEvent::BeforeSnapshot, &channels).and_then(|()| freeze_and_collect(&unit, &path));
+    let hooked = unit.call_hooks(HookEvent::BeforeSnapshot, &channels);
+    let collected = hooked.and_then(|()| freeze_and_collect(systemd, &mut unit, &path));
     // It runs on, and has to get back what it dropped, whatever came of the image.
     let regained = unit.call_hooks(HookEvent::AfterSnapshot, &channels);
     let (Collected { mut tree, lost }, mut writer, freeze_ms) = collected?;
@@ -78,6 +78,7 @@ pub(super) fn take(
 
     let (cold_start_ms, cold_cpu_ms) = unit.cold();
     let properties = unit.properties();
+    let stored = properties.stored.clone();
     let service = ServiceRecord {
         service_type: properties.service_type.clone(),
         // One line, as the inspection made sure.
@@ -122,14 +123,19 @@ pub(super) fn take(
         restore_ms: None,
         gain_ms: None,
     };
-    Ok((entry, report))
+    Ok((entry, report, stored))
 }
 
 /// The tree, its pages in a writer that is not finished, and how long the unit stood still in milliseconds.
-fn freeze_and_collect(unit: &Candidate, path: &std::path::Path) -> Result<(Collected, ImageWriter, f64)> {
+fn freeze_and_collect(
+    systemd: &Systemd,
+    unit: &mut Candidate,
+    path: &std::path::Path,
+) -> Result<(Collected, ImageWriter, f64)> {
     let mut attempt = 1;
     loop {
         // Whatever can be done while the unit runs is done before.
+        unit.look_at_store(systemd)?;
         let options = unit.collect_options()?;
         let mut writer = ImageWriter::create(path)?;
         let mut frozen = dump::freeze(TreeSelector::Cgroup(unit.cgroup().path().to_owned()))?;
@@ -144,6 +150,15 @@ fn freeze_and_collect(unit: &Candidate, path: &std::path::Path) -> Result<(Colle
         frozen.thaw()?;
         point("snapshot.thaw")?;
         match collected {
+            // What was on its way to systemd has arrived by now.
+            Ok(_) if unit.look_at_store(systemd)? => {
+                if attempt >= ATTEMPTS {
+                    let reason = "what systemd keeps for it (file descriptor store) changes all the time";
+                    return Err(Error::NotEligible(vec![reason.into()]));
+                }
+                attempt += 1;
+                std::thread::sleep(PAUSE);
+            }
             Ok(collected) => return Ok((collected, writer, freeze_ms)),
             Err(Error::Refused(found)) if attempt < ATTEMPTS && found.iter().all(unit::is_passing) => {
                 attempt += 1;

@@ -21,6 +21,8 @@ pub struct PlanRow {
     pub reasons: Vec<String>,
     /// What stands against it now but comes and goes.
     pub passing: Vec<String>,
+    /// What its owner should know all the same.
+    pub notes: Vec<String>,
     /// Why it is only taken when it is named.
     pub risk: Option<String>,
     pub processes: usize,
@@ -62,6 +64,7 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
         by_default: false,
         reasons: Vec::new(),
         passing: Vec::new(),
+        notes: Vec::new(),
         risk: match standing {
             Standing::OnlyNamed(why) => Some(why.to_owned()),
             _ => None,
@@ -92,6 +95,7 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
 fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow) -> Result<()> {
     let mut unit = Candidate::look(systemd, name)?;
     unit.note_earlier(catalogue);
+    row.notes.extend(unit.note_on_store());
     let properties = unit.properties();
     let took_us = properties.active_enter_us.checked_sub(properties.inactive_exit_us);
     let said_us = took_us.filter(|_| properties.waits_for_word());

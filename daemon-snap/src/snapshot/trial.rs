@@ -7,6 +7,7 @@
 //! The restored instance stays; where the restore fails, the shim has started the unit cold.
 
 use super::point;
+use crate::dump::StoredDescriptor;
 use crate::error::{Error, Result};
 use crate::unit::{self, Cgroup, Systemd, UnitProperties};
 use image_store::{CatalogueEntry, StartBudget, TRIAL_DIR, Trials};
@@ -19,6 +20,9 @@ const SERVICE: &str = "fastboot-initd.service";
 /// What the generator decided at the beginning of this boot.
 const RECORD: &str = "/run/fastboot/generator.json";
 const NO_DECISIONS: &str = r#"{"version":1,"units":[]}"#;
+
+/// Longest until systemd has taken what the shim sent it before its last word.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A restore has to take at most this share of the cold start, in percent, and to save at least so many milliseconds:
 /// less than that lies within the accuracy of the measurement.
@@ -90,13 +94,14 @@ impl<'a> Trial<'a> {
     pub(super) fn restore(
         &self,
         entry: &CatalogueEntry,
+        stored: &[StoredDescriptor],
         settle: Duration,
         ask: impl FnOnce() -> Result<()>,
     ) -> Result<f64> {
         let id = entry.unit.as_str();
         // It was restarted a moment ago, too.
         self.systemd.reset_failed(id)?;
-        self.or_started(id, self.try_restore(entry, settle, ask))
+        self.or_started(id, self.try_restore(entry, stored, settle, ask))
     }
 
     /// Passes while the unit is the restored instance.
@@ -128,6 +133,7 @@ impl<'a> Trial<'a> {
     fn try_restore(
         &self,
         entry: &CatalogueEntry,
+        stored: &[StoredDescriptor],
         settle: Duration,
         ask: impl FnOnce() -> Result<()>,
     ) -> Result<f64> {
@@ -146,6 +152,7 @@ impl<'a> Trial<'a> {
             return Err(failed(format!("{reason} ({code}); it was started cold")));
         }
         let cgroup = Cgroup::open(&started.control_group)?;
+        self.has_store(id, stored)?;
         let asked = ask();
         let settled = unit::settle(&started, &cgroup, Instant::now() + settle);
         // That it has ended says more than that nobody answered.
@@ -154,6 +161,28 @@ impl<'a> Trial<'a> {
         settled?;
         let took_us = outcome.done_monotonic_us.and_then(|done| done.checked_sub(started.inactive_exit_us));
         took_us.map(|us| us as f64 / 1e3).ok_or_else(|| failed("its times cannot be told".to_owned()))
+    }
+
+    /// systemd has got back what it kept. It does not say when it refuses something.
+    fn has_store(&self, id: &str, wanted: &[StoredDescriptor]) -> Result<()> {
+        // Inodes of what was made again are others, and they stand in the links of sockets and pipes.
+        let shown = |stored: &[StoredDescriptor]| -> Vec<(String, u32, i32)> {
+            stored.iter().map(|one| (one.name.clone(), one.mode, one.flags)).collect()
+        };
+        let deadline = Instant::now() + STORE_TIMEOUT;
+        loop {
+            let now = shown(&self.systemd.properties(id)?.stored);
+            if now == shown(wanted) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let names = now.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(failed(format!(
+                    "restored, but what systemd keeps for it is not what it was ({names})"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn wait_for_outcome(&self, id: &str, deadline: Instant) -> Result<Outcome> {

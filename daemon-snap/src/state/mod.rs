@@ -15,6 +15,7 @@ mod memory;
 mod process;
 mod ring;
 mod socket;
+mod stored;
 #[cfg(test)]
 pub mod testing;
 mod thread;
@@ -33,6 +34,7 @@ pub use memory::*;
 pub use process::*;
 pub use ring::*;
 pub use socket::*;
+pub use stored::*;
 pub use thread::*;
 pub use volatile::*;
 pub use zombie::*;
@@ -76,6 +78,8 @@ pub struct TreeV1 {
     pub session_keyring: Option<SessionKeyringV1>,
     /// `None` where AppArmor is off, or the tree is not a unit.
     pub confinement: Option<ConfinementV1>,
+    /// In the order in which systemd lists them.
+    pub stored: Vec<StoredV1>,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).

@@ -23,6 +23,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         cgroups: Vec::new(),
         session_keyring: None,
         confinement: None,
+        stored: Vec::new(),
     }
 }
 

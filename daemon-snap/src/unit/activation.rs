@@ -1,29 +1,42 @@
 //! Sockets and FIFOs that systemd made for the unit and still holds: at the next boot systemd makes them again.
 
 use super::Cgroup;
-use crate::dump::{ActivationSocket, FIFO};
+use crate::dump::{ActivationSocket, FIFO, StoredDescriptor};
 use crate::error::{Error, Result};
 use crate::state::{Pid, TargetFd};
 use crate::sys::{fdquery, pidfd, proc};
 use nix::errno::Errno;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 
 /// First descriptor of sd_listen_fds(3).
 const LISTEN_FDS_START: i32 = 3;
 
-/// Sockets of the unit's processes that PID 1 holds too, each once.
+/// Sockets of the unit's processes that PID 1 holds too, each once. What is only in its store does not count.
 ///
 /// # Errors
 /// When descriptors of PID 1 cannot be read.
-pub fn activation_sockets(cgroup: &Cgroup, main_pid: i32) -> Result<Vec<ActivationSocket>> {
-    let of_systemd: HashSet<Vec<u8>> = passable(Pid(1)).into_iter().map(|(_, link)| link).collect();
+pub fn activation_sockets(
+    cgroup: &Cgroup,
+    main_pid: i32,
+    stored: &[StoredDescriptor],
+) -> Result<Vec<ActivationSocket>> {
+    let mut of_systemd: HashMap<Vec<u8>, usize> = HashMap::new();
+    for (_, link) in passable(Pid(1)) {
+        *of_systemd.entry(link).or_default() += 1;
+    }
+    for one in stored {
+        if let Some(count) = of_systemd.get_mut(&one.path) {
+            *count = count.saturating_sub(1);
+        }
+    }
+    of_systemd.retain(|_, count| *count > 0);
     let names = listen_names(Pid(main_pid));
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for pid in cgroup.processes()? {
         for (fd, link) in passable(pid) {
-            if !of_systemd.contains(&link) || !seen.insert(link.clone()) {
+            if !of_systemd.contains_key(&link) || !seen.insert(link.clone()) {
                 continue;
             }
             let index = (fd.0 - LISTEN_FDS_START) as usize;

@@ -188,9 +188,21 @@ pub fn inspect_unit(unit: &UnitProperties, text: &UnitText) -> Vec<String> {
     }
     add(!unit.pam_name.is_empty(), format!("it opens a PAM session (PAMName={})", unit.pam_name));
     add(unit.has_own_pids, "it has a PID namespace of its own (PrivatePIDs=)".to_owned());
+    let count = unit.stored_fds;
     add(
-        unit.stored_fds > 0,
-        format!("systemd keeps {} descriptors for it (file descriptor store)", unit.stored_fds),
+        unit.stored.len() != count as usize,
+        format!(
+            "systemd keeps {count} descriptors for it and does not say which (file descriptor store; systemd 254 does)"
+        ),
+    );
+    // systemd hears the shim of such a service only as one of several that may speak.
+    add(
+        count > 0 && unit.service_type == "forking" && !matches!(unit.notify_access.as_str(), "exec" | "all"),
+        format!(
+            "systemd keeps {count} descriptors for it, and would take them back from its main process only \
+             (file descriptor store; Type=forking with NotifyAccess={})",
+            unit.notify_access
+        ),
     );
     if let Some(key) = text.unknown.first() {
         add(true, format!("[X-Fastboot] {key}= is not known"));
@@ -262,6 +274,21 @@ mod tests {
         };
         let reasons = inspect_unit(&unit, &text);
         assert_eq!(reasons.len(), 4, "{reasons:?}");
+    }
+
+    #[test]
+    fn a_unit_may_have_a_store_that_systemd_lists_and_takes_back() {
+        let (mut unit, text) = running();
+        unit.stored_fds = 1;
+        let unlisted = inspect_unit(&unit, &text);
+        assert!(unlisted.iter().any(|reason| reason.contains("does not say which")), "{unlisted:?}");
+        unit.stored = vec![crate::dump::StoredDescriptor::default()];
+        assert_eq!(inspect_unit(&unit, &text), Vec::<String>::new());
+        (unit.service_type, unit.notify_access) = ("forking".into(), "main".into());
+        let unheard = inspect_unit(&unit, &text);
+        assert!(unheard.iter().any(|reason| reason.contains("Type=forking")), "{unheard:?}");
+        unit.notify_access = "exec".into();
+        assert!(inspect_unit(&unit, &text).is_empty());
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub fn collect_options(
         unit: true,
         cgroup: Some(cgroup.path().to_owned()),
         volatile_roots: properties.volatile_roots(),
-        activation: activation_sockets(cgroup, properties.main_pid)?,
+        activation: activation_sockets(cgroup, properties.main_pid, &properties.stored)?,
+        stored: properties.stored.clone(),
         bus,
         lost_peer,
     })

@@ -34,6 +34,16 @@ pub fn inspect_open_state(unit: &UnitProperties, text: &UnitText, cgroup: &Cgrou
             }
         }
     }
+    for stored in unit.stored.iter().filter(|stored| stored.mode & libc::S_IFMT == libc::S_IFREG) {
+        let access = Access::of_flags(stored.flags);
+        if access.writes && is_name(&stored.path) {
+            let path = PathBuf::from(OsString::from_vec(stored.path.clone()));
+            let len_bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            let entry = files.entry(path).or_default();
+            entry.0 = len_bytes;
+            entry.1.add(access);
+        }
+    }
     let volatile_roots = unit.volatile_roots();
     let travels = |path: &Path| {
         let roots = TRAVELS.iter().map(Path::new).chain(volatile_roots.iter().map(PathBuf::as_path));
@@ -44,10 +54,14 @@ pub fn inspect_open_state(unit: &UnitProperties, text: &UnitText, cgroup: &Cgrou
     Ok(state.map(|(path, _)| state_reason(path)).collect())
 }
 
+fn is_name(link: &[u8]) -> bool {
+    link.starts_with(b"/") && !link.ends_with(b" (deleted)")
+}
+
 /// Path and length of what a descriptor leads to, if that is a regular file that has a name.
 fn regular_file(pid: Pid, fd: i32) -> Option<(PathBuf, u64)> {
     let link = proc::read_link(pid, &format!("fd/{fd}")).ok()?;
-    if !link.starts_with(b"/") || link.ends_with(b" (deleted)") {
+    if !is_name(&link) {
         return None;
     }
     let metadata = std::fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;

@@ -1,5 +1,6 @@
 //! What systemd says about a service, as plain values.
 
+use crate::dump::StoredDescriptor;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
@@ -51,8 +52,14 @@ pub struct UnitProperties {
     /// Directory or image that is the unit's root.
     pub root: Option<String>,
     pub has_own_pids: bool,
-    /// Descriptors that systemd keeps for it.
+    /// How many descriptors systemd keeps for it.
     pub stored_fds: u32,
+    /// Which they are, where systemd lists them (since 254).
+    pub stored: Vec<StoredDescriptor>,
+    /// `FileDescriptorStoreMax=`.
+    pub most_stored: u32,
+    /// `FileDescriptorStorePreserve=`; empty before systemd 254, which is `restart`.
+    pub store_preserved: String,
     /// `STATUS=` of the service.
     pub status_text: String,
 }
@@ -102,6 +109,9 @@ impl UnitProperties {
             root: path(root_directory).or(path(root_image)),
             has_own_pids: !matches!(values.text("PrivatePIDs").as_str(), "" | "no"),
             stored_fds: values.number("NFileDescriptorStore") as u32,
+            stored: Vec::new(),
+            most_stored: values.number("FileDescriptorStoreMax") as u32,
+            store_preserved: values.text("FileDescriptorStorePreserve"),
             status_text: values.text("StatusText"),
         }
     }
@@ -109,6 +119,21 @@ impl UnitProperties {
     /// Whether systemd waits until the service says that it is ready; else "active" only means that it was executed.
     pub fn waits_for_word(&self) -> bool {
         !matches!(self.service_type.as_str(), "simple" | "exec" | "idle")
+    }
+
+    /// Whether systemd may keep descriptors for it.
+    pub fn may_store(&self) -> bool {
+        self.most_stored > 0 || self.stored_fds > 0
+    }
+
+    /// Whether a restart begins with an empty store, as a boot does. systemd before 254 never says so; what it keeps is refused.
+    pub fn empties_store(&self) -> bool {
+        !self.may_store() || matches!(self.store_preserved.as_str(), "no" | "")
+    }
+
+    /// Names of the stored descriptors, for people.
+    pub fn stored_names(&self) -> String {
+        self.stored.iter().map(|stored| stored.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// Directories whose content does not outlive a reboot, as the unit sees them.

@@ -4,6 +4,7 @@
 //! properties are read in one go so that they belong together.
 
 use super::UnitProperties;
+use crate::dump::StoredDescriptor;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+const UNKNOWN_METHOD: &str = "org.freedesktop.DBus.Error.UnknownMethod";
 
 /// Longest for one answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,6 +43,9 @@ pub struct ListedUnit {
 /// As ListUnitsByPatterns returns it.
 type UnitTuple =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// As DumpUnitFileDescriptorStore returns it.
+type StoredTuple = (String, u32, u32, u32, u64, u32, u32, String, u32);
 
 impl Systemd {
     /// Connects to the system bus.
@@ -86,11 +92,38 @@ impl Systemd {
         let path = self.unit_path(unit)?;
         let mut all = self.all_properties(&path, UNIT)?;
         all.extend(self.all_properties(&path, SERVICE)?);
-        let properties = UnitProperties::from_values(all);
+        let mut properties = UnitProperties::from_values(all);
         if properties.load_state == "not-found" {
             return Err(no_unit(unit));
         }
+        if properties.stored_fds > 0 {
+            properties.stored = self.stored_descriptors(&properties.id)?.unwrap_or_default();
+            // Of one moment. Where there is no list their number is all that is known.
+            if !properties.stored.is_empty() {
+                properties.stored_fds = properties.stored.len() as u32;
+            }
+        }
         Ok(properties)
+    }
+
+    /// What systemd keeps for a unit, last stored first; `None` where it does not tell (before 254).
+    ///
+    /// # Errors
+    /// Those of the bus.
+    fn stored_descriptors(&self, unit: &str) -> Result<Option<Vec<StoredDescriptor>>> {
+        const METHOD: &str = "DumpUnitFileDescriptorStore";
+        let answer: zbus::Result<Vec<StoredTuple>> = self.try_call(MANAGER_PATH, MANAGER, METHOD, &(unit,));
+        let listed = match answer {
+            Err(zbus::Error::MethodError(name, ..)) if name.as_str() == UNKNOWN_METHOD => return Ok(None),
+            answer => answer.map_err(|error| failed(METHOD, &error))?,
+        };
+        let device = |major: u32, minor: u32| nix::sys::stat::makedev(major.into(), minor.into());
+        let described = |(name, mode, major, minor, inode, of_major, of_minor, path, flags): StoredTuple| {
+            let (device, special_device) = (device(major, minor), device(of_major, of_minor));
+            let (path, flags) = (path.into_bytes(), flags as i32);
+            StoredDescriptor { name, mode, device, inode, special_device, path, flags }
+        };
+        Ok(Some(listed.into_iter().map(described).collect()))
     }
 
     /// Restarts a unit and waits until the job is done and the unit is active.

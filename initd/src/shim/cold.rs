@@ -54,7 +54,7 @@ pub fn run_pre(arguments: &ShimArguments) -> Result<(), i32> {
 pub fn start(arguments: &ShimArguments) -> io::Error {
     if arguments.says_ready {
         // Without the word systemd gives up on the service after its time; with an error here it would not have come either.
-        let told = notify::tell(Some(std::process::id() as i32), true, "");
+        let told = notify::tell(Some(std::process::id() as i32), true, "", &[]);
         let _ = told.map(|told| told.wait_for_systemd());
     }
     let without: &[&str] = if arguments.hides_notify_socket { &["NOTIFY_SOCKET"] } else { &[] };

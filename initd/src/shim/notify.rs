@@ -11,6 +11,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use crate::protocol::StoredName;
 use crate::sys::socket::{receive, send};
 
 /// Environment variable with the address of systemd's socket.
@@ -24,12 +25,17 @@ pub struct Told {
     datagrams: OwnedFd,
 }
 
-/// Send `MAINPID=` and, where the type of unit waits for it, `READY=1` in one message, with what the service said of itself:
+/// Give systemd what it has to keep for the service, then send `MAINPID=` and, where the type of unit waits for it, `READY=1` in one message, with what the service said of itself:
 /// after it systemd no longer listens to us.
 ///
 /// # Errors
-/// When the message could not be sent.
-pub fn tell(main_pid: Option<i32>, is_ready: bool, status: &str) -> io::Result<Told> {
+/// When a message could not be sent. What systemd was given it is asked to drop then.
+pub fn tell(
+    main_pid: Option<i32>,
+    is_ready: bool,
+    status: &str,
+    stored: &[(StoredName, OwnedFd)],
+) -> io::Result<Told> {
     let missing = || io::Error::from_raw_os_error(libc::ENOTCONN);
     let address = std::env::var_os(ENV).ok_or_else(missing)?;
     let address = address_of(&address)?;
@@ -41,8 +47,33 @@ pub fn tell(main_pid: Option<i32>, is_ready: bool, status: &str) -> io::Result<T
     // systemd would read a second line as an assignment; it never had one from the service itself.
     let status = Some(status).filter(|text| !text.is_empty() && !text.contains('\n'));
     let lines = [main, ready, status.map(|text| format!("STATUS={text}"))];
-    send(&datagrams, lines.into_iter().flatten().collect::<Vec<_>>().join("\n").as_bytes(), &[])?;
+    let lines = lines.into_iter().flatten().collect::<Vec<_>>();
+    let told = store(&datagrams, stored).and_then(|()| match lines.is_empty() {
+        true => Ok(()),
+        false => send(&datagrams, lines.join("\n").as_bytes(), &[]),
+    });
+    if let Err(error) = told {
+        forget(&datagrams, stored);
+        return Err(error);
+    }
     Ok(Told { datagrams })
+}
+
+/// A message for each: names belong to messages. systemd lists and hands over first what it was given last.
+fn store(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) -> io::Result<()> {
+    for (StoredName { name, polled }, fd) in stored.iter().rev() {
+        let unpolled = if *polled { "" } else { "\nFDPOLL=0" };
+        send(datagrams, format!("FDSTORE=1\nFDNAME={name}{unpolled}").as_bytes(), &[fd.as_fd()])?;
+    }
+    Ok(())
+}
+
+/// The service is about to start cold, with an empty store. Names that were not stored are nothing to systemd.
+fn forget(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) {
+    for (StoredName { name, .. }, _) in stored {
+        // Who does not hear this has not heard the other either.
+        let _ = send(datagrams, format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes(), &[]);
+    }
 }
 
 impl Told {

@@ -96,11 +96,15 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
     let mut answer = next_answer(&connection, deadline);
     loop {
         match answer {
-            Ok(Answer::Cold { .. }) => return Ok(false),
-            Ok(Answer::Restored { main_pid, send_main_pid, send_ready, status }) => {
+            Ok((Answer::Cold { .. }, _)) => return Ok(false),
+            Ok((Answer::Restored { main_pid, send_main_pid, send_ready, status, stored }, fds)) => {
                 let send_ready = send_ready || arguments.says_ready;
-                let told = match send_main_pid || send_ready || !status.is_empty() {
-                    true => notify::tell(send_main_pid.then_some(main_pid), send_ready, &status).map(Some),
+                let told = match send_main_pid || send_ready || !status.is_empty() || !stored.is_empty() {
+                    true => {
+                        let main_pid = send_main_pid.then_some(main_pid);
+                        let stored: Vec<_> = stored.into_iter().zip(fds).collect();
+                        notify::tell(main_pid, send_ready, &status, &stored).map(Some)
+                    }
                     false => Ok(None),
                 };
                 let error = match told {
@@ -154,7 +158,8 @@ fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<OwnedFd> {
     Ok(connection)
 }
 
-fn next_answer(connection: &OwnedFd, deadline: Instant) -> io::Result<Answer> {
+/// With `Restored` comes a descriptor for each that is to be stored.
+fn next_answer(connection: &OwnedFd, deadline: Instant) -> io::Result<(Answer, Vec<OwnedFd>)> {
     let too_late = || io::Error::new(io::ErrorKind::TimedOut, "did not answer in time");
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -167,7 +172,15 @@ fn next_answer(connection: &OwnedFd, deadline: Instant) -> io::Result<Answer> {
             Ok((packet, _)) if packet.is_empty() => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed the connection"));
             }
-            Ok((packet, _)) => return Answer::decode(&packet).map_err(io::Error::other),
+            Ok((packet, fds)) => {
+                let answer = Answer::decode(&packet).map_err(io::Error::other)?;
+                return match &answer {
+                    Answer::Restored { stored, .. } if stored.len() != fds.len() => {
+                        Err(io::Error::other("sent a wrong number of descriptors"))
+                    }
+                    _ => Ok((answer, fds)),
+                };
+            }
             // Stopped and continued: nothing has happened.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_late()),

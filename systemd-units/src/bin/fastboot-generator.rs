@@ -107,7 +107,7 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
                 let systemd = SystemdEvidence::collect(root);
                 let systemd = systemd.as_ref();
                 decide::for_trial(
-                    &Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: SHIM },
+                    &Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: SHIM, soft_reboots: 0 },
                     &leaves,
                 )
             }
@@ -126,8 +126,8 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
             let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
             let systemd = SystemdEvidence::collect(root);
             let dirs = read_dirs()?;
-            let inputs =
-                Inputs { root, dirs: &dirs, machine: &machine, systemd: systemd.as_ref(), shim: SHIM };
+            let systemd = systemd.as_ref();
+            let inputs = Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: SHIM, soft_reboots };
             Ok(decide::decide(&inputs, &catalogue))
         });
     // What could not be decided at boot stays undecided until the next one, so it is recorded too.

@@ -1,7 +1,11 @@
 /* A service for the tests of systemd's features. Its count exists in memory only: SIGUSR1 adds one and writes the count and the
  * PID to the file that COUNT_FILE names, and a line to stderr. Each word of the command line is a habit:
  *   notify     READY=1 and STATUS= to systemd     watchdog  WATCHDOG=1 in time       reload  notify-reload on SIGHUP
- *   fork=FILE  leave the foreground, PID to FILE  fork      the same without file    store   a descriptor to systemd's store
+ *   fork=FILE  leave the foreground, PID to FILE  fork      the same without file
+ *   store=PORT descriptors to systemd's store, a listener on PORT of 127.0.0.1 among them; what the store has handed over goes to
+ *              COUNT_FILE.store
+ *   store-names  two eventfds there, under two names          store-epoll  an epoll set there that is open nowhere else
+ *   store-locked a file there with a lock, open nowhere else   store-self   a pidfd of its own, which stays open
  *   listen     answer each connection and datagram of socket activation with the count
  *   hooks      write what fastboot tells to COUNT_FILE.events
  *   pressure   a trigger on the memory pressure file that systemd names; with each count a line about it in COUNT_FILE.pressure
@@ -22,10 +26,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <syslog.h>
 #include <time.h>
@@ -35,6 +43,7 @@ static unsigned count;
 static int say_syslog, native = -1;
 static int pressure = -1;
 static int rules_port, datagrams, unbound;
+static int kept_counter = -1, kept_page = -1;
 
 static void die(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
@@ -173,9 +182,77 @@ static void make_groups(void) {
     }
 }
 
+static int page_with(const char *text) {
+    int page = memfd_create("page", MFD_CLOEXEC);
+    if (page < 0 || write(page, text, strlen(text)) < 0)
+        die("memfd");
+    return page;
+}
+
+/* Some stay open here, some are in the store only. */
+static void fill_store(int port) {
+    struct sockaddr_in own = address_of("127.0.0.1", port);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), page, ends[2];
+    if (bind(listener, (struct sockaddr *) &own, sizeof own) < 0 || listen(listener, 5) < 0)
+        die("listener");
+    notify("FDSTORE=1\nFDNAME=listener", listener);
+    notify("FDSTORE=1\nFDNAME=memory", page = page_with("remembered"));
+    close(page);
+    notify("FDSTORE=1\nFDNAME=counter", kept_counter = eventfd(5, EFD_CLOEXEC));
+    notify("FDSTORE=1\nFDNAME=twin", page = page_with("one"));
+    close(page);
+    notify("FDSTORE=1\nFDNAME=twin", kept_page = page_with("two"));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0 || write(ends[0], "letter", 6) != 6)
+        die("pair");
+    notify("FDSTORE=1\nFDNAME=pair\nFDPOLL=0", ends[1]);
+    close(ends[1]);
+    /* Dropped by systemd when this process ends. */
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        die("line");
+    notify("FDSTORE=1\nFDNAME=line", ends[1]);
+    close(ends[1]);
+}
+
+/* What systemd has handed over, a line for each. */
+static void look_at_store(int fds) {
+    char path[512], all[2048] = "", names[512], *rest = names;
+    snprintf(path, sizeof path, "%s.store", getenv("COUNT_FILE"));
+    snprintf(names, sizeof names, "%s", getenv("LISTEN_FDNAMES") ? getenv("LISTEN_FDNAMES") : "");
+    for (int fd = 3; fd < 3 + fds; fd++) {
+        char text[64] = "", *name = strsep(&rest, ":");
+        uint64_t value;
+        int listens = 0, type = 0;
+        socklen_t size = sizeof listens;
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0) {
+            size = sizeof listens;
+            getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+            if (listens)
+                strcpy(text, "listens");
+            else if (recv(fd, text, sizeof text - 1, MSG_PEEK | MSG_DONTWAIT) < 0)
+                strcpy(text, strerror(errno));
+        } else if (pread(fd, text, sizeof text - 1, 0) < 0) {
+            /* No place to read at: it counts. */
+            if (read(fd, &value, sizeof value) != sizeof value || write(fd, &value, sizeof value) != sizeof value)
+                die("counter");
+            snprintf(text, sizeof text, "%llu", (unsigned long long) value);
+        }
+        snprintf(all + strlen(all), sizeof all - strlen(all), "%s %s\n", name ? name : "?", text);
+    }
+    write_text(path, fds ? all : "nothing\n");
+}
+
+static void use_kept(void) {
+    uint64_t one = 1;
+    char digit = '0' + count % 10;
+    if (write(kept_counter, &one, sizeof one) != sizeof one || write(kept_page, &digit, 1) != 1)
+        die("kept");
+}
+
 static void counted(void) {
     char text[64];
     count++;
+    if (kept_counter >= 0)
+        use_kept();
     snprintf(text, sizeof text, "%u %d\n", count, (int) getpid());
     write_text(getenv("COUNT_FILE"), text);
     fprintf(stderr, "counted %u\n", count);
@@ -250,8 +327,30 @@ int main(int argc, char **argv) {
             make_groups();
         if (!strncmp(argv[i], "touch=", 6))
             touched = argv[i] + 6;
-        if (!strcmp(argv[i], "store"))
-            notify("FDSTORE=1\nFDNAME=kept", memfd_create("kept", MFD_CLOEXEC));
+        if (!strncmp(argv[i], "store=", 6)) {
+            int handed = atoi(getenv("LISTEN_FDS") ? getenv("LISTEN_FDS") : "0");
+            look_at_store(handed);
+            if (!handed)
+                fill_store(atoi(argv[i] + 6));
+        }
+        if (!strcmp(argv[i], "store-names")) {
+            notify("FDSTORE=1\nFDNAME=first", eventfd(0, EFD_CLOEXEC));
+            notify("FDSTORE=1\nFDNAME=second", eventfd(0, EFD_CLOEXEC));
+        }
+        if (!strcmp(argv[i], "store-self"))
+            notify("FDSTORE=1\nFDNAME=self", syscall(SYS_pidfd_open, getpid(), 0));
+        if (!strcmp(argv[i], "store-locked")) {
+            int file = open("/etc/hostname", O_RDONLY | O_CLOEXEC);
+            if (flock(file, LOCK_SH) < 0)
+                die("flock");
+            notify("FDSTORE=1\nFDNAME=locked", file);
+            close(file);
+        }
+        if (!strcmp(argv[i], "store-epoll")) {
+            int set = epoll_create1(EPOLL_CLOEXEC);
+            notify("FDSTORE=1\nFDNAME=set", set);
+            close(set);
+        }
     }
     sigset_t mask;
     sigemptyset(&mask);

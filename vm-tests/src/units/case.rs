@@ -174,10 +174,44 @@ pub(super) const CASES: &[Case] = &[
          mkdir below && echo threaded > below/cgroup.type && exec sleep infinity'",
         "a control group that is domain threaded (",
     ),
-    refused(
+    restored(
         "store",
-        "Type=notify\nFileDescriptorStoreMax=4\nExecStart=/usr/local/bin/subject notify store",
-        "file descriptor store",
+        "Type=notify\nRestart=on-failure\nRestartSec=100ms\nFileDescriptorStoreMax=20\n\
+         ExecStart=/usr/local/bin/subject notify store=7200",
+    ),
+    restored(
+        "store-preserved",
+        "Restart=on-failure\nRestartSec=100ms\nFileDescriptorStoreMax=20\nFileDescriptorStorePreserve=yes\n\
+         User=counter\nProtectSystem=strict\nReadWritePaths=/var/lib/counts\n\
+         ExecStart=/usr/local/bin/subject store=7201",
+    ),
+    // The cold start finds an empty store and fills it itself.
+    Case {
+        name: "store-fails",
+        service: "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store=7202\n[X-Fastboot]\n\
+                  AfterRestore=test -e /run/warm-up",
+        fate: Fate::Cold("AfterRestore=test -e /run/warm-up: exit status: 1"),
+        files: &[],
+    },
+    refused(
+        "store-names",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-names",
+        "(FDNAME=first, second, anon_inode:[eventfd]), and systemd does not tell which has which name",
+    ),
+    // systemd has pidfds of its main process itself.
+    restored(
+        "store-self",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-self",
+    ),
+    refused(
+        "store-locked",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-locked",
+        "is a file with a lock that only systemd keeps (FDNAME=locked)",
+    ),
+    refused(
+        "store-epoll",
+        "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-epoll",
+        "(FDNAME=set, anon_inode:[eventpoll]) that cannot be told from others that systemd has open",
     ),
     restored(
         "skip-start-pre",

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{COUNT, COUNT_BOUND, Case, journal, read_count};
 use crate::container::{Machine, wait_until};
+use crate::fastboot;
 
 /// A sentence that holds when [`check`] passes.
 pub(super) fn claim(case: &Case) -> &'static str {
@@ -37,6 +38,10 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "listen-netlink" => "what its netlink socket says counts",
         "listen-datagram" => "what is sent to its socket counts",
         "memory-pressure" => "the pressure trigger of its control group is armed",
+        "store" | "store-preserved" => {
+            "systemd keeps what it kept, and hands it over after a crash and at a restart"
+        }
+        "store-self" => "systemd keeps a pidfd of it",
         "syslog" | "native" => "its messages beside stderr arrive",
         _ => "systemd has it in its control group",
     }
@@ -178,6 +183,17 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 Ok(Some(()))
             })
         }
+        "store" | "store-preserved" => check_store(machine, case, main_pid),
+        "store-self" => {
+            let names = stored_names(machine, &unit)?;
+            ensure!(names == ["self"], "systemd keeps {names:?}");
+            // Those that systemd has of its own are not waited for.
+            let script = format!(
+                "cd /proc/1/fdinfo && for fd in $(grep -l \"^Pid:[[:space:]]*{main_pid}$\" *); do \
+                 grep -h \"^tfd: *$fd events: *18 \" *; done | wc -l"
+            );
+            equal(sh(&script)?, "1")
+        }
         "dropped-in" => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
         "aliased" => {
             let text = sh("systemctl show --value --property=MainPID aliased.service")?;
@@ -245,4 +261,79 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             Ok(())
         }
     }
+}
+
+/// Names of what systemd keeps for a unit, in its order.
+pub(super) fn stored_names(machine: &Machine, unit: &str) -> Result<Vec<String>> {
+    let call = ["busctl", "--json=short", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"];
+    let method = ["org.freedesktop.systemd1.Manager", "DumpUnitFileDescriptorStore", "s", unit];
+    let text = machine.run(&[&call[..], &method[..]].concat())?.success()?;
+    let answer: serde_json::Value = serde_json::from_str(&text).context("reading what systemd keeps")?;
+    let names = answer.pointer("/data/0").and_then(|listed| listed.as_array()).context("no list")?;
+    let name = |one: &serde_json::Value| one.get(0).and_then(|name| name.as_str()).map(str::to_owned);
+    names.iter().map(name).collect::<Option<_>>().context("a stored descriptor without name")
+}
+
+/// The store is that of the image; what is in it is what the restored instance made of it; systemd hands it over.
+fn check_store(machine: &Machine, case: &Case, main_pid: u32) -> Result<()> {
+    let unit = case.unit();
+    let state = machine.run(&["fastboot", "show", "--state", &unit])?.success()?;
+    let state: serde_json::Value = serde_json::from_str(&state).context("reading the state")?;
+    let recorded = state.get("stored").and_then(|stored| stored.as_array()).context("nothing is recorded")?;
+    let text = |one: &serde_json::Value, key: &str| one.get(key).map(ToString::to_string).unwrap_or_default();
+    let recorded: Vec<(String, String)> =
+        recorded.iter().map(|one| (text(one, "name").replace('"', ""), text(one, "polled"))).collect();
+    let names: Vec<&String> = recorded.iter().map(|(name, _)| name).collect();
+    ensure!(stored_names(machine, &unit)?.iter().eq(names.iter().copied()), "recorded are {names:?}");
+    let mut sorted = recorded.clone();
+    sorted.sort();
+    // Regular files cannot be waited for, memfds among them.
+    let polled: Vec<String> = sorted.iter().map(|(name, polled)| format!("{name} {polled}")).collect();
+    let wanted = "counter true, line true, listener true, memory false, pair false, twin false, twin false";
+    ensure!(polled.join(", ") == wanted, "recorded are {polled:?}");
+    let seen = format!("{}.store", case.count_file());
+    // Neither the start for the image nor the restored one was handed anything.
+    let handed = machine.run(&["cat", &seen])?.success()?;
+    ensure!(handed == "nothing\n", "it was handed {handed:?} before");
+
+    // Both counted on through what the processes have in common with the store.
+    let count = 5 + COUNT + 1;
+    let wanted = format!(
+        "counter {count}\nlistener listens\nmemory remembered\npair letter\ntwin one\ntwin two1234\n"
+    );
+    let is_handed = |what: &str, before: u32| -> Result<u32> {
+        wait_until(what, COUNT_BOUND, || {
+            let state = machine.unit(&unit)?;
+            ensure!(state.is_active() && state.main_pid != before, "it is {state:?}");
+            let handed = machine.run(&["sort", &seen])?.success()?;
+            ensure!(handed == wanted, "it was handed {handed:?} instead of {wanted:?}");
+            Ok(Some(state.main_pid))
+        })
+    };
+    machine.run(&["systemctl", "kill", "--kill-whom=main", "--signal=KILL", &unit])?.success()?;
+    let crashed = is_handed("what it is handed after a crash", main_pid)?;
+    machine.run(&["rm", &seen])?.success()?;
+    machine.run(&["systemctl", "restart", &unit])?.success()?;
+    is_handed("what it is handed at a restart", crashed)?;
+    let left = stored_names(machine, &unit)?;
+    ensure!(left.len() == 6 && !left.contains(&"line".to_owned()), "systemd keeps {left:?}");
+
+    // Another image, with a trial: both starts for it are as at a boot, and the next restart is none of them again.
+    let report = fastboot::snapshot_with_trial(machine, &[&unit], &["--keep-slow"])?;
+    let row = report.unit(&unit).context("it is not in the report")?;
+    ensure!(row.outcome == "stored", "{}: {}", row.outcome, row.reasons.join("; "));
+    let note =
+        row.notes.iter().any(|note| note.contains("without the descriptors that systemd keeps for it (6: "));
+    ensure!(note, "its notes are {:?}", row.notes);
+    let handed = machine.run(&["cat", &seen])?.success()?;
+    ensure!(handed == "nothing\n", "it was handed {handed:?} for an image");
+    let now = stored_names(machine, &unit)?;
+    ensure!(now.len() == 7, "systemd keeps {now:?}");
+    machine.run(&["systemctl", "restart", &unit])?.success()?;
+    let wanted = "counter 5\nlistener listens\nmemory remembered\npair letter\ntwin one\ntwin two\n";
+    wait_until("what it is handed at a restart after the trial", COUNT_BOUND, || {
+        let handed = machine.run(&["sort", &seen])?.success()?;
+        ensure!(handed == wanted, "it was handed {handed:?} instead of {wanted:?}");
+        Ok(Some(()))
+    })
 }

@@ -208,6 +208,10 @@ fn is_cold(machine: &Machine, status: &fastboot::StatusReport, case: &Case, why:
     ensure!(said.outcome == "cold" && reason.contains(why), "{}: {reason:?}", said.outcome);
     let state = machine.unit(&case.unit())?;
     ensure!(state.is_active() && state.restarts == 0, "it is {} ({})", state.active, state.result);
+    if case.name == "store-fails" {
+        let names = feature::stored_names(machine, &case.unit())?;
+        ensure!(names.len() == 7, "systemd keeps {names:?}");
+    }
     Ok(())
 }
 
