@@ -12,12 +12,14 @@
  *   syslog     say the count to /dev/log too      touch=F   make file F at the start
  *   native     say the count to the journal's own socket, too
  *   rules=PORT listen on PORT of 127.0.0.1; with each count a line in COUNT_FILE.rules about what sockets of the start may do
+ *   keyring    with each count, what is in the session keyring goes to COUNT_FILE.keyring
  *   groups     a control group below the unit's, with a limit, an empty one in it, and a child there
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -34,6 +36,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <syslog.h>
 #include <time.h>
@@ -42,7 +45,7 @@
 static unsigned count;
 static int say_syslog, native = -1;
 static int pressure = -1;
-static int rules_port, datagrams, unbound;
+static int shows_keyring, rules_port, datagrams, unbound;
 static int kept_counter = -1, kept_page = -1;
 
 static void die(const char *what) {
@@ -145,6 +148,29 @@ static void try_rules(void) {
     FILE *file = fopen(path, "ae");
     if (!file || fprintf(file, "near %d far %d bind %d\n", may_near, may_far, may_bind) < 0 || fclose(file) != 0)
         die(path);
+}
+
+/* Owner, number of keys, whether the user's keyring is among them, and the invocation id there. */
+static void show_keyring(void) {
+    char about[128] = "", text[256], path[512];
+    int keys[16], uid = -1;
+    unsigned char id[16] = { 0 };
+    long session = syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0);
+    long user = syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_USER_KEYRING, 0);
+    long bytes = syscall(SYS_keyctl, KEYCTL_READ, session, keys, sizeof keys);
+    long key = syscall(SYS_keyctl, KEYCTL_SEARCH, session, "user", "invocation_id", 0);
+    if (session < 0 || bytes < 0 || key < 0 || syscall(SYS_keyctl, KEYCTL_READ, key, id, sizeof id) != sizeof id)
+        die("keyring");
+    if (syscall(SYS_keyctl, KEYCTL_DESCRIBE, session, about, sizeof about) < 0 || sscanf(about, "keyring;%d;", &uid) != 1)
+        die("keyring");
+    int linked = 0;
+    for (size_t i = 0; i < bytes / sizeof *keys; i++)
+        linked |= keys[i] == user;
+    int len = snprintf(text, sizeof text, "owner %d keys %d user %d invocation ", uid, (int) (bytes / sizeof *keys), linked);
+    for (size_t i = 0; i < sizeof id; i++)
+        len += snprintf(text + len, sizeof text - len, "%02x", id[i]);
+    snprintf(path, sizeof path, "%s.keyring", getenv("COUNT_FILE"));
+    write_text(path, text);
 }
 
 /* Of the own control group, or of the unit's where systemd has put us below it (DelegateSubgroup=). */
@@ -262,6 +288,8 @@ static void counted(void) {
         say_native();
     if (rules_port)
         try_rules();
+    if (shows_keyring)
+        show_keyring();
     if (say_syslog)
         syslog(LOG_INFO, "syslog %u", count);
 }
@@ -323,6 +351,7 @@ int main(int argc, char **argv) {
         }
         if (!strcmp(argv[i], "native") && (native = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
             die("journal");
+        shows_keyring |= !strcmp(argv[i], "keyring");
         if (!strcmp(argv[i], "groups"))
             make_groups();
         if (!strncmp(argv[i], "touch=", 6))

@@ -44,6 +44,8 @@ pub(super) const MOVED_USER: &str = "moved-user";
 
 /// All of them. Where nothing else is said the count is in `/var/lib/counts/NAME`.
 pub(super) const CASES: &[Case] = &[
+    restored("keyring", "User=counter\nExecStart=/usr/local/bin/subject keyring"),
+    restored("keyring-shared", "User=counter\nKeyringMode=shared\nExecStart=/usr/local/bin/subject keyring"),
     restored("simple", "ExecStart=/usr/local/bin/subject"),
     restored("exec", "Type=exec\nExecStart=/usr/local/bin/subject"),
     restored("idle", "Type=idle\nExecStart=/usr/local/bin/subject"),

@@ -42,6 +42,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
             "systemd keeps what it kept, and hands it over after a crash and at a restart"
         }
         "store-self" => "systemd keeps a pidfd of it",
+        "keyring" | "keyring-shared" => "its session keyring is that of a cold start",
         "syslog" | "native" => "its messages beside stderr arrive",
         _ => "systemd has it in its control group",
     }
@@ -155,6 +156,15 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             let sockets = sh(&format!("ss -H -l -t -n --cgroup 'sport = :{port}'"))?;
             ensure!(sockets.contains(&format!("/{unit}")), "its listener is {sockets:?}");
             Ok(())
+        }
+        "keyring" | "keyring-shared" => {
+            let uid = sh("id -u counter")?;
+            let rest = if case.name == "keyring" { "keys 1 user 0" } else { "keys 2 user 1" };
+            let id = show("InvocationID")?;
+            equal(
+                sh(&format!("cat {}.keyring", case.count_file()))?,
+                &format!("owner {uid} {rest} invocation {id}"),
+            )
         }
         "delegated" | "delegated-subgroup" => {
             let dir = format!("/sys/fs/cgroup/system.slice/{unit}");
