@@ -8,6 +8,7 @@
  *   syslog     say the count to /dev/log too      touch=F   make file F at the start
  *   native     say the count to the journal's own socket, too
  *   rules=PORT listen on PORT of 127.0.0.1; with each count a line in COUNT_FILE.rules about what sockets of the start may do
+ *   far=ADDR   said before that: the far address, otherwise 127.0.0.2
  *   groups     a control group below the unit's, with a limit, an empty one in it, and a child there
  */
 #define _GNU_SOURCE
@@ -35,6 +36,7 @@ static unsigned count;
 static int say_syslog, native = -1;
 static int pressure = -1;
 static int rules_port, datagrams, unbound;
+static const char *far_host = "127.0.0.2";
 
 static void die(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
@@ -115,7 +117,7 @@ static struct sockaddr_in address_of(const char *host, int port) {
     return address;
 }
 
-/* Nobody may send to 127.0.0.2, nor bind to the port behind ours. */
+/* Nobody may send to the far address, or bind to the port behind ours, or both. */
 static void make_sockets(void) {
     struct sockaddr_in own = address_of("127.0.0.1", rules_port);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -127,11 +129,12 @@ static void make_sockets(void) {
 
 static void try_rules(void) {
     char path[512];
-    struct sockaddr_in near = address_of("127.0.0.1", 9), far = address_of("127.0.0.2", 9),
+    struct sockaddr_in near = address_of("127.0.0.1", 9), far = address_of(far_host, 9),
                        next = address_of("127.0.0.1", rules_port + 1);
     int may_near = sendto(datagrams, "x", 1, 0, (struct sockaddr *) &near, sizeof near) == 1;
     int may_far = sendto(datagrams, "x", 1, 0, (struct sockaddr *) &far, sizeof far) == 1;
-    int may_bind = bind(unbound, (struct sockaddr *) &next, sizeof next) == 0;
+    /* EINVAL: it has been bound before. */
+    int may_bind = bind(unbound, (struct sockaddr *) &next, sizeof next) == 0 || errno == EINVAL;
     snprintf(path, sizeof path, "%s.rules", getenv("COUNT_FILE"));
     FILE *file = fopen(path, "ae");
     if (!file || fprintf(file, "near %d far %d bind %d\n", may_near, may_far, may_bind) < 0 || fclose(file) != 0)
@@ -240,6 +243,8 @@ int main(int argc, char **argv) {
             is_fork = 1, pid_file = argv[i][4] ? argv[i] + 5 : "";
         if (!strcmp(argv[i], "pressure"))
             watch_pressure();
+        if (!strncmp(argv[i], "far=", 4))
+            far_host = argv[i] + 4;
         if (!strncmp(argv[i], "rules=", 6)) {
             rules_port = atoi(argv[i] + 6);
             make_sockets();

@@ -156,6 +156,22 @@ pub(super) const CASES: &[Case] = &[
         "all-rules",
         "IPAddressDeny=any\nSocketBindDeny=7131\nExecStart=/usr/local/bin/subject rules=7130",
     ),
+    restored(
+        "interface-rules",
+        "RestrictNetworkInterfaces=lo\nExecStart=/usr/local/bin/subject far=192.0.2.2 rules=7170\n\
+         [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
+    ),
+    restored(
+        "filter-programs",
+        "IPEgressFilterPath=/run/programs/no-far\nIPIngressFilterPath=/run/programs/no-near\n\
+         ExecStart=/usr/local/bin/subject rules=7150\n\
+         [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
+    ),
+    restored(
+        "bpf-program",
+        "BPFProgram=bind4:/run/programs/no-bind\nExecStart=/usr/local/bin/subject rules=7160\n\
+         [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
+    ),
     restored("delegated", "User=counter\nDelegate=yes\nExecStart=/usr/local/bin/subject groups"),
     restored(
         "delegated-subgroup",

@@ -92,6 +92,7 @@ fn recipe() -> Result<Recipe> {
         include_str!("../../roots/units/subject.c")
     );
     let subject = compiled(Language::C, text)?;
+    let pin = compiled(Language::C, include_str!("../../roots/units/pin.c"))?;
     let rust = fastboot::build_example("fastboot-hooks", "hooks_service")?;
     let rust = std::fs::read(&rust).with_context(|| format!("reading {}", rust.display()))?;
     let python = include_str!("../../../daemon-snap/hooks/examples/hooks_service.py");
@@ -103,6 +104,7 @@ fn recipe() -> Result<Recipe> {
         from_sid: Vec::new(),
         files: vec![
             RootFile::program("/usr/local/bin/subject", subject),
+            RootFile::program("/usr/local/bin/pin", pin),
             RootFile::program("/usr/local/bin/hooks-rust", rust),
             RootFile::program("/usr/local/bin/hooks.py", python.as_bytes()),
             RootFile::program("/usr/local/bin/inhibitor.py", inhibitor.as_bytes()),
