@@ -36,11 +36,29 @@ const fn with(
 }
 
 const fn refused(name: &'static str, service: &'static str, why: &'static str) -> Case {
-    Case { name, service, fate: Fate::Refused(why), files: &[] }
+    with_refused(name, service, why, &[])
 }
+
+const fn with_refused(
+    name: &'static str,
+    service: &'static str,
+    why: &'static str,
+    files: &'static [(&'static str, &'static str)],
+) -> Case {
+    Case { name, service, fate: Fate::Refused(why), files }
+}
+
+/// Takes connections over loopback and keeps them. It is in no image.
+const PEER: &str = "[Service]\nExecStart=python3 -c \"import socket; s = socket.create_server(('127.0.0.1', 7190)); \
+     kept = []\\nwhile True: kept.append(s.accept())\"\n";
 
 /// The unit whose dynamic user changes between the boots.
 pub(super) const MOVED_USER: &str = "moved-user";
+/// The unit whose slice forbids it its port from the second boot on.
+pub(super) const DENIED_PORT: &str = "denied-port";
+/// What forbids it: path and text.
+pub(super) const DENIAL: (&str, &str) =
+    ("/etc/systemd/system/denying.slice.d/deny.conf", "[Slice]\nSocketBindDeny=7180\n");
 
 /// All of them. Where nothing else is said the count is in `/var/lib/counts/NAME`.
 pub(super) const CASES: &[Case] = &[
@@ -171,6 +189,24 @@ pub(super) const CASES: &[Case] = &[
         "bpf-program",
         "BPFProgram=bind4:/run/programs/no-bind\nExecStart=/usr/local/bin/subject rules=7160\n\
          [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
+    ),
+    Case {
+        name: DENIED_PORT,
+        service: "Slice=denying.slice\nExecStart=/usr/local/bin/subject rules=7180",
+        fate: Fate::Cold("the unit's control group may not bind to 127.0.0.1:7180"),
+        files: &[("/etc/systemd/system/denying.slice", "[Slice]\n")],
+    },
+    with(
+        "lost-peer",
+        "ExecStart=/usr/local/bin/subject connect=7190\n[Unit]\nWants=peer.service\nAfter=peer.service\n\
+         [X-Fastboot]\nOnLostPeer=close",
+        &[("/etc/systemd/system/peer.service", PEER)],
+    ),
+    with_refused(
+        "kept-peer",
+        "ExecStart=/usr/local/bin/subject connect=7190\n[Unit]\nWants=peer.service\nAfter=peer.service",
+        "an established TCP connection to 127.0.0.1:7190",
+        &[("/etc/systemd/system/peer.service", PEER)],
     ),
     restored("delegated", "User=counter\nDelegate=yes\nExecStart=/usr/local/bin/subject groups"),
     restored(

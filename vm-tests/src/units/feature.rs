@@ -30,6 +30,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
             "its sockets obey the rules of its control group"
         }
         "all-rules" => "its sockets are cut off as before",
+        "lost-peer" => "its peer on loopback has gone, and it finds today's",
         "delegated" | "delegated-subgroup" => "its control groups are as it made them",
         "dropped-in" => "it has the priority of its drop-in",
         "aliased" => "its other name leads to it",
@@ -174,6 +175,16 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 ),
                 _ => Ok(()),
             }
+        }
+        "lost-peer" => {
+            let file = format!("{}.peer", case.count_file());
+            wait_until("its word of the peer", COUNT_BOUND, || {
+                let lines = sh(&format!("cat {file}"))?;
+                ensure!(lines == "Connection reset by peer", "it says {lines:?}");
+                let connections = sh("ss -H -t -n -p state established 'dport = :7190'")?;
+                ensure!(connections.contains(&format!("pid={main_pid},")), "there are {connections:?}");
+                Ok(Some(()))
+            })
         }
         "delegated" | "delegated-subgroup" => {
             let dir = format!("/sys/fs/cgroup/system.slice/{unit}");
