@@ -15,6 +15,7 @@ pub(super) struct Packaged {
     question: &'static [&'static str],
 }
 
+/// Not bluez: it needs AF_BLUETOOTH, which neither Debian's cloud kernel has (CONFIG_BT) nor, as a rule, the host of a container.
 pub(super) const PACKAGES: [&str; 7] =
     ["polkitd", "avahi-daemon", "accountsservice", "udisks2", "upower", "modemmanager", "packagekit"];
 
