@@ -16,6 +16,7 @@ pub mod inhibitor;
 pub mod inode;
 pub mod interface;
 pub mod kernel_file;
+pub mod low_port;
 pub mod namespaces;
 pub mod netlink;
 pub mod own_maps;

@@ -127,7 +127,7 @@ static void make_sockets(void) {
     unbound = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int bound = bind(listener, (struct sockaddr *) &own, sizeof own);
     /* It goes on without, as some daemons do. */
-    if (bound < 0 && errno == EPERM)
+    if (bound < 0 && (errno == EPERM || errno == EACCES))
         fprintf(stderr, "port %d is forbidden\n", rules_port);
     else if (bound < 0 || listen(listener, 5) < 0)
         die("listener");

@@ -54,6 +54,10 @@ const PEER: &str = "[Service]\nExecStart=python3 -c \"import socket; s = socket.
 
 /// The unit whose dynamic user changes between the boots.
 pub(super) const MOVED_USER: &str = "moved-user";
+/// The unit whose port is for the privileged again in the second boot.
+pub(super) const LOW_PORT: &str = "low-port";
+/// What lets everybody have it in the first.
+pub(super) const LOW_PORTS: &str = "/etc/sysctl.d/low-ports.conf";
 /// The unit whose slice forbids it its port from the second boot on.
 pub(super) const DENIED_PORT: &str = "denied-port";
 /// What forbids it: path and text.
@@ -196,6 +200,17 @@ pub(super) const CASES: &[Case] = &[
         fate: Fate::Cold("the unit's control group may not bind to 127.0.0.1:7180"),
         files: &[("/etc/systemd/system/denying.slice", "[Slice]\n")],
     },
+    Case {
+        name: LOW_PORT,
+        service: "User=counter\nNoNewPrivileges=yes\nExecStart=/usr/local/bin/subject rules=85",
+        fate: Fate::Cold("the unit may not bind to 127.0.0.1:85: ports below 1024 need a privilege"),
+        files: &[(LOW_PORTS, "net.ipv4.ip_unprivileged_port_start = 80\n")],
+    },
+    restored(
+        "low-port-by-capability",
+        "User=counter\nNoNewPrivileges=yes\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n\
+         ExecStart=/usr/local/bin/subject rules=87",
+    ),
     with(
         "lost-peer",
         "ExecStart=/usr/local/bin/subject connect=7190\n[Unit]\nWants=peer.service\nAfter=peer.service\n\

@@ -30,6 +30,7 @@ pub(super) fn claim(case: &Case) -> &'static str {
             "its sockets obey the rules of its control group"
         }
         "all-rules" => "its sockets are cut off as before",
+        "low-port-by-capability" => "it has its low port again",
         "lost-peer" => "its peer on loopback has gone, and it finds today's",
         "delegated" | "delegated-subgroup" => "its control groups are as it made them",
         "dropped-in" => "it has the priority of its drop-in",
@@ -142,12 +143,18 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             ensure!(cgroup.contains("/tests.slice/slice.service"), "it is in {cgroup}");
             Ok(())
         }
-        "socket-rules" | "slice-rules" | "all-rules" | "interface-rules" | "filter-programs"
+        "low-port-by-capability"
+        | "socket-rules"
+        | "slice-rules"
+        | "all-rules"
+        | "interface-rules"
+        | "filter-programs"
         | "bpf-program" => {
             let lines = sh(&format!("sort {}.rules | uniq -c", case.count_file()))?;
             let (wanted, port) = match case.name {
                 "socket-rules" => ("near 1 far 0 bind 0", 7110),
                 "slice-rules" => ("near 1 far 0 bind 0", 7120),
+                "low-port-by-capability" => ("near 1 far 1 bind 1", 87),
                 "interface-rules" => ("near 1 far 0 bind 1", 7170),
                 "filter-programs" => ("near 1 far 0 bind 1", 7150),
                 "bpf-program" => ("near 1 far 1 bind 0", 7160),
