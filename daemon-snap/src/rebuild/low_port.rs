@@ -33,7 +33,7 @@ pub fn check_low_ports(desk: &Desk, tree: &TreeV1, unit: &UnitContext) -> Result
     }
     let path = format!("{}/status", unit.shim_pid);
     let status = Status::parse(&read(&path)?);
-    let status = status.ok_or_else(|| Error::Internal { step: "read", message: path })?;
+    let status = status.ok_or(Error::Internal { step: "read", message: path })?;
     if can_never_bind(&status) {
         let local = show(local);
         let sentence = format!(
