@@ -2,7 +2,10 @@
 # A service with groups below its own (Delegate=) that have controllers and limits, and a process in one of them.
 set -eu
 own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
-mkdir "$own/main" "$own/limited" "$own/limited/leaf"
+# systemd may have made the one of the main process (DelegateSubgroup=).
+own=${own%/main}
+mkdir -p "$own/main"
+mkdir "$own/limited" "$own/limited/leaf"
 # Nobody may be in a group that enables controllers.
 echo $$ > "$own/main/cgroup.procs"
 echo +cpu +cpuset +memory +pids > "$own/cgroup.subtree_control"

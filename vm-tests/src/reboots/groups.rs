@@ -7,15 +7,19 @@ use crate::fastboot::{self, SnapshotReport};
 use crate::machine::Running;
 
 const UNIT: &str = "groups.service";
+/// The same where systemd makes the group of its main process.
+const IN_SUBGROUP: &str = "groups-subgroup.service";
+/// Those that are restored.
+const TAKEN: [&str; 2] = [UNIT, IN_SUBGROUP];
 /// The same with a setting that is not carried.
 const REFUSED: &str = "groups-refused.service";
-pub(super) const UNITS: [&str; 2] = [UNIT, REFUSED];
+pub(super) const UNITS: [&str; 3] = [UNIT, IN_SUBGROUP, REFUSED];
 const PROGRAM: &str = "/srv/groups.sh";
-/// As long as it is there no restore of the unit succeeds.
+/// As long as it is there no restore succeeds.
 const OBSTACLE: &str = "/srv/groups.obstacle";
 
-/// All that can be set in its groups, who is in which, whose they are.
-const STATE: &str = "cd /sys/fs/cgroup/system.slice/groups.service; \
+/// All that can be set in the groups below that of a unit, who is in which, whose they are.
+const STATE: &str = "\
      find . -mindepth 2 -type f -perm -600 ! -name '*.pressure' ! -name '*.peak' -exec grep -H . {} + | sort; \
      grep -H . cgroup.procs cgroup.subtree_control; find . -mindepth 1 -printf '%p %u %m\\n' | sort";
 
@@ -30,6 +34,10 @@ pub(super) fn install(running: &Running) -> Result<()> {
     let files = [
         (PROGRAM.to_owned(), include_str!("../../roots/machine/groups.sh").to_owned()),
         (format!("/etc/systemd/system/{UNIT}"), unit(PROGRAM, &hook)),
+        (
+            format!("/etc/systemd/system/{IN_SUBGROUP}"),
+            unit(PROGRAM, &format!("{hook}[Service]\nDelegateSubgroup=main\n")),
+        ),
         (format!("/etc/systemd/system/{REFUSED}"), unit(&format!("{PROGRAM} leaf/../cpu.idle 1"), "")),
     ];
     for (path, text) in files {
@@ -49,46 +57,53 @@ pub(super) fn remove(running: &Running) -> Result<()> {
     Ok(())
 }
 
-/// Its state and main PID at one moment.
+/// State and main PID of each at one moment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Groups {
-    state: String,
-    main_pid: String,
-}
+pub(super) struct Groups(Vec<(String, String)>);
 
 impl Groups {
     pub(super) fn look(running: &Running) -> Result<Groups> {
-        let main_pid = running.shell(&format!("systemctl show --property=MainPID --value {UNIT}"))?;
-        let state = running.shell(STATE)?;
-        // What the service does at its start; the test would show nothing without it.
-        for word in ["limited/memory.max:67108864", "limited/leaf/pids.max:7", "limited/cpuset.cpus:0"] {
-            ensure!(state.contains(word), "there is no {word} in\n{state}");
-        }
-        Ok(Groups { state, main_pid: main_pid.trim().to_owned() })
+        TAKEN
+            .iter()
+            .map(|unit| look_at(running, unit).with_context(|| (*unit).to_owned()))
+            .collect::<Result<_>>()
+            .map(Groups)
     }
 
     /// In a restored boot: all as it was.
     pub(super) fn require_kept(&self, running: &Running) -> Result<()> {
         let status = site::status(running)?;
-        let said = status.unit(UNIT).context("fastboot status does not know it")?;
-        ensure!(said.outcome == "restored", "it is {}: {:?}", said.outcome, said.reason);
+        for unit in TAKEN {
+            let said = status.unit(unit).context("fastboot status does not know it")?;
+            ensure!(said.outcome == "restored", "{unit} is {}: {:?}", said.outcome, said.reason);
+        }
         let now = Groups::look(running)?;
-        ensure!(
-            now == *self,
-            "it was\n{}\n{}\nand is\n{}\n{}",
-            self.main_pid,
-            self.state,
-            now.main_pid,
-            now.state
-        );
+        for ((before, pid_before), (after, pid_after)) in self.0.iter().zip(&now.0) {
+            ensure!(
+                before == after && pid_before == pid_after,
+                "it was\n{pid_before}\n{before}\nand is\n{pid_after}\n{after}"
+            );
+        }
         Ok(())
     }
 }
 
-/// One is stored, the other is refused for what it has set.
+fn look_at(running: &Running, unit: &str) -> Result<(String, String)> {
+    let main_pid = running.shell(&format!("systemctl show --property=MainPID --value {unit}"))?;
+    let state = running.shell(&format!("cd /sys/fs/cgroup/system.slice/{unit}; {STATE}"))?;
+    // What the service does at its start; the test would show nothing without it.
+    for word in ["limited/memory.max:67108864", "limited/leaf/pids.max:7", "limited/cpuset.cpus:0"] {
+        ensure!(state.contains(word), "there is no {word} in\n{state}");
+    }
+    Ok((state, main_pid.trim().to_owned()))
+}
+
+/// Two are stored, the other is refused for what it has set.
 pub(super) fn were_taken(report: &SnapshotReport) -> Result<()> {
-    let unit = report.unit(UNIT).context("it is not in the report")?;
-    ensure!(unit.outcome == "stored", "{}: {}", unit.outcome, unit.reasons.join("; "));
+    for unit in TAKEN {
+        let unit = report.unit(unit).with_context(|| format!("{unit} is not in the report"))?;
+        ensure!(unit.outcome == "stored", "{}: {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
+    }
     let unit = report.unit(REFUSED).context("the other one is not in the report")?;
     let reasons = unit.reasons.join("; ");
     let is_named = reasons.contains("a control group with cpu.idle set to \"1\"");
@@ -96,7 +111,7 @@ pub(super) fn were_taken(report: &SnapshotReport) -> Result<()> {
     Ok(())
 }
 
-/// Before a boot: its restore will fail when its groups are made and its processes are in them.
+/// Before a boot: restores will fail when the groups are made and processes are in them.
 pub(super) fn obstruct(running: &Running) -> Result<()> {
     running.shell(&format!("touch {OBSTACLE}")).map(drop)
 }
@@ -104,22 +119,29 @@ pub(super) fn obstruct(running: &Running) -> Result<()> {
 /// In that boot: the shim is back where systemd had put it, and the cold one has made its groups itself.
 pub(super) fn is_cold(running: &Running) -> Result<()> {
     let status = site::status(running)?;
-    let said = status.unit(UNIT).context("fastboot status does not know it")?;
-    let reason = said.reason.as_deref().unwrap_or_default();
-    ensure!(said.outcome == "cold" && reason.contains(OBSTACLE), "it is {}: {reason:?}", said.outcome);
-    let now = Groups::look(running)?;
-    let place = running.shell(&format!("cat /proc/{}/cgroup", now.main_pid))?;
-    ensure!(place.trim() == format!("0::/system.slice/{UNIT}/main"), "it is in {place:?}");
+    for (unit, (_, main_pid)) in TAKEN.into_iter().zip(Groups::look(running)?.0) {
+        let said = status.unit(unit).context("fastboot status does not know it")?;
+        let reason = said.reason.as_deref().unwrap_or_default();
+        ensure!(
+            said.outcome == "cold" && reason.contains(OBSTACLE),
+            "{unit} is {}: {reason:?}",
+            said.outcome
+        );
+        let place = running.shell(&format!("cat /proc/{main_pid}/cgroup"))?;
+        ensure!(place.trim() == format!("0::/system.slice/{unit}/main"), "it is in {place:?}");
+    }
     Ok(())
 }
 
 /// The trial of a snapshot stops the service and restores it on the same machine, where systemd has to have cleared its groups away.
 pub(super) fn bear_a_trial(running: &Running) -> Result<()> {
     running.shell(&format!("rm {OBSTACLE}"))?;
-    let command = ["fastboot", "snapshot", "--keep-slow", "--json", UNIT];
+    let command = ["fastboot", "snapshot", "--keep-slow", "--json", UNIT, IN_SUBGROUP];
     let report: SnapshotReport = fastboot::parse(&running.run(&command)?.success()?)?;
-    let unit = report.unit(UNIT).context("it is not in the report")?;
-    let restored = unit.outcome == "stored" && unit.restore_ms.is_some();
-    ensure!(restored, "{}: {}", unit.outcome, unit.reasons.join("; "));
+    for unit in TAKEN {
+        let unit = report.unit(unit).with_context(|| format!("{unit} is not in the report"))?;
+        let restored = unit.outcome == "stored" && unit.restore_ms.is_some();
+        ensure!(restored, "{}: {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
+    }
     Groups::look(running).map(drop)
 }
