@@ -1,6 +1,6 @@
-//! The cgroup of a unit during one restore, with those below it: who was there before, and removing everybody who came since.
+//! The cgroup of a unit during one restore, with those below it: who was where before, and removing everybody who came since.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,7 +13,7 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, unlinkat, write};
 
 use crate::sys::process::{pidfd_kill, pidfd_open};
 
@@ -24,16 +24,15 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 #[derive(Debug)]
 pub struct UnitCgroup {
     dir: OwnedFd,
-    before: BTreeSet<i32>,
-    /// Groups below it, relative.
-    groups_before: BTreeSet<PathBuf>,
+    before: Population,
 }
 
-/// Processes of a group and of all below it, and those groups, relative.
+/// Processes of a group and of all below it, with the group that each is in, and those groups with the controllers that they enable for what
+/// is below them. Paths are relative; the group itself has an empty one.
 #[derive(Debug, Default)]
 struct Population {
-    processes: BTreeSet<i32>,
-    groups: BTreeSet<PathBuf>,
+    processes: BTreeMap<i32, PathBuf>,
+    groups: BTreeMap<PathBuf, BTreeSet<String>>,
 }
 
 impl UnitCgroup {
@@ -46,7 +45,7 @@ impl UnitCgroup {
             let path = Path::new(mount).join(path.trim_start_matches('/'));
             let Ok(dir) = File::open(&path) else { continue };
             let cgroup = UnitCgroup::from_dir(dir.into())?;
-            if cgroup.before.contains(&member) {
+            if cgroup.before.processes.contains_key(&member) {
                 return Ok(cgroup);
             }
         }
@@ -58,8 +57,8 @@ impl UnitCgroup {
     /// # Errors
     /// When its processes cannot be listed.
     pub fn from_dir(dir: OwnedFd) -> io::Result<UnitCgroup> {
-        let Population { processes: before, groups: groups_before } = population(dir.as_fd())?;
-        Ok(UnitCgroup { dir, before, groups_before })
+        let before = population(dir.as_fd())?;
+        Ok(UnitCgroup { dir, before })
     }
 
     /// The directory.
@@ -72,21 +71,34 @@ impl UnitCgroup {
     /// # Errors
     /// When they cannot be listed.
     pub fn processes(&self) -> io::Result<BTreeSet<i32>> {
-        population(self.dir()).map(|population| population.processes)
+        population(self.dir()).map(|population| population.processes.into_keys().collect())
     }
 
-    /// Kill everybody who was not there before, until nobody is left, and remove groups that were not there: whoever starts cold makes
-    /// its own. Returns whether that was reached in time.
+    /// Kill everybody who was not there before, until nobody is left, bring the others back to where they were, and remove groups that were
+    /// not there: whoever starts cold makes its own. Returns whether that was reached in time.
     ///
     /// # Errors
     /// When the processes cannot be listed, or a group cannot be removed.
     pub fn remove_new(&self, timeout: Duration) -> io::Result<bool> {
-        if !self.remove_unless(|pid| self.before.contains(&pid), timeout)? {
+        if !self.remove_unless(|pid| self.before.processes.contains_key(&pid), timeout)? {
             return Ok(false);
         }
-        // What is below another one comes behind it.
-        let groups = population(self.dir())?.groups;
-        for group in groups.iter().rev().filter(|group| !self.groups_before.contains(*group)) {
+        let now = population(self.dir())?;
+        // What is below another one comes behind it, and has to give its controllers up first. Nobody may be in a group that enables some.
+        for (group, enabled) in now.groups.iter().rev() {
+            let before = self.before.groups.get(group);
+            let new = enabled.iter().filter(|name| before.is_none_or(|before| !before.contains(*name)));
+            let words: Vec<String> = new.map(|controller| format!("-{controller}")).collect();
+            if !words.is_empty() {
+                self.write(group, "cgroup.subtree_control", &words.join(" "))?;
+            }
+        }
+        for (pid, group) in &self.before.processes {
+            if now.processes.get(pid).is_some_and(|there| there != group) {
+                self.write(group, "cgroup.procs", &pid.to_string())?;
+            }
+        }
+        for group in now.groups.keys().rev().filter(|group| !self.before.groups.contains_key(*group)) {
             match unlinkat(self.dir(), group, UnlinkatFlags::RemoveDir) {
                 // initd and the zygote may both be at it.
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -94,6 +106,17 @@ impl UnitCgroup {
             }
         }
         Ok(true)
+    }
+
+    /// Write to a file of a group; that the group or the process in question is gone is no error.
+    fn write(&self, group: &Path, name: &str, text: &str) -> io::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let written = openat(self.dir(), &group.join(name), flags, Mode::empty())
+            .and_then(|file| write(&file, text.as_bytes()));
+        match written {
+            Ok(_) | Err(Errno::ENOENT | Errno::ENODEV | Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Kill everybody but one. Returns whether that was reached in time.
@@ -135,14 +158,21 @@ fn population(dir: BorrowedFd<'_>) -> io::Result<Population> {
 }
 
 fn add_population(dir: BorrowedFd<'_>, path: &Path, found: &mut Population) -> io::Result<()> {
-    let file = openat(dir, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut text = String::new();
-    match File::from(file).read_to_string(&mut text) {
+    let read = |name: &str| -> io::Result<String> {
+        let file = openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut text = String::new();
+        File::from(file).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let members = match read("cgroup.procs") {
         // A threaded group: its processes are listed in the one that it belongs to.
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-        read => drop(read?),
-    }
-    found.processes.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => String::new(),
+        read => read?,
+    };
+    let pids = members.lines().filter_map(|line| line.parse::<i32>().ok());
+    found.processes.extend(pids.map(|pid| (pid, path.to_owned())));
+    let enabled = read("cgroup.subtree_control")?;
+    found.groups.insert(path.to_owned(), enabled.split_whitespace().map(str::to_owned).collect());
     // Most units have none below theirs; each is one link more (kernfs).
     if fstat(dir)?.st_nlink <= 2 {
         return Ok(());
@@ -155,7 +185,6 @@ fn add_population(dir: BorrowedFd<'_>, path: &Path, found: &mut Population) -> i
             continue;
         }
         let below = openat(dir, name, flags, Mode::empty())?;
-        found.groups.insert(path.join(name));
         add_population(below.as_fd(), &path.join(name), found)?;
     }
     Ok(())

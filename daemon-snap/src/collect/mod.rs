@@ -3,6 +3,7 @@
 
 mod bus;
 mod cgroup;
+mod controller;
 mod epoll;
 mod eventfd;
 mod fanotify;

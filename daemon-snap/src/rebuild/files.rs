@@ -2,7 +2,8 @@
 
 use super::desk::Desk;
 use super::{
-    bus, epoll, events, fanotify, inet, inode, kernel_file, netlink, packet, pidfd, pipe, tcp, unix, vsock,
+    bus, epoll, events, fanotify, inet, inode, kernel_file, low_port, netlink, packet, pidfd, pipe, tcp,
+    unix, vsock,
 };
 use crate::dump::FIFO;
 use crate::error::{Error, Result};
@@ -34,6 +35,9 @@ pub fn rebuild_files(
     unit: Option<&UnitContext>,
     realtime_ns: i64,
 ) -> Result<()> {
+    if let Some(unit) = unit {
+        low_port::check_low_ports(desk, tree, unit)?;
+    }
     pipe::rebuild_pipes(desk, tree)?;
     let unfinished = unix::rebuild_unix(desk, tree)?;
     epoll::rebuild_epolls(desk, tree)?;

@@ -18,6 +18,7 @@ pub mod interface;
 pub mod kernel_file;
 pub mod keyring;
 pub mod label;
+pub mod low_port;
 pub mod namespaces;
 pub mod netlink;
 pub mod numbers;

@@ -3,8 +3,7 @@
 use super::{Pid, RawPath, XattrsV1};
 use serde::{Deserialize, Serialize};
 
-/// A control group of a unit: its own, which systemd makes, or one below. Controllers are not enabled in any of them, so there are no
-/// limits to carry.
+/// A control group of a unit: its own, which systemd makes, or one below.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupV1 {
     /// Relative to the unit's own, whose path is empty. Parents stand before what is below them.
@@ -14,9 +13,20 @@ pub struct CgroupV1 {
     pub gid: u32,
     /// Files in it that do not belong to root: name, user and group. Of the unit's own group systemd gives them away.
     pub owners: Vec<(String, u32, u32)>,
-    /// Files of cgroup.* with another value than a new group has: name and value.
+    /// Files with another value than a new group has: name and what is to be written, in this order. Of the unit's own group systemd
+    /// sets those of controllers.
     pub settings: Vec<(String, String)>,
     pub xattrs: XattrsV1,
     /// Processes in it, not those of groups below.
     pub members: Vec<Pid>,
+}
+
+/// What says which controllers groups below a group have. Nobody may be in a group that enables one of memory or I/O.
+pub const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+
+impl CgroupV1 {
+    /// Whether controllers are enabled for groups below it.
+    pub fn enables_controllers(&self) -> bool {
+        self.settings.iter().any(|(name, _)| name == SUBTREE_CONTROL)
+    }
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Counts calls on the bus and writes down what happens to another name. GDBus."""
+"""Counts calls on the bus and writes down what happens to other names, and signals of the first of them. GDBus."""
 import sys
 
 from gi.repository import Gio, GLib
 
-NAME, WATCHED = sys.argv[1:3]
+NAME, WATCHED, *OTHERS = sys.argv[1:]
 INTERFACE = "com.example.Count"
 PATH = "/com/example/Count"
 XML = f"""<node><interface name='{INTERFACE}'><method name='Next'><arg type='u' direction='out'/></method>
@@ -38,8 +38,9 @@ def owner_changed(connection, sender, path, interface, signal, arguments):
 
 bus = Gio.bus_get_sync(Gio.BusType.SYSTEM)
 bus.register_object(PATH, Gio.DBusNodeInfo.new_for_xml(XML).interfaces[0], called, None, None)
-bus.signal_subscribe("org.freedesktop.DBus", "org.freedesktop.DBus", "NameOwnerChanged", "/org/freedesktop/DBus",
-                     WATCHED, 0, owner_changed)
+for watched in (WATCHED, *OTHERS):
+    bus.signal_subscribe("org.freedesktop.DBus", "org.freedesktop.DBus", "NameOwnerChanged", "/org/freedesktop/DBus",
+                         watched, 0, owner_changed)
 bus.signal_subscribe(WATCHED, INTERFACE, "Tick", PATH, None, 0, lambda *a: log(f"tick {a[5].unpack()[0]}"))
 bus.connect("closed", lambda *a: log("closed"))
 Gio.bus_own_name_on_connection(bus, NAME, 0, None, lambda *a: log("lost"))

@@ -11,3 +11,7 @@ for unit in avahi-daemon accounts-daemon udisks2 upower ModemManager packagekit 
     mkdir -p "/etc/systemd/system/multi-user.target.wants"
     ln -sf "/usr/lib/systemd/system/$unit.service" "/etc/systemd/system/multi-user.target.wants/$unit.service"
 done
+# It has its database of transactions open for writing. The image is good for as long as nobody has written to that.
+mkdir -p /etc/systemd/system/packagekit.service.d
+printf '[X-Fastboot]\nAllowState=yes\nDependsOn=/var/lib/PackageKit/transactions.db\n' \
+    > /etc/systemd/system/packagekit.service.d/state.conf

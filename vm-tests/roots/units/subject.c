@@ -13,6 +13,8 @@
  *   native     say the count to the journal's own socket, too
  *   rules=PORT listen on PORT of 127.0.0.1; with each count a line in COUNT_FILE.rules about what sockets of the start may do
  *   keyring    with each count, what is in the session keyring goes to COUNT_FILE.keyring
+ *   far=ADDR   said before that: the far address, otherwise 127.0.0.2
+ *   connect=PORT  be connected to PORT of 127.0.0.1; a line in COUNT_FILE.peer when that ends, and connect again
  *   groups     a control group below the unit's, with a limit, an empty one in it, and a child there
  */
 #define _GNU_SOURCE
@@ -47,6 +49,8 @@ static int say_syslog, native = -1;
 static int pressure = -1;
 static int shows_keyring, rules_port, datagrams, unbound;
 static int kept_counter = -1, kept_page = -1;
+static int peer_port, peer = -1;
+static const char *far_host = "127.0.0.2";
 
 static void die(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
@@ -127,23 +131,30 @@ static struct sockaddr_in address_of(const char *host, int port) {
     return address;
 }
 
-/* Nobody may send to 127.0.0.2, nor bind to the port behind ours. */
+/* Nobody may send to the far address, or bind to the port behind ours, or both. */
 static void make_sockets(void) {
     struct sockaddr_in own = address_of("127.0.0.1", rules_port);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     unbound = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (bind(listener, (struct sockaddr *) &own, sizeof own) < 0 || listen(listener, 5) < 0 || datagrams < 0 || unbound < 0)
+    int bound = bind(listener, (struct sockaddr *) &own, sizeof own);
+    /* It goes on without, as some daemons do. */
+    if (bound < 0 && (errno == EPERM || errno == EACCES))
+        fprintf(stderr, "port %d is forbidden\n", rules_port);
+    else if (bound < 0 || listen(listener, 5) < 0)
+        die("listener");
+    if (datagrams < 0 || unbound < 0)
         die("sockets");
 }
 
 static void try_rules(void) {
     char path[512];
-    struct sockaddr_in near = address_of("127.0.0.1", 9), far = address_of("127.0.0.2", 9),
+    struct sockaddr_in near = address_of("127.0.0.1", 9), far = address_of(far_host, 9),
                        next = address_of("127.0.0.1", rules_port + 1);
     int may_near = sendto(datagrams, "x", 1, 0, (struct sockaddr *) &near, sizeof near) == 1;
     int may_far = sendto(datagrams, "x", 1, 0, (struct sockaddr *) &far, sizeof far) == 1;
-    int may_bind = bind(unbound, (struct sockaddr *) &next, sizeof next) == 0;
+    /* EINVAL: it has been bound before. */
+    int may_bind = bind(unbound, (struct sockaddr *) &next, sizeof next) == 0 || errno == EINVAL;
     snprintf(path, sizeof path, "%s.rules", getenv("COUNT_FILE"));
     FILE *file = fopen(path, "ae");
     if (!file || fprintf(file, "near %d far %d bind %d\n", may_near, may_far, may_bind) < 0 || fclose(file) != 0)
@@ -171,6 +182,32 @@ static void show_keyring(void) {
         len += snprintf(text + len, sizeof text - len, "%02x", id[i]);
     snprintf(path, sizeof path, "%s.keyring", getenv("COUNT_FILE"));
     write_text(path, text);
+}
+
+static void connect_to_peer(void) {
+    struct sockaddr_in to = address_of("127.0.0.1", peer_port);
+    for (int tries = 0; tries < 100; tries++) {
+        peer = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connect(peer, (struct sockaddr *) &to, sizeof to) == 0)
+            return;
+        close(peer);
+        usleep(50000);
+    }
+    die("connect");
+}
+
+static void hear_peer(void) {
+    char path[512], byte;
+    ssize_t got = recv(peer, &byte, 1, 0);
+    if (got > 0)
+        return;
+    const char *how = got == 0 ? "it ended" : strerror(errno);
+    snprintf(path, sizeof path, "%s.peer", getenv("COUNT_FILE"));
+    FILE *file = fopen(path, "ae");
+    if (!file || fprintf(file, "%s\n", how) < 0 || fclose(file) != 0)
+        die(path);
+    close(peer);
+    connect_to_peer();
 }
 
 /* Of the own control group, or of the unit's where systemd has put us below it (DelegateSubgroup=). */
@@ -345,6 +382,12 @@ int main(int argc, char **argv) {
             is_fork = 1, pid_file = argv[i][4] ? argv[i] + 5 : "";
         if (!strcmp(argv[i], "pressure"))
             watch_pressure();
+        if (!strncmp(argv[i], "connect=", 8)) {
+            peer_port = atoi(argv[i] + 8);
+            connect_to_peer();
+        }
+        if (!strncmp(argv[i], "far=", 4))
+            far_host = argv[i] + 4;
         if (!strncmp(argv[i], "rules=", 6)) {
             rules_port = atoi(argv[i] + 6);
             make_sockets();
@@ -393,7 +436,7 @@ int main(int argc, char **argv) {
     if (say_syslog)
         openlog("unit-subject", LOG_PID | LOG_NDELAY, LOG_DAEMON);
     int first = listens ? 3 : 0, fds = listens ? atoi(getenv("LISTEN_FDS") ? getenv("LISTEN_FDS") : "0") : 0;
-    struct pollfd polled[9] = { { .fd = signalfd(-1, &mask, SFD_CLOEXEC), .events = POLLIN } };
+    struct pollfd polled[10] = { { .fd = signalfd(-1, &mask, SFD_CLOEXEC), .events = POLLIN } };
     for (int i = 0; i < fds && i < 7; i++)
         polled[i + 1] = (struct pollfd) { .fd = first + i, .events = POLLIN };
     polled[1 + fds] = (struct pollfd) { .fd = hooks, .events = POLLIN };
@@ -401,7 +444,8 @@ int main(int argc, char **argv) {
     if (is_notify || is_reload)
         notify("READY=1\nSTATUS=counting", -1);
     for (;;) {
-        int got = poll(polled, 2 + fds, wait_ms);
+        polled[2 + fds] = (struct pollfd) { .fd = peer, .events = POLLIN };
+        int got = poll(polled, 3 + fds, wait_ms);
         if (is_watchdog)
             notify("WATCHDOG=1", -1);
         if (got <= 0)
@@ -424,6 +468,8 @@ int main(int argc, char **argv) {
         }
         if (polled[1 + fds].revents)
             heard(hooks);
+        if (polled[2 + fds].revents)
+            hear_peer();
         for (int i = 1; i <= fds; i++) {
             char text[32], received[256];
             struct stat seen;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::subject::SUBJECTS;
-use super::{SOON, Site};
+use super::{SOON, Site, packaged};
 use crate::checks::Checks;
 use crate::container::{Machine, wait_until};
 use crate::fastboot;
@@ -39,6 +39,8 @@ pub(super) fn check_late(site: &mut Site<'_>, checks: &mut Checks) -> Result<()>
             checks.note(sentence, waits);
         }
         machine.wait_booted(super::BOUND)?;
+        let stale = packaged::check_written_state(&machine);
+        checks.note(format!("{}: PackageKit is cold, because its database is newer", site.bus), stale);
         for subject in SUBJECTS {
             let answers = subject.next(&machine).map(drop);
             checks.note(format!("{}: {} answers then", site.bus, subject.unit()), answers);

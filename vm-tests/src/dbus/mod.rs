@@ -8,6 +8,7 @@ mod failure;
 mod packaged;
 mod silent;
 mod subject;
+mod watcher;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -98,6 +99,7 @@ fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result
     install_fastboot(release, &scratch)?;
     subject::install(&scratch)?;
     silent::install(&scratch)?;
+    watcher::install(&scratch)?;
     choose_bus(&scratch, bus)?;
     let mut site = Site { bus, scratch, logs, boots: 0 };
 
@@ -112,8 +114,13 @@ fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result
         format!("{bus}: a plain restart is heard as going and coming"),
         subject::check_plain_restarts(&running),
     );
+    checks.note(
+        format!("{bus}: a plain restart of Debian's services is heard as going and coming"),
+        watcher::check_plain_restarts(&running),
+    );
     let before = snapshot(bus, &running, checks)?;
     running.poweroff()?;
+    watcher::forget(&site.scratch)?;
     for subject in SUBJECTS {
         subject.forget(&site.scratch)?;
     }
@@ -123,6 +130,13 @@ fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result
     for taken in &before {
         checks.note(format!("{bus}: {} is on the bus as it was", taken.unit), taken.check(&running, &status));
     }
+    for (service, _) in before.iter().filter_map(|taken| taken.answer.as_ref()) {
+        let heard = watcher::has_heard(&running, *service);
+        checks.note(
+            format!("{bus}: a watcher hears the same of {} as at a plain restart", service.unit),
+            heard,
+        );
+    }
     check_subjects(bus, &running, &before, checks);
     checks.note(
         format!("{bus}: a client that does not listen finds everything that was said to it"),
@@ -131,6 +145,10 @@ fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result
     checks.note(
         format!("{bus}: systemd-hostnamed comes and goes as without fastboot"),
         packaged::check_short_lived(&running, &status),
+    );
+    checks.note(
+        format!("{bus}: PackageKit, restored, writes to its database"),
+        packaged::write_state(&running),
     );
     running.poweroff()?;
     failure::check_late(&mut site, checks)?;
@@ -174,27 +192,15 @@ impl Taken {
     }
 }
 
-/// All that can be taken, after each of ours has counted to three.
+/// All, after each of ours has counted to three.
 fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Taken>> {
-    let wanted: Vec<packaged::Packaged> = packaged::SERVICES
-        .into_iter()
-        .filter(|service| machine.unit(service.unit).is_ok_and(|unit| unit.is_active()))
-        .collect();
+    let wanted = packaged::SERVICES;
     let units: Vec<String> = SUBJECTS
         .iter()
         .map(|subject| subject.unit())
         .chain(wanted.iter().map(|service| service.unit.to_owned()))
-        .chain([silent::UNIT.to_owned()])
+        .chain([silent::UNIT.to_owned(), watcher::UNIT.to_owned()])
         .collect();
-    for service in packaged::SERVICES {
-        if !wanted.iter().any(|wanted| wanted.unit == service.unit) {
-            let state = machine.unit(service.unit)?;
-            println!(
-                "  note  {bus}: {} does not run here ({}, {})",
-                service.unit, state.active, state.result
-            );
-        }
-    }
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
     let calls: String = SUBJECTS
         .iter()
@@ -208,13 +214,8 @@ fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Tak
     for unit in &report.units {
         let ours = SUBJECTS.into_iter().find(|subject| subject.unit() == unit.unit);
         if unit.outcome != "stored" {
-            println!("  note  {bus}: {} {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
-            let is_ours = ours.is_some() || unit.unit == silent::UNIT;
-            let fine = !is_ours && unit.outcome == "refused";
-            checks.note(
-                format!("{bus}: {} is taken or refused by name", unit.unit),
-                if fine { Ok(()) } else { Err(anyhow::anyhow!("{}", unit.reasons.join("; "))) },
-            );
+            let why = format!("{}: {}", unit.outcome, unit.reasons.join("; "));
+            checks.note(format!("{bus}: {} is taken", unit.unit), Err(anyhow::anyhow!(why)));
             continue;
         }
         if unit.unit == silent::UNIT {

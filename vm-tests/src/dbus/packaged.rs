@@ -1,19 +1,21 @@
 //! Debian's own services that live on the bus.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use super::bus;
-use crate::container::Machine;
+use super::{SOON, bus};
+use crate::container::{Machine, wait_until};
+use crate::fastboot;
 use crate::fastboot::StatusReport;
 
 /// One of them, with a question that only it can answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packaged {
     pub unit: &'static str,
-    /// Arguments of busctl behind `--system`.
+    /// Arguments of busctl behind `--system`; the second is the service's name.
     question: &'static [&'static str],
 }
 
+/// Not bluez: it needs AF_BLUETOOTH, which neither Debian's cloud kernel has (CONFIG_BT) nor, as a rule, the host of a container.
 pub(super) const PACKAGES: [&str; 7] =
     ["polkitd", "avahi-daemon", "accountsservice", "udisks2", "upower", "modemmanager", "packagekit"];
 
@@ -87,12 +89,54 @@ pub(super) const SERVICES: [Packaged; 7] = [
 ];
 
 impl Packaged {
+    /// Its name on the bus.
+    pub(super) fn name(self) -> &'static str {
+        self.question[1]
+    }
+
     /// Its answer.
     pub(super) fn ask(self, machine: &Machine) -> Result<String> {
         let mut arguments = vec!["busctl", "--system", "--timeout=10"];
         arguments.extend(self.question);
         machine.run(&arguments)?.success()
     }
+}
+
+const PACKAGEKIT: &str = "packagekit.service";
+const TRANSACTIONS: &str = "/var/lib/PackageKit/transactions.db";
+
+/// The restored PackageKit is asked for a transaction, and numbers it in its database.
+pub(super) fn write_state(machine: &Machine) -> Result<()> {
+    let sum = || machine.run(&["sha256sum", TRANSACTIONS])?.success();
+    let before = sum()?;
+    let name = "org.freedesktop.PackageKit";
+    let create = [
+        "busctl",
+        "--system",
+        "--timeout=10",
+        "call",
+        name,
+        "/org/freedesktop/PackageKit",
+        name,
+        "CreateTransaction",
+    ];
+    let answer = machine.run(&create)?.success()?;
+    ensure!(answer.starts_with("o \"/"), "it answers {answer:?}");
+    wait_until(TRANSACTIONS, SOON, || {
+        ensure!(sum()? != before, "nothing has been written to it");
+        Ok(Some(()))
+    })
+}
+
+/// In the boot after that its image is older than its database: it starts cold and says so.
+pub(super) fn check_written_state(machine: &Machine) -> Result<()> {
+    wait_until(PACKAGEKIT, SOON, || {
+        let status = fastboot::status(machine)?;
+        let said = status.unit(PACKAGEKIT).context("fastboot status does not know it")?;
+        let reason = said.reason.as_deref().unwrap_or_default();
+        ensure!(said.outcome == "cold" && reason.contains(TRANSACTIONS), "{}: {reason:?}", said.outcome);
+        Ok(Some(()))
+    })
 }
 
 /// A service that the bus starts for a question and that ends by itself is nobody's business here.

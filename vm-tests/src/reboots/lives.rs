@@ -2,8 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::groups::{self, Groups};
 use super::root;
-use super::site::{Lab, all_up, boot, cold_for, install, mount_store, restored, snapshot, status};
+use super::site::{
+    Lab, all_up, boot, cold_for, install, mount_store, restored, snapshot, snapshot_with, status,
+};
 use super::subject::Seen;
 use crate::checks::Checks;
 use crate::machine::{Boot, Kernel, Machine, Running, Store};
@@ -26,8 +29,14 @@ pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
     confine(&running)?;
     let before = running.shell(TREE)?;
     install(&running)?;
-    let taken = snapshot(&running)?;
+    groups::install(&running)?;
+    let (taken, report) = snapshot_with(&running, &groups::UNITS)?;
     still_confined(&running)?;
+    checks.note(
+        "Debian 13: groups with controllers are taken, or refused for what is set in them",
+        groups::were_taken(&report),
+    );
+    let grouped = Groups::look(&running)?;
     mark(&running)?;
     let first = running.boot_id().to_owned();
 
@@ -37,6 +46,11 @@ pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
     checks.note("Debian 13: after a reboot every service is restored", restored(&running, &taken, &[]));
     checks.note("Debian 13: /run and /tmp are empty after it", unmarked(&running));
     checks.note("Debian 13: who has an AppArmor profile is restored into it", still_confined(&running));
+    checks.note(
+        "Debian 13: control groups have their controllers, limits, owners and processes again",
+        grouped.require_kept(&running),
+    );
+    groups::obstruct(&running)?;
     running.shell(&format!("cp -p {NGINX_CONF} {PROFILE} /srv/; echo '# edited' >> {NGINX_CONF}"))?;
     running.shell(&format!("sed -i 's/counter {{/counter flags=(complain) {{/' {PROFILE}"))?;
     running.poweroff()?;
@@ -61,6 +75,9 @@ pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
         "Debian 13: the others are restored a second time",
         restored(&running, &taken, &[nginx, counter]),
     );
+    checks.note("Debian 13: a failed restore leaves nothing of control groups", groups::is_cold(&running));
+    checks.note("Debian 13: control groups bear the trial of a snapshot", groups::bear_a_trial(&running));
+    groups::remove(&running)?;
     running.shell(&format!("cp -p /srv/nginx.conf {NGINX_CONF}; cp -p /srv/counter {PROFILE}"))?;
     running.shell("DEBIAN_FRONTEND=noninteractive apt-get purge --yes fastboot-services > /dev/null")?;
     checks.note("Debian 13: a purge leaves the root as it was", same_tree(&before, &running.shell(TREE)?));

@@ -4,6 +4,7 @@
 //! needs in `root.rs`.
 
 mod broken;
+mod groups;
 mod hung;
 mod lives;
 mod root;

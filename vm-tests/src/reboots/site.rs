@@ -124,12 +124,17 @@ pub(super) fn install_from(running: &Running, pattern: &str, options: &str) -> R
 
 /// Snapshot of all services, whose memories are filled when the snapshot's warm-up command asks for it. All must be stored.
 pub(super) fn snapshot(running: &Running) -> Result<Vec<Seen>> {
+    snapshot_with(running, &[]).map(|(taken, _)| taken)
+}
+
+/// The same with other units beside them, of which the report tells.
+pub(super) fn snapshot_with(running: &Running, others: &[&str]) -> Result<(Vec<Seen>, SnapshotReport)> {
     let mut command =
         vec!["systemd-run", "--quiet", "--unit=fastboot-tests-snapshot", "--property=RemainAfterExit=yes"];
     let output = format!("--property=StandardOutput=file:{REPORT}");
     command.extend([output.as_str(), "fastboot", "snapshot", "--no-trial", "--json"]);
     command.extend(["--warm-up", "/usr/local/bin/fastboot-tests-warm-up"]);
-    command.extend(SUBJECTS.iter().map(|subject| subject.unit));
+    command.extend(SUBJECTS.iter().map(|subject| subject.unit).chain(others.iter().copied()));
     running.run(&command)?.success()?;
     let end = Instant::now() + SNAPSHOT_BOUND;
     let mut driven = false;
@@ -158,7 +163,7 @@ pub(super) fn snapshot(running: &Running) -> Result<Vec<Seen>> {
         let unit = report.unit(subject.unit).with_context(|| format!("no report of {}", subject.unit))?;
         ensure!(unit.outcome == "stored", "{}: {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
     }
-    Seen::all(running)
+    Ok((Seen::all(running)?, report))
 }
 
 pub(super) fn status(running: &Running) -> Result<StatusReport> {

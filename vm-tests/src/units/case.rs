@@ -36,11 +36,33 @@ const fn with(
 }
 
 const fn refused(name: &'static str, service: &'static str, why: &'static str) -> Case {
-    Case { name, service, fate: Fate::Refused(why), files: &[] }
+    with_refused(name, service, why, &[])
 }
+
+const fn with_refused(
+    name: &'static str,
+    service: &'static str,
+    why: &'static str,
+    files: &'static [(&'static str, &'static str)],
+) -> Case {
+    Case { name, service, fate: Fate::Refused(why), files }
+}
+
+/// Takes connections over loopback and keeps them. It is in no image.
+const PEER: &str = "[Service]\nExecStart=python3 -c \"import socket; s = socket.create_server(('127.0.0.1', 7190)); \
+     kept = []\\nwhile True: kept.append(s.accept())\"\n";
 
 /// The unit whose dynamic user changes between the boots.
 pub(super) const MOVED_USER: &str = "moved-user";
+/// The unit whose port is for the privileged again in the second boot.
+pub(super) const LOW_PORT: &str = "low-port";
+/// What lets everybody have it in the first.
+pub(super) const LOW_PORTS: &str = "/etc/sysctl.d/low-ports.conf";
+/// The unit whose slice forbids it its port from the second boot on.
+pub(super) const DENIED_PORT: &str = "denied-port";
+/// What forbids it: path and text.
+pub(super) const DENIAL: (&str, &str) =
+    ("/etc/systemd/system/denying.slice.d/deny.conf", "[Slice]\nSocketBindDeny=7180\n");
 
 /// All of them. Where nothing else is said the count is in `/var/lib/counts/NAME`.
 pub(super) const CASES: &[Case] = &[
@@ -157,6 +179,51 @@ pub(super) const CASES: &[Case] = &[
     restored(
         "all-rules",
         "IPAddressDeny=any\nSocketBindDeny=7131\nExecStart=/usr/local/bin/subject rules=7130",
+    ),
+    restored(
+        "interface-rules",
+        "RestrictNetworkInterfaces=lo\nExecStart=/usr/local/bin/subject far=192.0.2.2 rules=7170\n\
+         [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
+    ),
+    restored(
+        "filter-programs",
+        "IPEgressFilterPath=/run/programs/no-far\nIPIngressFilterPath=/run/programs/no-near\n\
+         ExecStart=/usr/local/bin/subject rules=7150\n\
+         [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
+    ),
+    restored(
+        "bpf-program",
+        "BPFProgram=bind4:/run/programs/no-bind\nExecStart=/usr/local/bin/subject rules=7160\n\
+         [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
+    ),
+    Case {
+        name: DENIED_PORT,
+        service: "Slice=denying.slice\nExecStart=/usr/local/bin/subject rules=7180",
+        fate: Fate::Cold("the unit's control group may not bind to 127.0.0.1:7180"),
+        files: &[("/etc/systemd/system/denying.slice", "[Slice]\n")],
+    },
+    Case {
+        name: LOW_PORT,
+        service: "User=counter\nNoNewPrivileges=yes\nExecStart=/usr/local/bin/subject rules=85",
+        fate: Fate::Cold("the unit may not bind to 127.0.0.1:85: ports below 1024 need a privilege"),
+        files: &[(LOW_PORTS, "net.ipv4.ip_unprivileged_port_start = 80\n")],
+    },
+    restored(
+        "low-port-by-capability",
+        "User=counter\nNoNewPrivileges=yes\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n\
+         ExecStart=/usr/local/bin/subject rules=87",
+    ),
+    with(
+        "lost-peer",
+        "ExecStart=/usr/local/bin/subject connect=7190\n[Unit]\nWants=peer.service\nAfter=peer.service\n\
+         [X-Fastboot]\nOnLostPeer=close",
+        &[("/etc/systemd/system/peer.service", PEER)],
+    ),
+    with_refused(
+        "kept-peer",
+        "ExecStart=/usr/local/bin/subject connect=7190\n[Unit]\nWants=peer.service\nAfter=peer.service",
+        "an established TCP connection to 127.0.0.1:7190",
+        &[("/etc/systemd/system/peer.service", PEER)],
     ),
     restored("delegated", "User=counter\nDelegate=yes\nExecStart=/usr/local/bin/subject groups"),
     restored(

@@ -27,8 +27,12 @@ pub(super) fn claim(case: &Case) -> &'static str {
         "credential" => "its credential is there",
         "slice" => "it is in its slice",
         "inhibitor" => "logind knows its inhibitor",
-        "socket-rules" | "slice-rules" => "its sockets obey the rules of its control group",
+        "socket-rules" | "slice-rules" | "interface-rules" | "filter-programs" | "bpf-program" => {
+            "its sockets obey the rules of its control group"
+        }
         "all-rules" => "its sockets are cut off as before",
+        "low-port-by-capability" => "it has its low port again",
+        "lost-peer" => "its peer on loopback has gone, and it finds today's",
         "delegated" | "delegated-subgroup" => "its control groups are as it made them",
         "dropped-in" => "it has the priority of its drop-in",
         "aliased" => "its other name leads to it",
@@ -145,17 +149,55 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             ensure!(cgroup.contains("/tests.slice/slice.service"), "it is in {cgroup}");
             Ok(())
         }
-        "socket-rules" | "slice-rules" | "all-rules" => {
+        "low-port-by-capability"
+        | "socket-rules"
+        | "slice-rules"
+        | "all-rules"
+        | "interface-rules"
+        | "filter-programs"
+        | "bpf-program" => {
             let lines = sh(&format!("sort {}.rules | uniq -c", case.count_file()))?;
             let (wanted, port) = match case.name {
                 "socket-rules" => ("near 1 far 0 bind 0", 7110),
                 "slice-rules" => ("near 1 far 0 bind 0", 7120),
+                "low-port-by-capability" => ("near 1 far 1 bind 1", 87),
+                "interface-rules" => ("near 1 far 0 bind 1", 7170),
+                "filter-programs" => ("near 1 far 0 bind 1", 7150),
+                "bpf-program" => ("near 1 far 1 bind 0", 7160),
                 _ => ("near 0 far 0 bind 0", 7130),
             };
             equal(lines, &format!("{} {wanted}", COUNT + 1))?;
             let sockets = sh(&format!("ss -H -l -t -n --cgroup 'sport = :{port}'"))?;
             ensure!(sockets.contains(&format!("/{unit}")), "its listener is {sockets:?}");
-            Ok(())
+            let python = |script: &str| machine.run(&["python3", "-c", script])?.success();
+            match case.name {
+                // Others reach what it may not.
+                "interface-rules" => equal(
+                    python(
+                        "import socket\nprint(socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.2', 9)), end='')\n",
+                    )?,
+                    "1",
+                ),
+                // What comes for its listener is dropped, which is neither an answer nor a refusal.
+                "filter-programs" => equal(
+                    python(
+                        "import socket\ntry:\n socket.create_connection(('127.0.0.1', 7150), 2)\n print('connected')\n\
+                         except OSError as error:\n print(type(error).__name__, end='')\n",
+                    )?,
+                    "TimeoutError",
+                ),
+                _ => Ok(()),
+            }
+        }
+        "lost-peer" => {
+            let file = format!("{}.peer", case.count_file());
+            wait_until("its word of the peer", COUNT_BOUND, || {
+                let lines = sh(&format!("cat {file}"))?;
+                ensure!(lines == "Connection reset by peer", "it says {lines:?}");
+                let connections = sh("ss -H -t -n -p state established 'dport = :7190'")?;
+                ensure!(connections.contains(&format!("pid={main_pid},")), "there are {connections:?}");
+                Ok(Some(()))
+            })
         }
         "keyring" | "keyring-shared" => {
             let uid = sh("id -u counter")?;

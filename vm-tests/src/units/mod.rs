@@ -15,7 +15,7 @@ use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until}
 use crate::fastboot::{self, SnapshotReport};
 use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled, sweep};
 use crate::service::install_fastboot;
-use case::{CASES, Case, Fate, MOVED_USER};
+use case::{CASES, Case, DENIAL, DENIED_PORT, Fate, LOW_PORT, LOW_PORTS, MOVED_USER};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Longest until a counter has written its file and the journal its line.
@@ -56,6 +56,13 @@ pub fn run(only: Option<&str>) -> Result<Checks> {
     if cases.iter().any(|case| case.name == MOVED_USER) {
         move_user(&scratch)?;
     }
+    if cases.iter().any(|case| case.name == LOW_PORT) {
+        std::fs::remove_file(scratch.path(LOW_PORTS)).context("removing the leave for low ports")?;
+    }
+    if cases.iter().any(|case| case.name == DENIED_PORT) {
+        let (path, text) = DENIAL;
+        scratch.write(path, text, 0o644)?;
+    }
 
     let running = boot(2)?;
     let status = fastboot::status(&running)?;
@@ -92,6 +99,7 @@ fn recipe() -> Result<Recipe> {
         include_str!("../../roots/units/subject.c")
     );
     let subject = compiled(Language::C, text)?;
+    let pin = compiled(Language::C, include_str!("../../roots/units/pin.c"))?;
     let rust = fastboot::build_example("fastboot-hooks", "hooks_service")?;
     let rust = std::fs::read(&rust).with_context(|| format!("reading {}", rust.display()))?;
     let python = include_str!("../../../daemon-snap/hooks/examples/hooks_service.py");
@@ -103,6 +111,7 @@ fn recipe() -> Result<Recipe> {
         from_sid: Vec::new(),
         files: vec![
             RootFile::program("/usr/local/bin/subject", subject),
+            RootFile::program("/usr/local/bin/pin", pin),
             RootFile::program("/usr/local/bin/hooks-rust", rust),
             RootFile::program("/usr/local/bin/hooks.py", python.as_bytes()),
             RootFile::program("/usr/local/bin/inhibitor.py", inhibitor.as_bytes()),

@@ -43,7 +43,8 @@ impl Status {
         Self::parse(&text).ok_or_else(|| unreadable("status", format!("/proc/{pid}/task/{tid}/status")))
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    /// From the text of the file.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let mut status = Self::default();
         let mut known = 0;
         for line in text.split(|&b| b == b'\n') {
