@@ -200,26 +200,31 @@ pub fn snapshot(
         false => None,
     };
     if let Some(band) = &band {
-        let keeping = units
-            .iter()
-            .map(|(_, unit)| unit.properties())
-            .filter(|unit| unit.may_store() && !unit.store_preserved.is_empty());
-        let keeping: Vec<String> = keeping.map(|unit| unit.id.clone()).collect();
-        let keeping: Vec<&str> = keeping.iter().map(String::as_str).collect();
-        let stores = EmptyStores::begin(&systemd, &keeping)?;
-        units = path.each(Phase::Restart, units, |_, mut unit| {
-            unit.restart(&systemd, band, options.settle)?;
-            band.leave_gap()?;
-            point("snapshot.restart")?;
-            Ok(unit)
-        });
+        // Those first for which systemd reads its units again. Nothing is read again between the start of the others and their images:
+        // what SocketBindDeny= and BPFProgram= forbid, a running service may do from then on (seen with systemd 257).
+        let (keeping, others): (Vec<_>, Vec<_>) =
+            units.into_iter().partition(|(_, unit)| unit.properties().keeps_store_over_restart());
+        let restart = |units, path: &mut Path<'_>| {
+            path.each(Phase::Restart, units, |_, mut unit: Candidate| {
+                unit.restart(&systemd, band, options.settle)?;
+                band.leave_gap()?;
+                point("snapshot.restart")?;
+                Ok(unit)
+            })
+        };
+        units = Vec::new();
         if !keeping.is_empty() {
-            units = path.each(Phase::Restart, units, |_, mut unit| {
+            let ids: Vec<String> = keeping.iter().map(|(_, unit)| unit.properties().id.clone()).collect();
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            let stores = EmptyStores::begin(&systemd, &ids)?;
+            let keeping = restart(keeping, &mut path);
+            units = path.each(Phase::Restart, keeping, |_, mut unit| {
                 unit.follow_others(&systemd)?;
                 Ok(unit)
             });
+            stores.end()?;
         }
-        stores.end()?;
+        units.extend(restart(others, &mut path));
     }
     units = path.warm_up(units, options.warm_up.as_deref());
     units = path.settle(units, &systemd, options.settle);
