@@ -78,6 +78,7 @@ fn what_the_engine_tests_do_here_is_found_possible() {
         "pidfd-getfd",
         "kcmp",
         "seccomp-dump",
+        "apparmor-profiles",
         "capabilities",
         "store-permissions",
         "store-survives",

@@ -2,8 +2,10 @@
 
 use super::{Finding, Seen};
 use crate::state::Pid;
+use crate::sys::label;
 use crate::sys::pagemap::PageMap;
 use crate::sys::probe;
+use crate::sys::proc;
 use crate::sys::procfs_own::OwnProc;
 use nix::errno::Errno;
 use std::fs::File;
@@ -59,6 +61,11 @@ pub(super) fn examine() -> Vec<Finding> {
             "services with SystemCallFilter= and the like cannot be taken",
         ),
         Finding::useful(
+            "apparmor-profiles",
+            apparmor_profiles(),
+            "services with an AppArmor profile cannot be taken",
+        ),
+        Finding::useful(
             "pagemap-scan",
             pagemap_scan(),
             "page tables are read entry by entry: snapshots of programs with huge reservations (JVM, Go) take longer",
@@ -87,6 +94,16 @@ pub(super) fn tried(result: Result<(), Errno>) -> Seen {
     match result {
         Ok(()) => Ok("works".to_owned()),
         Err(errno) => Err(format!("does not work: {}", errno.desc())),
+    }
+}
+
+/// A restored thread changes to its profile by itself.
+fn apparmor_profiles() -> Seen {
+    let is_on = proc::read(Pid(std::process::id() as i32), label::APPARMOR_CURRENT).is_ok();
+    match (is_on, label::can_change_profile()) {
+        (false, _) => Ok("AppArmor is off".to_owned()),
+        (true, true) => Ok("works".to_owned()),
+        (true, false) => Err("does not work: lsm_set_self_attr(2) came with Linux 6.8".to_owned()),
     }
 }
 
