@@ -199,27 +199,20 @@ pub fn snapshot(
         }
         false => None,
     };
+    let mut stores = None;
     if let Some(band) = &band {
         let keeping = units
             .iter()
             .map(|(_, unit)| unit.properties())
             .filter(|unit| unit.may_store() && !unit.store_preserved.is_empty());
-        let keeping: Vec<String> = keeping.map(|unit| unit.id.clone()).collect();
-        let keeping: Vec<&str> = keeping.iter().map(String::as_str).collect();
-        let stores = EmptyStores::begin(&systemd, &keeping)?;
+        let keeping: Vec<&str> = keeping.map(|unit| unit.id.as_str()).collect();
+        stores = Some(EmptyStores::begin(&systemd, &keeping)?);
         units = path.each(Phase::Restart, units, |_, mut unit| {
             unit.restart(&systemd, band, options.settle)?;
             band.leave_gap()?;
             point("snapshot.restart")?;
             Ok(unit)
         });
-        if !keeping.is_empty() {
-            units = path.each(Phase::Restart, units, |_, mut unit| {
-                unit.follow_others(&systemd)?;
-                Ok(unit)
-            });
-        }
-        stores.end()?;
     }
     units = path.warm_up(units, options.warm_up.as_deref());
     units = path.settle(units, &systemd, options.settle);
@@ -234,6 +227,9 @@ pub fn snapshot(
     if let Some(band) = band {
         band.leave()?;
     }
+    // Not before: systemd 257 drops rules of running units (SocketBindDeny=) at every other reload, and nothing of that may get
+    // into an image.
+    stores.map_or(Ok(()), EmptyStores::end)?;
 
     let images = path.trial(images, &systemd, options);
     let (entries, stored): (Vec<CatalogueEntry>, Vec<UnitReport>) = images.into_iter().unzip();
