@@ -1,5 +1,6 @@
 //! One unit on its way through the snapshot: what is known of it so far.
 
+use super::empty_store::EmptyStores;
 use crate::bus::{BusAccess, BusWatch};
 use crate::dump::{self, CollectOptions, Inspection, TreeSelector};
 use crate::error::{Error, Result};
@@ -159,7 +160,8 @@ impl Candidate {
     /// When it does not run any more, or is not what was looked at.
     pub fn refresh(&mut self, systemd: &Systemd) -> Result<()> {
         let mut now = systemd.properties(&self.properties.id)?;
-        // Our own drop-in has gone from the disk (`empty_store.rs`); nothing else may have changed.
+        now.drop_ins.retain(|path| !EmptyStores::is_read(path));
+        // Our own drop-in has gone from the disk; nothing else may have changed.
         if self.is_emptied && now.needs_reload && self.files == read_files(&now)? {
             now.needs_reload = false;
         }
