@@ -199,32 +199,20 @@ pub fn snapshot(
         }
         false => None,
     };
+    let mut stores = None;
     if let Some(band) = &band {
-        // Those first for which systemd reads its units again. Nothing is read again between the start of the others and their images:
-        // what SocketBindDeny= and BPFProgram= forbid, a running service may do from then on (seen with systemd 257).
-        let (keeping, others): (Vec<_>, Vec<_>) =
-            units.into_iter().partition(|(_, unit)| unit.properties().keeps_store_over_restart());
-        let restart = |units, path: &mut Path<'_>| {
-            path.each(Phase::Restart, units, |_, mut unit: Candidate| {
-                unit.restart(&systemd, band, options.settle)?;
-                band.leave_gap()?;
-                point("snapshot.restart")?;
-                Ok(unit)
-            })
-        };
-        units = Vec::new();
-        if !keeping.is_empty() {
-            let ids: Vec<String> = keeping.iter().map(|(_, unit)| unit.properties().id.clone()).collect();
-            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-            let stores = EmptyStores::begin(&systemd, &ids)?;
-            let keeping = restart(keeping, &mut path);
-            units = path.each(Phase::Restart, keeping, |_, mut unit| {
-                unit.follow_others(&systemd)?;
-                Ok(unit)
-            });
-            stores.end()?;
-        }
-        units.extend(restart(others, &mut path));
+        let keeping = units
+            .iter()
+            .map(|(_, unit)| unit.properties())
+            .filter(|unit| unit.may_store() && !unit.store_preserved.is_empty());
+        let keeping: Vec<&str> = keeping.map(|unit| unit.id.as_str()).collect();
+        stores = Some(EmptyStores::begin(&systemd, &keeping)?);
+        units = path.each(Phase::Restart, units, |_, mut unit| {
+            unit.restart(&systemd, band, options.settle)?;
+            band.leave_gap()?;
+            point("snapshot.restart")?;
+            Ok(unit)
+        });
     }
     units = path.warm_up(units, options.warm_up.as_deref());
     units = path.settle(units, &systemd, options.settle);
@@ -239,6 +227,9 @@ pub fn snapshot(
     if let Some(band) = band {
         band.leave()?;
     }
+    // Not before: systemd 257 drops rules of running units (SocketBindDeny=) at every other reload, and nothing of that may get
+    // into an image.
+    stores.map_or(Ok(()), EmptyStores::end)?;
 
     let images = path.trial(images, &systemd, options);
     let (entries, stored): (Vec<CatalogueEntry>, Vec<UnitReport>) = images.into_iter().unzip();

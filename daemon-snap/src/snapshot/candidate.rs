@@ -1,5 +1,6 @@
 //! One unit on its way through the snapshot: what is known of it so far.
 
+use super::empty_store::EmptyStores;
 use crate::bus::{BusAccess, BusWatch};
 use crate::dump::{self, CollectOptions, Inspection, TreeSelector};
 use crate::error::{Error, Result};
@@ -7,8 +8,9 @@ use crate::state::Pid;
 use crate::unit::{
     self, Band, Cgroup, HOOK_TIMEOUT, HookEvent, Hooks, Settled, Systemd, UnitProperties, UnitText,
 };
-use image_store::{Catalogue, HookChannel};
+use image_store::{Catalogue, HookChannel, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +19,10 @@ use std::time::{Duration, Instant, SystemTime};
 pub struct Candidate {
     properties: UnitProperties,
     text: UnitText,
+    /// Its files when it was looked at first.
+    files: Option<UnitEvidence>,
+    /// Its store is emptied at each restart.
+    is_emptied: bool,
     cgroup: Cgroup,
     notes: Vec<String>,
     /// When it had read what it reads at its start.
@@ -51,6 +57,8 @@ impl Candidate {
         let age_us = now_us().saturating_sub(properties.active_enter_us);
         let ready_at = SystemTime::now() - Duration::from_micros(age_us);
         Ok(Self {
+            files: read_files(&properties)?,
+            is_emptied: false,
             properties,
             text,
             cgroup,
@@ -114,6 +122,7 @@ impl Candidate {
                         .into();
                 return Err(Error::Internal { step: "restart", message });
             }
+            self.is_emptied = self.properties.store_preserved == "no";
             self.cgroup = Cgroup::open(&self.properties.control_group)?;
             let settled = self.settle(systemd, Instant::now() + settle)?;
             self.ready_at = SystemTime::now();
@@ -150,7 +159,12 @@ impl Candidate {
     /// # Errors
     /// When it does not run any more, or is not what was looked at.
     pub fn refresh(&mut self, systemd: &Systemd) -> Result<()> {
-        let now = systemd.properties(&self.properties.id)?;
+        let mut now = systemd.properties(&self.properties.id)?;
+        now.drop_ins.retain(|path| !EmptyStores::is_read(path));
+        // Our own drop-in has gone from the disk; nothing else may have changed.
+        if self.is_emptied && now.needs_reload && self.files == read_files(&now)? {
+            now.needs_reload = false;
+        }
         let reasons = unit::inspect_unit(&now, &self.text);
         if !reasons.is_empty() {
             return Err(Error::NotEligible(reasons));
@@ -158,7 +172,7 @@ impl Candidate {
         if (now.main_pid, now.inactive_exit_us)
             != (self.properties.main_pid, self.properties.inactive_exit_us)
         {
-            if now.stored_fds > 0 {
+            if now.stored_fds > 0 && !now.empties_store() {
                 let names = now.stored_names();
                 return Err(Error::NotEligible(vec![format!(
                     "somebody restarted it meanwhile, and systemd may have handed it what it keeps for it ({names})"
@@ -168,29 +182,6 @@ impl Candidate {
             self.ready_at = SystemTime::now();
         }
         self.properties = now;
-        Ok(())
-    }
-
-    /// Comes to know an instance that the restart of another unit has made, as long as stores are emptied at a restart.
-    ///
-    /// # Errors
-    /// Those of the bus. Whether it runs is asked later.
-    pub fn follow_others(&mut self, systemd: &Systemd) -> Result<()> {
-        const LONGEST: Duration = Duration::from_secs(30);
-        let deadline = Instant::now() + LONGEST;
-        let mut now = systemd.properties(&self.properties.id)?;
-        while now.has_job && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-            now = systemd.properties(&self.properties.id)?;
-        }
-        if now.empties_store()
-            && now.active_state == "active"
-            && now.inactive_exit_us != self.properties.inactive_exit_us
-        {
-            self.cgroup = Cgroup::open(&now.control_group)?;
-            self.ready_at = SystemTime::now();
-            self.properties = now;
-        }
         Ok(())
     }
 
@@ -293,6 +284,13 @@ impl Candidate {
     pub fn into_notes(self) -> Vec<String> {
         self.notes
     }
+}
+
+/// What the unit's files say, but for ours.
+fn read_files(unit: &UnitProperties) -> Result<Option<UnitEvidence>> {
+    let fragment = unit.fragment.as_deref();
+    let read = |fragment| UnitEvidence::collect(Path::new("/"), fragment, &unit.drop_ins);
+    Ok(fragment.map(read).transpose()?)
 }
 
 /// A service of `Type=simple` counts as active while its main process is still systemd's own helper.

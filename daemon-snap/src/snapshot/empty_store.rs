@@ -48,8 +48,13 @@ impl<'a> EmptyStores<'a> {
     /// When it cannot be removed.
     pub(super) fn clear() -> Result<()> {
         let dirs = std::fs::read_dir(UNITS).into_iter().flatten().flatten();
-        let paths = dirs.map(|dir| dir.path().join(OWN_DROP_IN)).filter(|path| path.exists());
+        let paths = dirs.map(|dir| dir.path().join(OWN_DROP_IN)).filter(|path| is_ours(path));
         Files(paths.collect()).remove()
+    }
+
+    /// Whether systemd names a drop-in of ours that it has read and that is gone by now.
+    pub(super) fn is_read(path: &Path) -> bool {
+        path.starts_with(UNITS) && path.file_name().is_some_and(|name| name == OWN_DROP_IN) && !path.exists()
     }
 
     /// Stores outlive a restart again, where the units say so.
@@ -73,6 +78,11 @@ impl Drop for EmptyStores<'_> {
     }
 }
 
+/// One of our name may be an administrator's.
+fn is_ours(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text == TEXT)
+}
+
 /// Drop-ins of ours; removed when this is dropped, at the latest.
 #[derive(Debug, Default)]
 struct Files(Vec<PathBuf>);
@@ -80,6 +90,10 @@ struct Files(Vec<PathBuf>);
 impl Files {
     fn write(&mut self, dir: PathBuf) -> Result<()> {
         let path = dir.join(OWN_DROP_IN);
+        // An administrator's stays as it is; whether it says something else shows at the restart.
+        if path.exists() {
+            return Ok(());
+        }
         let written = std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, TEXT));
         self.0.push(path);
         written.map_err(|e| Error::io("write", dir.display(), &e))

@@ -126,11 +126,6 @@ impl UnitProperties {
         self.most_stored > 0 || self.stored_fds > 0
     }
 
-    /// Whether what systemd keeps for it would be handed over at a restart.
-    pub fn keeps_store_over_restart(&self) -> bool {
-        self.may_store() && !self.store_preserved.is_empty()
-    }
-
     /// Whether a restart begins with an empty store, as a boot does. systemd before 254 never says so; what it keeps is refused.
     pub fn empties_store(&self) -> bool {
         !self.may_store() || matches!(self.store_preserved.as_str(), "no" | "")
