@@ -69,7 +69,7 @@ int main(int argc, char **argv)
     for (long i = 0; i < 2; i++)
         thread[i] = start_thread(goes_on, (void *)(i * 50));
     await_that(atomic_load(&rounds) > 10);
-    publish("ready", "ready");
+    publish_ready("ready");
     await_go();
     int before = atomic_load(&rounds);
     await_that(atomic_load(&rounds) > before + 10);

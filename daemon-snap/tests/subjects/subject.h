@@ -213,14 +213,23 @@ static bool UNUSED variant(const char *name)
     return strcmp(subject_variant, name) == 0;
 }
 
+/* Looks for `go`. Called once before anybody is told of being ready, so that memory does not depend on when the dump comes: the path is
+ * in its place, the function has been looked up, and errno is what it will be. */
+static bool UNUSED may_go(void)
+{
+    static char path[320];
+    if (!*path)
+        snprintf(path, sizeof path, "%s/go", subject_dir);
+    return access(path, F_OK) == 0;
+}
+
 /* Waits for `go`. */
 static void UNUSED await_go(void)
 {
-    char *path = in_dir("go");
     char how[32];
-    while (access(path, F_OK) != 0)
+    while (!may_go())
         nap_ms(5);
-    read_file(path, how, sizeof how);
+    read_file(in_dir("go"), how, sizeof how);
     subject_was_restored = strncmp(how, "restored", 8) == 0;
 }
 
@@ -251,12 +260,17 @@ static void UNUSED await_blocked(pid_t tid, long number)
 
 #include "common.h"
 
+static void UNUSED publish_ready(const char *name)
+{
+    may_go();
+    publish(name, "ready");
+}
+
 /* The root: remembers what all processes have in common, says ready, waits, compares. */
 static void UNUSED subject_hold(void)
 {
     common_take(true);
-    errno = ENOENT; /* as looking for `go` leaves it: memory shall not depend on when the dump comes */
-    publish("ready", "ready");
+    publish_ready("ready");
     await_go();
     common_check(true);
 }
@@ -267,7 +281,7 @@ static void UNUSED member_hold(const char *name)
     char file[64];
     common_take(false);
     snprintf(file, sizeof file, "member-%s", name);
-    publish(file, "ready");
+    publish_ready(file);
     await_go();
     common_check(false);
 }

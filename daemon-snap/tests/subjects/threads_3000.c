@@ -41,7 +41,7 @@ int main(int argc, char **argv)
         PTHREAD(error);
     }
     await_threads(THREADS);
-    publish("ready", "ready");
+    publish_ready("ready");
     await_go();
     release_threads();
     for (long i = 0; i < THREADS; i++) {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::tree::Tree;
 use crate::checks::Checks;
-use crate::container::{BootOptions, Machine};
+use crate::container::{BootOptions, Machine, wait_until};
 use crate::fastboot;
 use crate::roots::{CACHE_DIR, Recipe, RootFile, Scratch, cached};
 
@@ -299,7 +299,12 @@ fn restarts_cold(running: &Machine, taken_pid: u32) -> Result<()> {
     let before = running.unit(UNIT)?.main_pid;
     running.run(&["systemctl", "restart", UNIT])?.success()?;
     let unit = running.wait_active(UNIT, BOUND)?;
-    let age = running.run(&["ps", "-o", "etimes=,comm=", "-p", &unit.main_pid.to_string()])?.success()?;
+    // Active as soon as it exists; until it is executed it is systemd's own, by the name of `(sleep)`.
+    let age = wait_until("the program", BOUND, || {
+        let pid = unit.main_pid.to_string();
+        let age = running.run(&["ps", "-o", "etimes=,comm=", "-p", &pid])?.success()?;
+        Ok((!age.trim_end().ends_with(')')).then_some(age))
+    })?;
     match age.split_whitespace().collect::<Vec<_>>()[..] {
         [seconds, "sleep"]
             if ![before, taken_pid].contains(&unit.main_pid)
