@@ -27,6 +27,7 @@ use crate::unit_cgroup::UnitCgroup;
 use crate::wire::MAX_MESSAGE_LEN;
 use crate::worker::Order;
 use crate::zygote::Zygote;
+use daemon_snap::rebuild::tids::let_others_number;
 
 /// A shim asks as soon as it has connected, and tells systemd within seconds.
 const PEER_TIMEOUT: Duration = Duration::from_secs(8);
@@ -98,6 +99,7 @@ impl Server {
                 continue;
             }
             let server = Arc::clone(self);
+            let_others_number();
             let spawned = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
                 server.answer(&connection);
                 server.connections.fetch_sub(1, Ordering::Relaxed);

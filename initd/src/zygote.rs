@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use daemon_snap::rebuild::tids::let_others_number;
 use nix::sys::prctl::set_name;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
@@ -171,6 +172,7 @@ fn begin(
         Err(error) => return failed("keep the connection", error),
     };
     // What a worker makes is the unit's: a socket belongs for good to the control group of whoever made it, memory is charged to it.
+    let_others_number();
     match fork_into(cgroup.dir()) {
         Err(error) => failed("fork a worker into the unit's control group", error),
         Ok(Forked::Child) => {

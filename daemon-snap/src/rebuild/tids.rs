@@ -5,8 +5,9 @@
 //! as long as it lasts, so that neither waits for a processor between the two steps.
 
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, Result};
@@ -93,6 +94,21 @@ impl Tids {
             std::thread::sleep(Duration::from_millis((1 << times.min(16)).min(LONGEST_PAUSE_MS)));
         }
         Ok(())
+    }
+}
+
+/// Waits, for a moment, until no worker has moved the counter: what is made meanwhile may get the number that a thread is to have, and
+/// keep it. For those who make processes or threads beside the workers.
+pub fn let_others_number() {
+    const LONGEST: Duration = Duration::from_millis(50);
+    const PAUSE: Duration = Duration::from_micros(200);
+    let began = Instant::now();
+    // Without the file nobody has moved it so far. The lock is not kept: a fork would inherit it.
+    while let Ok(file) = File::open(LOCK) {
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Err((_, Errno::EWOULDBLOCK)) if began.elapsed() < LONGEST => std::thread::sleep(PAUSE),
+            _ => return,
+        }
     }
 }
 

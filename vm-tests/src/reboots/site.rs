@@ -181,7 +181,13 @@ pub(super) fn restored(running: &Running, taken: &[Seen], cold: &[&str]) -> Resu
             continue;
         }
         let said = status.unit(unit);
-        let said = said.with_context(|| format!("fastboot status does not name {unit}: {status:?}"))?;
+        let said = said.with_context(|| {
+            let store = running.shell(
+                "ls -laR /etc/fastboot /var/lib/fastboot 2>&1; cat /run/fastboot/generator.json 2>&1 || true",
+            );
+            let kernel = running.shell("dmesg | grep -i -e ext4 -e nvme || true");
+            format!("fastboot status does not name {unit}: {status:?}\n{store:?}\n{kernel:?}")
+        })?;
         if said.outcome != "restored" {
             bail!(
                 "{unit}: {}: {}\n{}",
