@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use daemon_snap::rebuild::tids::let_others_number;
 use image_store::{CatalogueEntry, ReasonCode, StaleReason, StartBudget, Store, Trials, fault};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
@@ -27,7 +28,6 @@ use crate::unit_cgroup::UnitCgroup;
 use crate::wire::MAX_MESSAGE_LEN;
 use crate::worker::Order;
 use crate::zygote::Zygote;
-use daemon_snap::rebuild::tids::let_others_number;
 
 /// A shim asks as soon as it has connected, and tells systemd within seconds.
 const PEER_TIMEOUT: Duration = Duration::from_secs(8);
