@@ -96,13 +96,9 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
         };
         check(sound && is_path(&node.path.0), "an odd entry of a volatile directory")?;
     }
-    let profiles = tree.processes.iter().filter_map(|process| process.profile.as_ref());
-    check(
-        profiles
-            .into_iter()
-            .all(|name| (1..=MAX_PROFILE_BYTES).contains(&name.len()) && !name.contains('\0')),
-        "an odd name of an AppArmor profile",
-    )?;
+    let sound = |name: &String| (1..=MAX_PROFILE_BYTES).contains(&name.len()) && !name.contains('\0');
+    let mut profiles = tree.processes.iter().filter_map(|process| process.profile.as_ref());
+    check(profiles.all(sound), "an odd name of an AppArmor profile")?;
     let names: usize = tree.stored.iter().map(|stored| stored.name.len()).sum();
     check(tree.stored.len() <= MAX_STORED && names <= MAX_STORED_NAME_BYTES, "too many stored descriptors")?;
     let sound = |stored: &StoredV1| has_file(tree, stored.file) && is_stored_name(&stored.name);

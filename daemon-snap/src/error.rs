@@ -31,6 +31,13 @@ pub enum Part {
     Mapping(Addr),
 }
 
+impl Part {
+    /// A thread of a process; the first one stands for the process.
+    pub(crate) fn of_task(pid: Pid, tid: Pid) -> Self {
+        if tid == pid { Self::Process } else { Self::Thread(tid) }
+    }
+}
+
 /// One reason why a tree cannot be dumped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Blocker {

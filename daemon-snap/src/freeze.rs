@@ -435,7 +435,7 @@ impl Stopped {
             }
             None => "an uninterruptible wait (a device or file system that hangs)".to_owned(),
         };
-        let part = |t: &Tracee| if t.pid == t.tid { Part::Process } else { Part::Thread(t.tid) };
+        let part = |t: &Tracee| Part::of_task(t.pid, t.tid);
         let blockers = stuck.map(|t| Blocker { pid: t.pid, part: part(t), kind: kind(t) }).collect();
         Error::Refused(blockers)
     }

@@ -135,14 +135,14 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         Some(unit) => cgroup::rebuild_cgroups(&desk, tree, unit.cgroup.as_fd())?,
         None => cgroup::Cgroups::default(),
     };
-    if request.unit.is_some() {
-        label::check_confinement(tree)?;
-    }
-    if let (Some(keyring), Some(unit)) = (&tree.session_keyring, &request.unit) {
-        keyring::rebuild_session_keyring(keyring, unit.shim_pid)?;
-    }
     let user = match &request.unit {
-        Some(unit) => namespaces::enter(&desk, unit)?,
+        Some(unit) => {
+            label::check_confinement(tree)?;
+            if let Some(keyring) = &tree.session_keyring {
+                keyring::rebuild_session_keyring(keyring, unit.shim_pid)?;
+            }
+            namespaces::enter(&desk, unit)?
+        }
         None => namespaces::UserNamespace::default(),
     };
     volatile::rebuild_volatile_dirs(tree)?;

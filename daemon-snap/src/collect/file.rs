@@ -6,7 +6,7 @@ use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::stored::find_stored;
 use super::unix::UnixSockets;
-use super::unix_queue::{Carrier, Queues, own_pid};
+use super::unix_queue::{Carrier, Queues, own_number};
 use super::{
     ActivationSocket, Blockers, CollectOptions, FIFO, Found, Inodes, Trouble, epoll, eventfd, failed,
     fanotify, inet, inhibitor, inotify, kernel_file, netlink, packet, pidfd as process, refused, ring,
@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{fstat, stat};
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// All descriptors of the tree.
 #[derive(Debug)]
@@ -77,8 +77,8 @@ pub(crate) fn collect_descriptors(
     let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
     let in_tables = slots.len();
     let stored = find_stored(&inodes.options().stored, &slots, blockers)?;
-    let own = |fd: &OwnedFd| (own_pid(), TargetFd(fd.as_raw_fd()));
-    let named: Vec<_> = stored.iter().map(|one| (own(&one.fd), one.name.clone(), one.polled)).collect();
+    let named: Vec<_> =
+        stored.iter().map(|one| (own_number(&one.fd), one.name.clone(), one.polled)).collect();
     let queues = Queues::look(&mut slots, &pidfds, stored)?;
     let firsts = number_descriptions(&mut slots)?;
     let locks = collect_locks(&slots[..in_tables], members.len());

@@ -33,12 +33,17 @@ pub(super) struct Scratch {
 impl Scratch {
     /// The first words of the page.
     pub fn words<const N: usize>(self, pid: Pid) -> Result<[u64; N]> {
-        let bytes = vmread::read(pid, self.at, N * 8).map_err(failed("read results", pid, self.at))?;
+        let bytes = self.bytes(pid, N * 8)?;
         let mut words = [0; N];
         for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_ne_bytes(*bytes);
         }
         Ok(words)
+    }
+
+    /// The first bytes of the page.
+    pub fn bytes(self, pid: Pid, len_bytes: usize) -> Result<Vec<u8>> {
+        vmread::read(pid, self.at, len_bytes).map_err(failed("read results", pid, self.at))
     }
 
     fn map(pid: Pid, injector: &mut Injector, len_bytes: u64) -> Result<Self> {
@@ -280,11 +285,7 @@ fn collect_sigactions(
         let slot = scratch.at.0 + (signal - 1) * SIGACTION_BYTES as u64;
         call(pid, injector, "rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, slot, 8, 0, 0])?;
     }
-    let bytes = vmread::read(pid, scratch.at, SIGNALS as usize * SIGACTION_BYTES).map_err(failed(
-        "read results",
-        pid,
-        scratch.at,
-    ))?;
+    let bytes = scratch.bytes(pid, SIGNALS as usize * SIGACTION_BYTES)?;
     let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
     let action = |words: &[u64]| {
         let action = SigActionV1 {

@@ -81,10 +81,7 @@ pub(super) fn collect_trigger(
         return Ok(None);
     }
     let environment = proc::read(file.pid, "environ")?;
-    let value = |name: &[u8]| {
-        let mut entries = environment.split(|byte| *byte == 0);
-        entries.find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
-    };
+    let value = |name: &[u8]| proc::variable(&environment, name);
     let is_watched = value(b"MEMORY_PRESSURE_WATCH") == Some(&file.link);
     match value(b"MEMORY_PRESSURE_WRITE").and_then(decode_base64).filter(|_| is_watched) {
         Some(text) => Ok(Some(FileKindV1::PressureTrigger { inode, text })),

@@ -2,14 +2,13 @@
 //! be secret even from who owns them, and a cold start would not have them either.
 
 use super::inside::{Scratch, call};
-use crate::error::{Blocker, Error, Part, Result};
+use crate::error::{Blocker, Part, Result};
 use crate::state::{PAGE_BYTES, Pid, SessionKeyringV1};
 use crate::sys::inject::Injector;
 use crate::sys::keyring::{
     KEY_SPEC_PROCESS_KEYRING, KEY_SPEC_SESSION_KEYRING, KEY_SPEC_THREAD_KEYRING, KEYCTL_DESCRIBE,
     KEYCTL_GET_KEYRING_ID, KEYCTL_READ,
 };
-use crate::sys::vmread;
 use nix::errno::Errno;
 
 /// What PID 1 puts into the keyring of each unit.
@@ -145,7 +144,7 @@ impl Inside<'_> {
             Ok(len) => len.min(PAGE_BYTES),
             Err(_) => return Ok(vec![String::new()]),
         };
-        let ids = self.result(bytes as usize)?;
+        let ids = self.scratch.bytes(self.pid, bytes as usize)?;
         let ids = ids.as_chunks::<4>().0.iter().map(|id| u64::from(u32::from_ne_bytes(*id)));
         ids.map(|id| Ok(self.describe(id)?.unwrap_or_default())).collect()
     }
@@ -154,17 +153,11 @@ impl Inside<'_> {
         match self.keyctl(KEYCTL_DESCRIBE, id) {
             // With the zero at its end; longer ones are not written at all.
             Ok(len) if (1..=PAGE_BYTES).contains(&len) => {
-                let text = self.result(len as usize - 1)?;
+                let text = self.scratch.bytes(self.pid, len as usize - 1)?;
                 Ok(Some(String::from_utf8_lossy(&text).into_owned()))
             }
             _ => Ok(None),
         }
-    }
-
-    fn result(&self, len_bytes: usize) -> Result<Vec<u8>> {
-        let (pid, at) = (self.pid, self.scratch.at);
-        vmread::read(pid, at, len_bytes)
-            .map_err(|e| Error::kernel("read results", format_args!("pid {pid} {at}"), e))
     }
 }
 

@@ -60,7 +60,7 @@ fn profile_name(label: &str) -> Option<&str> {
 /// # Errors
 /// [`Error::Kernel`] when the program cannot be executed.
 pub(crate) fn collect_confinement(program: &Path) -> Result<Option<ConfinementV1>> {
-    if proc::read(Pid(std::process::id() as i32), APPARMOR_CURRENT).is_err() {
+    if !label::is_apparmor_on() {
         return Ok(None);
     }
     let label = label::of_executed(program)

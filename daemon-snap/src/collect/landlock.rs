@@ -21,6 +21,23 @@ pub(super) struct Bystanders {
     /// Those of `made` that we trace.
     traced: HashSet<Pid>,
     made: HashMap<(u64, u32, u32), Child>,
+    /// Ours, and that of the process whose threads are asked.
+    own: Option<UserNamespace>,
+    of_process: Option<(Pid, UserNamespace)>,
+}
+
+#[derive(Debug)]
+struct UserNamespace {
+    inode: u64,
+    file: File,
+}
+
+impl UserNamespace {
+    fn open(pid: Pid) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/user");
+        let opened = File::open(&path).and_then(|file| Ok(Self { inode: file.metadata()?.ino(), file }));
+        opened.map_err(|e| Error::io("open", path, &e))
+    }
 }
 
 impl Default for Bystanders {
@@ -30,6 +47,8 @@ impl Default for Bystanders {
             asked_first: landlock::is_asked_first(),
             traced: HashSet::new(),
             made: HashMap::new(),
+            own: None,
+            of_process: None,
         }
     }
 }
@@ -58,8 +77,7 @@ impl Bystanders {
             },
             (Err(errno), _) => format!("no way to tell whether it is in a Landlock domain ({errno})"),
         };
-        let part = if thread.tid == pid { Part::Process } else { Part::Thread(thread.tid) };
-        Err(Error::Refused(vec![Blocker { pid, part, kind }]))
+        Err(Error::Refused(vec![Blocker { pid, part: Part::of_task(pid, thread.tid), kind }]))
     }
 
     /// Whether it was AppArmor that said no. Most calls do not tell who did; tracing does. It cannot come to that: we do.
@@ -75,21 +93,21 @@ impl Bystanders {
     }
 
     fn of_thread(&mut self, pid: Pid, thread: &ThreadV1) -> Result<&Child> {
-        let open = |pid| {
-            let path = format!("/proc/{pid}/ns/user");
-            let file = File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file)));
-            file.map_err(|e| {
-                Error::kernel("open", path, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
-            })
+        let own = match &mut self.own {
+            Some(own) => own,
+            none => none.insert(UserNamespace::open(Pid(std::process::id() as i32))?),
         };
-        let (userns, file) = open(pid)?;
-        let (own, _) = open(Pid(std::process::id() as i32))?;
+        // All threads of a process are in one.
+        let (_, userns) = match &mut self.of_process {
+            Some(known) if known.0 == pid => known,
+            other => other.insert((pid, UserNamespace::open(pid)?)),
+        };
         // As the real ids are what the kernel judges by here.
         let (uid, gid) = (thread.creds.uids[0], thread.creds.gids[0]);
-        match self.made.entry((userns, uid, gid)) {
+        match self.made.entry((userns.inode, uid, gid)) {
             Entry::Occupied(made) => Ok(made.into_mut()),
             Entry::Vacant(place) => {
-                let entered = (userns != own).then(|| file.as_fd());
+                let entered = (userns.inode != own.inode).then(|| userns.file.as_fd());
                 let child = landlock::bystander(uid, gid, entered).map_err(failed(
                     "make a process to look into",
                     pid,

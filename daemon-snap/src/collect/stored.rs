@@ -4,7 +4,7 @@
 //! are looked for among all that PID 1 has open. Most are one of a kind there: a socket, a memfd, a file. Of those without an
 //! inode of their own (eventfd, timerfd and the like) there may be more than the unit's; what cannot be told apart is refused.
 
-use super::unix_queue::own_pid;
+use super::unix_queue::own_number;
 use super::{Blockers, StoredDescriptor, failed};
 use crate::collect::file::Slot;
 use crate::error::{Part, Result};
@@ -13,7 +13,7 @@ use crate::sys::proc::{self, FdInfo};
 use crate::sys::{kcmp, pidfd};
 use nix::sys::stat::stat;
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 const INIT: Pid = Pid(1);
 const EPOLL_LINK: &[u8] = b"anon_inode:[eventpoll]";
@@ -104,9 +104,8 @@ struct Copy {
 /// A description that systemd and the tree have in common was stored by somebody of the unit: where all that could be meant are
 /// such, those are meant.
 fn is_same(copy: &Copy, slot: &Slot) -> bool {
-    let own = (own_pid(), TargetFd(copy.fd.as_raw_fd()));
     let other = &slot.description;
-    kcmp::compare_files(own, (other.pid, other.fd)).is_ok_and(|order| order.is_eq())
+    kcmp::compare_files(own_number(&copy.fd), (other.pid, other.fd)).is_ok_and(|order| order.is_eq())
 }
 
 /// What PID 1 has open, by the kernel's name for it.
@@ -149,10 +148,9 @@ impl Table {
                 Err(nix::errno::Errno::EBADF) => continue,
                 taken => taken.map_err(failed("duplicate descriptor", INIT, number))?,
             };
-            let own = |fd: &OwnedFd| (own_pid(), TargetFd(fd.as_raw_fd()));
             let mut same = None;
             for copy in &mut copies {
-                let order = kcmp::compare_files(own(&copy.fd), own(&fd));
+                let order = kcmp::compare_files(own_number(&copy.fd), own_number(&fd));
                 if order.map_err(failed("kcmp", INIT, number))?.is_eq() {
                     same = Some(copy);
                     break;

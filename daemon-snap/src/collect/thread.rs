@@ -36,7 +36,7 @@ pub(crate) fn collect_thread(
     blockers: &mut Blockers,
 ) -> Result<Option<OutsideThread>> {
     let pid = member.pid;
-    let part = if tid == pid { Part::Process } else { Part::Thread(tid) };
+    let part = Part::of_task(pid, tid);
     let name = format!("thread {tid}");
     let fail = |step| failed(step, pid, &name);
     let Some(stopped) = ptrace::regs(tid).map_err(fail("read registers"))? else {

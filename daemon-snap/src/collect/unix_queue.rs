@@ -130,6 +130,11 @@ impl Queues {
     }
 }
 
+/// A descriptor of ours, as those of the tree are named.
+pub(super) fn own_number(fd: &OwnedFd) -> (Pid, TargetFd) {
+    (own_pid(), TargetFd(fd.as_raw_fd()))
+}
+
 pub(super) fn own_pid() -> Pid {
     Pid(std::process::id() as i32)
 }

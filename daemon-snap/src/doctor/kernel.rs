@@ -5,7 +5,6 @@ use crate::state::Pid;
 use crate::sys::label;
 use crate::sys::pagemap::PageMap;
 use crate::sys::probe;
-use crate::sys::proc;
 use crate::sys::procfs_own::OwnProc;
 use nix::errno::Errno;
 use std::fs::File;
@@ -99,8 +98,7 @@ pub(super) fn tried(result: Result<(), Errno>) -> Seen {
 
 /// A restored thread changes to its profile by itself.
 fn apparmor_profiles() -> Seen {
-    let is_on = proc::read(Pid(std::process::id() as i32), label::APPARMOR_CURRENT).is_ok();
-    match (is_on, label::can_change_profile()) {
+    match (label::is_apparmor_on(), label::can_change_profile()) {
         (false, _) => Ok("AppArmor is off".to_owned()),
         (true, true) => Ok("works".to_owned()),
         (true, false) => Err("does not work: lsm_set_self_attr(2) came with Linux 6.8".to_owned()),

@@ -126,7 +126,7 @@ fn inspect_member(member: &Member, blockers: &mut Blockers) {
         blockers.add(pid, Part::Process, format!("a controlling terminal (device {major}:{minor})"));
     }
     for (tid, status) in &member.threads {
-        let part = if *tid == pid { Part::Process } else { Part::Thread(*tid) };
+        let part = Part::of_task(pid, *tid);
         if status.shadow_stack {
             blockers.add(pid, part, "a shadow stack");
         }

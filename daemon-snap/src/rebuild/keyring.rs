@@ -26,9 +26,9 @@ pub fn rebuild_session_keyring(recorded: &SessionKeyringV1, shim: Pid) -> Result
 }
 
 fn invocation_id(environment: &[u8]) -> Option<[u8; 16]> {
-    let text =
-        environment.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(b"INVOCATION_ID="))?;
-    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 32)?;
+    let text = std::str::from_utf8(proc::variable(environment, b"INVOCATION_ID")?)
+        .ok()
+        .filter(|text| text.len() == 32)?;
     Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes())
 }
 

@@ -1,9 +1,8 @@
 //! Whether AppArmor would confine a cold start as it did when the image was taken. The profiles themselves are taken by each thread, last.
 
 use crate::error::{Error, Result};
-use crate::state::{ConfinementV1, Pid, TreeV1};
-use crate::sys::label::{self, APPARMOR_CURRENT};
-use crate::sys::proc;
+use crate::state::{ConfinementV1, TreeV1};
+use crate::sys::label;
 use image_store::ReasonCode;
 
 /// Compares; in our own mount namespace.
@@ -11,7 +10,7 @@ use image_store::ReasonCode;
 /// # Errors
 /// `Stale`.
 pub fn check_confinement(tree: &TreeV1) -> Result<()> {
-    let is_on = proc::read(Pid(std::process::id() as i32), APPARMOR_CURRENT).is_ok();
+    let is_on = label::is_apparmor_on();
     let stale = |sentence: String| Err(Error::stale(ReasonCode::ConfinementChanged, sentence));
     match &tree.confinement {
         None if is_on => stale("AppArmor is on, and was off at the snapshot".to_owned()),

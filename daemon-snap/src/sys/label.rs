@@ -19,9 +19,14 @@ use std::path::Path;
 /// `lsm_set_self_attr(2)`, since Linux 6.8.
 pub const SYS_LSM_SET_SELF_ATTR: i64 = 460;
 pub const LSM_ATTR_CURRENT: u64 = 100;
-const LSM_ID_APPARMOR: u64 = 104;
+pub(super) const LSM_ID_APPARMOR: u64 = 104;
 /// Where AppArmor shows the label of a process, whatever other security modules there are (since Linux 5.8).
 pub const APPARMOR_CURRENT: &str = "attr/apparmor/current";
+
+/// Whether AppArmor labels processes here.
+pub fn is_apparmor_on() -> bool {
+    proc::read(Pid(std::process::id() as i32), APPARMOR_CURRENT).is_ok()
+}
 
 /// `struct lsm_ctx` that moves the calling thread to a profile.
 pub fn change_profile_context(profile: &str) -> Vec<u8> {

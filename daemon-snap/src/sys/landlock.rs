@@ -2,6 +2,7 @@
 //! not look into a process outside of it, whoever else might.
 
 use super::child::Child;
+use super::label::LSM_ID_APPARMOR;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
@@ -20,7 +21,6 @@ pub fn is_enabled() -> bool {
 /// Whether Landlock is asked before AppArmor (lsm_list_modules(2), since Linux 6.8).
 pub fn is_asked_first() -> bool {
     const SYS_LSM_LIST_MODULES: i64 = 461;
-    const LSM_ID_APPARMOR: u64 = 104;
     const LSM_ID_LANDLOCK: u64 = 110;
     let mut ids = [0u64; 32];
     let mut len_bytes = size_of_val(&ids) as u32;

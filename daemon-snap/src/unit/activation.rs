@@ -66,7 +66,7 @@ fn passable(pid: Pid) -> Vec<(TargetFd, Vec<u8>)> {
 /// `LISTEN_FDNAMES` as the main process got it.
 fn listen_names(main: Pid) -> Vec<String> {
     let environment = proc::read(main, "environ").unwrap_or_default();
-    let names = environment.split(|&b| b == 0).find_map(|entry| entry.strip_prefix(b"LISTEN_FDNAMES="));
+    let names = proc::variable(&environment, b"LISTEN_FDNAMES");
     let text = names.map(String::from_utf8_lossy).unwrap_or_default();
     text.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }

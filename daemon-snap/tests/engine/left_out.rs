@@ -6,15 +6,17 @@ use crate::running::{Running, Subject, judge};
 
 pub const KEYRINGS: Subject = Subject::new("keyrings", "");
 
+/// `None` where it cannot be; the reason has been judged then.
+fn started() -> Option<Running> {
+    if missing_need().is_some() {
+        return None;
+    }
+    Running::start(KEYRINGS).map_err(|verdict| judge(KEYRINGS, &verdict)).ok()
+}
+
 #[test]
 fn dump_names_keys_that_it_does_not_carry() {
-    if missing_need().is_some() {
-        return;
-    }
-    let mut running = match Running::start(KEYRINGS) {
-        Ok(running) => running,
-        Err(verdict) => return judge(KEYRINGS, &verdict),
-    };
+    let Some(mut running) = started() else { return };
     let (first, second) = (running.file("first.image"), running.file("second.image"));
     let answer = running.run(Fastboot::dump(running.pid, &first));
     assert_eq!(answer.code, Some(0), "dump: {answer:?}");
@@ -36,13 +38,7 @@ fn dump_names_keys_that_it_does_not_carry() {
 
 #[test]
 fn dump_leaves_keys_where_they_are() {
-    if missing_need().is_some() {
-        return;
-    }
-    let mut running = match Running::start(KEYRINGS) {
-        Ok(running) => running,
-        Err(verdict) => return judge(KEYRINGS, &verdict),
-    };
+    let Some(mut running) = started() else { return };
     let image = running.file("image");
     let answer = running.run(Fastboot::dump(running.pid, &image).leave_running());
     assert_eq!(answer.code, Some(0), "dump: {answer:?}");

@@ -42,6 +42,12 @@ pub fn read_task(pid: Pid, tid: Pid, name: &str) -> Result<Vec<u8>> {
     read_path(&path).map_err(|e| failed(tid, path, &e))
 }
 
+/// Value of a variable in what `/proc/PID/environ` says.
+pub fn variable<'a>(environment: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut entries = environment.split(|&byte| byte == 0);
+    entries.find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
+}
+
 /// Target of the link `/proc/PID/NAME`, as the kernel writes it.
 ///
 /// # Errors
