@@ -4,10 +4,10 @@
 
 mod cli;
 
-use daemon_snap::{Error, Kind};
 use image_store::ErrorKind;
 use nix::errno::Errno;
 use nix::unistd::geteuid;
+use snap_error::{Error, Kind};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;

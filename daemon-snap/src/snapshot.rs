@@ -15,13 +15,13 @@ mod trial;
 pub use candidate::Candidate;
 pub use plan::{PlanRow, plan};
 
-use crate::bus::BusWatch;
-use crate::dump::StoredDescriptor;
-use crate::error::{Error, Result};
 use crate::unit::{Band, Systemd};
 use empty_store::EmptyStores;
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
+use snap_bus::BusWatch;
+use snap_collect::dump::StoredDescriptor;
+use snap_error::{Error, Result};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,9 +2,9 @@
 //!
 //! Needs root (clone3 with chosen ids). Runs the restore in a forked child, which has one thread as the engine wants.
 
-use daemon_snap::restore::{Request, restore};
-use daemon_snap::state::*;
 use image_store::{Durability, ImageWriter, SectionKind, UncheckedImage};
+use snap_rebuild::restore::{Request, restore};
+use snap_state::*;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,7 @@ fn anon(start: u64, prot: u8) -> VmaV1 {
 }
 
 fn tree(pid: i32, code_offset: u64) -> TreeV1 {
-    let limits = (0..16).map(|r| daemon_snap::sys::limits::get(r).unwrap()).collect();
+    let limits = (0..16).map(|r| snap_sys::limits::get(r).unwrap()).collect();
     let at = |a| Addr(a);
     TreeV1 {
         clocks: ClocksV1 { monotonic_ns: 0, boottime_ns: 0, realtime_ns: 0 },
@@ -187,7 +187,7 @@ fn own_vdso_digest() -> [u8; 32] {
     let (start, rest) = line.split_once('-').unwrap();
     let end = rest.split_once(' ').unwrap().0;
     let hex = |t| u64::from_str_radix(t, 16).unwrap();
-    *blake3::hash(&daemon_snap::sys::own::read_mapped(hex(start)..hex(end))).as_bytes()
+    *blake3::hash(&snap_sys::own::read_mapped(hex(start)..hex(end))).as_bytes()
 }
 
 /// Restores in a forked child and returns what the restored root exited with.
@@ -205,8 +205,8 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
     std::fs::write("/proc/sys/kernel/pid_max", "4194304").unwrap();
     let mut tree = tree(pid, offset);
     change(&mut tree);
-    match daemon_snap::sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
-        daemon_snap::sys::fork::Side::Child => {
+    match snap_sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
+        snap_sys::fork::Side::Child => {
             let deadline = Instant::now() + Duration::from_secs(5);
             let request = Request { image: &image, tree, unit: None, checked_chunks: 0, deadline };
             let text = match restore(request) {
@@ -217,9 +217,9 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
                 Err(error) => error.to_string(),
             };
             std::fs::write(&report, text).unwrap();
-            daemon_snap::sys::fork::exit_now(0)
+            snap_sys::fork::exit_now(0)
         }
-        daemon_snap::sys::fork::Side::Parent { child } => {
+        snap_sys::fork::Side::Parent { child } => {
             nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
         }
     }

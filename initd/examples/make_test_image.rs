@@ -7,13 +7,13 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use daemon_snap::dump::{self, CollectOptions, TreeSelector};
-use daemon_snap::encode;
-use daemon_snap::state::TREE_VERSION;
 use image_store::{
     CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence,
     SectionKind, ServiceRecord, Store, UnitEvidence,
 };
+use snap_collect::dump::{self, CollectOptions, TreeSelector};
+use snap_state::TREE_VERSION;
+use snap_state::encode;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new("/");

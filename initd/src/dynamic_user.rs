@@ -3,8 +3,8 @@
 
 use std::ops::RangeInclusive;
 
-use daemon_snap::state::TreeV1;
 use image_store::{ReasonCode, StaleReason};
+use snap_state::TreeV1;
 
 /// Ids that systemd gives to dynamic users and their groups (systemd.exec(5), "DynamicUser=").
 const DYNAMIC: RangeInclusive<u32> = 61184..=65519;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use daemon_snap::unit::{HOOK_TIMEOUT, HookEvent, Hooks};
 use image_store::CatalogueEntry;
+use snap_hook_calls::{HOOK_TIMEOUT, HookEvent, Hooks};
 
 /// Call them. The whole start has until `deadline`, hooks included.
 ///

@@ -6,7 +6,7 @@
 //!
 //! The connection closed at any point means: start cold.
 
-use daemon_snap::state::{MAX_STORED, is_stored_name};
+use snap_state::{MAX_STORED, is_stored_name};
 
 use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
 

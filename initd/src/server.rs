@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use daemon_snap::rebuild::tids::let_others_number;
 use image_store::{CatalogueEntry, ReasonCode, StaleReason, StartBudget, Store, Trials, fault};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
+use snap_rebuild::tids::let_others_number;
 
 use crate::attempt::{Attempt, Means, Outcome, RestoredTree};
 use crate::boot::monotonic_us;

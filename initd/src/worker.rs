@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
-use daemon_snap::encode;
-use daemon_snap::restore::{Request, Stored, UnitContext, restore};
-use daemon_snap::state::{Pid, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use image_store::{Image, ReasonCode, SectionKind, StaleReason, UncheckedImage, fault};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
+use snap_rebuild::restore::{Request, Stored, UnitContext, restore};
+use snap_state::encode;
+use snap_state::{Pid, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 
 use crate::boot::monotonic_us;
 use crate::dynamic_user;
@@ -228,8 +228,9 @@ fn rebuild(
             .map_err(|error| internal("plain process", &error));
     }
     let path = PathBuf::from(&order.image_path);
-    let image =
-        UncheckedImage::from_file(image.into(), path).check().map_err(|error| error.to_stale_reason())?;
+    let image = UncheckedImage::from_file(image.into(), path)
+        .check()
+        .map_err(|corrupt| snap_error::Error::from(corrupt).to_stale_reason())?;
     let tree = decode(&image)?;
     dynamic_user::check(&tree, order.owner)?;
     fault::point("worker.before_go").map_err(|error| internal("worker.before_go", &error))?;
@@ -241,7 +242,7 @@ fn rebuild(
         deadline: order.deadline(),
     };
     let decoded_us = monotonic_us();
-    let restored = restore(request).map_err(|error| error.to_stale_reason())?;
+    let restored = restore(request).map_err(|corrupt| snap_error::Error::from(corrupt).to_stale_reason())?;
     let mut steps_us = vec![began_us.saturating_sub(order.sent_us) as u32, (decoded_us - began_us) as u32];
     steps_us.extend(restored.times.steps().map(|(_, took)| took.as_micros() as u32));
     let roots = restored.roots.iter().map(|pid| pid.0).collect();
@@ -251,8 +252,9 @@ fn rebuild(
 fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
     let bytes = image
         .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
-        .map_err(|error| error.to_stale_reason())?;
-    encode::decode(&bytes, image.page_area()).map_err(|error| error.to_stale_reason())
+        .map_err(|corrupt| snap_error::Error::from(corrupt).to_stale_reason())?;
+    encode::decode(&bytes, image.page_area())
+        .map_err(|corrupt| snap_error::Error::from(corrupt).to_stale_reason())
 }
 
 /// Only for a service whose PID file systemd reads; an error here would make the start fail, so it ends the attempt.
@@ -277,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_steps_of_a_worker_are_its_own_two_and_those_of_the_engine() {
-        let engine = daemon_snap::restore::Times::default().steps();
+        let engine = snap_rebuild::restore::Times::default().steps();
         assert_eq!(STEPS[2..], engine.map(|(name, _)| name));
     }
 

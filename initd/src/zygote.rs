@@ -8,9 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use daemon_snap::rebuild::tids::let_others_number;
 use nix::sys::prctl::set_name;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use snap_rebuild::tids::let_others_number;
 
 use crate::sys::process::{
     ChildEnd, Forked, fork, fork_into, pidfd_kill, pidfd_open, set_child_end, wait_ended,

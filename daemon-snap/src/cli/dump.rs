@@ -1,14 +1,15 @@
 //! `fastboot dump`: any process tree into one image file.
 
-use daemon_snap::dump::{self, CollectOptions, Collected, LostPeer, TreeSelector};
-use daemon_snap::state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
-use daemon_snap::{Error, encode};
 use image_store::evidence::TextEvidence;
 use image_store::writer::Durability;
 use image_store::{
     Digest, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence, SectionKind, UnitEvidence,
 };
 use serde::Serialize;
+use snap_collect::dump::{self, CollectOptions, Collected, LostPeer, TreeSelector};
+use snap_error::Error;
+use snap_state::encode;
+use snap_state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
 use std::path::{Path, PathBuf};
 
 /// Longest file whose content is fingerprinted: the tree stands still meanwhile. Of longer ones size and times decide.
@@ -114,7 +115,7 @@ fn mapped_files(tree: &TreeV1) -> Vec<FileEvidence> {
         .iter()
         .flat_map(|process| {
             let areas = process.mm.vmas.iter().filter_map(|vma| match vma.backing {
-                daemon_snap::state::BackingV1::Inode { inode, .. } if !vma.shared => Some(inode),
+                snap_state::BackingV1::Inode { inode, .. } if !vma.shared => Some(inode),
                 _ => None,
             });
             areas.chain([process.exe])

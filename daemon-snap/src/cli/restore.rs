@@ -1,10 +1,11 @@
 //! `fastboot restore`: a tree from an image file.
 
-use daemon_snap::restore::{self, Request};
-use daemon_snap::state::{Pid, TREE_MAX_BYTES, TREE_VERSION};
-use daemon_snap::{Error, encode};
 use image_store::{CheckDepth, EvidenceV1, Image, MachineEvidence, SectionKind, UncheckedImage};
 use nix::sys::wait::{WaitStatus, waitpid};
+use snap_error::Error;
+use snap_rebuild::restore::{self, Request};
+use snap_state::encode;
+use snap_state::{Pid, TREE_MAX_BYTES, TREE_VERSION};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

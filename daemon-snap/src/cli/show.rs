@@ -2,10 +2,10 @@
 
 use super::common::{StoreArgs, mb, unit_names};
 use anyhow::Context as _;
-use daemon_snap::encode;
-use daemon_snap::state::{FileKindV1, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use image_store::{EvidenceV1, SectionKind};
 use serde::Serialize;
+use snap_state::encode;
+use snap_state::{FileKindV1, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use std::collections::BTreeMap;
 
 /// Show what an image holds and what it depends on

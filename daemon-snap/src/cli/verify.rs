@@ -1,8 +1,6 @@
 //! `fastboot verify`: what the next boot would find.
 
 use super::common::{StoreArgs, table, unit_names};
-use daemon_snap::encode;
-use daemon_snap::state::{TREE_MAX_BYTES, TREE_VERSION};
 use daemon_snap::unit::Systemd;
 use image_store::evidence::Digests;
 use image_store::store::EARLY_CATALOGUE;
@@ -12,6 +10,9 @@ use image_store::{
     SystemdEvidence, UnitEvidence,
 };
 use serde::Serialize;
+use snap_error::Error;
+use snap_state::encode;
+use snap_state::{TREE_MAX_BYTES, TREE_VERSION};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -124,7 +125,8 @@ fn check_state(opened: &Opened) -> Result<(), StaleReason> {
     let state = image
         .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
         .map_err(|error| error.to_stale_reason())?;
-    encode::decode(&state, image.page_area()).map(drop).map_err(|error| error.to_stale_reason())
+    let decoded = encode::decode(&state, image.page_area());
+    decoded.map(drop).map_err(|corrupt| Error::from(corrupt).to_stale_reason())
 }
 
 fn check_unit_text(evidence: &UnitEvidence, unit: &str, now: &Now) -> Result<(), StaleReason> {

@@ -1,12 +1,12 @@
 //! What the kernel has, and lets us use.
 
 use super::{Finding, Seen};
-use crate::state::Pid;
-use crate::sys::label;
-use crate::sys::pagemap::PageMap;
-use crate::sys::probe;
-use crate::sys::procfs_own::OwnProc;
 use nix::errno::Errno;
+use snap_state::Pid;
+use snap_sys::label;
+use snap_sys::pagemap::PageMap;
+use snap_sys::probe;
+use snap_sys::procfs_own::OwnProc;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};

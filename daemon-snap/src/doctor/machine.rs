@@ -2,11 +2,11 @@
 
 use super::kernel::tried;
 use super::{Finding, Seen};
-use crate::state::Pid;
-use crate::sys::proc::Status;
-use crate::sys::{own, probe};
 use crate::unit::Systemd;
 use caps::Capability;
+use snap_state::Pid;
+use snap_sys::proc::Status;
+use snap_sys::{own, probe};
 use std::path::Path;
 
 /// Tried on no older one.

@@ -1,6 +1,6 @@
 //! What this machine can and cannot do for fastboot, each with what follows from it.
 //!
-//! Found out by trying, not by version numbers. Changes nothing; the calls themselves are in [`crate::sys::probe`].
+//! Found out by trying, not by version numbers. Changes nothing; the calls themselves are in [`snap_sys::probe`].
 
 mod boot;
 mod kernel;

@@ -1,15 +1,14 @@
 //! One unit on its way through the snapshot: what is known of it so far.
 
 use super::empty_store::EmptyStores;
-use crate::bus::{BusAccess, BusWatch};
-use crate::dump::{self, CollectOptions, Inspection, TreeSelector};
-use crate::error::{Error, Result};
-use crate::state::Pid;
-use crate::unit::{
-    self, Band, Cgroup, HOOK_TIMEOUT, HookEvent, Hooks, Settled, Systemd, UnitProperties, UnitText,
-};
+use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties, UnitText};
 use image_store::{Catalogue, HookChannel, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
+use snap_bus::{BusAccess, BusWatch};
+use snap_collect::dump::{self, CollectOptions, Inspection, TreeSelector};
+use snap_error::{Error, Result};
+use snap_hook_calls::{HOOK_TIMEOUT, HookEvent, Hooks};
+use snap_state::Pid;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -237,7 +236,7 @@ impl Candidate {
     /// # Errors
     /// When its control group cannot be read.
     pub fn hook_channels(&self) -> Result<Vec<HookChannel>> {
-        Ok(unit::find_channels(&self.cgroup.processes()?))
+        Ok(snap_hook_calls::find_channels(&self.cgroup.processes()?))
     }
 
     /// Calls what is to be called before the image is taken, or after.

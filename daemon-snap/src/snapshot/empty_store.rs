@@ -5,9 +5,9 @@
 //! systemd knows it until it reads its units again. The file is there only for the moment in which it is read: whoever kills us
 //! leaves nothing that outlives the next `systemctl daemon-reload`.
 
-use crate::error::{Error, Result};
 use crate::unit::Systemd;
 use image_store::evidence::OWN_DROP_IN;
+use snap_error::{Error, Result};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 

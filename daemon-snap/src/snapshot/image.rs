@@ -1,17 +1,18 @@
 //! From a running unit to its image: freeze, collect, thaw, encode, store.
 
 use super::{Candidate, Outcome, UnitReport, point};
-use crate::collect::collect_confinement;
-use crate::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector};
-use crate::encode;
-use crate::error::{Error, Result};
-use crate::state::{TREE_VERSION, TreeV1};
-use crate::unit::{self, Band, HookEvent, Systemd};
+use crate::unit::{self, Band, Systemd};
 use image_store::writer::Durability;
 use image_store::{
     Catalogue, CatalogueEntry, EvidenceV1, ImageWriter, PendingGeneration, SectionKind, ServiceRecord,
     SystemdEvidence,
 };
+use snap_collect::collect_confinement;
+use snap_collect::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector};
+use snap_error::{Error, Result};
+use snap_hook_calls::HookEvent;
+use snap_state::encode;
+use snap_state::{TREE_VERSION, TreeV1};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -171,7 +172,7 @@ fn freeze_and_collect(
 
 /// Every number that has to be free for a restore: processes, threads, groups and sessions whose leader is gone.
 fn numbers(tree: &TreeV1) -> BTreeSet<i32> {
-    let of_process = |process: &crate::state::ProcessV1| {
+    let of_process = |process: &snap_state::ProcessV1| {
         let threads = process.threads.iter().map(|thread| thread.tid.0);
         threads.chain([process.pgid.0, process.sid.0]).collect::<Vec<_>>()
     };
@@ -194,7 +195,7 @@ fn check_numbers(numbers: &BTreeSet<i32>, id: &str, catalogue: &Catalogue) -> Re
 fn note_strays(numbers: &BTreeSet<i32>, band: Option<&Band>, unit: &mut Candidate) {
     let is_stray = |number: &&i32| match band {
         Some(band) => !band.contains(**number),
-        None => !unit::is_in_a_band(**number),
+        None => !snap_state::bands::is_in_a_band(**number),
     };
     let strays: Vec<String> = numbers.iter().filter(is_stray).map(ToString::to_string).collect();
     if !strays.is_empty() {

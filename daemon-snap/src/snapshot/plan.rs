@@ -1,11 +1,11 @@
 //! What a snapshot would do, without doing it: each unit stands still for a moment, nothing else happens to it.
 
 use super::Candidate;
-use crate::error::{Error, Result};
-use crate::state::PAGE_BYTES;
 use crate::unit::{Standing, Systemd};
 use image_store::Catalogue;
 use serde::Serialize;
+use snap_error::{Error, Result};
+use snap_state::PAGE_BYTES;
 
 /// One service in the plan.
 #[derive(Clone, Debug, Serialize)]

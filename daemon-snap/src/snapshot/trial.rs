@@ -7,11 +7,11 @@
 //! The restored instance stays; where the restore fails, the shim has started the unit cold.
 
 use super::point;
-use crate::dump::StoredDescriptor;
-use crate::error::{Error, Result};
 use crate::unit::{self, Cgroup, Systemd, UnitProperties};
 use image_store::{CatalogueEntry, StartBudget, TRIAL_DIR, Trials};
 use serde::Deserialize;
+use snap_collect::dump::StoredDescriptor;
+use snap_error::{Error, Result};
 use std::path::Path;
 use std::time::{Duration, Instant};
 

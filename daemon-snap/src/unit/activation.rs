@@ -1,11 +1,11 @@
 //! Sockets and FIFOs that systemd made for the unit and still holds: at the next boot systemd makes them again.
 
 use super::Cgroup;
-use crate::dump::{ActivationSocket, FIFO, StoredDescriptor};
-use crate::error::{Error, Result};
-use crate::state::{Pid, TargetFd};
-use crate::sys::{fdquery, pidfd, proc};
 use nix::errno::Errno;
+use snap_collect::dump::{ActivationSocket, FIFO, StoredDescriptor};
+use snap_error::{Error, Result};
+use snap_state::{Pid, TargetFd};
+use snap_sys::{fdquery, pidfd, proc};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 

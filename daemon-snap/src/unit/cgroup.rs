@@ -1,7 +1,7 @@
 //! The unit's control group: who is in it and how much it has computed.
 
-use crate::error::{Error, Result};
-use crate::state::Pid;
+use snap_error::{Error, Result};
+use snap_state::Pid;
 use std::path::{Path, PathBuf};
 
 /// Where the unified hierarchy may be.
@@ -64,7 +64,7 @@ impl Cgroup {
     /// When the group is gone. What ends meanwhile is left out.
     pub fn threads(&self) -> Result<Vec<Pid>> {
         let pids = self.processes()?;
-        Ok(pids.into_iter().flat_map(|pid| crate::sys::proc::threads(pid).unwrap_or_default()).collect())
+        Ok(pids.into_iter().flat_map(|pid| snap_sys::proc::threads(pid).unwrap_or_default()).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether a service may be taken, as far as systemd's word and the unit's text tell. Pure: nothing is looked at here.
 
 use super::{UnitProperties, UnitText};
-use crate::error::Blocker;
+use snap_error::Blocker;
 
 /// Types of which the boot side can give back a running service.
 const TYPES: [&str; 7] = ["simple", "exec", "notify", "notify-reload", "forking", "dbus", "idle"];
@@ -236,8 +236,8 @@ pub fn is_passing(blocker: &Blocker) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Part;
-    use crate::state::Pid;
+    use snap_error::Part;
+    use snap_state::Pid;
     use std::path::PathBuf;
 
     fn running() -> (UnitProperties, UnitText) {
@@ -282,7 +282,7 @@ mod tests {
         unit.stored_fds = 1;
         let unlisted = inspect_unit(&unit, &text);
         assert!(unlisted.iter().any(|reason| reason.contains("does not say which")), "{unlisted:?}");
-        unit.stored = vec![crate::dump::StoredDescriptor::default()];
+        unit.stored = vec![snap_collect::dump::StoredDescriptor::default()];
         assert_eq!(inspect_unit(&unit, &text), Vec::<String>::new());
         (unit.service_type, unit.notify_access) = ("forking".into(), "main".into());
         let unheard = inspect_unit(&unit, &text);

@@ -1,7 +1,7 @@
 //! Which files a recorded tree depends on, and in which way. Pure: state in, paths out.
 
 use super::UnitProperties;
-use crate::state::{BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, RawPath, TreeV1};
+use snap_state::{BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, RawPath, TreeV1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! Names of the users and groups that a unit's processes run as.
 
-use crate::state::TreeV1;
+use snap_state::TreeV1;
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -9,7 +9,6 @@ mod cgroup;
 mod eligible;
 mod evidence;
 mod files;
-mod hook;
 mod identity;
 mod mounts;
 mod open_state;
@@ -21,20 +20,19 @@ mod systemd;
 mod text;
 
 pub use activation::activation_sockets;
-pub use band::{Band, band_of, is_in_a_band, outside_bands};
+pub use band::Band;
 pub use cgroup::Cgroup;
 pub use eligible::{Standing, inspect_unit, is_passing};
 pub use evidence::{Gathered, gather_evidence};
-pub use hook::{HOOK_TIMEOUT, HookEvent, Hooks, find_channels};
 pub use open_state::inspect_open_state;
 pub use properties::UnitProperties;
 pub use settle::{Settled, settle};
 pub use systemd::{ListedUnit, Systemd, full_name};
 pub use text::UnitText;
 
-use crate::bus::BusAccess;
-use crate::dump::{CollectOptions, LostPeer};
-use crate::error::Result;
+use snap_bus::BusAccess;
+use snap_collect::dump::{CollectOptions, LostPeer};
+use snap_error::Result;
 
 /// What the engine has to know about a unit before it looks at its processes.
 ///

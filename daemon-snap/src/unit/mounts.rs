@@ -1,7 +1,7 @@
 //! Where a file that a unit sees is for everyone else: at boot, evidence is checked outside the unit's mount namespace.
 
-use crate::state::Pid;
-use crate::sys::netns;
+use snap_state::Pid;
+use snap_sys::netns;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};

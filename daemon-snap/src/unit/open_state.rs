@@ -3,9 +3,9 @@
 
 use super::files::{Access, is_log, state_reason};
 use super::{Cgroup, UnitProperties, UnitText};
-use crate::error::Result;
-use crate::state::Pid;
-use crate::sys::proc::{self, FdInfo};
+use snap_error::Result;
+use snap_state::Pid;
+use snap_sys::proc::{self, FdInfo};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;

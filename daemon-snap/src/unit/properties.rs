@@ -1,6 +1,6 @@
 //! What systemd says about a service, as plain values.
 
-use crate::dump::StoredDescriptor;
+use snap_collect::dump::StoredDescriptor;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};

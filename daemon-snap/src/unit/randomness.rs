@@ -1,6 +1,6 @@
 //! Libraries whose random numbers come again when an image is restored again (docs/randomness.md).
 
-use crate::state::{BackingV1, InodeKindV1, TreeV1};
+use snap_state::{BackingV1, InodeKindV1, TreeV1};
 use std::collections::BTreeSet;
 
 const RESEED: &str = "libfastboot-reseed.so";

@@ -1,8 +1,8 @@
 //! Waiting until a unit has done its start: ready per systemd and then quiet.
 
 use super::{Cgroup, UnitProperties};
-use crate::error::Result;
 use nix::time::{ClockId, clock_gettime};
+use snap_error::Result;
 use std::time::{Duration, Instant};
 
 /// How long the unit must be quiet at a stretch, and how often in a row.

@@ -4,8 +4,8 @@
 //! properties are read in one go so that they belong together.
 
 use super::UnitProperties;
-use crate::dump::StoredDescriptor;
-use crate::error::{Error, Result};
+use snap_collect::dump::StoredDescriptor;
+use snap_error::{Error, Result};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use zbus::zvariant::{DynamicDeserialize, DynamicType, OwnedObjectPath, OwnedValue};

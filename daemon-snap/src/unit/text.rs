@@ -1,9 +1,9 @@
 //! The unit's own text: what stands after `ExecStart=`, and the `[X-Fastboot]` section, which systemd ignores.
 
-use crate::dump::LostPeer;
-use crate::error::{Error, Result};
 use image_store::evidence::is_own_drop_in;
 use image_store::unit_text;
+use snap_collect::dump::LostPeer;
+use snap_error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Section that is ours.

@@ -2,7 +2,7 @@
 
 use crate::process::{NUMBERS, missing_need, tree};
 use crate::running::{Running, Subject, judge};
-use daemon_snap::dump::{self, CollectOptions, PageSink, TreeSelector};
+use snap_collect::dump::{self, CollectOptions, PageSink, TreeSelector};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Drop for Group {
 struct Nowhere(u64);
 
 impl PageSink for Nowhere {
-    fn append_pages(&mut self, bytes: &[u8]) -> daemon_snap::Result<u64> {
+    fn append_pages(&mut self, bytes: &[u8]) -> snap_error::Result<u64> {
         self.0 += bytes.len() as u64;
         Ok(self.0 - bytes.len() as u64)
     }

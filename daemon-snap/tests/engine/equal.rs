@@ -1,9 +1,9 @@
 //! What a second dump, of the restored tree, has to say: the same as the first. Every difference needs a rule that names it.
 
-use daemon_snap::encode;
-use daemon_snap::state::{Addr, PAGE_BYTES, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use image_store::{Image, SectionKind, UncheckedImage};
 use serde_json::Value;
+use snap_state::encode;
+use snap_state::{Addr, PAGE_BYTES, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -240,8 +240,7 @@ impl State {
         let mut out = Vec::new();
         for (a, b) in self.threads().zip(other.threads()) {
             let apart = a.regs.rsp.abs_diff(b.regs.rsp);
-            let kept =
-                |t: &daemon_snap::state::ThreadV1| (t.regs.fs_base, t.regs.gs_base, t.regs.cs, t.regs.ss);
+            let kept = |t: &snap_state::ThreadV1| (t.regs.fs_base, t.regs.gs_base, t.regs.cs, t.regs.ss);
             if kept(a) != kept(b) || apart > 4 * PAGE_BYTES {
                 out.push(format!("registers of thread {}: {:x?} and then {:x?}", a.tid, a.regs, b.regs));
             }
@@ -249,7 +248,7 @@ impl State {
         out
     }
 
-    fn threads(&self) -> impl Iterator<Item = &daemon_snap::state::ThreadV1> {
+    fn threads(&self) -> impl Iterator<Item = &snap_state::ThreadV1> {
         self.tree.processes.iter().flat_map(|process| &process.threads)
     }
 
@@ -257,8 +256,8 @@ impl State {
     fn compare_memory(&self, other: &Self) -> Vec<String> {
         let mut out = Vec::new();
         for (a, b) in self.tree.processes.iter().zip(&other.tree.processes) {
-            let pages = |runs: &[daemon_snap::state::PageRunV1]| -> BTreeMap<u64, u64> {
-                let run = |run: &daemon_snap::state::PageRunV1| {
+            let pages = |runs: &[snap_state::PageRunV1]| -> BTreeMap<u64, u64> {
+                let run = |run: &snap_state::PageRunV1| {
                     let (Addr(addr), offset) = (run.addr, run.image_offset);
                     (0..u64::from(run.pages)).map(move |n| (addr + n * PAGE_BYTES, offset + n * PAGE_BYTES))
                 };

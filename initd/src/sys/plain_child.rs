@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use daemon_snap::restore::UnitContext;
-use daemon_snap::sys::fork::{Side, fork};
+use snap_rebuild::restore::UnitContext;
+use snap_sys::fork::{Side, fork};
 
 use crate::worker::Order;
 

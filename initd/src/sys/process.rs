@@ -79,9 +79,9 @@ pub fn fork() -> io::Result<Forked> {
 /// As [`fork`], and those of clone3(2): `EAGAIN` when the group has as many processes as it may.
 pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Forked> {
     check_single_thread()?;
-    Ok(match daemon_snap::sys::fork::fork(None, libc::SIGCHLD, Some(cgroup))? {
-        daemon_snap::sys::fork::Side::Child => Forked::Child,
-        daemon_snap::sys::fork::Side::Parent { child } => Forked::Parent(child),
+    Ok(match snap_sys::fork::fork(None, libc::SIGCHLD, Some(cgroup))? {
+        snap_sys::fork::Side::Child => Forked::Child,
+        snap_sys::fork::Side::Parent { child } => Forked::Parent(child),
     })
 }
 

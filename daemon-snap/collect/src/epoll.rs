@@ -1,0 +1,77 @@
+//! epoll(7): watches and the descriptions that they mean, whatever their number is used for today.
+
+use super::file::Description;
+use crate::blockers::{Found, failed, refused};
+use snap_state::{EpollWatchV1, FileId, FileKindV1, Pid, TargetFd};
+use snap_sys::kcmp;
+use snap_sys::proc::FdInfo;
+use std::collections::HashMap;
+
+/// Where descriptions can be found: by the number they have in a process, and by inode number.
+#[derive(Debug)]
+pub(super) struct Targets<'a> {
+    pub by_number: &'a HashMap<(Pid, TargetFd), FileId>,
+    pub files: &'a [Description],
+}
+
+impl Targets<'_> {
+    /// Whether the watch has to be added by a process that has it: of a signalfd, and of what only that process can open.
+    fn is_of_process(&self, id: FileId) -> bool {
+        let link = &self.files[id.0 as usize].link;
+        link == b"anon_inode:[signalfd]" || link.starts_with(b"/proc/")
+    }
+
+    fn have_both(&self, set: FileId, target: FileId) -> bool {
+        let users = |wanted| {
+            let of = move |(&(pid, _), &id): (&(Pid, TargetFd), &FileId)| (id == wanted).then_some(pid);
+            self.by_number.iter().filter_map(of)
+        };
+        users(set).any(|pid| users(target).any(|other| other == pid))
+    }
+}
+
+/// The watches of one epoll set.
+pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) -> Found<FileKindV1> {
+    let Some(lines) = info.epoll_targets() else {
+        return refused("an epoll set of which this kernel does not tell enough");
+    };
+    let mut seen: HashMap<TargetFd, u32> = HashMap::new();
+    let mut watches = Vec::with_capacity(lines.len());
+    for line in lines {
+        let nth = seen.entry(line.fd).or_default();
+        let (this, fd) = (*nth, line.fd);
+        *nth += 1;
+        let is_target = |candidate: &Description| {
+            kcmp::is_epoll_target((candidate.pid, candidate.fd), (file.pid, file.fd), fd, this)
+                .map_err(failed("kcmp", file.pid, file.fd))
+        };
+        let mut found = None;
+        // Nearly always the number still means the same description.
+        if let Some(&id) = targets.by_number.get(&(file.pid, fd))
+            && is_target(&targets.files[id.0 as usize])?
+        {
+            found = Some(id);
+        }
+        if found.is_none() {
+            for candidate in targets.files.iter().filter(|candidate| candidate.ino == line.ino) {
+                if is_target(candidate)? {
+                    found = Some(candidate.id);
+                    break;
+                }
+            }
+        }
+        let Some(id) = found else {
+            return refused(format!("an epoll set with a watch on a closed descriptor ({fd})"));
+        };
+        if targets.is_of_process(id) && !targets.have_both(file.id, id) {
+            let link = String::from_utf8_lossy(&targets.files[id.0 as usize].link).into_owned();
+            return refused(format!(
+                "an epoll set with a watch on {link} that no process has beside the set"
+            ));
+        }
+        watches.push(EpollWatchV1 { file: id, fd, events: line.events, data: line.data });
+    }
+    // The kernel lists them by the addresses of its objects.
+    watches.sort_by_key(|watch| (watch.fd, watch.file));
+    Ok(FileKindV1::Epoll { watches })
+}

@@ -1,0 +1,441 @@
+//! Descriptor tables and the open file descriptions behind them.
+
+use super::epoll::Targets;
+use super::inode::Handle;
+use super::lock::{Locks, collect_locks, inspect_leases};
+use super::pipe::Pipes;
+use super::stored::find_stored;
+use super::unix::UnixSockets;
+use super::unix_queue::{Carrier, Queues, own_number};
+use crate::blockers::{Blockers, Found, Trouble, failed, refused};
+use crate::inode::Inodes;
+use crate::member::Member;
+use crate::options::{ActivationSocket, CollectOptions};
+use crate::spaces::Spaces;
+use crate::{
+    epoll, eventfd, fanotify, inet, inhibitor, inotify, kernel_file, netlink, packet, pidfd as process, ring,
+    signalfd, timerfd, vsock,
+};
+use nix::errno::Errno;
+use nix::sys::stat::{fstat, stat};
+use snap_error::{Error, Part, Result};
+use snap_state::FIFO;
+use snap_state::{
+    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RebindV1, StoredV1,
+    TargetFd, ZombieV1,
+};
+use snap_sys::proc::{self, FdInfo};
+use snap_sys::{fdquery, kcmp, netns, pidfd};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// All descriptors of the tree.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    /// In the order of the members.
+    pub tables: Vec<Vec<FdV1>>,
+    pub locks: Locks,
+    pub files: Vec<FileV1>,
+    pub pipes: Vec<PipeV1>,
+    pub stored: Vec<StoredV1>,
+}
+
+/// An open file description under one of the numbers it has.
+#[derive(Clone, Debug)]
+pub(super) struct Description {
+    pub id: FileId,
+    pub pid: Pid,
+    pub fd: TargetFd,
+    pub dev: u64,
+    pub ino: u64,
+    pub link: Vec<u8>,
+}
+
+impl Description {
+    /// For blockers.
+    pub fn part(&self) -> Part {
+        Part::Fd(self.fd)
+    }
+}
+
+/// One entry of one table.
+pub(super) struct Slot {
+    /// Index of the member.
+    pub owner: usize,
+    pub description: Description,
+    pub info: FdInfo,
+}
+
+/// Reads all tables, finds out which entries share a description, and asks each description what it is.
+pub(crate) fn collect_descriptors(
+    members: &[Member],
+    zombies: &[ZombieV1],
+    inodes: &mut Inodes<'_>,
+    blockers: &mut Blockers,
+) -> Result<Descriptors> {
+    let mut slots = read_tables(members)?;
+    if inspect_leases(&slots, blockers) {
+        return Err(Error::Refused(std::mem::take(blockers).into_list()));
+    }
+    let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
+    let in_tables = slots.len();
+    let stored = find_stored(&inodes.options().stored, &slots, blockers)?;
+    let named: Vec<_> =
+        stored.iter().map(|one| (own_number(&one.fd), one.name.clone(), one.polled)).collect();
+    let queues = Queues::look(&mut slots, &pidfds, stored)?;
+    let firsts = number_descriptions(&mut slots)?;
+    let locks = collect_locks(&slots[..in_tables], members.len());
+    let by_number = slots.iter().map(|s| ((s.description.pid, s.description.fd), s.description.id)).collect();
+    let descriptions: Vec<Description> = firsts.iter().map(|&slot| slots[slot].description.clone()).collect();
+
+    let duplicate = |file: &Description| -> Result<OwnedFd> {
+        if queues.carrier(file).is_some() {
+            return queues.duplicate(file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd));
+        }
+        let Some(pidfd) = pidfds.get(&file.pid) else {
+            return Err(Error::Internal {
+                step: "duplicate descriptor",
+                message: "of an unknown process".into(),
+            });
+        };
+        pidfd::get_fd(pidfd.as_fd(), file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd))
+    };
+    let mut kinds = Kinds {
+        tasks: process::Tasks::new(members, zombies, inodes.options().unit),
+        spaces: inodes.spaces(),
+        targets: Targets { by_number: &by_number, files: &descriptions },
+        pipes: Pipes::default(),
+        unix: UnixSockets::new(&descriptions, &by_number, &queues, inodes.spaces(), inodes.options()),
+        inet: inet::InetSockets::new(inodes.spaces(), inodes.options()),
+        netlink: netlink::NetlinkSockets::new(inodes.spaces(), inodes.options()),
+        packet: packet::PacketSockets::new(inodes.spaces()),
+    };
+    let mut files = Vec::with_capacity(firsts.len());
+    for &slot in &firsts {
+        let slot = &slots[slot];
+        let file = &slot.description;
+        let fd = duplicate(file)?;
+        let mut kind = kinds.collect(slot, &fd, inodes);
+        if let Some(carrier) = queues.carrier(file) {
+            kind = in_flight(slot, kind, inodes);
+            if let Err(Trouble::Refused(what)) = kind {
+                refuse_carried(carrier, &what, blockers);
+                kind = Ok(STAND_IN);
+            }
+        }
+        let kind = blockers.note(file.pid, file.part(), kind)?;
+        let kind = kind.unwrap_or(STAND_IN);
+        inspect_own_files(&slots, file, &kind, inodes, blockers);
+        let fail = |step| failed(step, file.pid, file.fd);
+        let opath = slot.info.flags & libc::O_PATH != 0;
+        let owner = if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? };
+        if owner.is_some_and(|owner| owner.pid.0 != 0) && inodes.is_directory(&kind) {
+            // Nothing else makes a directory send signals, and no list shows what is watched for.
+            blockers.add(file.pid, file.part(), "a directory that is watched by dnotify (F_NOTIFY)");
+        }
+        let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
+        files.push(FileV1 { id: file.id, flags, owner, kind });
+    }
+    inspect_spent_watches(&slots, &files, blockers);
+    kinds.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
+    let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
+
+    let stored = named.into_iter().filter_map(|(own, name, polled)| {
+        by_number.get(&own).map(|file| StoredV1 { name, file: *file, polled })
+    });
+    let stored = stored.collect();
+
+    let mut tables = vec![Vec::new(); members.len()];
+    slots.truncate(in_tables);
+    slots.sort_by_key(|slot| (slot.owner, slot.description.fd));
+    for slot in &slots {
+        let (fd, file) = (slot.description.fd, slot.description.id);
+        tables[slot.owner].push(FdV1 { fd, file, cloexec: slot.info.cloexec });
+    }
+    Ok(Descriptors { tables, locks, files, pipes, stored })
+}
+
+/// With a blocker nothing is written, so that this is never seen.
+const STAND_IN: FileKindV1 = FileKindV1::EventFd { count: 0, semaphore: false };
+
+fn refuse_carried(carrier: &Carrier, what: &str, blockers: &mut Blockers) {
+    match carrier {
+        Carrier::Socket(pid, fd) => {
+            blockers.add(*pid, Part::Fd(*fd), format!("a unix socket with an unread descriptor, {what}"));
+        }
+        Carrier::Store(name, fd) => {
+            blockers.add(Pid(1), Part::Fd(*fd), format!("{what} that only systemd keeps (FDNAME={name})"));
+        }
+    }
+}
+
+/// What can be sent before there are processes, and has nothing that belongs to the process that has it open.
+fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found<FileKindV1> {
+    let kind = kind?;
+    let of_process = |inode: &InodeV1| matches!(inode.kind, InodeKindV1::OfProcess { .. });
+    match &kind {
+        FileKindV1::Epoll { .. } => refused("an epoll set"),
+        FileKindV1::Bus(_) => refused("a D-Bus connection"),
+        FileKindV1::Ring { .. } => refused("an io_uring ring"),
+        FileKindV1::PidFd(PidFdV1::Task { .. }) => refused("a pidfd"),
+        FileKindV1::Inode { inode, .. } if inodes.get(*inode).is_some_and(of_process) => {
+            refused("a /proc file")
+        }
+        _ if !slot.info.locks.is_empty() => refused("a file with a lock"),
+        _ => Ok(kind),
+    }
+}
+
+/// A file below a process's own directory of /proc is opened by that process, and an inhibitor is asked for by it, so nobody else can
+/// have the description.
+fn inspect_own_files(
+    slots: &[Slot],
+    file: &Description,
+    kind: &FileKindV1,
+    inodes: &Inodes<'_>,
+    blockers: &mut Blockers,
+) {
+    let shared = slots.iter().any(|slot| slot.description.id == file.id && slot.description.pid != file.pid);
+    if shared && matches!(kind, FileKindV1::Inhibitor(_)) {
+        let shown = String::from_utf8_lossy(&file.link);
+        blockers.add(
+            file.pid,
+            file.part(),
+            format!("an inhibitor of logind ({shown}) that several processes share"),
+        );
+    }
+    let FileKindV1::Inode { inode, .. } = kind else { return };
+    let own = inodes.get(*inode).is_some_and(|inode| matches!(inode.kind, InodeKindV1::OfProcess { .. }));
+    if own && shared {
+        let shown = String::from_utf8_lossy(&file.link);
+        blockers.add(file.pid, file.part(), format!("a /proc file that several processes share ({shown})"));
+    }
+}
+
+/// Watches on pidfds are added when the sets are in use already, and one that has had its only event is made by letting it have one.
+fn inspect_spent_watches(slots: &[Slot], files: &[FileV1], blockers: &mut Blockers) {
+    let kind = |id: FileId| files.get(id.0 as usize).map(|file| &file.kind);
+    for slot in slots {
+        let Some(FileKindV1::Epoll { watches }) = kind(slot.description.id) else { continue };
+        let is_late = |id| matches!(kind(id), Some(FileKindV1::PidFd(PidFdV1::Task { .. })));
+        if watches.iter().any(|watch| watch.is_spent() && is_late(watch.file)) {
+            let what = "an epoll set with a watch for one event that has seen the end of a process not yet waited for";
+            blockers.add(slot.description.pid, slot.description.part(), what);
+        }
+    }
+}
+
+fn read_tables(members: &[Member]) -> Result<Vec<Slot>> {
+    let mut slots = Vec::new();
+    for (owner, member) in members.iter().enumerate() {
+        let pid = member.pid;
+        for fd in proc::fds(pid)? {
+            let link = proc::read_link(pid, &format!("fd/{fd}"))?;
+            let info = FdInfo::of(pid, fd)?;
+            let stat = stat(format!("/proc/{pid}/fd/{fd}").as_str()).map_err(failed("stat", pid, fd))?;
+            let (dev, ino) = (stat.st_dev, stat.st_ino);
+            slots.push(Slot {
+                owner,
+                description: Description { id: FileId(0), pid, fd, dev, ino, link },
+                info,
+            });
+        }
+    }
+    Ok(slots)
+}
+
+/// Gives equal descriptions equal ids, in the order of first appearance. Returns the first slot of each.
+///
+/// Comparing each with each would be quadratic: whatever differs in something cheap is not compared at all, the rest is
+/// sorted by the order that the kernel defines.
+fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
+    let mut order: Vec<usize> = (0..slots.len()).collect();
+    let key = |slot: &Slot| {
+        let d = &slot.description;
+        (d.dev, d.ino, slot.info.pos, slot.info.flags, d.link.clone())
+    };
+    order.sort_by_cached_key(|&at| key(&slots[at]));
+    let mut trouble = None;
+    let mut same = |slots: &[Slot], a: usize, b: usize| -> Ordering {
+        let (x, y) = (&slots[a].description, &slots[b].description);
+        kcmp::compare_files((x.pid, x.fd), (y.pid, y.fd)).unwrap_or_else(|e| {
+            trouble.get_or_insert(failed("kcmp", x.pid, x.fd)(e));
+            Ordering::Equal
+        })
+    };
+    let mut first_of = vec![0; slots.len()];
+    for group in order.chunk_by_mut(|&a, &b| key(&slots[a]) == key(&slots[b])) {
+        group.sort_by(|&a, &b| same(slots, a, b));
+        for equal in group.chunk_by(|&a, &b| same(slots, a, b).is_eq()) {
+            let first = equal.iter().copied().min().unwrap_or_default();
+            for &at in equal {
+                first_of[at] = first;
+            }
+        }
+    }
+    if let Some(e) = trouble {
+        return Err(e);
+    }
+    let mut firsts = Vec::new();
+    for at in 0..slots.len() {
+        slots[at].description.id = if first_of[at] == at {
+            firsts.push(at);
+            FileId(firsts.len() as u32 - 1)
+        } else {
+            slots[first_of[at]].description.id
+        };
+    }
+    Ok(firsts)
+}
+
+/// What the kinds need to know of each other.
+struct Kinds<'a> {
+    tasks: process::Tasks,
+    spaces: &'a Spaces,
+    targets: Targets<'a>,
+    pipes: Pipes,
+    unix: UnixSockets<'a>,
+    inet: inet::InetSockets<'a>,
+    netlink: netlink::NetlinkSockets<'a>,
+    packet: packet::PacketSockets<'a>,
+}
+
+impl Kinds<'_> {
+    fn collect(&mut self, slot: &Slot, fd: &OwnedFd, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+        let (file, info) = (&slot.description, &slot.info);
+        match file.link.as_slice() {
+            link if link.starts_with(b"/") => {
+                let magic = format!("/proc/{}/fd/{}", file.pid, file.fd);
+                let handle = Handle {
+                    magic: &magic,
+                    link,
+                    by_name_only: info.flags & libc::O_PATH != 0,
+                    writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
+                    open: true,
+                };
+                if let Some(given) = self.given_fifo(file, fd, inodes.options())? {
+                    return Ok(given);
+                }
+                if inodes.options().unit
+                    && let Some(held) = inhibitor::collect(file)?
+                {
+                    return Ok(FileKindV1::Inhibitor(held));
+                }
+                let inode = inodes.intern(file.pid, handle)?;
+                if !handle.by_name_only && inodes.is_fifo(inode) {
+                    return Ok(self.pipes.add(file, info.flags, Some(inode)));
+                }
+                let writes = info.flags & libc::O_ACCMODE != libc::O_RDONLY && !handle.by_name_only;
+                if let Some(trigger) = kernel_file::collect_trigger(file, fd.as_fd(), inode, writes)? {
+                    return Ok(trigger);
+                }
+                Ok(FileKindV1::Inode { inode, pos: info.pos })
+            }
+            link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
+            link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
+            ring::LINK => {
+                let ring = ring::collect(file, fd.as_fd(), info);
+                if let Err(Trouble::Refused(kind)) = &ring {
+                    inodes.refuse_ring(file, kind);
+                }
+                let ring = ring?;
+                Ok(FileKindV1::Ring { ring: inodes.add_ring(file, fd.as_fd(), ring)? })
+            }
+            b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
+            b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),
+            b"anon_inode:[timerfd]" => timerfd::collect(file, fd.as_fd(), info),
+            b"anon_inode:[signalfd]" => signalfd::collect(info),
+            b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
+                inotify::collect(file, fd.as_fd(), info, self.spaces)
+            }
+            b"anon_inode:[fanotify]" => fanotify::collect(file, fd.as_fd(), info, self.spaces),
+            b"anon_inode:[pidfd]" => self.tasks.collect(info, fd.as_fd()),
+            link if link.starts_with(b"pidfd:") => self.tasks.collect(info, fd.as_fd()),
+            link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
+            link => refused(describe(link)),
+        }
+    }
+
+    /// A FIFO that systemd passes (ListenFIFO=).
+    fn given_fifo(
+        &self,
+        file: &Description,
+        fd: &OwnedFd,
+        options: &CollectOptions,
+    ) -> Found<Option<FileKindV1>> {
+        let given = options.activation.iter().find(|s| s.socket_type == FIFO && s.address == file.link);
+        let Some(given) = given else { return Ok(None) };
+        let events =
+            fdquery::poll_now(fd.as_fd(), libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
+        if events & libc::POLLIN != 0 {
+            return refused("a FIFO of systemd with unread data");
+        }
+        let ActivationSocket { address, socket_type, name } = given.clone();
+        Ok(Some(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name })))
+    }
+
+    fn collect_socket(
+        &mut self,
+        file: &Description,
+        fd: &OwnedFd,
+        inodes: &mut Inodes<'_>,
+    ) -> Found<FileKindV1> {
+        const SO_DOMAIN: i32 = 39;
+        let domain = fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, SO_DOMAIN)
+            .map_err(|e| Trouble::Failed(failed("SO_DOMAIN", file.pid, file.fd)(e)))?;
+        if domain != libc::AF_UNIX && !self.is_of_the_tree(file, fd)? {
+            return refused("a socket of another network namespace");
+        }
+        match domain {
+            libc::AF_UNIX => self.unix.collect(file, fd.as_fd(), inodes),
+            libc::AF_INET | libc::AF_INET6 => self.inet.collect(file, fd.as_fd()),
+            libc::AF_NETLINK => self.netlink.collect(file, fd.as_fd()),
+            libc::AF_PACKET => self.packet.collect(file, fd.as_fd()),
+            libc::AF_VSOCK => vsock::collect(file, fd.as_fd(), self.spaces),
+            libc::AF_ALG => refused("a kernel crypto socket (AF_ALG)"),
+            libc::AF_BLUETOOTH => refused("a bluetooth socket"),
+            other => refused(format!("a socket of address family {other}")),
+        }
+    }
+}
+
+impl Kinds<'_> {
+    /// Whether a socket belongs to the network namespace of the tree.
+    fn is_of_the_tree(&self, file: &Description, fd: &OwnedFd) -> Result<bool> {
+        let fail = |step| failed(step, file.pid, file.fd);
+        let own = stat(format!("/proc/{}/ns/net", self.spaces.main).as_str()).map_err(fail("stat"))?;
+        match netns::of_socket(fd.as_fd()) {
+            Ok(namespace) => Ok(fstat(&namespace).map_err(fail("stat"))?.st_ino == own.st_ino),
+            // Without privilege over a namespace nobody is in another one.
+            Err(Errno::EPERM) => Ok(true),
+            Err(e) => Err(fail("SIOCGSKNS")(e)),
+        }
+    }
+}
+
+/// What we cannot carry, by the name that the kernel has for it.
+fn describe(link: &[u8]) -> String {
+    let known: [(&[u8], &str); 10] = [
+        (b"anon_inode:[userfaultfd]", "a userfaultfd"),
+        (b"anon_inode:[perf_event]", "a perf event"),
+        (b"anon_inode:bpf", "an eBPF object"),
+        (b"anon_inode:btf", "an eBPF object"),
+        (b"anon_inode:seccomp", "a seccomp listener"),
+        (b"anon_inode:landlock", "a landlock ruleset"),
+        (b"anon_inode:[landlock", "a landlock ruleset"),
+        (b"anon_inode:kvm", "a KVM object"),
+        (b"anon_inode:dmabuf", "a DMA buffer"),
+        (b"anon_inode:[fscontext]", "a file system context"),
+    ];
+    if let Some((_, name)) = known.iter().find(|(prefix, _)| link.starts_with(prefix)) {
+        return (*name).to_owned();
+    }
+    format!("a descriptor of a kind that is not known ({})", String::from_utf8_lossy(link))
+}
+
+fn is_namespace(link: &[u8]) -> bool {
+    ["mnt:[", "net:[", "uts:[", "ipc:[", "pid:[", "user:[", "cgroup:[", "time:["]
+        .iter()
+        .any(|prefix| link.starts_with(prefix.as_bytes()))
+}

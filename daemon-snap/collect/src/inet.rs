@@ -1,0 +1,304 @@
+//! TCP, UDP and raw sockets over IPv4 and IPv6: listeners and sockets that are not connected.
+
+use super::file::Description;
+use super::interface::Interfaces;
+use super::multicast::Groups;
+use super::socket_options::Defaults;
+use super::tcp::{TcpConnections, options_of};
+use crate::blockers::{Found, failed, refused};
+use crate::options::CollectOptions;
+use crate::spaces::Spaces;
+use nix::errno::Errno;
+use snap_state::{FileKindV1, InetSocketV1, LostTcpV1, RebindV1, SocketOptionV1, TcpConnectionV1};
+use snap_sys::{fdquery, proc};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+
+const SO_PROTOCOL: i32 = 38;
+const SO_DOMAIN: i32 = 39;
+const IPPROTO_MPTCP: i32 = 262;
+const IPPROTO_UDPLITE: i32 = 136;
+const IP_UNICAST_IF: i32 = 50;
+const IPV6_UNICAST_IF: i32 = 76;
+const TCP_ULP: i32 = 31;
+const TCP_CLOSE: u8 = 7;
+const TCP_LISTEN: u8 = 10;
+/// What all internet sockets of the tree need.
+#[derive(Debug)]
+pub(super) struct InetSockets<'a> {
+    options: &'a CollectOptions,
+    spaces: &'a Spaces,
+    defaults: Defaults<'a>,
+    groups: Groups,
+    pub connections: TcpConnections,
+}
+
+impl<'a> InetSockets<'a> {
+    pub fn new(spaces: &'a Spaces, options: &'a CollectOptions) -> Self {
+        Self {
+            options,
+            spaces,
+            defaults: Defaults::new(spaces),
+            groups: Groups::default(),
+            connections: TcpConnections::default(),
+        }
+    }
+
+    /// One internet socket.
+    pub fn collect(&mut self, file: &Description, fd: BorrowedFd<'_>) -> Found<FileKindV1> {
+        let fail = |step| failed(step, file.pid, file.fd);
+        let ask = |name| fdquery::socket_int(fd, libc::SOL_SOCKET, name).map_err(fail("getsockopt"));
+        let (family, socket_type, protocol) = (ask(SO_DOMAIN)?, ask(libc::SO_TYPE)?, ask(SO_PROTOCOL)?);
+        let local = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
+        let given =
+            self.options.activation.iter().find(|s| s.address == local && s.socket_type == socket_type);
+        let listening = match (socket_type, protocol) {
+            (libc::SOCK_STREAM, libc::IPPROTO_TCP | IPPROTO_MPTCP) => {
+                match tcp_state(file, fd, given.is_some())? {
+                    Tcp::Closed => None,
+                    Tcp::Listening(backlog) => Some(backlog),
+                    Tcp::Connected(info) if protocol == libc::IPPROTO_TCP => {
+                        return self.connection(file, fd, family, info);
+                    }
+                    Tcp::Connected(_) => return refused("an established MPTCP connection"),
+                }
+            }
+            (
+                libc::SOCK_DGRAM,
+                libc::IPPROTO_UDP | IPPROTO_UDPLITE | libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6,
+            ) => None,
+            (libc::SOCK_RAW, _) => inspect_raw(self.spaces, fd, family, protocol)?,
+            _ => return refused(format!("an internet socket of type {socket_type}, protocol {protocol}")),
+        };
+        if let Some(socket) = given {
+            let (address, name) = (local, socket.name.clone());
+            return Ok(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name }));
+        }
+        let stream = socket_type == libc::SOCK_STREAM;
+        if !stream {
+            inspect_queue(file, fd, socket_type)?;
+        }
+        let remote = match fdquery::socket_address(fd, true) {
+            Ok(remote) if !stream => Some(remote),
+            Ok(_) | Err(Errno::ENOTCONN) => None,
+            Err(e) => return Err(fail("getpeername")(e).into()),
+        };
+        let mut options = self.defaults.changed((file.pid, file.fd), fd, (family, socket_type, protocol))?;
+        let mut interfaces = Interfaces::of(file, fd);
+        let closed = stream && listening.is_none();
+        let unread = closed && poll_error(file, fd)?;
+        if closed && had_connection(file, fd)? {
+            if unread {
+                // It was reset, and the daemon has not looked yet.
+                let (receive_queue, closed) = (Vec::new(), false);
+                return Ok(FileKindV1::LostTcp(LostTcpV1 { family, options, receive_queue, closed }));
+            }
+            // Both sides have closed it and the daemon has not looked yet (a JVM closes such sockets at its next select). A socket
+            // that was never connected shows the same: hang-up, nothing to read.
+            options.retain(|option| option.level == libc::SOL_SOCKET);
+            return Ok(FileKindV1::Inet(InetSocketV1 {
+                family,
+                socket_type,
+                protocol,
+                local: None,
+                remote: None,
+                listen_backlog: None,
+                options,
+                memberships: Vec::new(),
+                interfaces: Vec::new(),
+            }));
+        }
+        if unread {
+            return refused("a TCP socket whose connect(2) has failed, which has not been asked for yet");
+        }
+        let memberships = match stream {
+            true => Vec::new(),
+            false => self.groups.joined(self.spaces.main, file, fd, family)?,
+        };
+        memberships.iter().try_for_each(|membership| interfaces.note(membership.interface))?;
+        options.iter().try_for_each(|option| interfaces.note(interface_of(option)))?;
+        [Some(&local), remote.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|a| interfaces.note(scope_of(a)))?;
+        Ok(FileKindV1::Inet(InetSocketV1 {
+            family,
+            socket_type,
+            protocol,
+            local: is_bound(&local).then_some(local),
+            remote,
+            listen_backlog: listening,
+            options,
+            memberships,
+            interfaces: interfaces.into_list(),
+        }))
+    }
+}
+
+impl InetSockets<'_> {
+    /// A connection; which kind of one is found when all are known.
+    fn connection(
+        &mut self,
+        file: &Description,
+        fd: BorrowedFd<'_>,
+        family: i32,
+        info: Vec<u8>,
+    ) -> Found<FileKindV1> {
+        let fail = |step| failed(step, file.pid, file.fd);
+        let kind = (family, libc::SOCK_STREAM, libc::IPPROTO_TCP);
+        let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
+        let events = fdquery::poll_now(fd, libc::POLLPRI).map_err(fail("poll"))?;
+        if events & libc::POLLPRI != 0 {
+            return refused("a TCP connection with urgent data");
+        }
+        let local = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
+        let remote = fdquery::socket_address(fd, true).unwrap_or_default();
+        let mut interfaces = Interfaces::of(file, fd);
+        options.iter().try_for_each(|option| interfaces.note(interface_of(option)))?;
+        [&local, &remote].into_iter().try_for_each(|address| interfaces.note(scope_of(address)))?;
+        self.connections.add(file, fd, info)?;
+        Ok(FileKindV1::Tcp(TcpConnectionV1 {
+            family,
+            local,
+            remote,
+            options: options_of(options, fd),
+            interfaces: interfaces.into_list(),
+            ..TcpConnectionV1::default()
+        }))
+    }
+}
+
+/// What a raw socket may have beside its options.
+fn inspect_raw(spaces: &Spaces, fd: BorrowedFd<'_>, family: i32, protocol: i32) -> Found<Option<u32>> {
+    const IPV6_ROUTER_ALERT: i32 = 22;
+    let (routes, router) = match family {
+        libc::AF_INET => ("net/ip_mr_vif", libc::IPPROTO_IGMP),
+        _ => ("net/ip6_mr_vif", libc::IPPROTO_ICMPV6),
+    };
+    // The first line is a heading.
+    let vifs = proc::read(spaces.main, routes).unwrap_or_default().split(|&b| b == b'\n').count() > 2;
+    if protocol == router && vifs {
+        return refused("a raw socket that may route multicast (MRT_INIT)");
+    }
+    let alert = fdquery::socket_int(fd, libc::IPPROTO_IPV6, IPV6_ROUTER_ALERT).unwrap_or_default();
+    if family == libc::AF_INET6 && alert != 0 {
+        return refused("a raw socket with IPV6_ROUTER_ALERT");
+    }
+    Ok(None)
+}
+
+/// Datagrams of a raw socket are copies of what others get too, and may be lost at any time; those of UDP are not dropped.
+fn inspect_queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Found<()> {
+    let events = fdquery::poll_now(fd, libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
+    let raw = socket_type == libc::SOCK_RAW;
+    match (raw, events & libc::POLLIN != 0, events & libc::POLLERR != 0) {
+        (false, true, false) => refused("a UDP socket with unread datagrams"),
+        (_, _, true) => refused("an internet socket with an unread error"),
+        _ => Ok(()),
+    }
+}
+
+/// The interface that the value of an option names by its index; 0 when it names none.
+fn interface_of(option: &SocketOptionV1) -> u32 {
+    let value = option.value.first_chunk::<4>().copied().unwrap_or_default();
+    match (option.level, option.name) {
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) => u32::from_ne_bytes(value),
+        (libc::IPPROTO_IPV6, IPV6_UNICAST_IF) | (libc::IPPROTO_IP, IP_UNICAST_IF) => {
+            u32::from_be_bytes(value)
+        }
+        _ => 0,
+    }
+}
+
+/// `sin6_scope_id`: an interface, for addresses that are local to a link.
+fn scope_of(address: &[u8]) -> u32 {
+    let v6 = address.starts_with(&(libc::AF_INET6 as u16).to_ne_bytes());
+    let scope = address.get(24..28).filter(|_| v6).and_then(|scope| scope.try_into().ok());
+    scope.map_or(0, u32::from_ne_bytes)
+}
+
+/// Whether an error waits for whoever asks next.
+fn poll_error(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
+    let events = fdquery::poll_now(fd, libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
+    Ok(events & libc::POLLERR != 0)
+}
+
+/// Whether a TCP socket ever heard from a peer.
+fn had_connection(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
+    const SEGMENTS_IN: usize = 140;
+    let info = fdquery::socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
+        .map_err(failed("TCP_INFO", file.pid, file.fd))?;
+    Ok(info.get(SEGMENTS_IN..SEGMENTS_IN + 4).is_some_and(|bytes| bytes != [0; 4]))
+}
+
+/// Where a TCP socket is in its life.
+enum Tcp {
+    Closed,
+    /// Its backlog.
+    Listening(u32),
+    /// `struct tcp_info`.
+    Connected(Vec<u8>),
+}
+
+fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Tcp> {
+    // struct tcp_info starts with the state; tcpi_unacked and tcpi_sacked are queue and backlog of a listener.
+    const UNACKED: usize = 24;
+    const SACKED: usize = 28;
+    let info = fdquery::socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
+        .map_err(failed("TCP_INFO", file.pid, file.fd))?;
+    let word = |at: usize| {
+        let bytes = info.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u32::from_ne_bytes).unwrap_or_default()
+    };
+    if let Ok(ulp) = fdquery::socket_option(fd, libc::IPPROTO_TCP, TCP_ULP)
+        && !ulp.is_empty()
+    {
+        let name = String::from_utf8_lossy(&ulp).trim_end_matches('\0').to_owned();
+        if name != "mptcp" {
+            return refused(format!("a TCP socket with an upper layer protocol ({name})"));
+        }
+    }
+    match info.first().copied().unwrap_or_default() {
+        TCP_CLOSE => Ok(Tcp::Closed),
+        TCP_LISTEN if word(UNACKED) > 0 && !given => refused("a listener with a pending connection"),
+        TCP_LISTEN => Ok(Tcp::Listening(word(SACKED))),
+        _ => Ok(Tcp::Connected(info)),
+    }
+}
+
+fn is_bound(address: &[u8]) -> bool {
+    parse(address).is_some_and(|address| address.port() != 0 || !address.ip().is_unspecified())
+}
+
+/// `sockaddr_in` or `sockaddr_in6`.
+pub(super) fn parse(address: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(*address.first_chunk()?);
+    let port = u16::from_be_bytes(address.get(2..4)?.try_into().ok()?);
+    let ip = match i32::from(family) {
+        libc::AF_INET => IpAddr::from(<[u8; 4]>::try_from(address.get(4..8)?).ok()?),
+        libc::AF_INET6 => IpAddr::from(<[u8; 16]>::try_from(address.get(8..24)?).ok()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_bound_when_port_or_ip_is_set() {
+        let v4 = |port: u16, last: u8| {
+            let mut bytes = (libc::AF_INET as u16).to_ne_bytes().to_vec();
+            bytes.extend_from_slice(&port.to_be_bytes());
+            bytes.extend_from_slice(&[127, 0, 0, last]);
+            bytes.extend_from_slice(&[0; 8]);
+            bytes
+        };
+        assert_eq!(parse(&v4(80, 1)), Some("127.0.0.1:80".parse().unwrap()));
+        assert!(is_bound(&v4(80, 1)));
+        let mut any = v4(0, 0);
+        any[4] = 0;
+        assert!(!is_bound(&any));
+    }
+}

@@ -1,0 +1,185 @@
+//! File locks and who holds them.
+//!
+//! `fdinfo` lists a lock of a process under the descriptors of that process only, and a lock of a description under every
+//! descriptor that refers to it.
+
+use super::file::Slot;
+use crate::blockers::Blockers;
+use crate::inode::Inodes;
+use crate::member::Member;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl, open};
+use nix::libc;
+use nix::sys::stat::Mode;
+use snap_error::{Error, Part, Result};
+use snap_state::{FileId, FileLockV1, LockKindV1, MappedLockV1};
+use snap_sys::proc::{LockClass, LockLine, locks_of_all};
+use std::collections::HashSet;
+
+/// Locks of the tree.
+#[derive(Debug, Default)]
+pub(crate) struct Locks {
+    /// In the order of the members.
+    pub tables: Vec<Vec<FileLockV1>>,
+    lines: HashSet<LockLine>,
+}
+
+/// Who holds leases is told when others open the file, and we would be such others: nothing may be opened before this.
+pub(super) fn inspect_leases(slots: &[Slot], blockers: &mut Blockers) -> bool {
+    let mut found = false;
+    for slot in slots {
+        if slot.info.locks.iter().any(|line| line.class == LockClass::Lease) {
+            let shown = String::from_utf8_lossy(&slot.description.link);
+            blockers.add(
+                slot.description.pid,
+                slot.description.part(),
+                format!("a lease on a file ({shown})"),
+            );
+            found = true;
+        }
+    }
+    found
+}
+
+/// Each lock once, with the process that will take it again.
+pub(super) fn collect_locks(slots: &[Slot], members: usize) -> Locks {
+    let mut locks = Locks { tables: vec![Vec::new(); members], lines: HashSet::new() };
+    // Of which process or description, and which.
+    let mut known: HashSet<(Option<usize>, FileId, &LockLine)> = HashSet::new();
+    for slot in slots {
+        for line in &slot.info.locks {
+            let (owner, kind) = match line.class {
+                LockClass::Posix => (Some(slot.owner), LockKindV1::Posix),
+                LockClass::Ofd => (None, LockKindV1::Ofd),
+                LockClass::Flock => (None, LockKindV1::Flock),
+                LockClass::Lease => continue,
+            };
+            let id = slot.description.id;
+            locks.lines.insert(line.clone());
+            if !known.insert((owner, id, line)) {
+                continue;
+            }
+            // The kernel notes who took it; whoever else has the description will do.
+            let has = |slot: &&Slot| slot.description.id == id;
+            let taker =
+                slots.iter().filter(has).find(|slot| slot.description.pid == line.pid).unwrap_or(slot);
+            locks.tables[taker.owner].push(FileLockV1 {
+                fd: taker.description.fd,
+                kind,
+                exclusive: line.exclusive,
+                start: line.start,
+                last: line.last,
+            });
+        }
+    }
+    locks
+}
+
+/// Whether nobody has a lock on a file. Where that cannot be found out: no.
+///
+/// Only who takes a lock of flock(2) learns that there is none.
+pub(super) fn is_free(path: &str) -> bool {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let Ok(file) = open(path, flags, Mode::empty()) else { return false };
+    // The whole file.
+    let mut conflict = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let asked = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut conflict));
+    if asked.is_err() || conflict.l_type != libc::F_UNLCK as libc::c_short {
+        return false;
+    }
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok()
+}
+
+/// A description that lives on only in a mapping keeps its locks too, but no `fdinfo` tells of it. Those of flock(2) are
+/// carried: the description that the mapping is made from takes them again.
+///
+/// `/proc/locks` is read only where there may be one: the kernel waits for a grace period of RCU when it is, which is more than
+/// all else that is done for a small daemon.
+pub(crate) fn collect_hidden_locks(
+    locks: &Locks,
+    members: &[Member],
+    inodes: &Inodes<'_>,
+    blockers: &mut Blockers,
+) -> Result<Vec<MappedLockV1>> {
+    if !inodes.may_be_locked() {
+        return Ok(Vec::new());
+    }
+    let all = locks_of_all().map_err(|e| Error::io("read", "/proc/locks", &e))?;
+    let mut carried = Vec::new();
+    for line in all.iter().filter(|line| line.class != LockClass::Lease && !locks.lines.contains(*line)) {
+        let taker = members.iter().find(|member| member.pid == line.pid).map(|member| member.pid);
+        let mapped = inodes.mapped_object(&line.object);
+        // Locks of descriptions name nobody.
+        let holder = match line.class {
+            LockClass::Ofd if mapped.is_some() => members.first().map(|member| member.pid),
+            _ => taker,
+        };
+        match (holder, line.class, mapped) {
+            (None, ..) => {}
+            // The description is neither open nor mapped here: somebody else has it. systemd holds the lock of a dynamic user
+            // like this, which the process took before it became the service.
+            (Some(_), LockClass::Flock, None) => {}
+            (Some(pid), LockClass::Flock, Some(inode)) => {
+                carried.push(MappedLockV1 { pid, inode, exclusive: line.exclusive });
+            }
+            (Some(pid), ..) => {
+                let kind = format!("a lock of a file that is mapped but not open any more ({})", line.object);
+                blockers.add(pid, Part::Process, kind);
+            }
+        }
+    }
+    Ok(carried)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::Description;
+    use snap_state::{Pid, TargetFd};
+    use snap_sys::proc::FdInfo;
+
+    fn slot(owner: usize, fd: i32, id: u32, locks: Vec<LockLine>) -> Slot {
+        let description = Description {
+            id: FileId(id),
+            pid: Pid(10 + owner as i32),
+            fd: TargetFd(fd),
+            dev: 1,
+            ino: 2,
+            link: b"/f".to_vec(),
+        };
+        Slot { owner, description, info: FdInfo::of_locks(locks) }
+    }
+
+    fn line(class: LockClass, pid: i32) -> LockLine {
+        LockLine { class, exclusive: true, pid: Pid(pid), object: "1:2:3".into(), start: 0, last: None }
+    }
+
+    #[test]
+    fn lock_of_a_description_is_taken_once_by_who_took_it() {
+        let flock = line(LockClass::Flock, 11);
+        let slots = [
+            slot(0, 3, 0, vec![flock.clone()]),
+            slot(1, 4, 0, vec![flock.clone()]),
+            slot(1, 5, 0, vec![flock]),
+        ];
+        let locks = collect_locks(&slots, 2);
+        assert!(locks.tables[0].is_empty());
+        assert_eq!(locks.tables[1].iter().map(|lock| lock.fd).collect::<Vec<_>>(), [TargetFd(4)]);
+    }
+
+    #[test]
+    fn locks_of_processes_stay_with_them() {
+        let slots = [
+            slot(0, 3, 0, vec![line(LockClass::Posix, 10)]),
+            slot(1, 3, 0, vec![line(LockClass::Posix, 11)]),
+            slot(1, 7, 0, vec![line(LockClass::Posix, 11)]),
+        ];
+        let locks = collect_locks(&slots, 2);
+        assert_eq!((locks.tables[0].len(), locks.tables[1].len()), (1, 1));
+    }
+}

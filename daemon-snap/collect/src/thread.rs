@@ -1,0 +1,257 @@
+//! Threads: registers, signals, credentials, scheduling.
+
+use super::inside::{Scratch, call};
+use crate::blockers::{Blockers, failed};
+use crate::freeze::is_interrupted_endless_epoll;
+use crate::member::Member;
+use crate::seccomp::Filters;
+use snap_error::{Part, Result};
+use snap_state::{Addr, AltStackV1, CredsV1, Pid, RegsV1, SigInfoV1, ThreadV1};
+use snap_sys::inject::Injector;
+use snap_sys::proc::Status;
+use snap_sys::ptrace::{self, Regs};
+use snap_sys::{sched, vmread};
+
+const ERESTARTSYS: i64 = -512;
+const ERESTARTNOINTR: i64 = -513;
+const ERESTARTNOHAND: i64 = -514;
+const ERESTART_RESTARTBLOCK: i64 = -516;
+const EINTR: i64 = -(libc::EINTR as i64);
+/// Length of the `syscall` instruction.
+const SYSCALL_BYTES: u64 = 2;
+
+/// A thread as seen from outside, and what it shall be given back after an injection.
+#[derive(Debug)]
+pub(crate) struct OutsideThread {
+    /// Without what only the thread itself can tell.
+    pub thread: ThreadV1,
+    pub resume: Regs,
+}
+
+/// Everything about a thread that can be read from outside; `None` when it is refused.
+pub(crate) fn collect_thread(
+    member: &Member,
+    tid: Pid,
+    status: &Status,
+    filters: &mut Filters,
+    blockers: &mut Blockers,
+) -> Result<Option<OutsideThread>> {
+    let pid = member.pid;
+    let part = Part::of_task(pid, tid);
+    let name = format!("thread {tid}");
+    let fail = |step| failed(step, pid, &name);
+    let Some(stopped) = ptrace::regs(tid).map_err(fail("read registers"))? else {
+        blockers.add(pid, part, "a 32-bit program");
+        return Ok(None);
+    };
+    if ptrace::has_syscall_user_dispatch(tid).map_err(fail("read system call dispatch"))? {
+        blockers.add(pid, part, "Syscall User Dispatch");
+    }
+    if sched::is_clamped(tid).map_err(fail("read scheduling"))? {
+        blockers.add(pid, part, "a utilisation clamp (sched_setattr)");
+    }
+    let stack = filters.of_thread(tid, status);
+    let seccomp = blockers.note(pid, part, stack)?.unwrap_or_default();
+    let pending = pending(tid, false).map_err(fail("read pending signals"))?;
+    let sigmask = ptrace::sigmask(tid).map_err(fail("read signal mask"))?;
+    let rseq = ptrace::rseq(tid).map_err(fail("read rseq"))?;
+    let mut resume = stopped;
+    if let Some(rseq) = rseq {
+        resume.rip = after_rseq(tid, rseq.addr, stopped.rip).map_err(fail("read rseq section"))?;
+    }
+    let interrupted = !pending.is_empty();
+    let thread = ThreadV1 {
+        tid,
+        comm: status.comm.clone(),
+        regs: rewound(&resume, interrupted),
+        xstate: ptrace::xstate(tid).map_err(fail("read extended state"))?,
+        sigmask,
+        altstack: AltStackV1 { sp: Addr(0), flags: 0, len_bytes: 0 },
+        pending,
+        rseq,
+        robust_list: sched::robust_list(tid).map_err(fail("read robust list"))?,
+        tid_address: Addr(0),
+        pdeath_signal: 0,
+        timer_slack_ns: 0,
+        creds: creds(status),
+        sched: sched::attributes(tid).map_err(fail("read scheduling"))?,
+        affinity: sched::affinity(tid).map_err(fail("read affinity"))?,
+        no_new_privs: status.no_new_privs,
+        seccomp,
+        ring_numbers: Vec::new(),
+    };
+    Ok(Some(OutsideThread { thread, resume }))
+}
+
+/// What only the thread itself can tell.
+pub(super) fn collect_inside(
+    pid: Pid,
+    thread: &mut ThreadV1,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<()> {
+    const PR_GET_TID_ADDRESS: u64 = 40;
+    let prctl = |injector: &mut Injector, step, option: i32, arg: u64| {
+        call(pid, injector, step, libc::SYS_prctl, [option as u64, arg, 0, 0, 0, 0])
+    };
+    let (stack_at, tid_at, death_at) = (scratch.at.0, scratch.at.0 + 24, scratch.at.0 + 32);
+    call(pid, injector, "sigaltstack", libc::SYS_sigaltstack, [0, stack_at, 0, 0, 0, 0])?;
+    call(pid, injector, "PR_GET_TID_ADDRESS", libc::SYS_prctl, [PR_GET_TID_ADDRESS, tid_at, 0, 0, 0, 0])?;
+    prctl(injector, "PR_GET_PDEATHSIG", libc::PR_GET_PDEATHSIG, death_at)?;
+    thread.timer_slack_ns = prctl(injector, "PR_GET_TIMERSLACK", libc::PR_GET_TIMERSLACK, 0)?;
+    thread.creds.securebits = prctl(injector, "PR_GET_SECUREBITS", libc::PR_GET_SECUREBITS, 0)? as u32;
+    // stack_t: pointer, flags (and padding), size; then pointer and int.
+    let words = scratch.words::<5>(pid)?;
+    thread.altstack = AltStackV1 { sp: Addr(words[0]), flags: words[1] as i32, len_bytes: words[2] };
+    thread.tid_address = Addr(words[3]);
+    thread.pdeath_signal = words[4] as i32;
+    Ok(())
+}
+
+/// Signals in a queue, of the thread or of its process.
+pub(super) fn pending(tid: Pid, shared: bool) -> std::result::Result<Vec<SigInfoV1>, nix::errno::Errno> {
+    Ok(ptrace::pending_signals(tid, shared)?.into_iter().map(SigInfoV1).collect())
+}
+
+fn creds(status: &Status) -> CredsV1 {
+    CredsV1 {
+        uids: status.uids,
+        gids: status.gids,
+        groups: status.groups.clone(),
+        cap_inheritable: status.cap_inheritable,
+        cap_permitted: status.cap_permitted,
+        cap_effective: status.cap_effective,
+        cap_bounding: status.cap_bounding,
+        cap_ambient: status.cap_ambient,
+        securebits: 0,
+    }
+}
+
+/// Where the thread goes on with respect to restartable sequences.
+///
+/// A thread that is stopped inside one must continue at its abort address. The kernel does that on the way back to user
+/// mode, after our stop, and judges by the registers at that time: once we have injected something it would see an address
+/// outside and forget the sequence. So we do it ourselves, as the kernel would.
+fn after_rseq(tid: Pid, area: Addr, rip: u64) -> std::result::Result<u64, nix::errno::Errno> {
+    const RSEQ_CS_OFFSET: u64 = 8;
+    let words = |addr: u64, count: usize| -> std::result::Result<Vec<u64>, nix::errno::Errno> {
+        let bytes = vmread::read(tid, Addr(addr), count * 8)?;
+        Ok(bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect())
+    };
+    let section = words(area.0 + RSEQ_CS_OFFSET, 1)?[0];
+    if section == 0 {
+        return Ok(rip);
+    }
+    // struct rseq_cs: version and flags, start, length, abort address.
+    let section = words(section, 4)?;
+    let (start, length, abort) = (section[1], section[2], section[3]);
+    Ok(if rip.wrapping_sub(start) < length { abort } else { rip })
+}
+
+/// Registers as a restored thread shall have them: an interrupted call is repeated, or has been interrupted.
+///
+/// `interrupted`: signals are waiting for the thread, so that a call which only repeats without a handler must not.
+fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
+    let in_syscall = regs.orig_rax as i64 >= 0;
+    let (rax, rip) = match regs.rax as i64 {
+        ERESTARTSYS | ERESTARTNOINTR if in_syscall => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
+        ERESTARTNOHAND if in_syscall && !interrupted => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
+        EINTR if is_interrupted_endless_epoll(regs) && !interrupted => {
+            (regs.orig_rax, regs.rip - SYSCALL_BYTES)
+        }
+        // The kernel would go on with what is left of the time limit, which it does not tell; programs without handlers never see
+        // EINTR from poll(2). It waits for its whole limit again, which for most is none.
+        ERESTART_RESTARTBLOCK if regs.orig_rax as i64 == libc::SYS_poll && !interrupted => {
+            (regs.orig_rax, regs.rip - SYSCALL_BYTES)
+        }
+        ERESTARTNOHAND | ERESTART_RESTARTBLOCK if in_syscall => (EINTR as u64, regs.rip),
+        _ => (regs.rax, regs.rip),
+    };
+    RegsV1 {
+        r15: regs.r15,
+        r14: regs.r14,
+        r13: regs.r13,
+        r12: regs.r12,
+        rbp: regs.rbp,
+        rbx: regs.rbx,
+        r11: regs.r11,
+        r10: regs.r10,
+        r9: regs.r9,
+        r8: regs.r8,
+        rax,
+        rcx: regs.rcx,
+        rdx: regs.rdx,
+        rsi: regs.rsi,
+        rdi: regs.rdi,
+        rip,
+        cs: regs.cs,
+        eflags: regs.eflags,
+        rsp: regs.rsp,
+        ss: regs.ss,
+        fs_base: regs.fs_base,
+        gs_base: regs.gs_base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stopped(number: i64, result: i64, timeout: u64) -> Regs {
+        let word = |value: i64| value as u64;
+        Regs {
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: 0,
+            rbp: 0,
+            rbx: 0,
+            r11: 0,
+            r10: timeout,
+            r9: 0,
+            r8: 0,
+            rax: word(result),
+            rcx: 0,
+            rdx: 0,
+            rsi: 0,
+            rdi: 0,
+            orig_rax: word(number),
+            rip: 0x1002,
+            cs: 0x33,
+            eflags: 0,
+            rsp: 0,
+            ss: 0,
+            fs_base: 0,
+            gs_base: 0,
+            ds: 0,
+            es: 0,
+            fs: 0,
+            gs: 0,
+        }
+    }
+
+    fn outcome(number: i64, result: i64, timeout: u64, interrupted: bool) -> (i64, u64) {
+        let regs = rewound(&stopped(number, result, timeout), interrupted);
+        (regs.rax as i64, regs.rip)
+    }
+
+    #[test]
+    fn interrupted_calls_are_repeated_or_say_so() {
+        assert_eq!(outcome(libc::SYS_read, ERESTARTSYS, 0, false), (libc::SYS_read, 0x1000));
+        assert_eq!(outcome(libc::SYS_pause, ERESTARTNOHAND, 0, false), (libc::SYS_pause, 0x1000));
+        assert_eq!(outcome(libc::SYS_pause, ERESTARTNOHAND, 0, true), (EINTR, 0x1002));
+        assert_eq!(outcome(libc::SYS_nanosleep, ERESTART_RESTARTBLOCK, 0, false), (EINTR, 0x1002));
+        assert_eq!(outcome(libc::SYS_poll, ERESTART_RESTARTBLOCK, 0, false), (libc::SYS_poll, 0x1000));
+        assert_eq!(outcome(libc::SYS_poll, ERESTART_RESTARTBLOCK, 0, true), (EINTR, 0x1002));
+        assert_eq!(outcome(-1, ERESTARTSYS, 0, false), (ERESTARTSYS, 0x1002));
+    }
+
+    #[test]
+    fn only_endless_epoll_waits_are_repeated() {
+        let endless = u64::from(u32::MAX);
+        assert_eq!(outcome(libc::SYS_epoll_wait, EINTR, endless, false), (libc::SYS_epoll_wait, 0x1000));
+        assert_eq!(outcome(libc::SYS_epoll_wait, EINTR, endless, true), (EINTR, 0x1002));
+        assert_eq!(outcome(libc::SYS_epoll_wait, EINTR, 500, false), (EINTR, 0x1002));
+        assert_eq!(outcome(libc::SYS_read, EINTR, endless, false), (EINTR, 0x1002));
+    }
+}

@@ -1,0 +1,226 @@
+//! What lies unread in unix sockets, looked at before descriptions are numbered: messages may carry descriptors that no table
+//! has, sockets with further messages among them.
+
+use super::file::{Description, Slot};
+use super::stored::Kept;
+use crate::blockers::failed;
+use nix::sys::stat::fstat;
+use snap_error::Result;
+use snap_state::{CredentialsV1, FileId, Pid, TargetFd, UnixMessageV1};
+use snap_sys::fdquery::{self, PeekOffset, Peeked};
+use snap_sys::proc::FdInfo;
+use snap_sys::{pidfd, proc};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// More than the largest message that default buffer limits let through.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
+const SO_DOMAIN: i32 = 39;
+/// In place of the index of a process: the descriptor is ours, a duplicate of one in flight or in systemd's store.
+pub(super) const IN_FLIGHT: usize = usize::MAX;
+
+/// The queues of all unix sockets of the tree.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    /// By inode of the socket: messages, or why they cannot be carried.
+    by_inode: HashMap<u64, std::result::Result<Vec<Letter>, String>>,
+    /// Our duplicates of descriptors that no table has, or that are not known to be in one, and who has them.
+    held: HashMap<TargetFd, (OwnedFd, Carrier)>,
+}
+
+/// Who has a descriptor that is in no table of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// The socket in whose queue it lies.
+    Socket(Pid, TargetFd),
+    /// systemd's store, under this name and this number of PID 1.
+    Store(String, TargetFd),
+}
+
+/// A message before descriptions have numbers.
+#[derive(Debug)]
+struct Letter {
+    bytes: Vec<u8>,
+    /// Our numbers.
+    descriptors: Vec<TargetFd>,
+    credentials: Option<CredentialsV1>,
+    /// Family first.
+    sender: Vec<u8>,
+}
+
+impl Queues {
+    /// Looks into each unix socket once. What is in flight becomes a slot of its own behind those of the tables, and so does what
+    /// systemd keeps, which may have something in flight itself.
+    pub fn look(slots: &mut Vec<Slot>, pidfds: &HashMap<Pid, &OwnedFd>, stored: Vec<Kept>) -> Result<Self> {
+        let own = own_pid();
+        let mut queues = Self::default();
+        for Kept { name, number, fd, .. } in stored {
+            let ours = TargetFd(fd.as_raw_fd());
+            slots.push(slot_of(own, ours, &fd)?);
+            queues.held.insert(ours, (fd, Carrier::Store(name, number)));
+        }
+        let mut next = 0;
+        while let Some(slot) = slots.get(next) {
+            next += 1;
+            let file = slot.description.clone();
+            if !file.link.starts_with(b"socket:[") || queues.by_inode.contains_key(&file.ino) {
+                continue;
+            }
+            let socket = match pidfds.get(&file.pid) {
+                Some(pidfd) => pidfd::get_fd(pidfd.as_fd(), file.fd),
+                None => queues.duplicate(file.fd),
+            };
+            let socket = socket.map_err(failed("duplicate descriptor", file.pid, file.fd))?;
+            let Some(letters) = look_at(&file, socket.as_fd())? else { continue };
+            let letters = letters.map(|letters| {
+                let carrier = Carrier::Socket(file.pid, file.fd);
+                let keep = |letter: Peeked| queues.keep(letter, &carrier);
+                letters.into_iter().map(keep).collect::<Vec<_>>()
+            });
+            for fd in letters.iter().flatten().flat_map(|letter| &letter.descriptors) {
+                slots.push(slot_of(own, *fd, &queues.held[fd].0)?);
+            }
+            queues.by_inode.insert(file.ino, letters);
+        }
+        Ok(queues)
+    }
+
+    fn keep(&mut self, letter: Peeked, carrier: &Carrier) -> Letter {
+        let keep = |fd: OwnedFd| {
+            let number = TargetFd(fd.as_raw_fd());
+            self.held.insert(number, (fd, carrier.clone()));
+            number
+        };
+        let Peeked { bytes, descriptors, credentials, sender, .. } = letter;
+        Letter { bytes, descriptors: descriptors.into_iter().map(keep).collect(), credentials, sender }
+    }
+
+    /// Another one of a descriptor of ours.
+    pub fn duplicate(&self, fd: TargetFd) -> nix::Result<OwnedFd> {
+        let (held, _) = self.held.get(&fd).ok_or(nix::errno::Errno::EBADF)?;
+        held.try_clone().map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// Where a descriptor of ours was found.
+    pub fn carrier(&self, file: &Description) -> Option<&Carrier> {
+        self.held.get(&file.fd).filter(|_| file.pid == own_pid()).map(|(_, carrier)| carrier)
+    }
+
+    /// The messages of a socket, with numbered descriptions.
+    pub fn messages(
+        &self,
+        ino: u64,
+        by_number: &HashMap<(Pid, TargetFd), FileId>,
+    ) -> std::result::Result<Vec<UnixMessageV1>, String> {
+        let letters = match self.by_inode.get(&ino) {
+            None => return Ok(Vec::new()),
+            Some(letters) => letters.as_ref().map_err(Clone::clone)?,
+        };
+        let number = |fd: &TargetFd| by_number.get(&(own_pid(), *fd)).copied();
+        let message = |letter: &Letter| {
+            Some(UnixMessageV1 {
+                bytes: letter.bytes.clone(),
+                files: letter.descriptors.iter().map(number).collect::<Option<_>>()?,
+                credentials: letter.credentials,
+                sender: super::unix::unix_name(&letter.sender),
+            })
+        };
+        let messages: Option<_> = letters.iter().map(message).collect();
+        messages.ok_or_else(|| "a unix socket with an unread descriptor that was lost".to_owned())
+    }
+}
+
+/// A descriptor of ours, as those of the tree are named.
+pub(super) fn own_number(fd: &OwnedFd) -> (Pid, TargetFd) {
+    (own_pid(), TargetFd(fd.as_raw_fd()))
+}
+
+pub(super) fn own_pid() -> Pid {
+    Pid(std::process::id() as i32)
+}
+
+fn slot_of(own: Pid, number: TargetFd, fd: &OwnedFd) -> Result<Slot> {
+    let stat = fstat(fd).map_err(failed("stat", own, number))?;
+    let link = proc::read_link(own, &format!("fd/{number}"))?;
+    let info = FdInfo::of(own, number)?;
+    let (dev, ino) = (stat.st_dev, stat.st_ino);
+    let description = Description { id: FileId(0), pid: own, fd: number, dev, ino, link };
+    Ok(Slot { owner: IN_FLIGHT, description, info })
+}
+
+/// Unread messages, which stay unread; `None` for what is no unix socket or has none.
+fn look_at(
+    file: &Description,
+    fd: BorrowedFd<'_>,
+) -> Result<Option<std::result::Result<Vec<Peeked>, String>>> {
+    let fail = |step| failed(step, file.pid, file.fd);
+    let ask = |name| fdquery::socket_int(fd, libc::SOL_SOCKET, name).map_err(fail("getsockopt"));
+    if ask(SO_DOMAIN)? != libc::AF_UNIX || ask(libc::SO_ACCEPTCONN)? != 0 {
+        return Ok(None);
+    }
+    let socket_type = ask(libc::SO_TYPE)?;
+    let stream = socket_type == libc::SOCK_STREAM;
+    let events = fdquery::poll_now(fd, libc::POLLIN | libc::POLLPRI).map_err(fail("poll"))?;
+    let unread = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
+    if events & libc::POLLPRI != 0 {
+        return Ok(Some(Err("a unix socket with unread out-of-band data".into())));
+    }
+    if events & libc::POLLIN == 0 || (stream && unread == 0) {
+        return Ok(None);
+    }
+    let offset = PeekOffset::begin(fd).map_err(fail("SO_PEEK_OFF"))?;
+    let letters = match stream {
+        true => read_stream(file, fd, unread),
+        false => read_packets(file, fd, socket_type),
+    };
+    offset.finish().map_err(fail("SO_PEEK_OFF"))?;
+    let letters = letters?;
+    if letters.is_empty() && socket_type == libc::SOCK_DGRAM {
+        // The kernel shows an empty message to one peek only, and somebody has peeked before.
+        return Ok(Some(Err("a unix socket with an unread empty message".into())));
+    }
+    let asks = ask(libc::SO_PASSCRED)? != 0;
+    let blocker = letters.iter().find_map(|letter| blocker(letter, asks));
+    Ok(Some(blocker.map_or(Ok(letters), |why| Err(why.to_owned()))))
+}
+
+fn blocker(letter: &Peeked, asks_for_credentials: bool) -> Option<&'static str> {
+    let nobody = letter.credentials.is_none_or(|from| from.pid.0 == 0);
+    match letter {
+        Peeked { truncated: true, .. } => Some("a unix socket with an unread message that is too long"),
+        Peeked { other_control: true, .. } => {
+            Some("a unix socket with an unread message that carries a pidfd")
+        }
+        _ if asks_for_credentials && nobody => {
+            Some("a unix socket with an unread message whose sender is not told (SO_PASSCRED)")
+        }
+        _ => None,
+    }
+}
+
+fn read_packets(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Result<Vec<Peeked>> {
+    let mut letters = Vec::new();
+    let peek = || fdquery::peek_message(fd, MAX_MESSAGE_BYTES);
+    while let Some(letter) = peek().map_err(failed("look at the queue", file.pid, file.fd))? {
+        // The end of a connection reads as an empty message.
+        let end = letter.bytes.is_empty() && letter.descriptors.is_empty();
+        if end && socket_type != libc::SOCK_DGRAM {
+            break;
+        }
+        letters.push(letter);
+    }
+    Ok(letters)
+}
+
+/// One look ends with the first message that has descriptors, and shows plain bytes before it as part of it: where it begins
+/// the kernel does not tell. So bytes that were sent before a message with descriptors become part of it.
+fn read_stream(file: &Description, fd: BorrowedFd<'_>, unread: usize) -> Result<Vec<Peeked>> {
+    let (mut letters, mut at) = (Vec::new(), 0);
+    let look = |len| fdquery::peek_message(fd, len).map_err(failed("look at the queue", file.pid, file.fd));
+    while at < unread {
+        let Some(letter) = look(unread - at)?.filter(|letter| !letter.bytes.is_empty()) else { break };
+        at += letter.bytes.len();
+        letters.push(letter);
+    }
+    Ok(letters)
+}

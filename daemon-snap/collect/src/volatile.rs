@@ -1,0 +1,275 @@
+//! Directories and files that a reboot takes away although the unit counts on them.
+
+use super::inode::Handle;
+use crate::blockers::Blockers;
+use crate::inode::Inodes;
+use crate::member::Member;
+use crate::spaces::Spaces;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, SFlag, fstatat};
+use snap_error::{Error, Part, Result};
+use snap_state::{InodeId, InodeKindV1, Pid, RawPath, VolatileDirV1, VolatileNodeKindV1, VolatileNodeV1};
+use snap_sys::xattr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Directories to be made before the files in them, by path, which puts parents first.
+#[derive(Debug, Default)]
+pub(crate) struct VolatileDirs(BTreeMap<RawPath, VolatileDirV1>);
+
+impl VolatileDirs {
+    /// Keeps all directories above `path`, as far up as the mount point or the volatile root, which somebody else makes.
+    pub fn note_parents(&mut self, spaces: &Spaces, roots: &[PathBuf], path: &RawPath) -> Result<()> {
+        let mut dir = path.as_path();
+        while let Some(parent) = dir.parent() {
+            dir = parent;
+            let raw = RawPath::from_path(dir);
+            if self.0.contains_key(&raw) || roots.iter().any(|root| root == dir) {
+                break;
+            }
+            let Some(above) = dir.parent() else { break };
+            let here = stat_of(spaces, dir)?;
+            if here.st_dev != stat_of(spaces, above)?.st_dev {
+                break;
+            }
+            self.note(spaces, raw, &here)?;
+            if !SHARED.iter().any(|shared| dir.starts_with(shared)) {
+                self.note_below(spaces, dir, here.st_dev, LEVELS)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories in a directory of the unit: its processes may want to make something there later (dovecot). What they hold and nobody
+    /// has open is not the unit's for certain.
+    fn note_below(&mut self, spaces: &Spaces, dir: &Path, device: u64, levels: u32) -> Result<()> {
+        let reachable = spaces.reachable(&RawPath::from_path(dir));
+        // Who cannot be listed has nothing that we would know of.
+        let entries = std::fs::read_dir(&reachable).into_iter().flatten().flatten();
+        let names = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        for name in names.map(|entry| entry.file_name()).take(MOST_BELOW) {
+            let below = dir.join(name);
+            let raw = RawPath::from_path(&below);
+            // Removed since it was listed: others may be at work there.
+            let Ok(here) = stat_of(spaces, &below) else { continue };
+            if self.0.contains_key(&raw) || here.st_dev != device {
+                continue;
+            }
+            self.note(spaces, raw, &here)?;
+            if levels > 1 {
+                self.note_below(spaces, &below, device, levels - 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, spaces: &Spaces, path: RawPath, stat: &FileStat) -> Result<()> {
+        let xattrs = xattr::all(&spaces.reachable(&path))
+            .map_err(|e| Error::kernel("read extended attributes", &path, e))?;
+        let dir = VolatileDirV1 {
+            path: path.clone(),
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            xattrs,
+        };
+        self.0.insert(path, dir);
+        Ok(())
+    }
+
+    pub fn into_list(self) -> Vec<VolatileDirV1> {
+        self.0.into_values().collect()
+    }
+}
+
+fn stat_of(spaces: &Spaces, path: &Path) -> Result<FileStat> {
+    let reachable = spaces.reachable(&RawPath::from_path(path));
+    fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(|e| Error::kernel("stat", path.display(), e))
+}
+
+/// Directories of many services: only what leads to something of the unit is its own there.
+const SHARED: [&str; 5] = ["/run/systemd", "/run/user", "/run/lock", "/run/udev", "/dev"];
+/// How far down, and how many in one directory.
+const LEVELS: u32 = 3;
+const MOST_BELOW: usize = 256;
+
+/// Largest file that travels although nobody has it open, and all of them together. PID files and the like are small;
+/// what is larger was put there by somebody who may not want it back.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_ALL_BYTES: u64 = 16 << 20;
+/// Longest PID file.
+const PID_FILE_BYTES: u64 = 16;
+
+/// Files that nobody has open.
+#[derive(Debug, Default)]
+pub(crate) struct Loose {
+    pub files: Vec<InodeId>,
+    pub nodes: Vec<VolatileNodeV1>,
+    bytes: u64,
+}
+
+impl Loose {
+    fn note(&mut self, path: RawPath, kind: VolatileNodeKindV1, stat: &FileStat) {
+        self.nodes.push(VolatileNodeV1 { path, kind, uid: stat.st_uid, gid: stat.st_gid });
+    }
+
+    /// Why a file of this length does not travel.
+    fn refuses(&mut self, len_bytes: u64) -> Option<String> {
+        self.bytes = self.bytes.saturating_add(len_bytes);
+        if len_bytes > MAX_FILE_BYTES {
+            return Some(format!(
+                "a file of {len_bytes} bytes (at most {MAX_FILE_BYTES}) that nobody has open"
+            ));
+        }
+        let too_much = self.bytes > MAX_ALL_BYTES;
+        too_much.then(|| format!("more than {MAX_ALL_BYTES} bytes of files that nobody has open"))
+    }
+}
+
+/// Everything below the volatile roots, whether somebody has it open or not, and PID files. Returns what nobody has.
+pub(crate) fn collect_volatile_files(
+    inodes: &mut Inodes<'_>,
+    members: &[Member],
+    blockers: &mut Blockers,
+) -> Result<Loose> {
+    let mut loose = Loose::default();
+    let roots = inodes.options().volatile_roots.clone();
+    for root in &roots {
+        // A root that is not there has nothing to carry.
+        if stat_of(inodes.spaces(), root).is_ok() {
+            walk(root, inodes, &mut loose, blockers)?;
+        }
+    }
+    if inodes.options().unit {
+        collect_pid_files(inodes, members, &roots, &mut loose, blockers)?;
+    }
+    Ok(loose)
+}
+
+/// Files outside of the volatile roots that name a process of the tree: the unit's for certain, whoever wrote them.
+fn collect_pid_files(
+    inodes: &mut Inodes<'_>,
+    members: &[Member],
+    roots: &[PathBuf],
+    loose: &mut Loose,
+    blockers: &mut Blockers,
+) -> Result<()> {
+    let is_root = |dir: &Path| roots.iter().any(|root| dir.starts_with(root));
+    let run = PathBuf::from("/run");
+    let noted = inodes.dirs.0.keys().map(|raw| raw.as_path().to_owned());
+    let dirs: BTreeSet<PathBuf> = noted.chain([run]).filter(|dir| !is_root(dir)).collect();
+    for dir in dirs {
+        let spaces = inodes.spaces();
+        let entries = std::fs::read_dir(spaces.reachable(&RawPath::from_path(&dir))).into_iter().flatten();
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+            let path = RawPath::from_path(&dir.join(entry.file_name()));
+            // Gone meanwhile, or somebody else's.
+            let Ok(stat) = stat_of(inodes.spaces(), path.as_path()) else { continue };
+            let text =
+                if stat.st_size as u64 <= PID_FILE_BYTES { std::fs::read(entry.path()) } else { continue };
+            let named = text.is_ok_and(|text| {
+                named_process(&text).is_some_and(|pid| members.iter().any(|m| m.pid == pid))
+            });
+            if named && inodes.known(&stat).is_none() {
+                collect_loose(path, &stat, inodes, loose, blockers)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The process that a PID file names: a number and nothing else, but perhaps the end of its line.
+fn named_process(text: &[u8]) -> Option<Pid> {
+    std::str::from_utf8(text).ok()?.trim_end_matches('\n').parse().ok().map(Pid)
+}
+
+fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut Blockers) -> Result<()> {
+    let spaces = inodes.spaces();
+    let reachable = spaces.reachable(&RawPath::from_path(dir));
+    let fail = |e: std::io::Error| Error::io("list", dir.display(), &e);
+    for entry in std::fs::read_dir(&reachable).map_err(fail)? {
+        let path = dir.join(entry.map_err(fail)?.file_name());
+        let raw = RawPath::from_path(&path);
+        let stat = stat_of(spaces, &path)?;
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR => {
+                inodes.dirs.note(spaces, raw, &stat)?;
+                walk(&path, inodes, loose, blockers)?;
+            }
+            SFlag::S_IFREG | SFlag::S_IFIFO => match inodes.known(&stat) {
+                Some(inode) => note_name(inode, raw, inodes, loose),
+                None => collect_loose(raw, &stat, inodes, loose, blockers)?,
+            },
+            // Made again by who has it.
+            SFlag::S_IFSOCK if inodes.nodes.contains(&(stat.st_dev, stat.st_ino)) => {}
+            SFlag::S_IFSOCK => {
+                let kind = VolatileNodeKindV1::DeadSocket { mode: stat.st_mode & 0o7777 };
+                loose.note(raw, kind, &stat);
+            }
+            SFlag::S_IFLNK => {
+                let target = std::fs::read_link(spaces.reachable(&raw));
+                let target = target.map_err(|e| Error::io("read link", &raw, &e))?;
+                let target = target.into_os_string().into_encoded_bytes();
+                loose.note(raw, VolatileNodeKindV1::Symlink { target }, &stat);
+            }
+            _ => blockers.add(
+                spaces.main,
+                Part::Process,
+                format!("a special file in a volatile directory ({raw})"),
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// A further name of a file that has an entry.
+fn note_name(inode: InodeId, raw: RawPath, inodes: &Inodes<'_>, loose: &mut Loose) {
+    let first = inodes.get(inode).map(|inode| &inode.kind);
+    if !matches!(first, Some(InodeKindV1::Volatile { path }) if *path == raw) {
+        let kind = VolatileNodeKindV1::Link { inode };
+        loose.nodes.push(VolatileNodeV1 { path: raw, kind, uid: 0, gid: 0 });
+    }
+}
+
+fn collect_loose(
+    raw: RawPath,
+    stat: &FileStat,
+    inodes: &mut Inodes<'_>,
+    loose: &mut Loose,
+    blockers: &mut Blockers,
+) -> Result<()> {
+    let main = inodes.spaces().main;
+    if let Some(why) = loose.refuses(stat.st_size as u64) {
+        blockers.add(main, Part::Process, format!("{why} in a volatile directory ({raw})"));
+        return Ok(());
+    }
+    let magic = inodes.spaces().reachable(&raw).to_string_lossy().into_owned();
+    let handle = Handle { magic: &magic, link: &raw.0, by_name_only: false, writable: false, open: false };
+    let found = inodes.intern(main, handle);
+    loose.files.extend(blockers.note(main, Part::Process, found)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pid_files_name_a_process_and_nothing_else() {
+        assert_eq!(named_process(b"812\n"), Some(Pid(812)));
+        assert_eq!(named_process(b"812"), Some(Pid(812)));
+        for other in [&b"812 nginx\n"[..], b"", b"x812", b"812\n813\n"] {
+            assert_eq!(named_process(other), None);
+        }
+    }
+
+    #[test]
+    fn loose_files_are_bounded_each_and_together() {
+        let mut loose = Loose::default();
+        assert!(loose.refuses(MAX_FILE_BYTES + 1).is_some_and(|why| why.contains("1048577")));
+        let mut loose = Loose::default();
+        assert!((0..16).all(|_| loose.refuses(MAX_FILE_BYTES).is_none()));
+        assert!(loose.refuses(1).is_some());
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong, as values: step, object, pid and errno are fields, callers choose by [`Kind`].
+
+use image_store::{ReasonCode, StaleReason};
+use nix::errno::Errno;
+use serde::Serialize;
+use snap_state::encode::{Corrupt, EncodeError};
+use snap_state::{Addr, Pid, TargetFd};
+use std::fmt;
+
+/// What a caller does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The tree holds something that cannot be carried; it runs on untouched.
+    Unsupported,
+    /// The image does not fit today's machine.
+    Stale,
+    /// The image is damaged.
+    Corrupt,
+    /// A process ended while we looked at it, or there is no such unit.
+    Gone,
+    /// A system call failed that should not have.
+    Kernel,
+}
+
+/// The part of a process that a [`Blocker`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    Process,
+    Thread(Pid),
+    Fd(TargetFd),
+    Mapping(Addr),
+}
+
+impl Part {
+    /// A thread of a process; the first one stands for the process.
+    pub fn of_task(pid: Pid, tid: Pid) -> Self {
+        if tid == pid { Self::Process } else { Self::Thread(tid) }
+    }
+}
+
+/// One reason why a tree cannot be dumped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Blocker {
+    pub pid: Pid,
+    pub part: Part,
+    /// What it is, with article: `an io_uring ring`, `an established TCP connection`.
+    pub kind: String,
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.pid)?;
+        match self.part {
+            Part::Process => write!(f, " has {}", self.kind),
+            Part::Thread(tid) => write!(f, " thread {tid} has {}", self.kind),
+            Part::Fd(fd) => write!(f, " fd {fd} is {}", self.kind),
+            Part::Mapping(addr) => write!(f, " mapping at {addr} is {}", self.kind),
+        }
+    }
+}
+
+/// Failure of any step of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}", lines(.0))]
+    Refused(Vec<Blocker>),
+    /// Reasons that lie in the unit, not in its processes.
+    #[error("{}", .0.join("\n"))]
+    NotEligible(Vec<String>),
+    #[error("there is no unit {0}")]
+    NoUnit(String),
+    #[error("process {pid} is gone ({step})")]
+    Gone { pid: Pid, step: &'static str },
+    #[error("{step}: {object}: {errno}")]
+    Kernel { step: &'static str, object: String, errno: Errno },
+    #[error("image is stale: {0}")]
+    Stale(StaleReason),
+    #[error("image is damaged: {0}")]
+    Corrupt(String),
+    #[error("process {pid} could not be rebuilt: {step} gave {result}, wanted {wanted}")]
+    Tape { pid: Pid, step: String, result: String, wanted: String },
+    #[error("not ready {0} ms after the restore began")]
+    Deadline(u64),
+    #[error("{step}: {message}")]
+    Internal { step: &'static str, message: String },
+    #[error(transparent)]
+    Store(#[from] image_store::Error),
+}
+
+impl From<Corrupt> for Error {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Corrupt(corrupt.0)
+    }
+}
+
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Self {
+        Self::Internal { step: "encode", message: error.to_string() }
+    }
+}
+
+fn lines(blockers: &[Blocker]) -> String {
+    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Error {
+    /// A failed system call: `step` is what we were doing, `object` what we did it to.
+    pub fn kernel(step: &'static str, object: impl fmt::Display, errno: Errno) -> Self {
+        Self::Kernel { step, object: object.to_string(), errno }
+    }
+
+    /// The same from `std::io::Error`; an error without errno counts as EIO.
+    pub fn io(step: &'static str, object: impl fmt::Display, error: &std::io::Error) -> Self {
+        Self::kernel(step, object, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
+    /// The image does not fit today's machine.
+    pub fn stale(code: ReasonCode, sentence: impl Into<String>) -> Self {
+        Self::Stale(StaleReason::new(code, sentence))
+    }
+
+    /// The same fact as a reason to start cold.
+    pub fn to_stale_reason(&self) -> StaleReason {
+        let code = match self {
+            Self::Stale(reason) => return reason.clone(),
+            Self::Store(error) => return error.to_stale_reason(),
+            Self::Deadline(_) => ReasonCode::Deadline,
+            Self::Kernel { errno: Errno::EADDRINUSE, .. } => ReasonCode::AddressTaken,
+            other => match other.kind() {
+                Kind::Corrupt => ReasonCode::ImageCorrupt,
+                Kind::Unsupported | Kind::Stale => ReasonCode::HostUnsupported,
+                Kind::Gone | Kind::Kernel => ReasonCode::RestoreFailed,
+            },
+        };
+        StaleReason::new(code, self.to_string())
+    }
+
+    /// What the caller does about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(_) | Self::NotEligible(_) => Kind::Unsupported,
+            Self::Gone { .. } | Self::NoUnit(_) => Kind::Gone,
+            Self::Stale(_) => Kind::Stale,
+            Self::Corrupt(_) => Kind::Corrupt,
+            Self::Kernel { .. } | Self::Tape { .. } | Self::Deadline(_) | Self::Internal { .. } => {
+                Kind::Kernel
+            }
+            Self::Store(e) => match e.kind() {
+                image_store::ErrorKind::Corrupt => Kind::Corrupt,
+                image_store::ErrorKind::Stale => Kind::Stale,
+                image_store::ErrorKind::Unsupported => Kind::Stale,
+                image_store::ErrorKind::Gone => Kind::Gone,
+                image_store::ErrorKind::Io => Kind::Kernel,
+            },
+        }
+    }
+}
+
+/// Result of a step of the engine.
+pub type Result<T> = std::result::Result<T, Error>;

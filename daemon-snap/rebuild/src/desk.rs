@@ -1,0 +1,174 @@
+//! Everything the worker holds open while it builds, above the recorded descriptor numbers.
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use snap_error::{Error, Result};
+use snap_state::{FileId, InodeId, TreeV1};
+use snap_sys as sys;
+use snap_sys::procfs_own::OwnProc;
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// The worker's table of descriptors.
+#[derive(Debug)]
+pub struct Desk {
+    /// Lowest number of ours; every recorded number is below, those of watches too.
+    pub first_own_fd: i32,
+    pub proc: OwnProc,
+    /// Open file descriptions by id.
+    files: Vec<OnceCell<OwnedFd>>,
+    /// Objects that have been made again (memfd, deleted file, shared memory), opened for reading and writing.
+    objects: HashMap<InodeId, OwnedFd>,
+    /// What mappings and executables are taken from; second part of the key: writable.
+    mapped: HashMap<(InodeId, bool), OwnedFd>,
+    /// System V segments: object, id, and where we have it attached.
+    pub segments: Vec<(InodeId, i32, u64)>,
+    /// io_uring rings, and whether this kernel maps them where it is told to.
+    pub rings: Vec<(InodeId, bool)>,
+}
+
+impl Desk {
+    /// An empty desk above all descriptor numbers of the tree. `moves`: namespaces of somebody else will be entered.
+    ///
+    /// # Errors
+    /// Not enough descriptors allowed, or no proc instance (privilege).
+    pub fn new(tree: &TreeV1, moves: bool) -> Result<Self> {
+        sys::limits::raise_open_files();
+        let open = tree.processes.iter().flat_map(|p| &p.fds).map(|fd| fd.fd.0);
+        // A watch keeps the number that it was made under, open or not.
+        let watched = tree.files.iter().flat_map(|file| file.kind.watches()).map(|watch| watch.fd.0);
+        let highest = open.chain(watched).max().unwrap_or(0);
+        let first_own_fd = (highest + 1).max(64);
+        // One more instance takes 0.1 ms to be given up, which is worth it only where /proc will be another one.
+        let at_hand = if moves { None } else { OwnProc::at_hand() };
+        let proc = match at_hand {
+            Some(proc) => proc,
+            None => OwnProc::mount().map_err(|e| Error::kernel("mounting a proc instance", "proc", e))?,
+        };
+        let proc = OwnProc::from_fd(raise(proc.into_fd(), first_own_fd)?);
+        let files = tree.files.iter().map(|_| OnceCell::new()).collect();
+        Ok(Self {
+            first_own_fd,
+            proc,
+            files,
+            objects: HashMap::new(),
+            mapped: HashMap::new(),
+            segments: Vec::new(),
+            rings: Vec::new(),
+        })
+    }
+
+    /// Moves a descriptor above the recorded numbers.
+    ///
+    /// # Errors
+    /// Too many descriptors.
+    pub fn raise(&self, fd: OwnedFd) -> Result<OwnedFd> {
+        raise(fd, self.first_own_fd)
+    }
+
+    /// Takes the description of a recorded file.
+    ///
+    /// # Errors
+    /// Too many descriptors.
+    pub fn put_file(&mut self, id: FileId, fd: OwnedFd) -> Result<()> {
+        let fd = self.raise(fd)?;
+        self.files[id.0 as usize] = OnceCell::from(fd);
+        Ok(())
+    }
+
+    /// Takes a description that could not be made before its processes were.
+    ///
+    /// # Errors
+    /// Too many descriptors; it was made before (a defect).
+    pub fn put_late_file(&self, id: FileId, fd: OwnedFd) -> Result<()> {
+        let fd = self.raise(fd)?;
+        self.files[id.0 as usize]
+            .set(fd)
+            .map_err(|_| Error::Corrupt(format!("open file {id} was made twice")))
+    }
+
+    /// Whether the description has been made.
+    pub fn has_file(&self, id: FileId) -> bool {
+        self.files.get(id.0 as usize).is_some_and(|file| file.get().is_some())
+    }
+
+    /// Our descriptor of a recorded file.
+    ///
+    /// # Errors
+    /// Nobody made it: a defect, never ignored.
+    pub fn file(&self, id: FileId) -> Result<BorrowedFd<'_>> {
+        self.files
+            .get(id.0 as usize)
+            .and_then(OnceCell::get)
+            .map(AsFd::as_fd)
+            .ok_or_else(|| Error::Corrupt(format!("open file {id} was recorded but not made")))
+    }
+
+    /// Takes an object that was made again.
+    ///
+    /// # Errors
+    /// Too many descriptors.
+    pub fn put_object(&mut self, id: InodeId, fd: OwnedFd) -> Result<()> {
+        let fd = self.raise(fd)?;
+        self.objects.insert(id, fd);
+        Ok(())
+    }
+
+    /// An object that was made again, if it was.
+    pub fn object(&self, id: InodeId) -> Option<BorrowedFd<'_>> {
+        self.objects.get(&id).map(AsFd::as_fd)
+    }
+
+    /// Takes the descriptor that an object is mapped or executed through.
+    ///
+    /// # Errors
+    /// Too many descriptors.
+    pub fn put_mapped(&mut self, id: InodeId, writable: bool, fd: OwnedFd) -> Result<()> {
+        let fd = self.raise(fd)?;
+        self.mapped.insert((id, writable), fd);
+        Ok(())
+    }
+
+    /// Number of the descriptor that an object is mapped or executed through.
+    ///
+    /// # Errors
+    /// Nobody opened it: a defect, never ignored.
+    pub fn mapped(&self, id: InodeId, writable: bool) -> Result<i32> {
+        self.mapped
+            .get(&(id, writable))
+            .map(AsRawFd::as_raw_fd)
+            .ok_or_else(|| Error::Corrupt(format!("mapped object {id} was recorded but not opened")))
+    }
+
+    /// Id of a System V segment, when the object is one.
+    pub fn segment(&self, id: InodeId) -> Option<i32> {
+        self.segments.iter().find(|(inode, ..)| *inode == id).map(|(_, segment, _)| *segment)
+    }
+
+    /// Whether the kernel chooses where the object is mapped.
+    pub fn is_unplaceable(&self, id: InodeId) -> bool {
+        self.rings.contains(&(id, false))
+    }
+
+    /// Detaches the segments: the processes have theirs.
+    pub fn release_segments(&self) {
+        self.segments.iter().for_each(|(.., at)| sys::sysvipc::detach(*at));
+    }
+
+    /// Opens one of our own descriptors once more with other flags.
+    ///
+    /// # Errors
+    /// open(2).
+    pub fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlag) -> std::result::Result<OwnedFd, Errno> {
+        self.proc.open(&format!("self/fd/{}", fd.as_raw_fd()), flags)
+    }
+}
+
+fn raise(fd: OwnedFd, min: i32) -> Result<OwnedFd> {
+    if fd.as_raw_fd() >= min {
+        return Ok(fd);
+    }
+    sys::rebuild::duplicate_above(fd.as_fd(), min)
+        .map_err(|e| Error::kernel("moving a descriptor", fd.as_raw_fd(), e))
+}

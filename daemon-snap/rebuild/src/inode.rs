@@ -1,0 +1,362 @@
+//! Files by path, volatile and deleted files, memfds, shared memory.
+
+use super::desk::Desk;
+use image_store::{Image, ReasonCode};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, ftruncate, linkat, unlink};
+use snap_error::{Error, Result};
+use snap_state::{
+    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, Pid, RawPath, TreeV1,
+};
+use snap_sys as sys;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+const F_ADD_SEALS: i32 = 1033;
+
+/// Makes every object whose content travels in the image, and opens all that is mapped or executed.
+///
+/// # Errors
+/// `Stale`: a file is missing or is another kind of file. Kernel errors otherwise.
+pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<()> {
+    let volatile: BTreeSet<InodeId> = tree.volatile_files.iter().copied().collect();
+    for inode in &tree.inodes {
+        match &inode.kind {
+            InodeKindV1::Path { .. } | InodeKindV1::OfProcess { .. } => {}
+            InodeKindV1::Renamed { was, path } => {
+                let fd = open_renamed(was, path)?;
+                check_kind(&fd, inode, path)?;
+                desk.put_object(inode.id, fd)?;
+            }
+            InodeKindV1::Volatile { path } if is_dir(inode) => {
+                if super::volatile::make_dir(path, inode.mode, inode.uid, inode.gid)? {
+                    super::volatile::set_xattrs(path, &inode.xattrs)?;
+                }
+            }
+            InodeKindV1::Volatile { path } if is_fifo(inode) => {
+                super::volatile::make_fifo(path, inode)?;
+            }
+            InodeKindV1::Volatile { path } => {
+                let file = create_volatile(inode, path)?;
+                fill(&file, inode, image)?;
+                super::volatile::set_xattrs(path, &inode.xattrs)?;
+                set_time(&file, inode)?;
+                if !volatile.contains(&inode.id) {
+                    desk.put_object(inode.id, file.into())?;
+                }
+            }
+            InodeKindV1::Deleted { path } => {
+                let nameless = tree.files.iter().find(|file| is_made_nameless(file, inode.id));
+                let (file, first) = create_deleted(desk, inode, path, nameless)?;
+                fill(&file, inode, image)?;
+                own(&file, inode, &path.to_string())?;
+                set_time(&file, inode)?;
+                desk.put_object(inode.id, file.into())?;
+                if let (Some(first), Some(nameless)) = (first, nameless) {
+                    desk.put_file(nameless.id, first)?;
+                }
+            }
+            InodeKindV1::Memfd { name, flags, seals } => {
+                let flags = flags | if *seals != 1 { libc::MFD_ALLOW_SEALING } else { 0 };
+                let fd = sys::rebuild::memfd(name, flags)
+                    .map_err(|e| Error::kernel("memfd_create", String::from_utf8_lossy(name), e))?;
+                let file = File::from(fd);
+                fill(&file, inode, image)?;
+                own(&file, inode, "memfd")?;
+                desk.put_object(inode.id, file.into())?;
+            }
+            InodeKindV1::Segment(segment) => {
+                let (file, at) = super::sysv::rebuild_segment(desk, inode, segment)?;
+                fill_content(&file, inode, image)?;
+                desk.segments.push((inode.id, segment.id, at));
+            }
+            InodeKindV1::Ring(recorded) => {
+                let made = super::ring::rebuild_ring(inode.id, recorded)?;
+                desk.rings.push((inode.id, made.takes_address));
+                desk.put_object(inode.id, made.fd)?;
+            }
+            InodeKindV1::SharedAnon => {
+                let file = create_shared_anonymous(desk, inode)?;
+                fill(&file, inode, image)?;
+                desk.put_object(inode.id, file.into())?;
+            }
+        }
+    }
+    open_mapped(desk, tree)?;
+    Ok(())
+}
+
+/// Whether the daemon's memory is mapped already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealWhen {
+    BeforeMapping,
+    AfterMapping,
+}
+
+/// Seals come after every writable mapping description was opened: a write seal forbids opening for writing. One that forbids
+/// only later writable mappings comes when all mappings are there, and with it the one that forbids further seals.
+///
+/// # Errors
+/// fcntl(2).
+pub fn rebuild_seals(desk: &Desk, tree: &TreeV1, when: SealWhen) -> Result<()> {
+    const F_SEAL_SEAL: u32 = 1;
+    const F_SEAL_FUTURE_WRITE: u32 = 0x10;
+    for inode in &tree.inodes {
+        let InodeKindV1::Memfd { seals, .. } = inode.kind else { continue };
+        let late = if seals & F_SEAL_FUTURE_WRITE != 0 { F_SEAL_SEAL | F_SEAL_FUTURE_WRITE } else { 0 };
+        let seals = if when == SealWhen::AfterMapping { seals & late } else { seals & !late };
+        // A memfd that was made without seals is born with the first one.
+        if (seals > F_SEAL_SEAL || late & seals != 0)
+            && let Some(fd) = desk.object(inode.id)
+        {
+            sys::rebuild::fcntl_number(fd, F_ADD_SEALS, seals as i32)
+                .map_err(|e| Error::kernel("sealing a memfd", inode.id, e))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_dir(inode: &InodeV1) -> bool {
+    SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+}
+
+fn is_fifo(inode: &InodeV1) -> bool {
+    SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFIFO
+}
+
+fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let mode = Mode::from_bits_truncate(inode.mode & 0o7777);
+    let file =
+        File::from(open(path.as_path(), flags, mode).map_err(|e| Error::kernel("creating a file", path, e))?);
+    own(&file, inode, &path.to_string())?;
+    Ok(file)
+}
+
+/// The description that made the file (O_TMPFILE): the only one with that flag.
+fn is_made_nameless(file: &FileV1, id: InodeId) -> bool {
+    let made = file.flags & libc::O_TMPFILE == libc::O_TMPFILE;
+    made && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
+}
+
+/// The file opened for reading and writing, and the description that made it where that was recorded.
+fn create_deleted(
+    desk: &Desk,
+    inode: &InodeV1,
+    path: &RawPath,
+    nameless: Option<&FileV1>,
+) -> Result<(File, Option<OwnedFd>)> {
+    const LATER: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_ASYNC;
+    let failed = |e| Error::kernel("making a deleted file again", path, e);
+    let directory = path.as_path().parent().unwrap_or(std::path::Path::new("/"));
+    let mode = Mode::from_bits_truncate(inode.mode & 0o7777);
+    if let Some(nameless) = nameless {
+        let flags = OFlag::from_bits_retain(nameless.flags & !LATER) | OFlag::O_CLOEXEC;
+        let first = open(directory, flags, mode).map_err(failed)?;
+        let file = desk.reopen(first.as_fd(), OFlag::O_RDWR).map_err(failed)?;
+        return Ok((File::from(file), Some(first)));
+    }
+    // A name that is gone cannot come back: O_EXCL forbids linkat(2).
+    let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let file = match open(directory, flags, mode) {
+        Ok(fd) => File::from(fd),
+        // The directory is gone or its file system has no nameless files: memory will do, nobody can see the difference.
+        Err(_) => File::from(sys::rebuild::memfd(b"deleted", 0).map_err(failed)?),
+    };
+    Ok((file, None))
+}
+
+/// A file under its other name. Where nothing has taken the old name meanwhile it gets that one back for a moment, so that its
+/// description says the same as before.
+fn open_renamed(was: &RawPath, path: &RawPath) -> Result<OwnedFd> {
+    let open_path = |path: &RawPath| {
+        open(path.as_path(), OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+    };
+    let opened = match linkat(AT_FDCWD, path.as_path(), AT_FDCWD, was.as_path(), AtFlags::empty()) {
+        Ok(()) => {
+            let opened = open_path(was);
+            unlink(was.as_path()).map_err(|e| Error::kernel("unlink", was, e))?;
+            opened
+        }
+        Err(_) => open_path(path),
+    };
+    opened.map_err(|e| match e {
+        Errno::ENOENT | Errno::ENOTDIR => Error::stale(ReasonCode::FileMissing, format!("{path} is missing")),
+        e => Error::kernel("opening", path, e),
+    })
+}
+
+fn set_time(file: &File, inode: &InodeV1) -> Result<()> {
+    let time =
+        TimeSpec::from_duration(Duration::from_nanos(u64::try_from(inode.mtime_ns).unwrap_or_default()));
+    futimens(file, &TimeSpec::UTIME_OMIT, &time)
+        .map_err(|e| Error::kernel("setting a file's time", inode.id, e))
+}
+
+fn create_shared_anonymous(desk: &Desk, inode: &InodeV1) -> Result<File> {
+    let len = inode.len_bytes.next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
+    let what = "making shared memory again";
+    let range = sys::rebuild::map_shared_anonymous(len).map_err(|e| Error::kernel(what, inode.id, e))?;
+    let path = format!("self/map_files/{:x}-{:x}", range.start, range.end);
+    let opened = desk.proc.open(&path, OFlag::O_RDWR);
+    sys::rebuild::unmap(range);
+    opened.map(File::from).map_err(|e| Error::kernel(what, path, e))
+}
+
+fn own(file: &File, inode: &InodeV1, name: &str) -> Result<()> {
+    let stat = fstat(file).map_err(|e| Error::kernel("stat", name, e))?;
+    if (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid) {
+        fchown(file, Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)))
+            .map_err(|e| Error::kernel("chown", name, e))?;
+    }
+    if stat.st_mode & 0o7777 != inode.mode & 0o7777 {
+        fchmod(file, Mode::from_bits_truncate(inode.mode & 0o7777))
+            .map_err(|e| Error::kernel("chmod", name, e))?;
+    }
+    Ok(())
+}
+
+/// Sets size and content.
+fn fill(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
+    let step = "writing a file's content";
+    ftruncate(file, 0).map_err(|e| Error::kernel(step, inode.id, e))?;
+    ftruncate(file, inode.len_bytes as i64).map_err(|e| Error::kernel(step, inode.id, e))?;
+    fill_content(file, inode, image)
+}
+
+fn fill_content(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
+    let step = "writing a file's content";
+    let mut buffer = vec![0; 1 << 20];
+    for run in &inode.content {
+        let mut done = 0;
+        // The last page of a file is carried whole; only what lies within the file is written.
+        let total = (u64::from(run.pages) * PAGE_BYTES).min(inode.len_bytes.saturating_sub(run.file_offset));
+        while done < total {
+            let part = &mut buffer[..(total - done).min(1 << 20) as usize];
+            image
+                .file()
+                .read_exact_at(part, run.image_offset + done)
+                .map_err(|e| Error::io(step, "image", &e))?;
+            file.write_all_at(part, run.file_offset + done).map_err(|e| Error::io(step, inode.id, &e))?;
+            done += part.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Opens an object with the wanted flags: by path, or once more if it was made again.
+///
+/// # Errors
+/// `Stale`: missing, or another kind of file or device than recorded.
+pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd> {
+    if let Some(object) = desk.object(inode.id) {
+        return desk
+            .reopen(object, flags)
+            .map_err(|e| Error::kernel("opening", format!("{:?}", inode.kind), e));
+    }
+    let path = match &inode.kind {
+        InodeKindV1::Path { path } => path,
+        InodeKindV1::Volatile { path } if is_dir(inode) || is_fifo(inode) => path,
+        _ => return Err(Error::Corrupt(format!("object {} was recorded but not made", inode.id))),
+    };
+    let fd = open(path.as_path(), flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).map_err(
+        |e| match e {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO | Errno::ENODEV => {
+                Error::stale(ReasonCode::FileMissing, format!("{path} is missing"))
+            }
+            e => Error::kernel("opening", path, e),
+        },
+    )?;
+    check_kind(&fd, inode, path)?;
+    Ok(fd)
+}
+
+/// Another kind of file than recorded, or another device, is not the one.
+fn check_kind(fd: &OwnedFd, inode: &InodeV1, path: &RawPath) -> Result<()> {
+    let stat = fstat(fd).map_err(|e| Error::kernel("stat", path, e))?;
+    let kind = |mode: u32| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    if kind(stat.st_mode) != kind(inode.mode) {
+        return Err(Error::stale(ReasonCode::FileChanged, format!("{path} is another kind of file")));
+    }
+    let device = kind(inode.mode) == SFlag::S_IFCHR || kind(inode.mode) == SFlag::S_IFBLK;
+    if device && stat.st_rdev != inode.rdev {
+        return Err(Error::stale(ReasonCode::FileChanged, format!("{path} is another device")));
+    }
+    Ok(())
+}
+
+/// Opens what is mapped or executed, once each.
+fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
+    let mut wanted: BTreeSet<(InodeId, bool)> = tree.processes.iter().map(|p| (p.exe, false)).collect();
+    for vma in tree.processes.iter().flat_map(|p| &p.mm.vmas) {
+        if let BackingV1::Inode { inode, may_write, .. } = vma.backing {
+            wanted.insert((inode, vma.shared && may_write));
+        }
+    }
+    // Segments are attached by their ids.
+    wanted.retain(|(id, _)| desk.segment(*id).is_none());
+    for (id, writable) in wanted {
+        let inode =
+            tree.inodes.get(id.0 as usize).ok_or_else(|| Error::Corrupt(format!("no object {id}")))?;
+        let flags = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+        // A ring cannot be opened once more.
+        let fd = match desk.object(id) {
+            Some(ring) if matches!(inode.kind, InodeKindV1::Ring(_)) => {
+                ring.try_clone_to_owned().map_err(|e| Error::io("dup", id, &e))?
+            }
+            _ => open_inode(desk, inode, flags)?,
+        };
+        desk.put_mapped(id, writable, fd)?;
+    }
+    Ok(())
+}
+
+/// Locks that this process took through descriptions which only its mappings keep; called in it, because the kernel notes
+/// who takes a lock. The mapping that is made from the description keeps it, and so the lock, when all descriptors are closed.
+///
+/// # Errors
+/// `Stale`: somebody else has the lock.
+pub fn take_mapped_locks(desk: &Desk, tree: &TreeV1, pid: Pid) -> Result<()> {
+    for lock in tree.mapped_locks.iter().filter(|lock| lock.pid == pid) {
+        let number = desk.mapped(lock.inode, true).or_else(|_| desk.mapped(lock.inode, false))?;
+        sys::rebuild::flock(sys::rebuild::placed(number), lock.exclusive).map_err(|e| match e {
+            Errno::EWOULDBLOCK => Error::stale(
+                ReasonCode::AddressTaken,
+                format!("somebody else has a lock of mapped object {}", lock.inode),
+            ),
+            e => Error::kernel("flock", lock.inode, e),
+        })?;
+    }
+    Ok(())
+}
+
+/// Every object is used by something; one that is not would be state dropped silently.
+///
+/// # Errors
+/// `Corrupt`, naming the object.
+pub fn check_all_used(tree: &TreeV1) -> Result<()> {
+    let mut used: BTreeSet<InodeId> = tree.volatile_files.iter().copied().collect();
+    used.extend(tree.processes.iter().map(|p| p.exe));
+    used.extend(tree.files.iter().filter_map(|f| match f.kind {
+        FileKindV1::Inode { inode, .. } | FileKindV1::PressureTrigger { inode, .. } => Some(inode),
+        FileKindV1::Ring { ring } => Some(ring),
+        _ => None,
+    }));
+    used.extend(tree.pipes.iter().filter_map(|pipe| pipe.fifo));
+    used.extend(tree.processes.iter().flat_map(|p| &p.mm.vmas).filter_map(|v| match v.backing {
+        BackingV1::Inode { inode, .. } => Some(inode),
+        _ => None,
+    }));
+    match tree.inodes.iter().find(|i| !used.contains(&i.id)) {
+        Some(inode) => {
+            Err(Error::Corrupt(format!("object {} ({:?}) belongs to nothing", inode.id, inode.kind)))
+        }
+        None => Ok(()),
+    }
+}

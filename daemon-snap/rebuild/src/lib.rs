@@ -1,0 +1,46 @@
+//! State → live: a file per kernel object kind, with the same name as in `collect` where both have one.
+//!
+//! Order in the worker: shared objects once, on high descriptor numbers; then the process tree, which inherits them and
+//! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
+
+pub mod bus;
+pub mod cgroup;
+pub mod context;
+pub mod desk;
+pub mod epoll;
+pub mod events;
+pub mod fanotify;
+pub mod files;
+pub mod inet;
+pub mod inherit;
+pub mod inhibitor;
+pub mod inode;
+pub mod interface;
+pub mod kernel_file;
+pub mod keyring;
+pub mod label;
+pub mod low_port;
+pub mod namespaces;
+pub mod netlink;
+pub mod numbers;
+pub mod own_maps;
+pub mod packet;
+pub mod pidfd;
+pub mod pipe;
+pub mod plan;
+pub mod process;
+pub mod restore;
+pub mod ring;
+pub mod socket_options;
+pub mod stand_in;
+pub mod stopped;
+pub mod stored;
+pub mod sysv;
+pub mod tape;
+pub mod tcp;
+pub mod tids;
+pub mod unix;
+pub mod unix_queue;
+pub mod volatile;
+pub mod vsock;
+pub mod zombie;

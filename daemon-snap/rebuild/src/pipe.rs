@@ -1,0 +1,122 @@
+//! Pipes, anonymous or behind a named FIFO.
+
+use super::desk::Desk;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{Gid, Uid, fchown, pipe2, write};
+use snap_error::{Error, Result};
+use snap_state::{FileKindV1, FileV1, PipeEnd, PipeId, PipeV1, TreeV1};
+use snap_sys as sys;
+use std::os::fd::{AsFd, OwnedFd};
+
+const F_SETPIPE_SZ: i32 = 1031;
+
+/// Makes each pipe once and opens every recorded description of it.
+///
+/// # Errors
+/// pipe(2), open(2), fcntl(2), write(2); `Stale` when a named FIFO is missing.
+pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
+    for (index, pipe) in tree.pipes.iter().enumerate() {
+        let id = PipeId(index as u32);
+        let failed = |step: &'static str| move |e| Error::kernel(step, format!("pipe {id}"), e);
+        let fifo = match pipe.fifo {
+            Some(fifo) => {
+                let inode = tree.inodes.get(fifo.0 as usize);
+                Some(inode.ok_or_else(|| Error::Corrupt(format!("no object {fifo}")))?)
+            }
+            None => None,
+        };
+        let ends = |wanted| {
+            tree.files.iter().filter(move |file| match file.kind {
+                FileKindV1::Pipe { pipe, end } => pipe == id && (end == wanted),
+                _ => false,
+            })
+        };
+        // A reader of a FIFO that nobody has written to since it was opened does not see a hang-up: it is opened first.
+        let writers = ends(PipeEnd::Write).chain(ends(PipeEnd::Both)).count();
+        if let (Some(fifo), 0, false, true) = (fifo, writers, pipe.hung_up, pipe.data.is_empty()) {
+            for file in ends(PipeEnd::Read) {
+                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+                let fd = desk.raise(super::inode::open_inode(desk, fifo, flags)?)?;
+                sys::rebuild::fcntl_number(fd.as_fd(), F_SETPIPE_SZ, pipe.capacity_bytes as i32)
+                    .map_err(failed("F_SETPIPE_SZ"))?;
+                super::files::set_status_flags(&fd, file)?;
+                desk.put_file(file.id, fd)?;
+            }
+            continue;
+        }
+        let (reader, writer) = match fifo {
+            None => pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("pipe2"))?,
+            Some(fifo) => {
+                let both = super::inode::open_inode(desk, fifo, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
+                let writer = super::inode::open_inode(desk, fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
+                (both, writer)
+            }
+        };
+        sys::rebuild::fcntl_number(writer.as_fd(), F_SETPIPE_SZ, pipe.capacity_bytes as i32)
+            .map_err(failed("F_SETPIPE_SZ"))?;
+        refill(&writer, pipe).map_err(failed("refilling"))?;
+        if fifo.is_none() && (pipe.uid, pipe.gid) != (0, 0) {
+            fchown(&reader, Some(Uid::from_raw(pipe.uid)), Some(Gid::from_raw(pipe.gid)))
+                .map_err(failed("chown"))?;
+        }
+        let spare = reader.try_clone().map_err(|e| Error::io("dup", format!("pipe {id}"), &e))?;
+        let (mut reader, mut writer) = (Some(reader), Some(writer));
+        for file in &tree.files {
+            let FileKindV1::Pipe { pipe, end } = file.kind else { continue };
+            if pipe != id {
+                continue;
+            }
+            // The first description of an end is the one that pipe2 made; more of them are opened anew.
+            let first = match end {
+                PipeEnd::Read if fifo.is_none() => reader.take(),
+                PipeEnd::Write if fifo.is_none() => writer.take(),
+                _ => None,
+            };
+            let fd = match (first, fifo) {
+                (Some(fd), _) => fd,
+                (None, None) => reopen(desk, &spare, file, end)?,
+                (None, Some(fifo)) => {
+                    super::inode::open_inode(desk, fifo, access_of(end) | OFlag::O_NONBLOCK)?
+                }
+            };
+            super::files::set_status_flags(&fd, file)?;
+            desk.put_file(file.id, fd)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what was unread; packets one by one (O_DIRECT, pipe(2)).
+fn refill(writer: &OwnedFd, pipe: &PipeV1) -> nix::Result<()> {
+    if pipe.packets.is_empty() {
+        let mut sent = 0;
+        while sent < pipe.data.len() {
+            sent += write(writer, &pipe.data[sent..])?;
+        }
+        return Ok(());
+    }
+    sys::rebuild::fcntl_number(writer.as_fd(), libc::F_SETFL, libc::O_NONBLOCK | libc::O_DIRECT)?;
+    let mut rest = pipe.data.as_slice();
+    for len in &pipe.packets {
+        let (packet, after) = rest.split_at_checked(*len as usize).ok_or(Errno::EINVAL)?;
+        if write(writer, packet)? != packet.len() {
+            return Err(Errno::EIO);
+        }
+        rest = after;
+    }
+    sys::rebuild::fcntl_number(writer.as_fd(), libc::F_SETFL, libc::O_NONBLOCK).map(drop)
+}
+
+fn access_of(end: PipeEnd) -> OFlag {
+    match end {
+        PipeEnd::Read => OFlag::O_RDONLY,
+        PipeEnd::Write => OFlag::O_WRONLY,
+        PipeEnd::Both => OFlag::O_RDWR,
+    }
+}
+
+fn reopen(desk: &Desk, pipe: &OwnedFd, file: &FileV1, end: PipeEnd) -> Result<OwnedFd> {
+    desk.reopen(pipe.as_fd(), access_of(end) | OFlag::O_NONBLOCK)
+        .map_err(|e| Error::kernel("opening a pipe", file.id, e))
+}

@@ -1,0 +1,454 @@
+//! The restore path: locate → validate → load → rebuild → hand over.
+//!
+//! [`restore`] must be called in a process with one thread: it forks the recorded tree from itself.
+
+pub use crate::context::UnitContext;
+use crate::desk::Desk;
+use crate::numbers::Numbers;
+use crate::own_maps::OwnMaps;
+use crate::pidfd::Late;
+use crate::process::Builder;
+pub use crate::stored::Stored;
+use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
+use crate::tids::Tids;
+use crate::{
+    bus, cgroup, files, inherit, inode, keyring, label, namespaces, plan, stopped, stored, volatile,
+};
+use image_store::{Image, ReasonCode, fault};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{getpgid, getsid, pipe2, read, write};
+use snap_error::{Error, Result};
+use snap_state::{Pid, TreeV1};
+use snap_sys as sys;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Everything that one restore needs.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub image: &'a Image,
+    pub tree: TreeV1,
+    /// `None`: restore where we are (plumbing command).
+    pub unit: Option<UnitContext>,
+    /// Chunks of pages, from the first on, that somebody has compared with their checksums already; the others are
+    /// compared here, while the processes load them.
+    pub checked_chunks: u64,
+    pub deadline: Instant,
+}
+
+/// A tree that runs again.
+#[derive(Debug)]
+pub struct Restored {
+    /// Roots of the tree, children of the caller until it exits.
+    pub roots: Vec<Pid>,
+    pub times: Times,
+    /// For systemd's store, in the order in which it listed them.
+    pub stored: Vec<Stored>,
+}
+
+/// How long each step took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Namespaces and shared objects.
+    pub objects: Duration,
+    /// Until all processes exist. They go on by themselves from there.
+    pub tree: Duration,
+    /// Comparing pages with their checksums.
+    pub check: Duration,
+    /// What the processes still needed after that.
+    pub load: Duration,
+    /// From the go until nothing was left that could fail.
+    pub release: Duration,
+}
+
+impl Times {
+    /// Each step with its name, in order.
+    pub fn steps(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("objects", self.objects),
+            ("tree", self.tree),
+            ("check", self.check),
+            ("load", self.load),
+            ("release", self.release),
+        ]
+    }
+}
+
+/// How often the worker looks whether a process died without a word (a signal, the OOM killer).
+const LOOK_AROUND: Duration = Duration::from_millis(50);
+
+/// Restores a tree. When this returns `Ok`, all processes run; when it returns an error, none of them exists any more.
+///
+/// # Errors
+/// Any; the tree is gone then.
+pub fn restore(request: Request<'_>) -> Result<Restored> {
+    let mask = sys::own::signal_mask();
+    sys::own::block_all_signals();
+    sys::own::become_subreaper(true);
+    let mut released = false;
+    let result = attempt(&request, &mut released);
+    if result.is_err() {
+        end_all_children();
+        if released {
+            // They are children of PID 1 by now, but were made by us a moment ago.
+            for process in &request.tree.processes {
+                let _ = kill(nix::unistd::Pid::from_raw(process.pid.0), Signal::SIGKILL);
+            }
+        }
+    }
+    sys::own::set_signal_mask(mask);
+    result
+}
+
+fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
+    let started = Instant::now();
+    let (mut last, mut times) = (started, Times::default());
+    let tree = &request.tree;
+    inode::check_all_used(tree)?;
+    stored::check_keeper(tree, request.unit.is_some())?;
+    let tids = Tids::open();
+    let mut desk = Desk::new(tree, request.unit.is_some())?;
+    let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
+    let image = desk.raise(image.into())?;
+    let cgroups = match &request.unit {
+        Some(unit) => cgroup::rebuild_cgroups(&desk, tree, unit.cgroup.as_fd())?,
+        None => cgroup::Cgroups::default(),
+    };
+    let user = match &request.unit {
+        Some(unit) => {
+            label::check_confinement(tree)?;
+            if let Some(keyring) = &tree.session_keyring {
+                keyring::rebuild_session_keyring(keyring, unit.shim_pid)?;
+            }
+            namespaces::enter(&desk, unit)?
+        }
+        None => namespaces::UserNamespace::default(),
+    };
+    volatile::rebuild_volatile_dirs(tree)?;
+    inode::rebuild_inodes(&mut desk, tree, request.image)?;
+    volatile::rebuild_volatile_nodes(tree)?;
+    let realtime =
+        clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
+    let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();
+    files::rebuild_files(&mut desk, tree, request.unit.as_ref(), realtime_ns)?;
+    namespaces::continue_clocks(&desk, &tree.clocks)?;
+
+    times.objects = lap(&mut last);
+
+    let (status_read, status_write) = pipe(&desk)?;
+    let go = tree.processes.iter().map(|_| pipe(&desk)).collect::<Result<Vec<_>>>()?;
+    let own = |id: nix::Result<nix::unistd::Pid>| {
+        id.map(|p| Pid(p.as_raw())).map_err(|e| Error::kernel("getsid", "self", e))
+    };
+    let births = plan::plan(tree, own(getsid(None))?, own(getpgid(None))?)?;
+    let helper_tids = {
+        let numbers = Numbers::new()?;
+        numbers.await_freed(tree, request.deadline);
+        numbers.of_helpers(tree)
+    };
+    let own_maps = OwnMaps::read(&desk)?;
+    let builder = Builder {
+        vdso: own_maps.vdso_of(tree)?,
+        mapped: own_maps.ranges(),
+        helper_tids,
+        own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
+        heritage: inherit::plan_heritage(tree),
+        desk: &desk,
+        tree,
+        image,
+        status: status_write,
+        go,
+        late: Late::prepare(&desk, tree)?,
+        user,
+        cgroups,
+        deadline: request.deadline,
+    };
+    let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
+        true => Some(Nursery::open(&builder, &births)?),
+        false => {
+            builder.create(&births, &Inherited::default())?;
+            None
+        }
+    };
+    let Builder { go, status, late, .. } = builder;
+    drop(status);
+    let go: Vec<OwnedFd> = go.into_iter().map(|(_, write_end)| write_end).collect();
+
+    times.tree = lap(&mut last);
+    request.image.verify_pages_from(request.checked_chunks, 1)?;
+    times.check = lap(&mut last);
+    let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, late, tids, request, started };
+    watch.until_ready()?;
+    times.load = lap(&mut last);
+    files::rebuild_owners(&desk, tree)?;
+    inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
+    desk.release_segments();
+    let stored = stored::hand_out(&desk, tree)?;
+    bus::introduce(&desk, tree, request.deadline)?;
+    fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
+    if let Some(nursery) = nursery {
+        nursery.close()?;
+        *released = true;
+    }
+    stopped::rebuild_stopped(tree, &go, request.deadline)?;
+    for (pipe, _) in go.iter().zip(&tree.processes).filter(|(_, process)| !process.stopped) {
+        write(pipe, &[1]).map_err(|e| Error::kernel("releasing", "a process", e))?;
+    }
+    watch.until_released()?;
+    drop(watch);
+    if tree.processes.iter().flat_map(|process| &process.threads).any(|thread| !thread.seccomp.is_empty()) {
+        check_filters(&desk, tree, request.deadline)?;
+    }
+    times.release = lap(&mut last);
+    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times, stored })
+}
+
+/// Time since `last`, which becomes now.
+fn lap(last: &mut Instant) -> Duration {
+    let before = std::mem::replace(last, Instant::now());
+    *last - before
+}
+
+fn pipe(desk: &Desk) -> Result<(OwnedFd, OwnedFd)> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::kernel("pipe2", "worker", e))?;
+    Ok((desk.raise(read_end)?, desk.raise(write_end)?))
+}
+
+/// A process between the worker and roots that want a signal when their parent dies. It ends before the go and leaves the
+/// roots to PID 1, so that the end of the worker is no death of theirs.
+struct Nursery {
+    pid: i32,
+    hold: OwnedFd,
+}
+
+impl Nursery {
+    fn open(builder: &Builder<'_>, births: &[plan::Birth]) -> Result<Self> {
+        let (wait, hold) = pipe(builder.desk)?;
+        match sys::fork::fork(None, 0, None).map_err(|e| Error::kernel("clone3", "nursery", e))? {
+            sys::fork::Side::Child => {
+                drop(hold);
+                builder.or_report(Pid(0), || {
+                    builder.create(births, &Inherited::default())?;
+                    builder.forget_go();
+                    let mut end = [0];
+                    let _ = read(&wait, &mut end);
+                    sys::fork::exit_now(0)
+                })
+            }
+            sys::fork::Side::Parent { child } => Ok(Self { pid: child, hold }),
+        }
+    }
+
+    fn close(self) -> Result<()> {
+        sys::own::become_subreaper(false);
+        drop(self.hold);
+        waitpid(nix::unistd::Pid::from_raw(self.pid), Some(WaitPidFlag::__WALL))
+            .map(drop)
+            .map_err(|e| Error::kernel("waitpid", "nursery", e))
+    }
+}
+
+/// The worker's side of the conversation with the processes under construction.
+struct Watch<'a> {
+    desk: &'a Desk,
+    tree: &'a TreeV1,
+    go: &'a [OwnedFd],
+    status: OwnedFd,
+    late: Option<Late>,
+    tids: Tids,
+    request: &'a Request<'a>,
+    started: Instant,
+}
+
+impl Watch<'_> {
+    fn until_ready(&mut self) -> Result<()> {
+        let (mut ready, mut existing) = (HashSet::new(), HashSet::new());
+        while ready.len() < self.tree.processes.len() {
+            let Some(record) = self.next()? else {
+                return Err(Error::Internal {
+                    step: "restore",
+                    message: "a process ended before it was ready".into(),
+                });
+            };
+            if record.kind == RecordKind::Ready as u32 {
+                ready.insert(record.pid);
+            } else if record.kind == RecordKind::Exists as u32 {
+                existing.insert(record.pid);
+                if existing.len() == self.tree.processes.len()
+                    && let Some(late) = self.late.take()
+                {
+                    late.deliver(self.desk, self.tree, self.request.deadline)?;
+                }
+            } else if record.kind == RecordKind::WantTid as u32 {
+                self.give_tid(&record)?;
+            } else if record.kind == RecordKind::TidTaken as u32 {
+                self.tids.taken(&self.desk.proc)?;
+            } else if let Some(holder) = self.tids.holder(&self.desk.proc, &record) {
+                return Err(Error::stale(ReasonCode::PidTaken, holder));
+            } else {
+                return Err(failure(&record));
+            }
+        }
+        self.tids.done();
+        Ok(())
+    }
+
+    /// Processes close their end when nothing is left to do that can fail.
+    fn until_released(&mut self) -> Result<()> {
+        match self.next()? {
+            None => Ok(()),
+            Some(record) => Err(failure(&record)),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Record>> {
+        loop {
+            let left = self.request.deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.status.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(left.min(LOOK_AROUND)).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut fds, timeout) {
+                Ok(0) if left.is_zero() => {
+                    return Err(Error::Deadline(self.started.elapsed().as_millis() as u64));
+                }
+                Ok(0) => {
+                    check_alive()?;
+                    continue;
+                }
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(Error::kernel("poll", "status pipe", e)),
+            }
+            let mut bytes = [0; Record::BYTES];
+            return match read(&self.status, &mut bytes) {
+                Ok(0) => Ok(None),
+                Ok(Record::BYTES) => Ok(Some(Record::parse(&bytes))),
+                Ok(n) => {
+                    Err(Error::Internal { step: "restore", message: format!("a status record of {n} bytes") })
+                }
+                Err(e) => Err(Error::kernel("read", "status pipe", e)),
+            };
+        }
+    }
+
+    /// Lets the process that asked make its thread now.
+    fn give_tid(&mut self, record: &Record) -> Result<()> {
+        let index = self.tree.processes.iter().position(|p| p.pid.0 == record.pid);
+        let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
+        self.tids.make_next(&self.desk.proc, Pid(record.pid), record.result)?;
+        write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
+    }
+}
+
+/// Fails when a child has ended that should not have.
+fn check_alive() -> Result<()> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    match waitid(Id::All, flags) {
+        Ok(WaitStatus::Exited(pid, status)) => Err(died(pid, format!("ended with status {status}"))),
+        Ok(WaitStatus::Signaled(pid, signal, _)) => Err(died(pid, format!("was killed by {signal}"))),
+        _ => Ok(()),
+    }
+}
+
+fn died(pid: nix::unistd::Pid, how: String) -> Error {
+    Error::Tape {
+        pid: Pid(pid.as_raw()),
+        step: "being restored".into(),
+        result: how,
+        wanted: "a running process".into(),
+    }
+}
+
+fn failure(record: &Record) -> Error {
+    if record.kind == RecordKind::RebuildFailed as u32 {
+        let text = record.text();
+        return match reason_of(record.result) {
+            Some(code) => Error::stale(code, text),
+            None => Error::Tape {
+                pid: Pid(record.pid),
+                step: text,
+                result: "an error".into(),
+                wanted: "success".into(),
+            },
+        };
+    }
+    let result = match record.result {
+        e @ -4095..=-1 => Errno::from_raw(-e as i32).to_string(),
+        other => other.to_string(),
+    };
+    let step = Step::text(record.label);
+    if record.label == Step::CloneThread as u64 && record.result == -i64::from(libc::EEXIST) {
+        return Error::stale(
+            ReasonCode::PidTaken,
+            format!("an id of a thread of process {} is taken", record.pid),
+        );
+    }
+    if record.label == Step::FileLock as u64 && record.result == -i64::from(libc::EAGAIN) {
+        return Error::stale(
+            ReasonCode::AddressTaken,
+            format!("somebody else holds a file lock of process {}", record.pid),
+        );
+    }
+    Error::Tape { pid: Pid(record.pid), step: step.into(), result, wanted: "its recorded value".into() }
+}
+
+/// Filters are installed after the last descriptor is closed, so their success is read from outside.
+fn check_filters(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
+    let count = |pid: &str| -> Option<usize> {
+        let text = desk.proc.read(&format!("{pid}/status")).ok()?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        if text.lines().any(|l| l.starts_with("State:") && l.contains('Z')) {
+            return None;
+        }
+        text.lines().find_map(|l| l.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
+    };
+    let own = count("self").unwrap_or(0);
+    for process in &tree.processes {
+        let wanted = own + process.threads.first().map_or(0, |t| t.seccomp.len());
+        if wanted == own {
+            continue;
+        }
+        loop {
+            match count(&process.pid.to_string()) {
+                Some(now) if now >= wanted => break,
+                Some(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(50)),
+                Some(now) => {
+                    let wanted = format!("{wanted} filters");
+                    let result = format!("{now} filters");
+                    return Err(Error::Tape {
+                        pid: process.pid,
+                        step: "installing seccomp filters".into(),
+                        result,
+                        wanted,
+                    });
+                }
+                None => return Err(Error::Gone { pid: process.pid, step: "installing seccomp filters" }),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends every descendant: as their subreaper we inherit the children of those that end.
+fn end_all_children() {
+    let Ok(proc) = sys::procfs_own::OwnProc::mount() else { return };
+    let path = format!("self/task/{}/children", nix::unistd::gettid());
+    for _ in 0..10_000 {
+        let text = proc.read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let children: Vec<i32> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+        if children.is_empty() {
+            return;
+        }
+        for child in children {
+            let pid = nix::unistd::Pid::from_raw(child);
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The tape: the last step of a restore, in which a process replaces its own address space while it runs.
+//!
+//! Everything that is left to do is compiled into a flat table of system calls ([`op::Op`]) and copied, with an
+//! interpreter of a few dozen instructions, into an area that no recorded mapping uses. No ptrace, no stack, no libc.
+//!
+//! Sequence of a process, each step because the next one needs it:
+//!  1. create the recorded threads: their ids must exist before helper threads of the kernel (io_uring) could take them
+//!  2. move vDSO and its data pages aside, unmap everything but the area, move them to the recorded addresses
+//!  3. map all VMAs writable where pages follow, load pages, protect, advise
+//!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), release the threads
+//!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, pending signals, credentials (need privilege
+//!     themselves, and nothing after them does)
+//!  6. limits, dumpable, MDWE (after the last mprotect and the last change of credentials, which resets dumpable)
+//!  7. report ready; wait for the go of the whole unit
+//!  8. timers; close our descriptors; seccomp filters by a helper thread that kept its privilege (TSYNC reaches the threads
+//!     that gave theirs up); let the other threads go; unmap the tape; `rt_sigreturn`
+//!
+//! What stays behind is read-only, begins with [`snap_sys::leftover::MAGIC`] and is named `fastboot`: interpreter, a signal frame per thread, filter
+//! programs if there are any. One page for a process with one thread.
+//! What may not live here: decisions that need the outside world. Those belong to `rebuild`.
+
+mod area;
+mod bpf;
+mod compile;
+mod creds;
+mod finish;
+mod inherited;
+mod late;
+mod memory;
+mod op;
+mod sequence;
+mod thread;
+mod vacancy;
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub use compile::{Compiled, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
+pub use inherited::{
+    Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,
+};
+pub use memory::chunks;
+pub use op::{Record, RecordKind, Step, code_of, reason_of};
+pub use x86_64::run;

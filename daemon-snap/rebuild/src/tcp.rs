@@ -1,0 +1,203 @@
+//! TCP connections inside the tree, and what is left of those to others.
+
+use super::desk::Desk;
+use super::inet::{show, with_scope};
+use super::interface::Indices;
+use super::socket_options::set_options;
+use image_store::ReasonCode;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+use snap_error::{Error, Result};
+use snap_state::{FileId, FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1, TreeV1};
+use snap_sys as sys;
+use snap_sys::tcp_repair::{Queue, Repair};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Room for every queue while it is filled; the recorded sizes come afterwards.
+const BUFFER_BYTES: i32 = 64 << 20;
+/// Longest that loopback may take to deliver.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn connections(tree: &TreeV1) -> impl Iterator<Item = (&FileV1, &TcpConnectionV1)> {
+    tree.files.iter().filter_map(|file| match &file.kind {
+        FileKindV1::Tcp(connection) => Some((file, connection)),
+        _ => None,
+    })
+}
+
+/// All of them, when every listener has its port:
+///
+/// 1. Each end by itself, with its sequence numbers, without a word to the other.
+/// 2. When both exist, they become ordinary: from here on a segment finds its receiver.
+/// 3. What had not arrived is sent, then buffers get their recorded sizes.
+/// 4. Directions that were closed are closed again, which the other end hears.
+///
+/// # Errors
+/// `Stale`: an address does not exist.
+pub fn rebuild_connections(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
+    for (file, connection) in connections(tree) {
+        let fd = sys::rebuild::socket(connection.family, libc::SOCK_STREAM, libc::IPPROTO_TCP)
+            .map_err(|e| Error::kernel("socket", file.id, e))?;
+        desk.put_file(file.id, fd)?;
+    }
+    let desk = &*desk;
+    let mut repairs = Vec::new();
+    for (file, connection) in connections(tree) {
+        repairs.push(begin(file.id, connection, desk.file(file.id)?)?);
+    }
+    let failed = |e| Error::kernel("TCP_REPAIR", "off", e);
+    repairs.into_iter().try_for_each(Repair::finish).map_err(failed)?;
+    for (file, connection) in connections(tree) {
+        let fd = desk.file(file.id)?;
+        say(file.id, fd, &connection.send_queue)?;
+        set_options(file.id, &fd, connection.options.iter().filter(|option| is_size(option)))?;
+        super::files::set_status_flags(&fd, file)?;
+    }
+    for (file, connection) in connections(tree) {
+        for how in
+            [libc::SHUT_RD, libc::SHUT_WR].into_iter().filter(|how| connection.shutdown & 1 << how != 0)
+        {
+            sys::rebuild::shutdown(desk.file(file.id)?, how)
+                .map_err(|e| Error::kernel("shutdown", file.id, e))?;
+        }
+    }
+    Ok(())
+}
+
+fn begin<'a>(id: FileId, connection: &TcpConnectionV1, fd: BorrowedFd<'a>) -> Result<Repair<'a>> {
+    let failed = |step| move |e| Error::kernel(step, format!("open file {id} (TCP)"), e);
+    let indices = Indices::of(fd, &connection.interfaces)?;
+    set_options(id, &fd, &connection.options)?;
+    make_room(id, fd)?;
+    let repair = Repair::begin(fd).map_err(failed("TCP_REPAIR"))?;
+    sys::rebuild::bind(fd, &with_scope(&connection.local, &indices)?).map_err(|e| match e {
+        Errno::EADDRNOTAVAIL => Error::stale(
+            ReasonCode::AddressMissing,
+            format!("address {} does not exist yet", show(&connection.local)),
+        ),
+        e => failed("bind")(e),
+    })?;
+    let queues = [
+        (Queue::Send, connection.send_sequence, connection.send_queue.len()),
+        (Queue::Receive, connection.receive_sequence, connection.receive_queue.len()),
+    ];
+    for (queue, sequence, len) in queues {
+        repair.select(queue).map_err(failed("TCP_REPAIR_QUEUE"))?;
+        repair.set_sequence(sequence.wrapping_sub(len as u32)).map_err(failed("TCP_QUEUE_SEQ"))?;
+    }
+    sys::rebuild::connect(fd, &with_scope(&connection.remote, &indices)?).map_err(|e| match e {
+        Errno::EADDRNOTAVAIL | Errno::EADDRINUSE => Error::stale(
+            ReasonCode::AddressTaken,
+            format!("there is a connection from {} already", show(&connection.local)),
+        ),
+        e => failed("connect")(e),
+    })?;
+    let TcpConnectionV1 { segment_bytes, scales, selective, timestamp, .. } = connection;
+    repair
+        .set_agreement(*segment_bytes, *scales, *selective, timestamp.is_some())
+        .map_err(failed("TCP_REPAIR_OPTIONS"))?;
+    if let Some(now) = timestamp {
+        repair.set_timestamp(*now).map_err(failed("TCP_TIMESTAMP"))?;
+    }
+    repair.select(Queue::Receive).map_err(failed("TCP_REPAIR_QUEUE"))?;
+    say(id, fd, &connection.receive_queue)?;
+    repair.set_window(&connection.window).map_err(failed("TCP_REPAIR_WINDOW"))?;
+    Ok(repair)
+}
+
+/// SO_SNDBUF, SO_RCVBUF, SO_BUF_LOCK.
+fn is_size(option: &SocketOptionV1) -> bool {
+    const SO_BUF_LOCK: i32 = 72;
+    let names = [libc::SO_SNDBUF, libc::SO_RCVBUF, SO_BUF_LOCK];
+    option.level == libc::SOL_SOCKET && names.contains(&option.name)
+}
+
+fn make_room(id: FileId, fd: BorrowedFd<'_>) -> Result<()> {
+    for name in [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE] {
+        sys::rebuild::set_socket_option(fd, libc::SOL_SOCKET, name, &BUFFER_BYTES.to_ne_bytes())
+            .map_err(|e| Error::kernel("making room in a socket", id, e))?;
+    }
+    Ok(())
+}
+
+fn say(id: FileId, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    // The kernel takes no more at once into a queue under repair.
+    const PIECE_BYTES: usize = 32 << 10;
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let piece = &rest[..rest.len().min(PIECE_BYTES)];
+        let sent = send(fd.as_raw_fd(), piece, flags)
+            .map_err(|e| Error::kernel("refilling a socket", format!("open file {id} (TCP)"), e))?;
+        rest = &rest[sent..];
+    }
+    Ok(())
+}
+
+/// A socket whose peer has gone: made with one of ours on loopback, which goes as that went.
+///
+/// # Errors
+/// No loopback.
+pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
+    let failed = |step| move |e| Error::kernel(step, format!("open file {id} (TCP)"), e);
+    let tcp = || sys::rebuild::socket(lost.family, libc::SOCK_STREAM, libc::IPPROTO_TCP);
+    let (listener, fd) = (tcp().map_err(failed("socket"))?, tcp().map_err(failed("socket"))?);
+    sys::rebuild::bind(listener.as_fd(), &loopback(lost.family)).map_err(failed("bind"))?;
+    sys::rebuild::listen(listener.as_fd(), 1).map_err(failed("listen"))?;
+    let address = sys::rebuild::own_address(listener.as_fd()).map_err(failed("getsockname"))?;
+    make_room(id, fd.as_fd())?;
+    connect_soon(fd.as_fd(), &address).map_err(|e| match e {
+        Errno::EINPROGRESS => Error::stale(
+            ReasonCode::HostUnsupported,
+            "the unit's control group has no way to 127.0.0.1 or ::1 (IPAddressDeny=)",
+        ),
+        e => failed("connect")(e),
+    })?;
+    let peer = sys::rebuild::accept(listener.as_fd()).map_err(failed("accept"))?;
+    make_room(id, peer.as_fd())?;
+    say(id, peer.as_fd(), &lost.receive_queue)?;
+    let deadline = Instant::now() + PATIENCE;
+    let unread = || sys::fdquery::unread_bytes(fd.as_fd()).map_err(failed("FIONREAD"));
+    while unread()? < lost.receive_queue.len() {
+        if Instant::now() > deadline {
+            return Err(failed("refilling a socket")(Errno::ETIMEDOUT));
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    if !lost.closed {
+        let at_once = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+        sys::rebuild::set_socket_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &at_once)
+            .map_err(failed("SO_LINGER"))?;
+    }
+    drop(peer);
+    // Those of the socket layer have a meaning still; the connection that the others are about is none any more.
+    set_options(id, &fd, lost.options.iter().filter(|option| option.level == libc::SOL_SOCKET))?;
+    Ok(fd)
+}
+
+/// Does not wait for longer than loopback takes: what a control group may not send or receive is dropped without a word.
+fn connect_soon(fd: BorrowedFd<'_>, address: &[u8]) -> std::result::Result<(), Errno> {
+    let limit = |seconds: u64| {
+        let timeval = [seconds.to_ne_bytes(), 0u64.to_ne_bytes()].concat();
+        sys::rebuild::set_socket_option(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &timeval)
+    };
+    limit(PATIENCE.as_secs())?;
+    sys::rebuild::connect(fd, address)?;
+    limit(0)
+}
+
+/// Any port of loopback.
+fn loopback(family: i32) -> Vec<u8> {
+    let mut address = (family as u16).to_ne_bytes().to_vec();
+    address.extend_from_slice(&[0; 2]);
+    if family == libc::AF_INET {
+        address.extend_from_slice(&[127, 0, 0, 1]);
+        address.extend_from_slice(&[0; 8]);
+    } else {
+        address.extend_from_slice(&[0; 4]);
+        address.extend_from_slice(&std::net::Ipv6Addr::LOCALHOST.octets());
+        address.extend_from_slice(&[0; 4]);
+    }
+    address
+}
