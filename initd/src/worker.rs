@@ -242,7 +242,7 @@ fn rebuild(
         deadline: order.deadline(),
     };
     let decoded_us = monotonic_us();
-    let restored = restore(request).map_err(|corrupt| snap_error::Error::from(corrupt).to_stale_reason())?;
+    let restored = restore(request).map_err(|error| error.to_stale_reason())?;
     let mut steps_us = vec![began_us.saturating_sub(order.sent_us) as u32, (decoded_us - began_us) as u32];
     steps_us.extend(restored.times.steps().map(|(_, took)| took.as_micros() as u32));
     let roots = restored.roots.iter().map(|pid| pid.0).collect();
