@@ -1,6 +1,6 @@
 //! A connection to the system bus: its name by asking on the daemon's own socket, the rest by asking the bus.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use nix::sys::socket::{MsgFlags, recv, send};
 use snap_bus::{BusWatch, DRIVER, answers, driver_call, message_len, split};

@@ -1,6 +1,6 @@
 //! epoll(7): watches and the descriptions that they mean, whatever their number is used for today.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use snap_state::{EpollWatchV1, FileId, FileKindV1, Pid, TargetFd};
 use snap_sys::kcmp;

@@ -1,6 +1,6 @@
 //! eventfd(2).
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use nix::errno::Errno;
 use nix::unistd::{read, write};

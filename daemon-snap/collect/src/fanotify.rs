@@ -1,6 +1,6 @@
 //! fanotify(7): groups that are only notified. Everything that they are is told in fdinfo, but for the privilege they were made with.
 
-use super::file::Description;
+use super::description::Description;
 use super::inotify::{Mount, mounts, path_of};
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;

@@ -1,12 +1,13 @@
 //! Descriptor tables and the open file descriptions behind them.
 
+use super::description::{Description, Slot, own_number};
 use super::epoll::Targets;
-use super::inode::Handle;
+use super::handle::Handle;
 use super::lock::{Locks, collect_locks, inspect_leases};
 use super::pipe::Pipes;
 use super::stored::find_stored;
 use super::unix::UnixSockets;
-use super::unix_queue::{Carrier, Queues, own_number};
+use super::unix_queue::{Carrier, Queues};
 use crate::blockers::{Blockers, Found, Trouble, failed, refused};
 use crate::inode::Inodes;
 use crate::member::Member;
@@ -22,7 +23,7 @@ use snap_error::{Error, Part, Result};
 use snap_state::FIFO;
 use snap_state::{
     FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RebindV1, StoredV1,
-    TargetFd, ZombieV1,
+    ZombieV1,
 };
 use snap_sys::proc::{self, FdInfo};
 use snap_sys::{fdquery, kcmp, netns, pidfd};
@@ -39,32 +40,6 @@ pub(crate) struct Descriptors {
     pub files: Vec<FileV1>,
     pub pipes: Vec<PipeV1>,
     pub stored: Vec<StoredV1>,
-}
-
-/// An open file description under one of the numbers it has.
-#[derive(Clone, Debug)]
-pub(super) struct Description {
-    pub id: FileId,
-    pub pid: Pid,
-    pub fd: TargetFd,
-    pub dev: u64,
-    pub ino: u64,
-    pub link: Vec<u8>,
-}
-
-impl Description {
-    /// For blockers.
-    pub fn part(&self) -> Part {
-        Part::Fd(self.fd)
-    }
-}
-
-/// One entry of one table.
-pub(super) struct Slot {
-    /// Index of the member.
-    pub owner: usize,
-    pub description: Description,
-    pub info: FdInfo,
 }
 
 /// Reads all tables, finds out which entries share a description, and asks each description what it is.

@@ -1,6 +1,6 @@
 //! TCP, UDP and raw sockets over IPv4 and IPv6: listeners and sockets that are not connected.
 
-use super::file::Description;
+use super::description::Description;
 use super::interface::Interfaces;
 use super::multicast::Groups;
 use super::socket_options::Defaults;

@@ -3,7 +3,7 @@
 //! logind tells over the bus which inhibitors there are, but not which descriptor belongs to which. Its own note beside the FIFO does
 //! (`/run/systemd/inhibit/N`), in the format of environment files; what is not there as expected refuses the unit.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, refused};
 use snap_state::{InhibitorV1, Pid};
 use std::collections::HashMap;

@@ -1,7 +1,8 @@
 //! Files, memfds and shared memory: which object it is, and whether its content has to travel.
 
-use super::file::Description;
-use super::volatile::VolatileDirs;
+use super::description::Description;
+use super::handle::Handle;
+use super::volatile_dirs::VolatileDirs;
 use crate::blockers::{Found, failed, refused};
 use crate::options::CollectOptions;
 use crate::spaces::Spaces;
@@ -74,20 +75,6 @@ fn is_nameless(entry: &MapsEntry) -> bool {
     entry.name == b"/dev/zero (deleted)"
         || entry.name.starts_with(b"[anon_shmem:")
         || entry.name.starts_with(b"/SYSV")
-}
-
-/// How an object is reached and what the kernel calls it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Handle<'a> {
-    /// A link in /proc that leads to it.
-    pub magic: &'a str,
-    /// Target of the link as text.
-    pub link: &'a [u8],
-    /// Opened with O_PATH: only the name counts.
-    pub by_name_only: bool,
-    pub writable: bool,
-    /// A descriptor of the process, not a mapping or a directory that it is in.
-    pub open: bool,
 }
 
 impl<'a> Inodes<'a> {

@@ -1,6 +1,6 @@
 //! inotify(7): watches, whose paths the kernel has forgotten.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
 use nix::fcntl::AtFlags;

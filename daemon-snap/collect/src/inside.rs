@@ -5,6 +5,7 @@
 //! and unmapped on it.
 
 use super::gate::{Gate, Gates};
+use super::injected::{Scratch, call};
 use super::keyring::Keyrings;
 use super::landlock::Bystanders;
 use super::memory::AddressSpace;
@@ -24,52 +25,6 @@ use snap_sys::{proc, vmread};
 const SIGNALS: u64 = 64;
 /// `struct kernel_sigaction`.
 const SIGACTION_BYTES: usize = 32;
-
-/// Memory of the process that injected calls write their results to; the first page is for that, the rest for frames.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scratch {
-    pub at: Addr,
-}
-
-impl Scratch {
-    /// The first words of the page.
-    pub fn words<const N: usize>(self, pid: Pid) -> Result<[u64; N]> {
-        let bytes = self.bytes(pid, N * 8)?;
-        let mut words = [0; N];
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *word = u64::from_ne_bytes(*bytes);
-        }
-        Ok(words)
-    }
-
-    /// The first bytes of the page.
-    pub fn bytes(self, pid: Pid, len_bytes: usize) -> Result<Vec<u8>> {
-        vmread::read(pid, self.at, len_bytes).map_err(failed("read results", pid, self.at))
-    }
-
-    fn map(pid: Pid, injector: &mut Injector, len_bytes: u64) -> Result<Self> {
-        let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        let at = call(pid, injector, "mmap", libc::SYS_mmap, [0, len_bytes, prot, flags, u64::MAX, 0])?;
-        Ok(Self { at: Addr(at) })
-    }
-
-    /// Where the frame of the thread in turn lies.
-    fn frame_place(self) -> Addr {
-        Addr(self.at.0 + PAGE_BYTES)
-    }
-}
-
-/// An injected call that must succeed.
-pub(super) fn call(
-    pid: Pid,
-    injector: &mut Injector,
-    step: &'static str,
-    number: i64,
-    args: [u64; 6],
-) -> Result<u64> {
-    injector.call(number, args).map_err(failed(step, pid, "from inside"))
-}
 
 /// What is found out once and helps with every process of a tree.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Network interfaces that a socket refers to by index.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use nix::errno::Errno;
 use snap_state::InterfaceV1;

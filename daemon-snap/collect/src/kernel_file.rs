@@ -1,6 +1,6 @@
 //! Descriptors of /proc, /sys, control groups and namespaces: views of the kernel, opened again by name.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
 use snap_state::{FileKindV1, InodeId, InodeKindV1, NamespaceOfV1, Pid, RawPath};

@@ -1,7 +1,7 @@
 //! Keyrings. What systemd makes for every unit is made again; keys that somebody added are named, and not carried: their content may
 //! be secret even from who owns them, and a cold start would not have them either.
 
-use super::inside::{Scratch, call};
+use super::injected::{Scratch, call};
 use nix::errno::Errno;
 use snap_error::{Blocker, Part, Result};
 use snap_state::{PAGE_BYTES, Pid, SessionKeyringV1};

@@ -3,16 +3,13 @@
 //! `fdinfo` lists a lock of a process under the descriptors of that process only, and a lock of a description under every
 //! descriptor that refers to it.
 
-use super::file::Slot;
+use super::description::Slot;
 use crate::blockers::Blockers;
-use crate::inode::Inodes;
-use crate::member::Member;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl, open};
 use nix::libc;
 use nix::sys::stat::Mode;
-use snap_error::{Error, Part, Result};
-use snap_state::{FileId, FileLockV1, LockKindV1, MappedLockV1};
-use snap_sys::proc::{LockClass, LockLine, locks_of_all};
+use snap_state::{FileId, FileLockV1, LockKindV1};
+use snap_sys::proc::{LockClass, LockLine};
 use std::collections::HashSet;
 
 /// Locks of the tree.
@@ -20,7 +17,7 @@ use std::collections::HashSet;
 pub(crate) struct Locks {
     /// In the order of the members.
     pub tables: Vec<Vec<FileLockV1>>,
-    lines: HashSet<LockLine>,
+    pub(super) lines: HashSet<LockLine>,
 }
 
 /// Who holds leases is told when others open the file, and we would be such others: nothing may be opened before this.
@@ -95,51 +92,10 @@ pub(super) fn is_free(path: &str) -> bool {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok()
 }
 
-/// A description that lives on only in a mapping keeps its locks too, but no `fdinfo` tells of it. Those of flock(2) are
-/// carried: the description that the mapping is made from takes them again.
-///
-/// `/proc/locks` is read only where there may be one: the kernel waits for a grace period of RCU when it is, which is more than
-/// all else that is done for a small daemon.
-pub(crate) fn collect_hidden_locks(
-    locks: &Locks,
-    members: &[Member],
-    inodes: &Inodes<'_>,
-    blockers: &mut Blockers,
-) -> Result<Vec<MappedLockV1>> {
-    if !inodes.may_be_locked() {
-        return Ok(Vec::new());
-    }
-    let all = locks_of_all().map_err(|e| Error::io("read", "/proc/locks", &e))?;
-    let mut carried = Vec::new();
-    for line in all.iter().filter(|line| line.class != LockClass::Lease && !locks.lines.contains(*line)) {
-        let taker = members.iter().find(|member| member.pid == line.pid).map(|member| member.pid);
-        let mapped = inodes.mapped_object(&line.object);
-        // Locks of descriptions name nobody.
-        let holder = match line.class {
-            LockClass::Ofd if mapped.is_some() => members.first().map(|member| member.pid),
-            _ => taker,
-        };
-        match (holder, line.class, mapped) {
-            (None, ..) => {}
-            // The description is neither open nor mapped here: somebody else has it. systemd holds the lock of a dynamic user
-            // like this, which the process took before it became the service.
-            (Some(_), LockClass::Flock, None) => {}
-            (Some(pid), LockClass::Flock, Some(inode)) => {
-                carried.push(MappedLockV1 { pid, inode, exclusive: line.exclusive });
-            }
-            (Some(pid), ..) => {
-                let kind = format!("a lock of a file that is mapped but not open any more ({})", line.object);
-                blockers.add(pid, Part::Process, kind);
-            }
-        }
-    }
-    Ok(carried)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::Description;
+    use crate::description::Description;
     use snap_state::{Pid, TargetFd};
     use snap_sys::proc::FdInfo;
 

@@ -1,7 +1,7 @@
 //! Multicast groups of a socket. The kernel lists groups by interface only, so each socket is asked for each group that
 //! anybody in its network namespace has joined.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed};
 use nix::errno::Errno;
 use snap_error::Result;

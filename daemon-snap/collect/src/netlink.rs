@@ -1,7 +1,7 @@
 //! Netlink sockets: port id, groups, options. What the kernel keeps elsewhere under a port id is refused where it can be
 //! seen.
 
-use super::file::Description;
+use super::description::Description;
 use super::socket_options::Defaults;
 use crate::blockers::{Found, failed, refused};
 use crate::options::CollectOptions;

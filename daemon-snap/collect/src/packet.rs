@@ -1,6 +1,6 @@
 //! Packet sockets: options and address by asking the socket, memberships and rings by sock_diag.
 
-use super::file::Description;
+use super::description::Description;
 use super::interface::Interfaces;
 use super::socket_options::Defaults;
 use crate::blockers::{Found, failed, refused};

@@ -1,6 +1,6 @@
 //! Pipes, anonymous or behind a named FIFO: both ends belong together.
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Blockers, failed};
 use crate::member::Member;
 use nix::fcntl::{OFlag, open};

@@ -1,6 +1,6 @@
 //! Processes: what their threads share.
 
-use super::inode::Handle;
+use super::handle::Handle;
 use super::thread::pending;
 use crate::blockers::{Blockers, Trouble, failed};
 use crate::inode::Inodes;

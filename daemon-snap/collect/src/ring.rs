@@ -6,7 +6,7 @@
 //! IORING_SETUP_COOP_TASKRUN (completions then come earlier than the daemon asked for), limits and affinity of the kernel's workers,
 //! a group of provided buffers or credentials that no request has used lately (before Linux 6.15 credentials are told).
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, Trouble, failed, refused};
 use nix::errno::Errno;
 use snap_error::{Blocker, Error, Part, Result};

@@ -4,9 +4,9 @@
 //! are looked for among all that PID 1 has open. Most are one of a kind there: a socket, a memfd, a file. Of those without an
 //! inode of their own (eventfd, timerfd and the like) there may be more than the unit's; what cannot be told apart is refused.
 
-use super::unix_queue::own_number;
+use super::description::own_number;
 use crate::blockers::{Blockers, failed};
-use crate::file::Slot;
+use crate::description::Slot;
 use crate::options::StoredDescriptor;
 use nix::sys::stat::stat;
 use snap_error::{Part, Result};

@@ -1,6 +1,6 @@
 //! TCP connections: between processes of the tree kept as they are, to others lost or refused.
 
-use super::file::Description;
+use super::description::Description;
 use super::inet::parse;
 use crate::blockers::{Blockers, failed};
 use crate::options::LostPeer;

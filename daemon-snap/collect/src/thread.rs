@@ -1,6 +1,6 @@
 //! Threads: registers, signals, credentials, scheduling.
 
-use super::inside::{Scratch, call};
+use super::injected::{Scratch, call};
 use crate::blockers::{Blockers, failed};
 use crate::freeze::is_interrupted_endless_epoll;
 use crate::member::Member;

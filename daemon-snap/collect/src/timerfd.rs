@@ -1,6 +1,6 @@
 //! timerfd_create(2).
 
-use super::file::Description;
+use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use snap_state::{FileKindV1, TimerFdV1};
 use snap_sys::fdquery;

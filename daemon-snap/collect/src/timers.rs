@@ -1,6 +1,6 @@
 //! Interval and POSIX timers: what they are from outside, how much time is left from inside.
 
-use super::inside::{Scratch, call};
+use super::injected::{Scratch, call};
 use snap_error::{Blocker, Error, Part, Result};
 use snap_state::{IntervalTimerV1, Pid, PosixTimerV1};
 use snap_sys::inject::Injector;

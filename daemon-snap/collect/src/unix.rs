@@ -1,8 +1,9 @@
 //! Unix sockets: sock_diag for what connects them, our duplicates for queue and options.
 
-use super::file::Description;
+use super::description::Description;
+use super::description::own_pid;
 use super::socket_options::Defaults;
-use super::unix_queue::{Queues, own_pid};
+use super::unix_queue::Queues;
 use crate::blockers::{Found, failed, refused};
 use crate::bus;
 use crate::inode::Inodes;

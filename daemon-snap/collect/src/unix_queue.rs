@@ -1,7 +1,7 @@
 //! What lies unread in unix sockets, looked at before descriptions are numbered: messages may carry descriptors that no table
 //! has, sockets with further messages among them.
 
-use super::file::{Description, Slot};
+use super::description::{Description, Slot, own_pid};
 use super::stored::Kept;
 use crate::blockers::failed;
 use nix::sys::stat::fstat;
@@ -128,15 +128,6 @@ impl Queues {
         let messages: Option<_> = letters.iter().map(message).collect();
         messages.ok_or_else(|| "a unix socket with an unread descriptor that was lost".to_owned())
     }
-}
-
-/// A descriptor of ours, as those of the tree are named.
-pub(super) fn own_number(fd: &OwnedFd) -> (Pid, TargetFd) {
-    (own_pid(), TargetFd(fd.as_raw_fd()))
-}
-
-pub(super) fn own_pid() -> Pid {
-    Pid(std::process::id() as i32)
 }
 
 fn slot_of(own: Pid, number: TargetFd, fd: &OwnedFd) -> Result<Slot> {

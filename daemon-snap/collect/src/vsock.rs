@@ -1,6 +1,6 @@
 //! Sockets between virtual machine and host: listeners, and what is not connected.
 
-use super::file::Description;
+use super::description::Description;
 use super::socket_options::Defaults;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;

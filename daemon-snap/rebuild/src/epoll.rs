@@ -17,7 +17,7 @@ pub fn rebuild_epolls(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
     for file in tree.files.iter().filter(|f| matches!(f.kind, FileKindV1::Epoll { .. })) {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|e| Error::kernel("epoll_create1", file.id, e))?;
-        super::files::set_status_flags(&epoll.0, file)?;
+        super::status_flags::set_status_flags(&epoll.0, file)?;
         desk.put_file(file.id, epoll.0)?;
     }
     Ok(())

@@ -6,6 +6,7 @@ use super::{
     unix, vsock,
 };
 use crate::context::UnitContext;
+use crate::status_flags::{STATUS_FLAGS, set_status_flags};
 use image_store::ReasonCode;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
@@ -17,8 +18,6 @@ use snap_sys as sys;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const F_SETSIG: i32 = 10;
-/// What fcntl(F_SETFL) can change, O_ASYNC aside: that comes with the owner.
-const STATUS_FLAGS: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_NOATIME;
 /// Flags that only mean something at the moment of opening, or that are set later.
 const OPENING_FLAGS: i32 =
     libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_ASYNC;
@@ -115,16 +114,6 @@ fn open_description(desk: &Desk, tree: &TreeV1, file: &FileV1, id: InodeId, pos:
         lseek(&fd, pos as i64, Whence::SeekSet).map_err(|e| Error::kernel("lseek", file.id, e))?;
     }
     Ok(fd)
-}
-
-/// O_NONBLOCK, O_APPEND, O_DIRECT, O_NOATIME as recorded.
-///
-/// # Errors
-/// fcntl(2).
-pub fn set_status_flags(fd: &impl AsFd, file: &FileV1) -> Result<()> {
-    sys::rebuild::fcntl_number(fd.as_fd(), libc::F_SETFL, file.flags & STATUS_FLAGS)
-        .map(drop)
-        .map_err(|e| Error::kernel("F_SETFL", file.id, e))
 }
 
 /// Receivers of SIGIO; the processes must exist.

@@ -32,7 +32,7 @@ pub fn place_inhibitors(desk: &Desk, tree: &TreeV1, process: &ProcessV1, deadlin
         let Some((file, wanted)) = inhibitor(tree.files.get(fd.file.0 as usize)) else { continue };
         if !taken.iter().any(|(id, _)| *id == file.id) {
             let made = desk.raise(take(wanted, process, deadline)?)?;
-            super::files::set_status_flags(&made, file)?;
+            super::status_flags::set_status_flags(&made, file)?;
             taken.push((file.id, made));
         }
         if let Some((_, made)) = taken.iter().find(|(id, _)| *id == file.id) {

@@ -40,7 +40,7 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
                 let fd = desk.raise(super::inode::open_inode(desk, fifo, flags)?)?;
                 sys::rebuild::fcntl_number(fd.as_fd(), F_SETPIPE_SZ, pipe.capacity_bytes as i32)
                     .map_err(failed("F_SETPIPE_SZ"))?;
-                super::files::set_status_flags(&fd, file)?;
+                super::status_flags::set_status_flags(&fd, file)?;
                 desk.put_file(file.id, fd)?;
             }
             continue;
@@ -80,7 +80,7 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
                     super::inode::open_inode(desk, fifo, access_of(end) | OFlag::O_NONBLOCK)?
                 }
             };
-            super::files::set_status_flags(&fd, file)?;
+            super::status_flags::set_status_flags(&fd, file)?;
             desk.put_file(file.id, fd)?;
         }
     }

@@ -52,7 +52,7 @@ pub fn rebuild_connections(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         let fd = desk.file(file.id)?;
         say(file.id, fd, &connection.send_queue)?;
         set_options(file.id, &fd, connection.options.iter().filter(|option| is_size(option)))?;
-        super::files::set_status_flags(&fd, file)?;
+        super::status_flags::set_status_flags(&fd, file)?;
     }
     for (file, connection) in connections(tree) {
         for how in

@@ -3,6 +3,7 @@
 use super::desk::Desk;
 use super::socket_options::set_options;
 use super::stand_in::{as_process, as_user};
+use super::unix_address::{path_of, show};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -402,16 +403,4 @@ fn finish(desk: &Desk, file: &FileV1, socket: &UnixSocketV1) -> Result<()> {
     let flags = file.flags & libc::O_NONBLOCK;
     sys::rebuild::fcntl_number(fd, libc::F_SETFL, flags).map_err(|e| Error::kernel("F_SETFL", file.id, e))?;
     Ok(())
-}
-
-pub(super) fn path_of(address: &[u8]) -> Option<&Path> {
-    (address.first().is_some_and(|b| *b != 0)).then(|| Path::new(std::ffi::OsStr::from_bytes(address)))
-}
-
-pub(super) fn show(address: &[u8]) -> String {
-    match address.split_first() {
-        None => "unnamed socket".into(),
-        Some((0, name)) => format!("@{}", String::from_utf8_lossy(name)),
-        Some(_) => String::from_utf8_lossy(address).into_owned(),
-    }
 }

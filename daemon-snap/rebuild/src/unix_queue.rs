@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use super::stand_in::as_sender;
-use super::unix::{path_of, show};
+use super::unix_address::{path_of, show};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::unistd::unlink;

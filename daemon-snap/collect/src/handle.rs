@@ -1,0 +1,15 @@
+//! How an object of the file system is reached from outside.
+
+/// How an object is reached and what the kernel calls it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handle<'a> {
+    /// A link in /proc that leads to it.
+    pub magic: &'a str,
+    /// Target of the link as text.
+    pub link: &'a [u8],
+    /// Opened with O_PATH: only the name counts.
+    pub by_name_only: bool,
+    pub writable: bool,
+    /// A descriptor of the process, not a mapping or a directory that it is in.
+    pub open: bool,
+}
