@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::container::Machine;
+use crate::needs;
 
 /// Binary and its place.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -113,7 +114,7 @@ pub fn build() -> Result<PathBuf> {
 
 fn cargo_build(what: &[&str]) -> Result<PathBuf> {
     let workspace = workspace();
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let output = needs::own(needs::cargo())
         .args(["build", "--release", "--quiet"])
         .args(what)
         .current_dir(&workspace)

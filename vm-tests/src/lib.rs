@@ -16,6 +16,7 @@ pub mod demo;
 pub mod fastboot;
 pub mod host;
 pub mod machine;
+pub mod needs;
 pub mod package;
 pub mod randomness;
 pub mod reboots;

@@ -40,7 +40,7 @@ pub fn executable(program: &str, toolchain: Toolchain) -> PathBuf {
     command.arg("-o").arg(&temporary).arg(&source);
     let result = command
         .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}; subjects need gcc, musl-tools and golang-go"));
+        .unwrap_or_else(|e| panic!("{command:?}: {e}; vm-tests/src/needs/table.rs names its Debian package"));
     assert!(result.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&result.stderr));
     // never over one that another test has meanwhile started
     let linked = fs::hard_link(&temporary, &output);
@@ -50,16 +50,16 @@ pub fn executable(program: &str, toolchain: Toolchain) -> PathBuf {
 }
 
 fn compiler(toolchain: Toolchain, directory: &Path) -> Command {
-    let c = |name: &str, more: &[&str]| {
-        let mut command = Command::new(name);
+    // Each program is a literal: a test of vm-tests looks for them, and has them installed.
+    let c = |mut command: Command, more: &[&str]| {
         // Bound at once: a call while the subject waits would be a change of its memory.
         command.args(["-O1", "-Wall", "-pthread", "-Wl,-z,now"]).args(more);
         command
     };
     match toolchain {
-        Toolchain::Shared => c("cc", &[]),
-        Toolchain::Static => c("cc", &["-static"]),
-        Toolchain::Musl => c("musl-gcc", &["-static"]),
+        Toolchain::Shared => c(Command::new("cc"), &[]),
+        Toolchain::Static => c(Command::new("cc"), &["-static"]),
+        Toolchain::Musl => c(Command::new("musl-gcc"), &["-static"]),
         Toolchain::Go => {
             let mut command = Command::new("go");
             command.arg("build").env("CGO_ENABLED", "0").env("GO111MODULE", "off");

@@ -46,7 +46,9 @@ pub(super) fn timed(command: &mut Command, log: &Path) -> Result<f64> {
     if !status.success() {
         let text = fs::read_to_string(log).unwrap_or_default();
         let why = if took >= BOUND { "no end in time".to_owned() } else { status.to_string() };
-        bail!("{}: {why}: {}", command.get_program().to_string_lossy(), last_lines(&text));
+        let program = Path::new(command.get_program());
+        let name = program.file_name().unwrap_or(command.get_program()).to_string_lossy();
+        bail!("{name}: {why}: {}", last_lines(&text));
     }
     Ok(took.as_secs_f64() * 1e3)
 }
@@ -101,15 +103,16 @@ fn reap_orphans() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::needs;
 
     #[test]
     fn a_failure_quotes_the_end_of_the_output() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let error =
-            timed(Command::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]), &log).unwrap_err();
+            timed(&mut needs::shell("echo one; echo two >&2; exit 3", &[]).unwrap(), &log).unwrap_err();
         assert_eq!(error.to_string(), "sh: exit status: 3: one; two");
-        assert!(timed(Command::new("sleep").arg("0.05"), &log).unwrap() >= 50.0);
+        assert!(timed(needs::command("sleep").unwrap().arg("0.05"), &log).unwrap() >= 50.0);
     }
 
     #[test]

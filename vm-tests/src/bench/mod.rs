@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, Scratch, cached, sweep};
 use crate::{fastboot, host};
 use figures::{Figures, Sample, ToolFigures};
@@ -49,14 +50,14 @@ pub struct Options {
 /// # Errors
 /// The place cannot be built or entered, or the figures cannot be written.
 pub fn run(options: &Options) -> Result<bool> {
-    host::install_missing_packages()?;
+    needs::install(&[Purpose::Roots])?;
     sweep()?;
     let release = fastboot::build().context("building fastboot")?;
     let scratch = Scratch::copy_of(&cached(&place::recipe()?)?, "bench")?;
     fastboot::install(&release, scratch.root())?;
 
     let runner = std::env::current_exe().context("finding this program")?;
-    let mut inside = place::in_namespaces(&runner);
+    let mut inside = place::in_namespaces(&runner)?;
     inside.arg("bench-engine").arg("--inside").arg(scratch.root());
     inside.args(["--rounds", &options.rounds.to_string()]);
     if let Some(only) = &options.only {

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
+use crate::needs;
 use crate::roots::{Language, Recipe, RootFile, compiled};
 
 /// Images and what subjects write, in the place. On the disk, not on a tmpfs.
@@ -51,13 +52,14 @@ pub(crate) fn recipe() -> Result<Recipe> {
 }
 
 /// A command that runs `program` as PID 1 of new namespaces, with no descriptors but the standard ones.
-pub(super) fn in_namespaces(program: &Path) -> Command {
-    let mut command = Command::new("bash");
+pub(super) fn in_namespaces(program: &Path) -> Result<Command> {
+    let mut command = needs::command("bash")?;
     command
         .args(["-c", CLOSE_AND_RUN, "bash"])
-        .args(["unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"])
+        .arg(needs::path("unshare")?)
+        .args(["--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"])
         .arg(program);
-    command
+    Ok(command)
 }
 
 /// Make `root` this process's root, with everything mounted that programs expect. Called once, by PID 1.
@@ -87,7 +89,7 @@ pub(super) fn enter(root: &Path) -> Result<()> {
 
 /// A program of the root with a plain environment and nothing on its standard descriptors.
 pub(super) fn program(name: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(name);
+    let mut command = needs::of_entered_root(name);
     command
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::place::{WORK_DIR, program};
+use crate::needs;
 
 /// Who dumps and restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ impl Tool {
     /// # Errors
     /// The program does not run.
     pub(super) fn version(self) -> Result<String> {
-        let output = Command::new(self.name())
+        let output = needs::of_entered_root(self.name())
             .arg("--version")
             .output()
             .with_context(|| format!("running {}", self.name()))?;

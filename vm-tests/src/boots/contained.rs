@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +13,7 @@ use crate::client::{first_answer, talk};
 use crate::container::{BootOptions, Machine, Output, run_in_root};
 use crate::fastboot::{self, STORE_DIR};
 use crate::host;
+use crate::needs;
 use crate::roots::{CACHE_DIR, Scratch, cached};
 
 /// Longest for a service to answer, and for systemd to be done.
@@ -183,7 +183,7 @@ impl criu::Site for Machine {
 
     /// From outside: /proc/sys is read-only in a container.
     fn set_last_pid(&self, pid: u32) -> Result<()> {
-        let status = Command::new("nsenter")
+        let status = needs::command("nsenter")?
             .args(["--pid", "--target", &self.leader().to_string(), "--", "sh", "-c"])
             .arg(format!("echo {pid} > /proc/sys/kernel/ns_last_pid"))
             .status()
@@ -236,7 +236,10 @@ fn first_answers(machine: &Machine, served: &[Served]) -> Vec<Option<u64>> {
 fn cached_mb(root: &Path) -> Result<f64> {
     let script = r#"find "$0" -xdev -type f -size +0 -print0 |
         xargs -0 fincore --bytes --noheadings --raw --output RES 2> /dev/null | awk '{ sum += $1 } END { print sum }'"#;
-    let output = Command::new("sh").args(["-c", script]).arg(root).output().context("running fincore")?;
+    let output = needs::shell(script, &["find", "xargs", "fincore", "awk"])?
+        .arg(root)
+        .output()
+        .context("running fincore")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let bytes: f64 = text.trim().parse().with_context(|| format!("fincore printed {text:?}"))?;
     Ok(bytes / 1e6)

@@ -10,7 +10,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::profile::{Profile, Served};
 use crate::bench;
 use crate::container::Output;
+use crate::needs;
 use crate::roots::cached;
 
 const COMMAND_BOUND: Duration = Duration::from_secs(300);
@@ -73,8 +73,11 @@ pub(super) fn put_program(dir: &Path) -> Result<()> {
     let root = cached(&bench::recipe()?)?;
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     // Not in a container: another benchmark may be doing the same, and nspawn lets only one into a root.
-    let listed =
-        Command::new("chroot").arg(&root).args(["ldd", "/usr/sbin/criu"]).output().context("running ldd")?;
+    let listed = needs::command("chroot")?
+        .arg(&root)
+        .args(["ldd", "/usr/sbin/criu"])
+        .output()
+        .context("running ldd")?;
     let listed = String::from_utf8_lossy(&listed.stdout);
     let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
     for file in libraries.chain(["/usr/sbin/criu"]) {

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::{container, host, package, roots};
+use crate::needs::{self, Purpose};
+use crate::{container, package, roots};
 pub use profile::Profile;
 use report::{Report, Series};
 use sample::{Kind, Sample};
@@ -44,7 +45,7 @@ pub struct Options {
 /// # Errors
 /// A machine cannot be built or provisioned.
 pub fn run(options: &Options) -> Result<bool> {
-    host::install_missing_packages()?;
+    needs::install(&[Purpose::Roots])?;
     container::end_left_over_machines()?;
     roots::sweep()?;
     let package = match &options.package {
@@ -66,7 +67,7 @@ pub fn run(options: &Options) -> Result<bool> {
         }
     }
     if options.machine || both {
-        host::install_packages_for_machines()?;
+        needs::install_for_machines()?;
         println!("\n== Virtual machines");
         for profile in emulated::profiles(options.profile)? {
             let mut place = emulated::Emulated::prepare(profile, &package, options.no_criu)?;

@@ -1,7 +1,6 @@
 //! Medians and spread of all boots, as tables and as JSON.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, Table, presets};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use super::profile::Profile;
 use super::sample::{Kind, Sample};
 use crate::host;
+use crate::needs;
 use crate::stats::{Spread, short};
 
 /// All that was measured in one run of the command.
@@ -171,7 +171,7 @@ impl Series {
 
 impl Report {
     pub(super) fn begin(runs: u32) -> Result<Report> {
-        let date = Command::new("date").args(["-u", "+%F %H:%M UTC"]).output().context("running date")?;
+        let date = needs::command("date")?.args(["-u", "+%F %H:%M UTC"]).output().context("running date")?;
         let words: Vec<String> = std::env::args().skip(1).collect();
         Ok(Report {
             machine: host::describe(),

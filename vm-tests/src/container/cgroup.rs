@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::wait_until;
+use crate::needs;
 
 /// First part of the name of every such cgroup; the last part is the PID of the runner.
 const PREFIX: &str = "fastboot-tests-";
@@ -47,8 +48,7 @@ impl Cgroup {
     pub(super) fn create(name: &str) -> Result<Cgroup> {
         let dir = unified_root()?.join(format!("{PREFIX}{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        let guard = Command::new("/bin/sh")
-            .args(["-c", GUARD])
+        let guard = needs::shell(GUARD, &["find", "rmdir", "sleep"])?
             .arg(&dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -1,11 +1,13 @@
 //! Commands and threads inside a running container.
 
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
+
+use crate::needs;
 
 /// How a command inside the container ended.
 #[derive(Debug)]
@@ -42,9 +44,10 @@ const TIMEOUT_CODE: i32 = 124;
 /// Run a command in all namespaces of `leader`. It stays in the runner's cgroup, as a visitor's process.
 pub(super) fn run(leader: u32, arguments: &[&str], bound: Duration) -> Result<Output> {
     let command = arguments.join(" ");
-    let output = Command::new("timeout")
+    let output = needs::command("timeout")?
         .args(["--kill-after=5", &bound.as_secs().max(1).to_string()])
-        .args(["nsenter", "--all", "--target", &leader.to_string(), "--"])
+        .arg(needs::path("nsenter")?)
+        .args(["--all", "--target", &leader.to_string(), "--"])
         .args(arguments)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

@@ -54,7 +54,7 @@ impl Machine {
             cgroup.count_usage()?;
         }
         let log = File::create(console).with_context(|| format!("creating {}", console.display()))?;
-        let mut command = nspawn::command(root, &cgroup, options.container_filter, options.clock_ahead_s);
+        let mut command = nspawn::command(root, &cgroup, options.container_filter, options.clock_ahead_s)?;
         command
             .args([
                 "--machine",

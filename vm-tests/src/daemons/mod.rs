@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, sweep};
 use crate::{container, fastboot, host};
 
@@ -55,7 +56,7 @@ pub struct Tally {
 /// # Errors
 /// A root cannot be built, a machine cannot be booted; `only` names nothing; the results cannot be written.
 pub fn run(options: &Options) -> Result<Tally> {
-    host::install_missing_packages()?;
+    needs::install(&[Purpose::Roots])?;
     container::end_left_over_machines()?;
     sweep()?;
     let chosen = list::chosen(options.only.as_deref());

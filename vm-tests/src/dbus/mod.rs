@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::checks::Checks;
 use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until};
 use crate::fastboot::{self, StatusReport};
+use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, Recipe, RootFile, Scratch, cached, sweep};
 use crate::service::install_fastboot;
 use bus::Presence;
@@ -33,6 +34,7 @@ const BUSES: [&str; 2] = ["dbus-daemon", "dbus-broker"];
 /// # Errors
 /// The root or fastboot cannot be built.
 pub fn run(only: Option<&str>) -> Result<Checks> {
+    needs::install(&[Purpose::Roots])?;
     end_left_over_machines()?;
     sweep()?;
     let release = fastboot::build().context("building fastboot")?;

@@ -13,6 +13,7 @@ use super::boot::{BootTimes, Provisioned};
 use super::root::{SERVICES, recipe};
 use super::{heading, provision};
 use crate::container::{self, BootOptions};
+use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, Scratch, cached};
 use crate::service::{install_fastboot, snapshot_while_driving};
 use crate::stats::{Spread, short};
@@ -49,7 +50,7 @@ struct Figures {
 /// # Errors
 /// The machine cannot be built or booted, or a service does not answer.
 pub fn compare(options: &CompareOptions) -> Result<bool> {
-    host::install_missing_packages()?;
+    needs::install(&[Purpose::Roots])?;
     container::end_left_over_machines()?;
     let release = match &options.release {
         Some(release) => release.clone(),

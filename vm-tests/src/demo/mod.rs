@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::checks::Checks;
+use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, Scratch, cached, sweep};
 use crate::{container, fastboot, host};
 use boot::{BootTimes, Provisioned};
@@ -43,7 +44,7 @@ pub struct Options {
 /// # Errors
 /// The machine cannot be built or booted, or the figures cannot be written.
 pub fn run(options: &Options) -> Result<bool> {
-    host::install_missing_packages()?;
+    needs::install(&[Purpose::Roots])?;
     container::end_left_over_machines()?;
     sweep()?;
     let release =

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 
 use super::disk::Kernel;
-use super::qemu::QEMU;
+use crate::needs;
 
 /// Longest for a kernel to come as far as looking for its root; on KVM that takes a second or two.
 const PROBE_SECONDS: &str = "20";
@@ -60,8 +60,10 @@ fn probe(kernel: &Kernel) -> Result<Accelerator> {
     if !Path::new("/dev/kvm").exists() {
         return Ok(Accelerator::Tcg("no /dev/kvm".to_owned()));
     }
-    let output = Command::new("timeout")
-        .args(["--kill-after=1", PROBE_SECONDS, QEMU, "-nodefaults", "-no-user-config", "-display", "none"])
+    let output = needs::command("timeout")?
+        .args(["--kill-after=1", PROBE_SECONDS])
+        .arg(needs::path("qemu-system-x86_64")?)
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-machine", "q35", "-smp", "1", "-m", "512M", "-no-reboot", "-serial", "stdio"])
         .args(Accelerator::Kvm.options())
         .arg("-kernel")

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::needs;
 use crate::roots::{CACHE_DIR, Recipe, Scratch, cached};
 
 /// Room for the root, for images and for an upgrade. Sparse.
@@ -102,7 +103,7 @@ impl Disk {
 fn with_modules(root: &Path, kernels: &[Kernel]) -> Result<Scratch> {
     let copy = Scratch::copy_of(root, "modules")?;
     for kernel in kernels {
-        let mut command = Command::new("cp");
+        let mut command = needs::command("cp")?;
         command.arg("-a").arg(&kernel.modules).arg(copy.path("/usr/lib/modules/"));
         run(command)?;
     }
@@ -110,7 +111,7 @@ fn with_modules(root: &Path, kernels: &[Kernel]) -> Result<Scratch> {
 }
 
 fn overlay(base: &Path, format: &str, path: &Path) -> Result<Disk> {
-    let mut command = Command::new("qemu-img");
+    let mut command = needs::command("qemu-img")?;
     command.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(base).arg(path);
     run(command)?;
     Ok(Disk { path: path.to_owned() })
@@ -143,7 +144,7 @@ fn make_ext4(label: &str, content: Option<&Path>, size: &str, path: &Path) -> Re
 }
 
 fn make_ext4_at(label: &str, content: Option<&Path>, start_mib: u32, size: &str, path: &Path) -> Result<()> {
-    let mut command = Command::new("mke2fs");
+    let mut command = needs::command("mke2fs")?;
     command.args([
         "-q",
         "-F",
@@ -186,7 +187,8 @@ fn write_partition_table(path: &Path) -> Result<()> {
 }
 
 fn run(mut command: Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
+    let program = Path::new(command.get_program()).to_owned();
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("running {name}"))?;
     if !output.status.success() {
         bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -13,6 +13,7 @@ use super::agent::Agent;
 use super::disk::{Disk, Kernel, ROOT_PARTITION};
 use super::qemu::{self, PMEM_LABEL_MIB, PMEM_MIB, Plan, Store, agent_socket, control_socket};
 use super::running::{BOOT_BOUND, Running, console_tail};
+use crate::needs;
 use crate::roots::{CACHE_DIR, Recipe};
 
 /// What every kernel is told. `panic=30`: the console has been written when a panic ends in a reset.
@@ -141,7 +142,9 @@ impl Machine {
         }
         let arguments = [&[ROOT_PARTITION, ARGUMENTS][..], &boot.arguments].concat().join(" ");
         let store_disk = self.store_disk.as_ref().filter(|_| !boot.without_store);
+        let program = needs::path("qemu-system-x86_64")?;
         let mut command = qemu::command(&Plan {
+            qemu: &program,
             accelerator: &self.accelerator()?,
             kernel: &boot.kernel.as_ref().unwrap_or(&self.kernel).path,
             arguments: &arguments,
@@ -153,7 +156,7 @@ impl Machine {
             parcel: self.parcel.as_ref().map(|disk| disk.path.as_path()),
             console: &console,
             dir: &self.dir,
-        });
+        })?;
         let errors = fs::File::create(self.dir.join("qemu.log")).context("making QEMU's log")?;
         let mut qemu = command
             .stdin(Stdio::null())

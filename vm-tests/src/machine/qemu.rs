@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::accelerator::Accelerator;
+use crate::needs::{self, NeedError};
 
-pub(super) const QEMU: &str = "qemu-system-x86_64";
 /// The agent's port, as the guest finds it below /dev/virtio-ports.
 const PORT: &str = "fastboot-tests";
 const MEMORY_MIB: u32 = 1024;
@@ -28,6 +28,7 @@ pub enum Store {
 
 /// Everything that a command line is made of.
 pub(super) struct Plan<'a> {
+    pub(super) qemu: &'a Path,
     pub(super) accelerator: &'a Accelerator,
     pub(super) kernel: &'a Path,
     pub(super) arguments: &'a str,
@@ -53,14 +54,15 @@ pub(super) fn control_socket(dir: &Path) -> PathBuf {
 }
 
 /// The command. `setpriv` ends QEMU with the runner, however that ends.
-pub(super) fn command(plan: &Plan<'_>) -> Command {
+pub(super) fn command(plan: &Plan<'_>) -> Result<Command, NeedError> {
     let nvdimm = if plan.store == Store::Pmem { "q35,nvdimm=on" } else { "q35" };
     let memory = match plan.store {
         Store::Pmem => format!("{MEMORY_MIB}M,slots=2,maxmem={}M", MEMORY_MIB + 2 * PMEM_MIB),
         _ => format!("{MEMORY_MIB}M"),
     };
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", QEMU, "-nodefaults", "-no-user-config", "-display", "none"]);
+    let mut command = needs::command("setpriv")?;
+    command.args(["--pdeathsig", "KILL", "--"]).arg(plan.qemu);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command.args(plan.accelerator.options()).args(["-machine", nvdimm, "-smp", "2", "-m", &memory]);
     command.arg("-kernel").arg(plan.kernel).args(["-append", plan.arguments]);
     command.arg("-serial").arg(format!("file:{}", plan.console.display()));
@@ -113,7 +115,7 @@ pub(super) fn command(plan: &Plan<'_>) -> Command {
     command.args(["-chardev", &socket("agent", agent_socket(plan.dir))]);
     command.args(["-device", &format!("virtserialport,chardev=agent,name={PORT}")]);
     command.args(["-chardev", &socket("control", control_socket(plan.dir)), "-mon", "control,mode=control"]);
-    command
+    Ok(command)
 }
 
 #[cfg(test)]
@@ -124,6 +126,7 @@ mod tests {
         let accelerator = Accelerator::Tcg("no /dev/kvm".to_owned());
         let path = Path::new("/x");
         let command = command(&Plan {
+            qemu: path,
             accelerator: &accelerator,
             kernel: path,
             arguments: "quiet",
@@ -135,7 +138,8 @@ mod tests {
             parcel: None,
             console: path,
             dir: path,
-        });
+        })
+        .unwrap();
         command.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 

@@ -2,19 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::fastboot::{target_dir, workspace};
-use crate::host;
+use crate::needs::{self, Purpose};
 
 /// Build the package; installs Debian's packaging tools where they are missing. Returns the .deb.
 ///
 /// # Errors
 /// Not Debian or not root; the workspace does not build.
 pub fn build() -> Result<PathBuf> {
-    host::install_packages_for_packaging()?;
+    needs::install(&[Purpose::Package])?;
     let workspace = workspace();
     let output = target_dir().join("package");
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
@@ -22,7 +22,7 @@ pub fn build() -> Result<PathBuf> {
     // debhelper works beside the files that it reads, so they are copied out of the work tree.
     let tree = tempfile::tempdir_in(&output).context("making a directory to build in")?;
     copy_files(&workspace.join("systemd-units/debian"), &tree.path().join("debian"))?;
-    let result = Command::new("debian/rules")
+    let result = needs::own("debian/rules")
         .arg("binary")
         .current_dir(tree.path())
         .env("SOURCE", &workspace)

@@ -7,12 +7,12 @@ mod tree;
 pub use build::build;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::checks::Checks;
-use crate::host;
+use crate::needs::{self, Purpose};
 
 /// Debian suites that the package is for.
 const SUITES: [&str; 2] = ["trixie", "bookworm"];
@@ -22,7 +22,7 @@ const SUITES: [&str; 2] = ["trixie", "bookworm"];
 /// # Errors
 /// It cannot be built; a root cannot.
 pub fn check() -> Result<Checks> {
-    host::install_packages_for_packaging()?;
+    needs::install(&[Purpose::Roots, Purpose::Package])?;
     let package = build()?;
     let mut checks = Checks::default();
     checks.note("lintian finds no errors and no warnings", lintian(&package));
@@ -34,7 +34,7 @@ pub fn check() -> Result<Checks> {
 }
 
 fn lintian(package: &Path) -> Result<()> {
-    let output = Command::new("lintian")
+    let output = needs::command("lintian")?
         .args(["--allow-root", "--fail-on=error,warning"])
         .arg(package)
         .stdin(Stdio::null())

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::checks::Checks;
 use crate::container::{BootOptions, Machine, end_left_over_machines};
 use crate::fastboot::{self, RESEED};
+use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled, sweep};
 use crate::service::install_fastboot;
 use generator::{Draws, SERVICES};
@@ -25,6 +26,7 @@ type Drawn = BTreeMap<(&'static str, String), String>;
 /// # Errors
 /// The root or fastboot cannot be built, or the machine does not boot.
 pub fn run() -> Result<Checks> {
+    needs::install(&[Purpose::Roots])?;
     end_left_over_machines()?;
     sweep()?;
     let release = fastboot::build().context("building fastboot")?;

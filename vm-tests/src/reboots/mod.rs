@@ -19,7 +19,7 @@ use anyhow::Result;
 use crate::checks::Checks;
 use crate::machine::Kernel;
 use crate::roots::sweep;
-use crate::{host, package};
+use crate::{host, needs, package};
 use site::Lab;
 
 /// What happens to one machine.
@@ -51,7 +51,7 @@ const LIVES: &[Life] = &[
 /// QEMU cannot be had; fastboot does not build.
 pub fn run(only: Option<&str>, full: bool) -> Result<Checks> {
     let mut checks = Checks::default();
-    host::install_packages_for_machines()?;
+    needs::install_for_machines()?;
     sweep()?;
     let lab = Lab::prepare(&package::build()?)?;
     println!("{}", host::describe());

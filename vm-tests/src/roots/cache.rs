@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
+use super::archive::sources_of;
 use super::{CACHE_DIR, Recipe};
 use crate::container::run_in_root;
+use crate::needs;
 
 /// Longest that a setup script may take.
 const SETUP_BOUND: Duration = Duration::from_secs(300);
@@ -22,11 +25,6 @@ const KEPT_PER_NAME: usize = 2;
 const IN_USE: Duration = Duration::from_secs(86_400);
 /// A root that was not used since then goes in any case: nothing has its name any more.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
-const SID: &str = "sid";
-/// Unlike those of a release, sid's lists are valid for a week only, which a mirror or a clock may miss.
-const OF_ANY_AGE: &str = "--aptopt=Acquire::Check-Valid-Until \"false\"";
-const ADD_SID: &str = "--setup-hook=echo 'deb [check-valid-until=no] http://deb.debian.org/debian sid main' \
-                       > \"$1\"/etc/apt/sources.list.d/sid.list";
 
 /// The root that `recipe` describes; built now if it is not there yet. Not to be changed: boot a [`Scratch`].
 ///
@@ -128,21 +126,15 @@ fn build(recipe: &Recipe, into: &Path) -> Result<()> {
     let from_sid = recipe.from_sid.iter().map(|package| format!("{package}/sid"));
     let packages: Vec<String> =
         recipe.packages.iter().map(|&package| package.to_owned()).chain(from_sid).collect();
-    let mut mmdebstrap = Command::new("mmdebstrap");
+    let mut mmdebstrap = needs::command("mmdebstrap")?;
     mmdebstrap.args(["--variant=minbase", "--mode=root", "--quiet"]);
+    let mut sources = sources_of(recipe.suite)?;
     if !recipe.from_sid.is_empty() {
-        mmdebstrap.arg(format!("--aptopt=APT::Default-Release \"{}\"", recipe.suite)).arg(ADD_SID);
+        mmdebstrap.arg(format!("--aptopt=APT::Default-Release \"{}\"", recipe.suite));
+        sources.push_str(&sources_of("sid")?);
     }
-    if recipe.suite == SID {
-        mmdebstrap.arg(OF_ANY_AGE);
-    }
-    let output = mmdebstrap
-        .arg(format!("--include={}", packages.join(",")))
-        .arg(recipe.suite)
-        .arg(into)
-        .stdin(Stdio::null())
-        .output()
-        .context("running mmdebstrap")?;
+    let include = format!("--include={}", packages.join(","));
+    let output = with_sources(mmdebstrap.args([&include, recipe.suite]).arg(into), &sources)?;
     if !output.status.success() {
         bail!("mmdebstrap: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -151,6 +143,26 @@ fn build(recipe: &Recipe, into: &Path) -> Result<()> {
     }
     run_in_root(into, &[], recipe.setup, SETUP_BOUND).context("setup script")?;
     Ok(())
+}
+
+/// Run mmdebstrap, which has everything but apt's sources in its arguments.
+pub(super) fn with_sources(mmdebstrap: &mut Command, sources: &str) -> Result<Output> {
+    let mut child = mmdebstrap
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("running mmdebstrap")?;
+    let mut stdin = child.stdin.take().context("no pipe to mmdebstrap")?;
+    let passed = stdin.write_all(sources.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().context("waiting for mmdebstrap")?;
+    // It may have ended before it read them, and then says why.
+    if output.status.success() {
+        passed.context("passing apt's sources")?;
+    }
+    Ok(output)
 }
 
 /// Remove copies that runs left which did not end by themselves, and roots that were not used for long. Kept copies stay.
@@ -203,7 +215,7 @@ impl Scratch {
         let dir = machines.join(format!("{name}-{number}-{}", std::process::id()));
         remove_tree(&dir)?;
         let scratch = Scratch { dir, kept: false };
-        let status = Command::new("cp")
+        let status = needs::command("cp")?
             .args(["-a", "--reflink=auto"])
             .arg(root)
             .arg(&scratch.dir)

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::CACHE_DIR;
-use super::cache::{lock, remove_tree};
+use super::archive::sources_of;
+use super::cache::{lock, remove_tree, with_sources};
+use crate::needs;
 
 /// The newest `packages` of a suite, without what they depend on, in a directory of their own. Fetched once.
 ///
@@ -32,12 +33,9 @@ pub fn downloaded(suite: &str, packages: &[&str]) -> Result<PathBuf> {
         building.display(),
         packages.join(" ")
     );
-    let output = Command::new("mmdebstrap")
-        .args(["--variant=custom", "--mode=root", "--quiet", "--format=null", &fetch, suite, "-"])
-        .arg(format!("deb http://deb.debian.org/debian {suite} main"))
-        .stdin(Stdio::null())
-        .output()
-        .context("running mmdebstrap")?;
+    let mut mmdebstrap = needs::command("mmdebstrap")?;
+    mmdebstrap.args(["--variant=custom", "--mode=root", "--quiet", "--format=null", &fetch, suite, "-"]);
+    let output = with_sources(&mut mmdebstrap, &sources_of(suite)?)?;
     if !output.status.success() {
         bail!("fetching packages of {suite}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -18,6 +18,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::container::end_left_over_machines;
+use crate::needs::{self, Purpose};
 use crate::roots::sweep;
 use site::Lab;
 
@@ -118,6 +119,7 @@ pub fn run(only: Option<&str>) -> Result<Tally> {
     if chosen.is_empty() {
         return Ok(tally);
     }
+    needs::install(&[Purpose::Roots])?;
     end_left_over_machines()?;
     sweep()?;
     let lab = Lab::prepare()?;

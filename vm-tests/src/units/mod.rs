@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::checks::Checks;
 use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until};
 use crate::fastboot::{self, SnapshotReport};
+use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled, sweep};
 use crate::service::install_fastboot;
 use case::{CASES, Case, DENIAL, DENIED_PORT, Fate, LOW_PORT, LOW_PORTS, MOVED_USER};
@@ -28,6 +29,7 @@ const COUNT: u32 = 3;
 /// # Errors
 /// The root or fastboot cannot be built, or the machine does not boot.
 pub fn run(only: Option<&str>) -> Result<Checks> {
+    needs::install(&[Purpose::Roots])?;
     end_left_over_machines()?;
     sweep()?;
     let cases: Vec<&Case> =

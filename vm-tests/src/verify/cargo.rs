@@ -1,11 +1,12 @@
 //! Stages that are cargo commands.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::count::Count;
 use crate::fastboot::workspace;
+use crate::needs::{self, Purpose};
 
 pub(super) const CLIPPY: &[&str] =
     &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
@@ -28,6 +29,7 @@ pub(super) fn passes(arguments: &[&str]) -> Result<Count> {
 /// Unit and engine tests of the whole workspace, optimised but with debug assertions: the shim's tests need a socket of their own,
 /// which a shim that is shipped does not listen to.
 pub(super) fn tests() -> Result<Count> {
+    needs::install(&[Purpose::Tests])?;
     let (succeeded, text) = run(&["test", "--workspace", "--profile", "verify", "--no-fail-fast"])?;
     let mut count = Count::of_cargo_test(&text);
     if !succeeded {
@@ -42,9 +44,9 @@ pub(super) fn tests() -> Result<Count> {
 }
 
 fn run(arguments: &[&str]) -> Result<(bool, String)> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new("timeout")
-        .args(["--kill-after=10", TEST_BOUND, &cargo])
+    let output = needs::command("timeout")?
+        .args(["--kill-after=10", TEST_BOUND])
+        .arg(needs::cargo())
         .args(arguments)
         .current_dir(workspace())
         .env("CARGO_TERM_COLOR", "never")

@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::checks::Checks;
-use crate::{dbus, demo, host, package, randomness, reboots, scenarios, units};
+use crate::needs::{self, Purpose};
+use crate::{dbus, demo, package, randomness, reboots, scenarios, units};
 use count::Count;
 
 /// What to verify.
@@ -72,7 +73,7 @@ fn run_demo(_: &Options) -> Result<Count> {
 /// # Errors
 /// Packages that are needed cannot be installed; `only` names nothing.
 pub fn run(options: &Options) -> Result<bool> {
-    host::install_missing_packages()?;
+    needs::install(&[Purpose::Roots])?;
     let chosen: Vec<&Stage> = STAGES.iter().filter(|stage| is_chosen(stage, options)).collect();
     anyhow::ensure!(!chosen.is_empty(), "no stage and no scenario has {:?} in its name", options.only);
     let mut total = Count::default();
