@@ -15,6 +15,7 @@ pub mod dbus;
 pub mod demo;
 pub mod fastboot;
 pub mod host;
+pub mod layers;
 pub mod machine;
 pub mod needs;
 pub mod package;

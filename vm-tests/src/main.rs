@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, boots, daemons, dbus, demo, package, randomness, units, verify};
+use vm_tests::{bench, boots, daemons, dbus, demo, layers, package, randomness, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -114,6 +114,8 @@ enum Action {
     },
     /// One image restored twice: which generators draw the same numbers again
     Randomness,
+    /// Who uses whom in the sources, against the table of docs/ARCHITECTURE.md; circles of files
+    Layers,
     /// Build the Debian package and say where it is.
     Package,
     /// Dump and restore single processes, beside CRIU.
@@ -162,6 +164,7 @@ fn main() -> ExitCode {
         Action::CompareBoots { boots, machine, keep, release, json } => {
             demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
         }
+        Action::Layers => layers::run().map(|checks| checks.failures().next().is_none()),
         Action::Package => package::build().map(|package| {
             println!("{}", package.display());
             true
