@@ -1,6 +1,7 @@
 //! Reasons against a dump, gathered while everything is looked at.
 
-use snap_error::{Blocker, Error, Part, Result};
+use snap_error::obstacle::Role;
+use snap_error::{Blocker, Error, Obstacle, Part, Result};
 use snap_state::Pid;
 
 /// Reasons not to dump, gathered while everything is looked at.
@@ -14,16 +15,16 @@ impl From<&[Blocker]> for Blockers {
 }
 
 impl Blockers {
-    pub fn add(&mut self, pid: Pid, part: Part, kind: impl Into<String>) {
-        self.0.push(Blocker { pid, part, kind: kind.into() });
+    pub fn add(&mut self, pid: Pid, part: Part, obstacle: impl Into<Obstacle>) {
+        self.0.push(Blocker::new(pid, part, obstacle));
     }
 
     /// Keeps the value; turns a refusal into a blocker.
     pub fn note<T>(&mut self, pid: Pid, part: Part, found: Found<T>) -> Result<Option<T>> {
         match found {
             Ok(value) => Ok(Some(value)),
-            Err(Trouble::Refused(kind)) => {
-                self.add(pid, part, kind);
+            Err(Trouble::Refused(obstacle)) => {
+                self.add(pid, part, obstacle);
                 Ok(None)
             }
             Err(Trouble::Failed(e)) => Err(e),
@@ -34,9 +35,9 @@ impl Blockers {
         self.0.is_empty()
     }
 
-    /// Sorted, each once.
+    /// Each once, sorted as people read them.
     pub fn into_list(mut self) -> Vec<Blocker> {
-        self.0.sort();
+        self.0.sort_by_cached_key(|blocker| (blocker.pid, blocker.part, blocker.obstacle.to_string()));
         self.0.dedup();
         self.0
     }
@@ -45,9 +46,19 @@ impl Blockers {
 /// Why an object could not be collected.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    /// Cannot be carried; the text completes "fd 7 is …".
-    Refused(String),
+    /// Cannot be carried.
+    Refused(Obstacle),
     Failed(Error),
+}
+
+impl Trouble {
+    /// The same of a file that is a process's executable or one of its directories.
+    pub fn of(self, role: Role) -> Self {
+        match self {
+            Self::Refused(obstacle) => Self::Refused(Obstacle::As { role, obstacle: Box::new(obstacle) }),
+            failed @ Self::Failed(_) => failed,
+        }
+    }
 }
 
 impl From<Error> for Trouble {
@@ -60,8 +71,8 @@ impl From<Error> for Trouble {
 pub(crate) type Found<T> = std::result::Result<T, Trouble>;
 
 /// Shorthand for [`Trouble::Refused`].
-pub(crate) fn refused<T>(kind: impl Into<String>) -> Found<T> {
-    Err(Trouble::Refused(kind.into()))
+pub(crate) fn refused<T>(obstacle: impl Into<Obstacle>) -> Found<T> {
+    Err(Trouble::Refused(obstacle.into()))
 }
 
 /// The error of a system call on an object of a recorded process.

@@ -4,6 +4,7 @@ use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use nix::sys::socket::{MsgFlags, recv, send};
 use snap_bus::{BusWatch, DRIVER, answers, driver_call, message_len, split};
+use snap_error::obstacle::BusObstacle;
 use snap_error::{Error, Result};
 use snap_state::{BusConnectionV1, BusNameV1, Pid, SocketOptionV1};
 use snap_sys::{dbus, fdquery};
@@ -27,7 +28,7 @@ fn at_rest(file: &Description, fd: BorrowedFd<'_>) -> Found<Unread> {
     let len = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
     let unread = if len > 0 { unread(file, fd, len)? } else { Unread::default() };
     if fdquery::unsent_bytes(fd).map_err(fail("SIOCOUTQ"))? > 0 {
-        return refused("a D-Bus connection with unsent messages (unread by the bus)");
+        return refused(BusObstacle::Unsent);
     }
     Ok(unread)
 }
@@ -43,7 +44,7 @@ struct Unread {
 fn unread(file: &Description, fd: BorrowedFd<'_>, len: usize) -> Found<Unread> {
     const MOST_BYTES: usize = 64 << 10;
     if len > MOST_BYTES {
-        return refused(format!("a D-Bus connection with unread messages ({len} bytes)"));
+        return refused(BusObstacle::UnreadMany { len_bytes: len });
     }
     // One more, to see what is larger by then.
     let peeked = fdquery::peek_message(fd, len + 1).map_err(failed(
@@ -52,16 +53,16 @@ fn unread(file: &Description, fd: BorrowedFd<'_>, len: usize) -> Found<Unread> {
         file.fd,
     ))?;
     let Some(peeked) = peeked.filter(|peeked| peeked.bytes.len() == len) else {
-        return refused("a D-Bus connection with unread messages that come and go");
+        return refused(BusObstacle::UnreadMoving);
     };
     if !peeked.descriptors.is_empty() || peeked.other_control {
-        return refused("a D-Bus connection with unread messages that carry descriptors");
+        return refused(BusObstacle::UnreadDescriptors);
     }
     let Ok(messages) = split(&peeked.bytes) else {
-        return refused("a D-Bus connection with unread messages, one of them half read");
+        return refused(BusObstacle::UnreadHalf);
     };
     if messages.iter().any(|message| message.message_type() == Type::MethodCall) {
-        return refused("a D-Bus connection with unread messages, a call among them");
+        return refused(BusObstacle::UnreadCall);
     }
     let from_driver = |message: &&Message| message.header().sender().is_some_and(|sender| sender == DRIVER);
     let unique_name = messages
@@ -112,36 +113,34 @@ pub(super) fn collect(
         None => None,
     };
     let Some(unique_name) = unique_name else {
-        return refused("a D-Bus connection with unread messages that do not tell its name");
+        return refused(BusObstacle::UnreadNameless);
     };
     let told = watch.told(&unique_name)?;
     if !told.whole {
-        return refused("a D-Bus connection whose match rules were not seen (take it with a restart)");
+        return refused(BusObstacle::RulesUnseen);
     }
     let mut names = Vec::new();
     for (name, owner) in watch.names_of(&unique_name)? {
         let Some((_, flags)) = told.names.iter().find(|(known, _)| *known == name) else {
-            return refused(format!(
-                "a D-Bus connection that asked for {name} before it was watched (take it with a restart)"
-            ));
+            return refused(BusObstacle::NameUnseen { name });
         };
         names.push(BusNameV1 { name, flags: *flags, owner });
     }
     names.sort_by_key(|name| told.names.iter().position(|(known, _)| *known == name.name));
     let own: Vec<String> = names.iter().map(|name| name.name.clone()).collect();
     if let Some(call) = watch.open_calls(&unique_name, &own).first() {
-        return refused(format!("a D-Bus call in progress ({call})"));
+        return refused(BusObstacle::CallInProgress { call: call.clone() });
     }
     let credentials = watch.credentials(&unique_name)?;
     let of_tree = credentials.pid.map(Pid).filter(|pid| tree.contains(pid));
     if !unread.bytes.is_empty() && of_tree.is_none() {
-        return refused("a D-Bus connection with unread messages, made by a process that is gone");
+        return refused(BusObstacle::UnreadOrphan);
     }
     let others = watch.owners()?.into_iter().filter(|(_, owner)| *owner != unique_name).collect();
     // What has arrived meanwhile may be about them.
     let fail = failed("FIONREAD", file.pid, file.fd);
     if fdquery::unread_bytes(fd).map_err(fail)? != unread.bytes.len() {
-        return refused("a D-Bus connection with unread messages that have just come");
+        return refused(BusObstacle::UnreadLate);
     }
     Ok(BusConnectionV1 {
         address: address.to_vec(),

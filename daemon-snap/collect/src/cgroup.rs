@@ -2,6 +2,7 @@
 
 use super::controller::Fresh;
 use crate::blockers::Blockers;
+use snap_error::obstacle::SandboxObstacle;
 use snap_error::{Error, Part, Result};
 use snap_state::{CgroupV1, Pid, RawPath, SUBTREE_CONTROL};
 use snap_sys as sys;
@@ -34,8 +35,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn refuse(&mut self, kind: String) {
-        self.blockers.add(self.main, Part::Process, kind);
+    fn refuse(&mut self, obstacle: SandboxObstacle) {
+        self.blockers.add(self.main, Part::Process, obstacle);
     }
 
     /// A group and those below it. `has_controllers`: the one above enables some for it.
@@ -50,15 +51,15 @@ impl Walk<'_> {
             Err(e) => Err(failed(&e)),
         };
         if self.found.len() == MAX_GROUPS {
-            self.refuse(format!("more than {MAX_GROUPS} control groups"));
+            self.refuse(SandboxObstacle::TooManyCgroups { most: MAX_GROUPS });
             return Ok(());
         }
         if let Some(kind) = read("cgroup.type")?.filter(|kind| kind != "domain") {
-            self.refuse(format!("a control group that is {kind} ({})", dir.display()));
+            self.refuse(SandboxObstacle::CgroupType { kind, path: RawPath::from_path(dir) });
             return Ok(());
         }
         if read("cgroup.freeze")?.is_some_and(|frozen| frozen != "0") {
-            self.refuse(format!("a frozen control group ({})", dir.display()));
+            self.refuse(SandboxObstacle::CgroupFrozen { path: RawPath::from_path(dir) });
         }
         let mut settings = Vec::new();
         for (name, default) in SETTINGS {
@@ -116,7 +117,7 @@ impl Walk<'_> {
         let found = fresh.compare(dir)?;
         self.fresh = Some(fresh);
         for (name, value) in found.foreign {
-            self.refuse(format!("a control group with {name} set to {value:?} ({})", dir.display()));
+            self.refuse(SandboxObstacle::CgroupSetting { name, value, path: RawPath::from_path(dir) });
         }
         Ok(found.settings)
     }

@@ -27,7 +27,8 @@ use crate::volatile::collect_volatile_files;
 use crate::zombie::collect_zombies;
 use nix::time::{ClockId, clock_gettime};
 use snap_bus::BusAccess;
-use snap_error::{Blocker, Error, Part, Result};
+use snap_error::obstacle::{BusObstacle, MemoryObstacle, ProcessObstacle, RingObstacle, SandboxObstacle};
+use snap_error::{Blocker, Error, Obstacle, Part, Result};
 pub use snap_state::FIFO;
 use snap_state::{
     BackingV1, ClocksV1, FdV1, FileKindV1, FileV1, InodeKindV1, Pid, ProcessV1, TargetFd, TreeV1, VdsoV1,
@@ -72,8 +73,7 @@ pub fn freeze(selector: TreeSelector) -> Result<Frozen> {
         let stopped = Running::new(selector.clone()).stop()?;
         let Some((pid, tid)) = stopped.being_restored() else { return Ok(Frozen { stopped }) };
         if began.elapsed() > RESTORE_PATIENCE {
-            let kind = "not come to the end of an earlier restore".into();
-            return Err(Error::Refused(vec![Blocker { pid, part: Part::Thread(tid), kind }]));
+            return Err(Blocker::new(pid, Part::Thread(tid), ProcessObstacle::RestoreUnfinished).into());
         }
         stopped.thaw()?;
         std::thread::sleep(PAUSE);
@@ -235,8 +235,8 @@ impl Frozen {
             let profile = blockers.note(member.pid, Part::Process, profile)?.flatten();
             let first = threads.first().map(|outside| &outside.thread.seccomp);
             if let Some(other) = threads.iter().find(|outside| Some(&outside.thread.seccomp) != first) {
-                let kind = "seccomp filters that other threads of its process do not have";
-                blockers.add(member.pid, Part::Thread(other.thread.tid), kind);
+                let part = Part::Thread(other.thread.tid);
+                blockers.add(member.pid, part, SandboxObstacle::SeccompDiffers);
             }
             halves.push((space, directories, threads, profile));
         }
@@ -316,18 +316,14 @@ fn inspect_ring_mappings(processes: &[SeenProcess], inodes: &Inodes<'_>) -> Resu
         for vma in space.areas.iter().map(|area| &area.vma) {
             let BackingV1::Inode { inode, offset, .. } = vma.backing else { continue };
             let Some(InodeKindV1::Ring(ring)) = inodes.get(inode).map(|inode| &inode.kind) else { continue };
-            let kind = if !ring.has_room(offset, vma.len_bytes()) {
-                "an io_uring ring with long requests or completions"
+            let obstacle: Obstacle = if !ring.has_room(offset, vma.len_bytes()) {
+                RingObstacle::LongEntries.into()
             } else if limit != u64::MAX {
-                "a mapped io_uring ring under a limit on address space (RLIMIT_AS)"
+                MemoryObstacle::RingUnderLimit.into()
             } else {
                 continue;
             };
-            blockers.push(Blocker {
-                pid: process.pid,
-                part: Part::Mapping(vma.start),
-                kind: kind.to_owned(),
-            });
+            blockers.push(Blocker::new(process.pid, Part::Mapping(vma.start), obstacle));
         }
     }
     if blockers.is_empty() { Ok(()) } else { Err(Error::Refused(blockers)) }
@@ -360,8 +356,7 @@ fn inspect_labelled_connections<'a>(
         };
         let Some(connection) = fds.iter().find(is_bus) else { continue };
         if has_labelled_sockets().map_err(|e| Error::kernel("SO_PEERSEC", "a socket", e))? {
-            let kind = "a bus connection under an AppArmor profile";
-            blockers.add(pid, Part::Fd(connection.fd), kind);
+            blockers.add(pid, Part::Fd(connection.fd), BusObstacle::UnderAppArmor);
         }
     }
     Ok(())

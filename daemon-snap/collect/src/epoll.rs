@@ -2,7 +2,8 @@
 
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
-use snap_state::{EpollWatchV1, FileId, FileKindV1, Pid, TargetFd};
+use snap_error::obstacle::DescriptorObstacle;
+use snap_state::{EpollWatchV1, FileId, FileKindV1, Pid, RawPath, TargetFd};
 use snap_sys::kcmp;
 use snap_sys::proc::FdInfo;
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ impl Targets<'_> {
 /// The watches of one epoll set.
 pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) -> Found<FileKindV1> {
     let Some(lines) = info.epoll_targets() else {
-        return refused("an epoll set of which this kernel does not tell enough");
+        return refused(DescriptorObstacle::EpollUntold);
     };
     let mut seen: HashMap<TargetFd, u32> = HashMap::new();
     let mut watches = Vec::with_capacity(lines.len());
@@ -61,13 +62,11 @@ pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) 
             }
         }
         let Some(id) = found else {
-            return refused(format!("an epoll set with a watch on a closed descriptor ({fd})"));
+            return refused(DescriptorObstacle::EpollClosedWatch { fd });
         };
         if targets.is_of_process(id) && !targets.have_both(file.id, id) {
-            let link = String::from_utf8_lossy(&targets.files[id.0 as usize].link).into_owned();
-            return refused(format!(
-                "an epoll set with a watch on {link} that no process has beside the set"
-            ));
+            let target = RawPath(targets.files[id.0 as usize].link.clone());
+            return refused(DescriptorObstacle::EpollForeignWatch { target });
         }
         watches.push(EpollWatchV1 { file: id, fd, events: line.events, data: line.data });
     }

@@ -4,6 +4,7 @@ use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use nix::errno::Errno;
 use nix::unistd::{read, write};
+use snap_error::obstacle::DescriptorObstacle;
 use snap_state::FileKindV1;
 use snap_sys::proc::FdInfo;
 use std::os::fd::BorrowedFd;
@@ -11,7 +12,7 @@ use std::os::fd::BorrowedFd;
 /// The counter, from fdinfo; whether it is a semaphore as well, where the kernel says so (since Linux 6.5).
 pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> Found<FileKindV1> {
     let Some(count) = info.eventfd_count() else {
-        return refused("an eventfd of which this kernel does not tell the counter");
+        return refused(DescriptorObstacle::EventfdUntold);
     };
     let semaphore = match info.eventfd_semaphore() {
         Some(semaphore) => semaphore,

@@ -4,6 +4,7 @@ use super::description::Description;
 use super::inotify::{Mount, mounts, path_of};
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
+use snap_error::obstacle::{self, DescriptorObstacle};
 use snap_state::{FanotifyMarkV1, FanotifyV1, FileKindV1, RawPath};
 use snap_sys::proc::{FdInfo, MarkedObject, Status};
 use snap_sys::{fanotify, fdquery};
@@ -20,17 +21,17 @@ pub(super) fn collect(
 ) -> Found<FileKindV1> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     let Some(info) = info.fanotify() else {
-        return refused("a fanotify group with marks of a kind that is not known");
+        return refused(DescriptorObstacle::FanotifyMarkUnknown);
     };
     if info.flags & fanotify::CLASS_BITS != 0 {
-        return refused("a fanotify group that is asked for permission");
+        return refused(DescriptorObstacle::FanotifyPermission);
     }
     // One that was made without privilege is told less, and nothing shows it.
     if Status::of(file.pid, file.pid)?.cap_permitted & CAP_SYS_ADMIN == 0 {
-        return refused("a fanotify group of a process without CAP_SYS_ADMIN");
+        return refused(DescriptorObstacle::FanotifyUnprivileged);
     }
     if fdquery::unread_bytes(fd).map_err(failed("read fanotify queue", file.pid, file.fd))? > 0 {
-        return refused("a fanotify group with unread events");
+        return refused(DescriptorObstacle::FanotifyUnread);
     }
     let mounts = if info.marks.is_empty() { Vec::new() } else { mounts(spaces)? };
     let mut marks = Vec::with_capacity(info.marks.len());
@@ -45,13 +46,15 @@ pub(super) fn collect(
             }
         };
         let Some(path) = path else {
-            return refused(format!(
-                "a fanotify mark on something whose path is not known ({:?})",
-                mark.object
-            ));
+            let object = match &mark.object {
+                MarkedObject::Inode(inode) => obstacle::MarkedObject::Inode(inode.ino),
+                MarkedObject::Mount(id) => obstacle::MarkedObject::Mount(*id),
+                MarkedObject::FileSystem(device) => obstacle::MarkedObject::FileSystem { device: *device },
+            };
+            return refused(DescriptorObstacle::FanotifyPathUnknown { object });
         };
         if mark.flags & !fanotify::MARK_FLAGS != 0 || mark.mask | mark.ignored_mask == 0 {
-            return refused(format!("a fanotify mark of a kind that is not known, on {path}"));
+            return refused(DescriptorObstacle::FanotifyMarkKind { path });
         }
         let (flags, mask, ignored_mask) = (mark.flags, mark.mask, mark.ignored_mask);
         marks.push(FanotifyMarkV1 { kind, path, flags, mask, ignored_mask });

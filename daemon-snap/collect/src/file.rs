@@ -19,11 +19,12 @@ use crate::{
 };
 use nix::errno::Errno;
 use nix::sys::stat::{fstat, stat};
-use snap_error::{Error, Part, Result};
+use snap_error::obstacle::{DescriptorObstacle, FileObstacle, SocketKind, SocketObstacle};
+use snap_error::{Error, Obstacle, Part, Result};
 use snap_state::FIFO;
 use snap_state::{
-    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RebindV1, StoredV1,
-    ZombieV1,
+    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RawPath, RebindV1,
+    StoredV1, ZombieV1,
 };
 use snap_sys::proc::{self, FdInfo};
 use snap_sys::{fdquery, kcmp, netns, pidfd};
@@ -94,8 +95,8 @@ pub(crate) fn collect_descriptors(
         let mut kind = kinds.collect(slot, &fd, inodes);
         if let Some(carrier) = queues.carrier(file) {
             kind = in_flight(slot, kind, inodes);
-            if let Err(Trouble::Refused(what)) = kind {
-                refuse_carried(carrier, &what, blockers);
+            if let Err(Trouble::Refused(obstacle)) = kind {
+                refuse_carried(carrier, obstacle, blockers);
                 kind = Ok(STAND_IN);
             }
         }
@@ -107,7 +108,7 @@ pub(crate) fn collect_descriptors(
         let owner = if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? };
         if owner.is_some_and(|owner| owner.pid.0 != 0) && inodes.is_directory(&kind) {
             // Nothing else makes a directory send signals, and no list shows what is watched for.
-            blockers.add(file.pid, file.part(), "a directory that is watched by dnotify (F_NOTIFY)");
+            blockers.add(file.pid, file.part(), FileObstacle::Dnotify);
         }
         let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
         files.push(FileV1 { id: file.id, flags, owner, kind });
@@ -134,13 +135,12 @@ pub(crate) fn collect_descriptors(
 /// With a blocker nothing is written, so that this is never seen.
 const STAND_IN: FileKindV1 = FileKindV1::EventFd { count: 0, semaphore: false };
 
-fn refuse_carried(carrier: &Carrier, what: &str, blockers: &mut Blockers) {
+fn refuse_carried(carrier: &Carrier, obstacle: Obstacle, blockers: &mut Blockers) {
+    let obstacle = Box::new(obstacle);
     match carrier {
-        Carrier::Socket(pid, fd) => {
-            blockers.add(*pid, Part::Fd(*fd), format!("a unix socket with an unread descriptor, {what}"));
-        }
+        Carrier::Socket(pid, fd) => blockers.add(*pid, Part::Fd(*fd), Obstacle::Unread(obstacle)),
         Carrier::Store(name, fd) => {
-            blockers.add(Pid(1), Part::Fd(*fd), format!("{what} that only systemd keeps (FDNAME={name})"));
+            blockers.add(Pid(1), Part::Fd(*fd), Obstacle::OnlyStored { obstacle, name: name.clone() });
         }
     }
 }
@@ -150,14 +150,14 @@ fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found
     let kind = kind?;
     let of_process = |inode: &InodeV1| matches!(inode.kind, InodeKindV1::OfProcess { .. });
     match &kind {
-        FileKindV1::Epoll { .. } => refused("an epoll set"),
-        FileKindV1::Bus(_) => refused("a D-Bus connection"),
-        FileKindV1::Ring { .. } => refused("an io_uring ring"),
-        FileKindV1::PidFd(PidFdV1::Task { .. }) => refused("a pidfd"),
+        FileKindV1::Epoll { .. } => refused(DescriptorObstacle::EpollInFlight),
+        FileKindV1::Bus(_) => refused(DescriptorObstacle::BusInFlight),
+        FileKindV1::Ring { .. } => refused(DescriptorObstacle::RingInFlight),
+        FileKindV1::PidFd(PidFdV1::Task { .. }) => refused(DescriptorObstacle::PidfdInFlight),
         FileKindV1::Inode { inode, .. } if inodes.get(*inode).is_some_and(of_process) => {
-            refused("a /proc file")
+            refused(DescriptorObstacle::ProcInFlight)
         }
-        _ if !slot.info.locks.is_empty() => refused("a file with a lock"),
+        _ if !slot.info.locks.is_empty() => refused(DescriptorObstacle::LockedInFlight),
         _ => Ok(kind),
     }
 }
@@ -173,18 +173,14 @@ fn inspect_own_files(
 ) {
     let shared = slots.iter().any(|slot| slot.description.id == file.id && slot.description.pid != file.pid);
     if shared && matches!(kind, FileKindV1::Inhibitor(_)) {
-        let shown = String::from_utf8_lossy(&file.link);
-        blockers.add(
-            file.pid,
-            file.part(),
-            format!("an inhibitor of logind ({shown}) that several processes share"),
-        );
+        let path = RawPath(file.link.clone());
+        blockers.add(file.pid, file.part(), DescriptorObstacle::InhibitorShared { path });
     }
     let FileKindV1::Inode { inode, .. } = kind else { return };
     let own = inodes.get(*inode).is_some_and(|inode| matches!(inode.kind, InodeKindV1::OfProcess { .. }));
     if own && shared {
-        let shown = String::from_utf8_lossy(&file.link);
-        blockers.add(file.pid, file.part(), format!("a /proc file that several processes share ({shown})"));
+        let path = RawPath(file.link.clone());
+        blockers.add(file.pid, file.part(), FileObstacle::ProcShared { path });
     }
 }
 
@@ -195,8 +191,8 @@ fn inspect_spent_watches(slots: &[Slot], files: &[FileV1], blockers: &mut Blocke
         let Some(FileKindV1::Epoll { watches }) = kind(slot.description.id) else { continue };
         let is_late = |id| matches!(kind(id), Some(FileKindV1::PidFd(PidFdV1::Task { .. })));
         if watches.iter().any(|watch| watch.is_spent() && is_late(watch.file)) {
-            let what = "an epoll set with a watch for one event that has seen the end of a process not yet waited for";
-            blockers.add(slot.description.pid, slot.description.part(), what);
+            let Description { pid, fd, .. } = slot.description;
+            blockers.add(pid, Part::Fd(fd), DescriptorObstacle::EpollSpentWatch);
         }
     }
 }
@@ -311,11 +307,13 @@ impl Kinds<'_> {
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
             ring::LINK => {
                 let ring = ring::collect(file, fd.as_fd(), info);
-                if let Err(Trouble::Refused(kind)) = &ring {
-                    inodes.refuse_ring(file, kind);
+                match ring? {
+                    Ok(ring) => Ok(FileKindV1::Ring { ring: inodes.add_ring(file, fd.as_fd(), ring)? }),
+                    Err(obstacle) => {
+                        inodes.refuse_ring(file, &obstacle);
+                        refused(obstacle)
+                    }
                 }
-                let ring = ring?;
-                Ok(FileKindV1::Ring { ring: inodes.add_ring(file, fd.as_fd(), ring)? })
             }
             b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
             b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),
@@ -328,7 +326,7 @@ impl Kinds<'_> {
             b"anon_inode:[pidfd]" => self.tasks.collect(info, fd.as_fd()),
             link if link.starts_with(b"pidfd:") => self.tasks.collect(info, fd.as_fd()),
             link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
-            link => refused(describe(link)),
+            link => refused(unknown(link)),
         }
     }
 
@@ -344,7 +342,7 @@ impl Kinds<'_> {
         let events =
             fdquery::poll_now(fd.as_fd(), libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
         if events & libc::POLLIN != 0 {
-            return refused("a FIFO of systemd with unread data");
+            return refused(FileObstacle::FifoUnread);
         }
         let ActivationSocket { address, socket_type, name } = given.clone();
         Ok(Some(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name })))
@@ -360,7 +358,7 @@ impl Kinds<'_> {
         let domain = fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, SO_DOMAIN)
             .map_err(|e| Trouble::Failed(failed("SO_DOMAIN", file.pid, file.fd)(e)))?;
         if domain != libc::AF_UNIX && !self.is_of_the_tree(file, fd)? {
-            return refused("a socket of another network namespace");
+            return refused(SocketObstacle::OtherNamespace { kind: SocketKind::Any });
         }
         match domain {
             libc::AF_UNIX => self.unix.collect(file, fd.as_fd(), inodes),
@@ -368,9 +366,9 @@ impl Kinds<'_> {
             libc::AF_NETLINK => self.netlink.collect(file, fd.as_fd()),
             libc::AF_PACKET => self.packet.collect(file, fd.as_fd()),
             libc::AF_VSOCK => vsock::collect(file, fd.as_fd(), self.spaces),
-            libc::AF_ALG => refused("a kernel crypto socket (AF_ALG)"),
-            libc::AF_BLUETOOTH => refused("a bluetooth socket"),
-            other => refused(format!("a socket of address family {other}")),
+            libc::AF_ALG => refused(SocketObstacle::KernelCrypto),
+            libc::AF_BLUETOOTH => refused(SocketObstacle::Bluetooth),
+            family => refused(SocketObstacle::Family { family }),
         }
     }
 }
@@ -390,23 +388,21 @@ impl Kinds<'_> {
 }
 
 /// What we cannot carry, by the name that the kernel has for it.
-fn describe(link: &[u8]) -> String {
-    let known: [(&[u8], &str); 10] = [
-        (b"anon_inode:[userfaultfd]", "a userfaultfd"),
-        (b"anon_inode:[perf_event]", "a perf event"),
-        (b"anon_inode:bpf", "an eBPF object"),
-        (b"anon_inode:btf", "an eBPF object"),
-        (b"anon_inode:seccomp", "a seccomp listener"),
-        (b"anon_inode:landlock", "a landlock ruleset"),
-        (b"anon_inode:[landlock", "a landlock ruleset"),
-        (b"anon_inode:kvm", "a KVM object"),
-        (b"anon_inode:dmabuf", "a DMA buffer"),
-        (b"anon_inode:[fscontext]", "a file system context"),
+fn unknown(link: &[u8]) -> DescriptorObstacle {
+    let known: [(&[u8], DescriptorObstacle); 10] = [
+        (b"anon_inode:[userfaultfd]", DescriptorObstacle::Userfaultfd),
+        (b"anon_inode:[perf_event]", DescriptorObstacle::PerfEvent),
+        (b"anon_inode:bpf", DescriptorObstacle::Ebpf),
+        (b"anon_inode:btf", DescriptorObstacle::Ebpf),
+        (b"anon_inode:seccomp", DescriptorObstacle::SeccompListener),
+        (b"anon_inode:landlock", DescriptorObstacle::LandlockRuleset),
+        (b"anon_inode:[landlock", DescriptorObstacle::LandlockRuleset),
+        (b"anon_inode:kvm", DescriptorObstacle::Kvm),
+        (b"anon_inode:dmabuf", DescriptorObstacle::DmaBuffer),
+        (b"anon_inode:[fscontext]", DescriptorObstacle::FileSystemContext),
     ];
-    if let Some((_, name)) = known.iter().find(|(prefix, _)| link.starts_with(prefix)) {
-        return (*name).to_owned();
-    }
-    format!("a descriptor of a kind that is not known ({})", String::from_utf8_lossy(link))
+    let found = known.into_iter().find(|(prefix, _)| link.starts_with(prefix));
+    found.map_or_else(|| DescriptorObstacle::Unknown { name: RawPath(link.to_vec()) }, |(_, known)| known)
 }
 
 fn is_namespace(link: &[u8]) -> bool {

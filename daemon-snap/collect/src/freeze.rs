@@ -3,6 +3,7 @@
 //! Everything of ptrace(2) belongs to the thread that seized, so a [`Stopped`] tree must stay in its thread.
 
 use nix::errno::Errno;
+use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Blocker, Error, Part, Result};
 use snap_state::{Addr, PAGE_BYTES, Pid};
 use snap_sys::kcmp::{self, Resource};
@@ -104,11 +105,8 @@ impl Running {
             // Who was let go is stopped in the next round.
             let let_go = !std::mem::take(&mut stopped.vforked).is_empty();
             if let_go && stopped.since.elapsed() > STOP_TIMEOUT {
-                return Err(Error::Refused(vec![Blocker {
-                    pid: members.first().copied().unwrap_or(Pid(0)),
-                    part: Part::Process,
-                    kind: "a child in vfork(2) whenever it is looked at".into(),
-                }]));
+                let pid = members.first().copied().unwrap_or(Pid(0));
+                return Err(Blocker::new(pid, Part::Process, ProcessObstacle::VforkRepeated).into());
             }
             if !news && !let_go {
                 break;
@@ -315,11 +313,11 @@ impl Stopped {
             let after_name = text.iter().rposition(|&b| b == b')').map_or(0, |at| at + 2);
             text.get(after_name).copied().unwrap_or_default()
         });
-        let (part, kind) = match state {
+        let obstacle = match state {
             Err(_) => return Ok(()),
             Ok(b'Z' | b'X') if pid != tid => return Ok(()),
             Ok(b'Z' | b'X') if proc::threads(pid).is_ok_and(|threads| threads.len() > 1) => {
-                (Part::Process, "a leader thread that has ended before the others".to_owned())
+                ProcessObstacle::LeaderEnded
             }
             Ok(b'Z' | b'X') if status.tracer.is_none() => {
                 self.passed_over.insert(tid);
@@ -328,12 +326,12 @@ impl Stopped {
                 return Ok(());
             }
             Ok(_) => match status.tracer {
-                Some(tracer) => (Part::Process, format!("a tracer (pid {tracer})")),
+                Some(tracer) => ProcessObstacle::Traced { tracer },
                 None => return Err(Error::kernel("seize", format!("thread {tid} of pid {pid}"), errno)),
             },
         };
         self.passed_over.insert(tid);
-        self.blockers.push(Blocker { pid, part, kind });
+        self.blockers.push(Blocker::new(pid, Part::Process, obstacle));
         Ok(())
     }
 
@@ -424,15 +422,12 @@ impl Stopped {
 
     fn refuse_unstoppable(&mut self) -> Error {
         let stuck = self.tracees.values().filter(|t| t.stop == StopKind::Pending);
-        let kind = |t: &Tracee| match self.vforked.iter().find(|(_, parent)| **parent == t.pid) {
-            Some((child, _)) => {
-                format!("a child in vfork(2) (pid {child}) that neither ends nor executes a program")
-            }
-            None => "an uninterruptible wait (a device or file system that hangs)".to_owned(),
+        let obstacle = |t: &Tracee| match self.vforked.iter().find(|(_, parent)| **parent == t.pid) {
+            Some((&child, _)) => ProcessObstacle::VforkStuck { child },
+            None => ProcessObstacle::UninterruptibleWait,
         };
-        let part = |t: &Tracee| Part::of_task(t.pid, t.tid);
-        let blockers = stuck.map(|t| Blocker { pid: t.pid, part: part(t), kind: kind(t) }).collect();
-        Error::Refused(blockers)
+        let blocker = |t: &Tracee| Blocker::new(t.pid, Part::of_task(t.pid, t.tid), obstacle(t));
+        Error::Refused(stuck.map(blocker).collect())
     }
 
     fn read_processes(&mut self, selector: &TreeSelector) -> Result<()> {
@@ -445,8 +440,7 @@ impl Stopped {
         for &pid in self.processes.keys() {
             let (stopped, all) = self.count_stopped(pid);
             if stopped != 0 && stopped != all {
-                let kind = "threads of which some are about to be stopped by a signal".to_owned();
-                self.blockers.push(Blocker { pid, part: Part::Process, kind });
+                self.blockers.push(Blocker::new(pid, Part::Process, ProcessObstacle::PartlyStopped));
             }
         }
         self.read_zombies()?;
@@ -482,8 +476,7 @@ impl Stopped {
             if self.processes.contains_key(&stat.ppid) {
                 self.zombies.insert(pid, stat);
             } else {
-                let kind = "ended and not been waited for by its parent (a zombie)".to_owned();
-                self.blockers.push(Blocker { pid, part: Part::Process, kind });
+                self.blockers.push(Blocker::new(pid, Part::Process, ProcessObstacle::ZombieOfOutside));
             }
         }
         Ok(())
@@ -503,8 +496,8 @@ impl Stopped {
             match Stat::of(child) {
                 Ok(stat) if stat.state == b'Z' => drop(self.zombies.insert(child, stat)),
                 _ => {
-                    let kind = format!("a child in another control group (pid {child})");
-                    self.blockers.push(Blocker { pid, part: Part::Process, kind });
+                    let obstacle = ProcessObstacle::ChildInOtherCgroup { child };
+                    self.blockers.push(Blocker::new(pid, Part::Process, obstacle));
                 }
             }
         }

@@ -4,6 +4,7 @@ use crate::blockers::Blockers;
 use crate::inode::Inodes;
 use crate::lock::Locks;
 use crate::member::Member;
+use snap_error::obstacle::FileObstacle;
 use snap_error::{Error, Part, Result};
 use snap_state::MappedLockV1;
 use snap_sys::proc::{LockClass, locks_of_all};
@@ -41,8 +42,8 @@ pub(crate) fn collect_hidden_locks(
                 carried.push(MappedLockV1 { pid, inode, exclusive: line.exclusive });
             }
             (Some(pid), ..) => {
-                let kind = format!("a lock of a file that is mapped but not open any more ({})", line.object);
-                blockers.add(pid, Part::Process, kind);
+                let object = line.object.clone();
+                blockers.add(pid, Part::Process, FileObstacle::MappedFileLocked { object });
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::blockers::{Found, failed, refused};
 use crate::options::CollectOptions;
 use crate::spaces::Spaces;
 use nix::errno::Errno;
+use snap_error::obstacle::SocketObstacle;
 use snap_state::{FileKindV1, InetSocketV1, LostTcpV1, RebindV1, SocketOptionV1, TcpConnectionV1};
 use snap_sys::{fdquery, proc};
 use std::net::{IpAddr, SocketAddr};
@@ -60,7 +61,7 @@ impl<'a> InetSockets<'a> {
                     Tcp::Connected(info) if protocol == libc::IPPROTO_TCP => {
                         return self.connection(file, fd, family, info);
                     }
-                    Tcp::Connected(_) => return refused("an established MPTCP connection"),
+                    Tcp::Connected(_) => return refused(SocketObstacle::MptcpConnection),
                 }
             }
             (
@@ -68,7 +69,7 @@ impl<'a> InetSockets<'a> {
                 libc::IPPROTO_UDP | IPPROTO_UDPLITE | libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6,
             ) => None,
             (libc::SOCK_RAW, _) => inspect_raw(self.spaces, fd, family, protocol)?,
-            _ => return refused(format!("an internet socket of type {socket_type}, protocol {protocol}")),
+            _ => return refused(SocketObstacle::InternetKind { socket_type, protocol }),
         };
         if let Some(socket) = given {
             let (address, name) = (local, socket.name.clone());
@@ -109,7 +110,7 @@ impl<'a> InetSockets<'a> {
             }));
         }
         if unread {
-            return refused("a TCP socket whose connect(2) has failed, which has not been asked for yet");
+            return refused(SocketObstacle::TcpConnectFailed);
         }
         let memberships = match stream {
             true => Vec::new(),
@@ -149,7 +150,7 @@ impl InetSockets<'_> {
         let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
         let events = fdquery::poll_now(fd, libc::POLLPRI).map_err(fail("poll"))?;
         if events & libc::POLLPRI != 0 {
-            return refused("a TCP connection with urgent data");
+            return refused(SocketObstacle::TcpUrgentData);
         }
         let local = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
         let remote = fdquery::socket_address(fd, true).unwrap_or_default();
@@ -178,11 +179,11 @@ fn inspect_raw(spaces: &Spaces, fd: BorrowedFd<'_>, family: i32, protocol: i32) 
     // The first line is a heading.
     let vifs = proc::read(spaces.main, routes).unwrap_or_default().split(|&b| b == b'\n').count() > 2;
     if protocol == router && vifs {
-        return refused("a raw socket that may route multicast (MRT_INIT)");
+        return refused(SocketObstacle::RawMulticastRouter);
     }
     let alert = fdquery::socket_int(fd, libc::IPPROTO_IPV6, IPV6_ROUTER_ALERT).unwrap_or_default();
     if family == libc::AF_INET6 && alert != 0 {
-        return refused("a raw socket with IPV6_ROUTER_ALERT");
+        return refused(SocketObstacle::RawRouterAlert);
     }
     Ok(None)
 }
@@ -192,8 +193,8 @@ fn inspect_queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Fo
     let events = fdquery::poll_now(fd, libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
     let raw = socket_type == libc::SOCK_RAW;
     match (raw, events & libc::POLLIN != 0, events & libc::POLLERR != 0) {
-        (false, true, false) => refused("a UDP socket with unread datagrams"),
-        (_, _, true) => refused("an internet socket with an unread error"),
+        (false, true, false) => refused(SocketObstacle::UdpUnread),
+        (_, _, true) => refused(SocketObstacle::UnreadError),
         _ => Ok(()),
     }
 }
@@ -253,14 +254,14 @@ fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Tcp> 
     if let Ok(ulp) = fdquery::socket_option(fd, libc::IPPROTO_TCP, TCP_ULP)
         && !ulp.is_empty()
     {
-        let name = String::from_utf8_lossy(&ulp).trim_end_matches('\0').to_owned();
-        if name != "mptcp" {
-            return refused(format!("a TCP socket with an upper layer protocol ({name})"));
+        let protocol = String::from_utf8_lossy(&ulp).trim_end_matches('\0').to_owned();
+        if protocol != "mptcp" {
+            return refused(SocketObstacle::TcpUpperLayer { protocol });
         }
     }
     match info.first().copied().unwrap_or_default() {
         TCP_CLOSE => Ok(Tcp::Closed),
-        TCP_LISTEN if word(UNACKED) > 0 && !given => refused("a listener with a pending connection"),
+        TCP_LISTEN if word(UNACKED) > 0 && !given => refused(SocketObstacle::ListenerPending),
         TCP_LISTEN => Ok(Tcp::Listening(word(SACKED))),
         _ => Ok(Tcp::Connected(info)),
     }

@@ -5,7 +5,8 @@
 
 use super::description::Description;
 use crate::blockers::{Found, refused};
-use snap_state::{InhibitorV1, Pid};
+use snap_error::obstacle::{DescriptorObstacle, InhibitorFlaw};
+use snap_state::{InhibitorV1, Pid, RawPath};
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -17,17 +18,18 @@ pub(super) fn collect(file: &Description) -> Found<Option<InhibitorV1>> {
     let Some(path) = std::str::from_utf8(&file.link).ok().filter(|path| path.starts_with(DIR)) else {
         return Ok(None);
     };
-    let refuse = |why: &str| refused(format!("an inhibitor of logind ({path}) that {why}"));
+    let refuse =
+        |flaw| refused(DescriptorObstacle::InhibitorUnknown { path: RawPath(file.link.clone()), flaw });
     let is_same =
         std::fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (file.dev, file.ino));
     let note = path.strip_suffix(".ref").map(Path::new).filter(|_| is_same);
     let Some(text) = note.and_then(|note| std::fs::read_to_string(note).ok()) else {
-        return refuse("logind knows no more");
+        return refuse(InhibitorFlaw::Gone);
     };
     match parse(&text, path) {
         Some(found) if found.pid == file.pid => Ok(Some(found)),
-        Some(found) => refuse(&format!("process {} asked for", found.pid)),
-        None => refuse("is noted in a way that is not known"),
+        Some(found) => refuse(InhibitorFlaw::AskedForBy(found.pid)),
+        None => refuse(InhibitorFlaw::NoteNotUnderstood),
     }
 }
 

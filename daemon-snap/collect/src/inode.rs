@@ -10,7 +10,8 @@ use crate::{kernel_file, lock, ring, sysv};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat, stat};
-use snap_error::Error;
+use snap_error::obstacle::{FileObstacle, MemoryObstacle, RingObstacle};
+use snap_error::{Error, Obstacle};
 use snap_state::{FileKindV1, InodeId, InodeKindV1, InodeV1, Pid, RawPath, RingV1};
 use snap_sys::fdquery;
 use snap_sys::proc::MapsEntry;
@@ -54,7 +55,7 @@ pub(crate) struct Inodes<'a> {
     /// By device and inode number.
     known: HashMap<(u64, u64), InodeId>,
     /// Rings that are open and refused, and why.
-    refused_rings: HashMap<(u64, u64), String>,
+    refused_rings: HashMap<(u64, u64), RingObstacle>,
     /// By device, inode number and name in smaps, so that each mapped file is looked at once.
     mapped: HashMap<(Vec<u8>, u64, Vec<u8>), InodeId>,
     /// Whether a lock may be on a mapped file.
@@ -136,8 +137,8 @@ impl<'a> Inodes<'a> {
     }
 
     /// Why a ring that is open cannot be carried.
-    pub(super) fn refuse_ring(&mut self, file: &Description, kind: &str) {
-        self.refused_rings.insert((file.dev, file.ino), kind.to_owned());
+    pub(super) fn refuse_ring(&mut self, file: &Description, why: &RingObstacle) {
+        self.refused_rings.insert((file.dev, file.ino), why.clone());
     }
 
     fn of_ring_mapping(&self, pid: Pid, entry: &MapsEntry) -> Found<InodeId> {
@@ -146,9 +147,8 @@ impl<'a> Inodes<'a> {
         match self.known.get(&(found.st_dev, found.st_ino)) {
             Some(&id) => Ok(id),
             None => match self.refused_rings.get(&(found.st_dev, found.st_ino)) {
-                // The same words, so that what passes by itself is known as such.
-                Some(kind) => refused(format!("memory of {kind}")),
-                None => refused("memory of an io_uring ring of which no descriptor is open"),
+                Some(why) => refused(Obstacle::MemoryOfRing(why.clone())),
+                None => refused(MemoryObstacle::ClosedRing),
             },
         }
     }
@@ -159,7 +159,8 @@ impl<'a> Inodes<'a> {
             return self.of_ring_mapping(pid, entry);
         }
         if entry.name.starts_with(b"anon_inode:") {
-            return refused(format!("a mapping of {}", String::from_utf8_lossy(&entry.name)));
+            let name = String::from_utf8_lossy(&entry.name).into_owned();
+            return refused(MemoryObstacle::AnonymousInode { name });
         }
         // Others may look at the locks of what is shared with them; what is mapped privately is a library or data that stays
         // as it is, and nobody minds that it is locked for a moment.
@@ -199,7 +200,7 @@ impl<'a> Inodes<'a> {
                 inode.kind = InodeKindV1::Path { path: path.clone() };
                 *source = None;
             }
-            _ => return refused("an executable that has been deleted"),
+            _ => return refused(FileObstacle::ExecutableDeleted),
         }
         Ok(id)
     }
@@ -228,7 +229,7 @@ impl<'a> Inodes<'a> {
         };
         let len_bytes = match &kind {
             // The file has whole pages.
-            InodeKindV1::Segment(segment) => sysv::segment(&self.ipc_objects, segment.id as u64, "")?.1,
+            InodeKindV1::Segment(segment) => sysv::segment(&self.ipc_objects, segment.id as u64, b"")?.1,
             _ if file_type == SFlag::S_IFREG => found.st_size as u64,
             _ => 0,
         };
@@ -328,15 +329,15 @@ impl<'a> Inodes<'a> {
             Some(path) => (path, true),
             None => (handle.link, false),
         };
-        let shown = String::from_utf8_lossy(handle.link);
+        let shown = || RawPath(handle.link.to_vec());
         if fs == HUGETLBFS_MAGIC {
-            return refused(format!("hugetlb memory ({shown})"));
+            return refused(FileObstacle::Hugetlb { path: shown() });
         }
         if let Some(kind) = kernel_file::classify(fs, path, pid, handle.open) {
             return kind;
         }
-        if let Some((_, name)) = KERNEL_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == fs) {
-            return refused(format!("a {name} file ({shown})"));
+        if let Some(&(_, file_system)) = KERNEL_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == fs) {
+            return refused(FileObstacle::KernelFile { file_system, path: shown() });
         }
         let nameless = marked_deleted && found.st_nlink == 0;
         if nameless && fs == TMPFS_MAGIC && file_type == SFlag::S_IFREG {
@@ -347,18 +348,18 @@ impl<'a> Inodes<'a> {
                 return Ok(InodeKindV1::SharedAnon);
             }
             if path.starts_with(b"/SYSV") {
-                let (segment, _) = sysv::segment(&self.ipc_objects, found.st_ino, &shown)?;
+                let (segment, _) = sysv::segment(&self.ipc_objects, found.st_ino, handle.link)?;
                 return Ok(InodeKindV1::Segment(segment));
             }
         }
         if path == b"/[aio]" {
-            return refused("an AIO ring");
+            return refused(MemoryObstacle::AioRing);
         }
         if path == b"/secretmem" && marked_deleted {
-            return refused("secret memory (memfd_secret)");
+            return refused(MemoryObstacle::Secret);
         }
         if !path.starts_with(b"/") {
-            return refused(format!("an object without a path ({shown})"));
+            return refused(FileObstacle::NoPath { name: shown() });
         }
         self.classify_by_path(found, file_type, fs, RawPath(path.to_vec()), marked_deleted)
     }
@@ -370,15 +371,13 @@ impl<'a> Inodes<'a> {
 
     /// A file that has lost the name it was opened by but has another one, which is looked for in the same directory.
     fn find_other_name(&self, found: &FileStat, fs: i64, was: RawPath) -> Found<InodeKindV1> {
-        let lost = format!("a deleted file that has another name, which is not known ({was})");
-        let Some(directory) = was.as_path().parent() else { return refused(lost) };
+        let lost = |path| refused(FileObstacle::OtherNameUnknown { path });
+        let Some(directory) = was.as_path().parent() else { return lost(was) };
         if self.is_volatile(fs, found, was.as_path()) {
-            return refused(format!(
-                "a deleted file that has another name on a volatile file system ({was})"
-            ));
+            return refused(FileObstacle::OtherNameVolatile { path: was });
         }
         let Ok(entries) = std::fs::read_dir(self.spaces.reachable(&RawPath::from_path(directory))) else {
-            return refused(lost);
+            return lost(was);
         };
         for entry in entries.flatten() {
             let path = RawPath::from_path(&directory.join(entry.file_name()));
@@ -386,7 +385,7 @@ impl<'a> Inodes<'a> {
                 return Ok(InodeKindV1::Renamed { was, path });
             }
         }
-        refused(lost)
+        lost(was)
     }
 
     fn classify_by_path(
@@ -401,9 +400,9 @@ impl<'a> Inodes<'a> {
             return match file_type {
                 SFlag::S_IFREG if found.st_nlink > 0 => self.find_other_name(found, fs, path),
                 SFlag::S_IFREG => Ok(InodeKindV1::Deleted { path }),
-                SFlag::S_IFDIR => refused(format!("a deleted directory ({path})")),
-                SFlag::S_IFIFO => refused(format!("a deleted FIFO ({path})")),
-                _ => refused(format!("a deleted special file ({path})")),
+                SFlag::S_IFDIR => refused(FileObstacle::DeletedDirectory { path }),
+                SFlag::S_IFIFO => refused(FileObstacle::DeletedFifo { path }),
+                _ => refused(FileObstacle::DeletedSpecialFile { path }),
             };
         }
         let reachable = self.spaces.reachable(&path);
@@ -412,9 +411,9 @@ impl<'a> Inodes<'a> {
             Ok(there) if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino) => {}
             // systemd opens /dev/null outside, and PrivateDevices= makes another node of the same device inside.
             Ok(there) if file_type == SFlag::S_IFCHR && is_same_device(&there, found) => {}
-            Ok(_) => return refused(format!("a file that its path does not lead to ({path})")),
+            Ok(_) => return refused(FileObstacle::PathLeadsElsewhere { path }),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {
-                return refused(format!("a file that cannot be reached by its path ({path})"));
+                return refused(FileObstacle::PathUnreachable { path });
             }
             Err(e) => return Err(Error::kernel("stat", path, e).into()),
         }
@@ -436,18 +435,18 @@ fn inspect_type(file_type: SFlag, found: &FileStat, handle: Handle<'_>) -> Found
     if handle.by_name_only {
         return Ok(());
     }
-    let shown = String::from_utf8_lossy(handle.link);
+    let path = RawPath(handle.link.to_vec());
     let (major, minor) = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
     match file_type {
         SFlag::S_IFREG | SFlag::S_IFDIR => Ok(()),
         SFlag::S_IFCHR if major == 1 && MEMORY_DEVICES.contains(&minor) => Ok(()),
         // Readers of the kernel log have a position of their own that cannot be set.
         SFlag::S_IFCHR if major == 1 && minor == KMSG && handle.writable => Ok(()),
-        SFlag::S_IFCHR => refused(format!("a character device ({shown}, {major}:{minor})")),
-        SFlag::S_IFBLK => refused(format!("a block device ({shown}, {major}:{minor})")),
+        SFlag::S_IFCHR => refused(FileObstacle::CharacterDevice { path, major, minor }),
+        SFlag::S_IFBLK => refused(FileObstacle::BlockDevice { path, major, minor }),
         SFlag::S_IFIFO => Ok(()),
-        SFlag::S_IFSOCK => refused(format!("a socket file ({shown})")),
-        _ => refused(format!("a file of unknown type ({shown})")),
+        SFlag::S_IFSOCK => refused(FileObstacle::SocketFile { path }),
+        _ => refused(FileObstacle::UnknownType { path }),
     }
 }
 

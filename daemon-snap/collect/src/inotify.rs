@@ -6,6 +6,7 @@ use crate::spaces::Spaces;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{fstat, fstatat};
 use snap_error::Error;
+use snap_error::obstacle::DescriptorObstacle;
 use snap_state::{FileKindV1, InotifyWatchV1, Pid, RawPath};
 use snap_sys::proc::{self, FdInfo, MarkedInode};
 use snap_sys::{fdquery, netns};
@@ -23,19 +24,16 @@ pub(super) fn collect(
     spaces: &Spaces,
 ) -> Found<FileKindV1> {
     let Some(marks) = info.inotify_marks() else {
-        return refused("an inotify descriptor of which this kernel does not tell enough");
+        return refused(DescriptorObstacle::InotifyUntold);
     };
     if fdquery::unread_bytes(fd).map_err(failed("read inotify queue", file.pid, file.fd))? > 0 {
-        return refused("an inotify descriptor with unread events");
+        return refused(DescriptorObstacle::InotifyUnread);
     }
     let mounts = if marks.is_empty() { Vec::new() } else { mounts(spaces)? };
     let mut watches = Vec::with_capacity(marks.len());
     for mark in marks {
         let Some(path) = path_of(&mark.inode, &mounts, spaces) else {
-            return refused(format!(
-                "an inotify watch on a file whose path is not known (inode {})",
-                mark.inode.ino
-            ));
+            return refused(DescriptorObstacle::InotifyPathUnknown { inode: mark.inode.ino });
         };
         watches.push(InotifyWatchV1 { wd: mark.wd, path, mask: mark.mask });
     }

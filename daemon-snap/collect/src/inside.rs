@@ -12,7 +12,8 @@ use super::memory::AddressSpace;
 use super::thread::{OutsideThread, collect_inside};
 use crate::blockers::failed;
 use crate::{ring, timers};
-use snap_error::{Blocker, Error, Part, Result};
+use snap_error::obstacle::ProcessObstacle;
+use snap_error::{Blocker, Part, Result};
 use snap_state::{
     Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SessionKeyringV1, SigActionV1, TargetFd,
     ThreadV1,
@@ -55,7 +56,7 @@ pub(crate) fn collect_insides(
     let Some((leader, others)) = outsides.split_first() else { return Ok(()) };
     let Insides { gates, bystanders, keyrings } = insides;
     let Some(gate) = gates.find(pid, space) else {
-        return Err(Error::Internal { step: "collect", message: format!("pid {pid} has no usable vDSO") });
+        return Err(Blocker::new(pid, Part::Process, ProcessObstacle::NoUsableVdso).into());
     };
     let begin =
         |outside: &OutsideThread, stack| {
@@ -184,8 +185,7 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     process.mdwe = prctl("PR_GET_MDWE", PR_GET_MDWE, 0).unwrap_or_default() as u32;
     process.child_subreaper = scratch.words::<1>(pid)?[0] as u32 != 0;
     if thp > 1 {
-        let kind = "transparent huge pages restricted to advised areas (PR_SET_THP_DISABLE)".to_owned();
-        return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
+        return Err(Blocker::new(pid, Part::Process, ProcessObstacle::ThpRestricted).into());
     }
     process.thp_disable = thp == 1;
     // Without KSM in the kernel there is nothing to merge.
@@ -195,8 +195,7 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     let ldt_bytes =
         injector.call(libc::SYS_modify_ldt, [0, scratch.at.0, PAGE_BYTES, 0, 0, 0]).unwrap_or_default();
     if ldt_bytes != 0 {
-        let kind = "segment descriptors of its own (modify_ldt)".to_owned();
-        return Err(Error::Refused(vec![Blocker { pid, part: Part::Process, kind }]));
+        return Err(Blocker::new(pid, Part::Process, ProcessObstacle::SegmentDescriptors).into());
     }
     process.mm.layout.brk = Addr(call(pid, injector, "brk", libc::SYS_brk, [0; 6])?);
     Ok(())
@@ -217,8 +216,8 @@ fn collect_stops(pid: Pid, children: &[Pid], injector: &mut Injector, scratch: S
             told.push(child);
         } else if status != libc::SIGSTOP {
             // Only SIGSTOP stops everybody, whatever its handlers, mask and process group are.
-            let kind = format!("been stopped by signal {status}, of which its parent has not been told yet");
-            return Err(Error::Refused(vec![Blocker { pid: child, part: Part::Process, kind }]));
+            let obstacle = ProcessObstacle::StopUntold { signal: status };
+            return Err(Blocker::new(child, Part::Process, obstacle).into());
         }
     }
     Ok(told)

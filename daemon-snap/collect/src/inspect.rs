@@ -6,6 +6,7 @@ use crate::member::Member;
 use crate::options::CollectOptions;
 use crate::spaces::Spaces;
 use nix::errno::Errno;
+use snap_error::obstacle::{ProcessObstacle, SandboxObstacle, SharedResource};
 use snap_error::{Error, Part, Result};
 use snap_state::{Pid, TargetFd};
 use snap_sys::kcmp::{self, Resource};
@@ -31,10 +32,10 @@ pub(crate) fn inspect_sandbox(members: &[Member]) -> Result<()> {
     let pidfd = pidfd::open(own).map_err(|e| Error::kernel("pidfd_open", "own process", e))?;
     match pidfd::get_fd(pidfd.as_fd(), TargetFd(pidfd.as_raw_fd())) {
         Err(Errno::EPERM | Errno::ENOSYS) => {
-            let kind = "descriptors that cannot be read: the seccomp filter that fastboot itself runs under forbids \
-                        pidfd_getfd(2)";
             let mut blockers = Blockers::default();
-            members.iter().for_each(|member| blockers.add(member.pid, Part::Process, kind));
+            let mut refuse =
+                |member: &Member| blockers.add(member.pid, Part::Process, SandboxObstacle::FastbootSandboxed);
+            members.iter().for_each(&mut refuse);
             Err(Error::Refused(blockers.into_list()))
         }
         // Anything else belongs to the descriptor that it happens with.
@@ -66,18 +67,18 @@ fn inspect_member(member: &Member, blockers: &mut Blockers) {
     let pid = member.pid;
     if member.stat.tty != 0 {
         let (major, minor) = ((member.stat.tty >> 8) & 0xfff, member.stat.tty & 0xff);
-        blockers.add(pid, Part::Process, format!("a controlling terminal (device {major}:{minor})"));
+        blockers.add(pid, Part::Process, ProcessObstacle::ControllingTerminal { major, minor });
     }
     for (tid, status) in &member.threads {
         let part = Part::of_task(pid, *tid);
         if status.shadow_stack {
-            blockers.add(pid, part, "a shadow stack");
+            blockers.add(pid, part, ProcessObstacle::ShadowStack);
         }
         if status.seccomp_mode == 1 {
-            blockers.add(pid, part, "strict seccomp mode");
+            blockers.add(pid, part, SandboxObstacle::SeccompStrict);
         }
         if status.pid_namespaces > 1 {
-            blockers.add(pid, part, "a PID namespace of its own");
+            blockers.add(pid, part, SandboxObstacle::OwnPidNamespace);
         }
     }
 }
@@ -101,20 +102,20 @@ fn inspect_namespaces(
             _ => link(own, name)?,
         };
         for member in members {
-            let shown = name.trim_end_matches("_for_children");
+            let own = || SandboxObstacle::OwnNamespace { name: name.trim_end_matches("_for_children") };
             if link(member.pid, name)? != reference {
-                blockers.add(member.pid, Part::Process, format!("a {shown} namespace of its own"));
+                blockers.add(member.pid, Part::Process, own());
                 continue;
             }
             for (tid, _) in member.threads.iter().skip(1).filter(|_| OF_THREADS.contains(&name)) {
                 if proc::read_link(member.pid, &format!("task/{tid}/ns/{name}"))? != reference {
-                    blockers.add(member.pid, Part::Thread(*tid), format!("a {shown} namespace of its own"));
+                    blockers.add(member.pid, Part::Thread(*tid), own());
                 }
             }
         }
     }
     if link(main, "user")? != link(own, "user")? && !maps_ids_to_themselves(main)? {
-        blockers.add(main, Part::Process, "a user namespace that renumbers users or groups");
+        blockers.add(main, Part::Process, SandboxObstacle::IdsRenumbered);
     }
     let open = |name: &str| {
         let path = format!("/proc/{main}/ns/{name}");
@@ -153,12 +154,12 @@ fn inspect_sharing(members: &[Member], blockers: &mut Blockers) -> Result<()> {
         kcmp::compare(a, b, what).map_err(|e| Error::kernel("kcmp", format!("{a} with {b}"), e))
     };
     let kinds = [
-        (Resource::Vm, "address space"),
-        (Resource::Files, "descriptor table"),
-        (Resource::Fs, "working directory, root and umask"),
-        (Resource::SigHand, "table of signal handlers"),
+        (Resource::Vm, SharedResource::AddressSpace),
+        (Resource::Files, SharedResource::Descriptors),
+        (Resource::Fs, SharedResource::Directories),
+        (Resource::SigHand, SharedResource::SignalHandlers),
     ];
-    for (resource, name) in kinds {
+    for (resource, shared) in kinds {
         let mut sorted: Vec<Pid> = members.iter().map(|m| m.pid).collect();
         let mut trouble = None;
         sorted.sort_by(|&a, &b| {
@@ -173,7 +174,8 @@ fn inspect_sharing(members: &[Member], blockers: &mut Blockers) -> Result<()> {
         for pair in sorted.windows(2) {
             if compare(pair[0], pair[1], resource)?.is_eq() {
                 let (low, high) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
-                blockers.add(high, Part::Process, format!("the {name} in common with pid {low}"));
+                let obstacle = ProcessObstacle::SharedResource { resource: shared, with: low };
+                blockers.add(high, Part::Process, obstacle);
             }
         }
         if matches!(resource, Resource::Vm | Resource::SigHand) {
@@ -182,7 +184,8 @@ fn inspect_sharing(members: &[Member], blockers: &mut Blockers) -> Result<()> {
         for member in members {
             for (tid, _) in member.threads.iter().skip(1) {
                 if compare(member.pid, *tid, resource)?.is_ne() {
-                    blockers.add(member.pid, Part::Thread(*tid), format!("a {name} of its own"));
+                    let obstacle = ProcessObstacle::UnsharedResource { resource: shared };
+                    blockers.add(member.pid, Part::Thread(*tid), obstacle);
                 }
             }
         }
@@ -201,8 +204,8 @@ fn inspect_cgroups(main: Pid, members: &[Member], blockers: &mut Blockers) -> Re
     for member in members {
         let found = unified(member.pid)?;
         if found != expected {
-            let name = found.unwrap_or_default();
-            blockers.add(member.pid, Part::Process, format!("a control group of its own ({name})"));
+            let group = found.unwrap_or_default();
+            blockers.add(member.pid, Part::Process, SandboxObstacle::OwnCgroup { group });
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use nix::errno::Errno;
+use snap_error::obstacle::SocketObstacle;
 use snap_state::InterfaceV1;
 use snap_sys::interface;
 use std::os::fd::BorrowedFd;
@@ -28,7 +29,7 @@ impl<'a> Interfaces<'a> {
         match interface::name_of(self.fd, index) {
             Ok(name) => self.list.push(InterfaceV1 { index, name }),
             Err(Errno::ENODEV) => {
-                return refused(format!("a socket that refers to network interface {index}, which is gone"));
+                return refused(SocketObstacle::InterfaceGone { interface: index });
             }
             Err(e) => return Err(failed("SIOCGIFNAME", self.file.pid, self.file.fd)(e).into()),
         }

@@ -3,6 +3,7 @@
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
+use snap_error::obstacle::{DescriptorObstacle, FileObstacle};
 use snap_state::{FileKindV1, InodeId, InodeKindV1, NamespaceOfV1, Pid, RawPath};
 use snap_sys::fdquery;
 use snap_sys::proc;
@@ -32,11 +33,11 @@ pub(super) fn classify(fs: i64, path: &[u8], owner: Pid, open: bool) -> Option<F
 fn of_process(path: &[u8], process: Pid, owner: Pid) -> Found<InodeKindV1> {
     let shown = String::from_utf8_lossy(path);
     if process != owner {
-        return refused(format!("a /proc file of another process ({shown})"));
+        return refused(FileObstacle::ProcOfOtherProcess { path: RawPath(path.to_vec()) });
     }
     let own_thread = format!("/proc/{process}/task/{process}");
     if shown.starts_with(&format!("/proc/{process}/task/")) && !shown.starts_with(&own_thread) {
-        return refused(format!("a /proc file of a thread ({shown})"));
+        return refused(FileObstacle::ProcOfThread { path: RawPath(path.to_vec()) });
     }
     Ok(InodeKindV1::OfProcess { path: RawPath(path.to_vec()) })
 }
@@ -57,7 +58,7 @@ pub(super) fn collect_namespace(file: &Description, spaces: &Spaces) -> Found<Fi
     } else if is(spaces.main) && !matches!(name, "user" | "pid" | "time") {
         NamespaceOfV1::Tree
     } else {
-        return refused(format!("a namespace descriptor of a namespace that it is not in ({shown})"));
+        return refused(DescriptorObstacle::ForeignNamespace { name: RawPath(file.link.clone()) });
     };
     Ok(FileKindV1::Namespace { name: name.to_owned(), of })
 }
@@ -85,10 +86,7 @@ pub(super) fn collect_trigger(
     let is_watched = value(b"MEMORY_PRESSURE_WATCH") == Some(&file.link);
     match value(b"MEMORY_PRESSURE_WRITE").and_then(decode_base64).filter(|_| is_watched) {
         Some(text) => Ok(Some(FileKindV1::PressureTrigger { inode, text })),
-        None => {
-            let shown = String::from_utf8_lossy(&file.link);
-            refused(format!("a pressure trigger of which nobody tells the threshold ({shown})"))
-        }
+        None => refused(FileObstacle::PressureTrigger { path: RawPath(file.link.clone()) }),
     }
 }
 

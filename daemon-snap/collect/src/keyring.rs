@@ -3,6 +3,7 @@
 
 use super::injected::{Scratch, call};
 use nix::errno::Errno;
+use snap_error::obstacle::{KeyringObstacle, KeyringPlace};
 use snap_error::{Blocker, Part, Result};
 use snap_state::{PAGE_BYTES, Pid, SessionKeyringV1};
 use snap_sys::inject::Injector;
@@ -49,12 +50,12 @@ impl Keyrings {
                     self.first = Some(id);
                     self.session = self.collect_session(inside, id)?;
                 }
-                Some(first) if first != id => self.note(pid, "a session keyring of its own".to_owned()),
+                Some(first) if first != id => self.note(pid, KeyringObstacle::OwnSession),
                 Some(_) => {}
             }
         }
         if let Some(id) = inside.keyring(KEY_SPEC_PROCESS_KEYRING)? {
-            self.note_keys(inside, id, "process keyring")?;
+            self.note_keys(inside, id, KeyringPlace::Process)?;
         }
         self.collect_of_thread(pid, inside.injector, scratch)
     }
@@ -63,7 +64,7 @@ impl Keyrings {
     pub fn collect_of_thread(&mut self, pid: Pid, injector: &mut Injector, scratch: Scratch) -> Result<()> {
         let inside = &mut Inside { pid, injector, scratch };
         match inside.keyring(KEY_SPEC_THREAD_KEYRING)? {
-            Some(id) => self.note_keys(inside, id, "thread keyring"),
+            Some(id) => self.note_keys(inside, id, KeyringPlace::Thread),
             None => Ok(()),
         }
     }
@@ -84,29 +85,31 @@ impl Keyrings {
                 Some((Described { kind: "keyring", name }, ..)) if name == user_keyring => {
                     has_user_keyring = true;
                 }
-                other => self.note_key(inside.pid, other, "session keyring"),
+                other => self.note_key(inside.pid, other, KeyringPlace::Session),
             }
         }
         Ok(is_of_unit.then_some(SessionKeyringV1 { uid, gid, has_user_keyring }))
     }
 
-    fn note_keys(&mut self, inside: &mut Inside<'_>, id: u64, place: &str) -> Result<()> {
+    fn note_keys(&mut self, inside: &mut Inside<'_>, id: u64, place: KeyringPlace) -> Result<()> {
         for text in inside.keys(id)? {
             self.note_key(inside.pid, parse(&text), place);
         }
         Ok(())
     }
 
-    fn note_key(&mut self, pid: Pid, key: Option<(Described<'_>, u32, u32)>, place: &str) {
-        let what = key.map_or_else(
-            || "a key that it cannot look at".to_owned(),
-            |(Described { kind, name }, ..)| format!("the key {name} ({kind})"),
-        );
-        self.note(pid, format!("{what} in its {place}"));
+    fn note_key(&mut self, pid: Pid, key: Option<(Described<'_>, u32, u32)>, place: KeyringPlace) {
+        let what = match key {
+            None => KeyringObstacle::HiddenKey { place },
+            Some((Described { kind, name }, ..)) => {
+                KeyringObstacle::Key { name: name.to_owned(), kind: kind.to_owned(), place }
+            }
+        };
+        self.note(pid, what);
     }
 
-    fn note(&mut self, pid: Pid, what: String) {
-        self.lost.push(Blocker { pid, part: Part::Process, kind: format!("{what}, which is not carried") });
+    fn note(&mut self, pid: Pid, what: KeyringObstacle) {
+        self.lost.push(Blocker::new(pid, Part::Process, what));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::blockers::{Found, refused};
 use crate::member::Member;
+use snap_error::obstacle::SandboxObstacle;
 use snap_error::{Error, Result};
 use snap_state::{ConfinementV1, MAX_PROFILE_BYTES, Pid, RawPath};
 use snap_sys::label::{self, APPARMOR_CURRENT, text_of};
@@ -27,7 +28,7 @@ impl Labels {
         let theirs = proc::read(pid, "attr/current")?;
         for (tid, _) in member.threads.iter().filter(|(tid, _)| *tid != pid) {
             if proc::read_task(pid, *tid, "attr/current")? != theirs {
-                return refused("a security label that not all of its threads have");
+                return refused(SandboxObstacle::LabelDiffers);
             }
         }
         let text = text_of(&theirs);
@@ -35,13 +36,13 @@ impl Labels {
             return Ok(None);
         }
         if proc::read(pid, APPARMOR_CURRENT).ok().as_ref() != Some(&theirs) {
-            return refused(format!("a security label of its own ({text})"));
+            return refused(SandboxObstacle::LabelForeign { label: text });
         }
         match profile_name(&text) {
-            None => refused(format!("an AppArmor label that is not one profile ({text})")),
-            Some(_) if !label::can_change_profile() => refused(format!(
-                "the AppArmor profile {text}, which a kernel before 6.8 gives to nobody from inside"
-            )),
+            None => refused(SandboxObstacle::NotOneProfile { label: text }),
+            Some(_) if !label::can_change_profile() => {
+                refused(SandboxObstacle::ProfileNotFromInside { label: text })
+            }
             Some(name) => Ok(Some(name.to_owned())),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::blockers::failed;
 use nix::errno::Errno;
+use snap_error::obstacle::SandboxObstacle;
 use snap_error::{Blocker, Error, Part, Result};
 use snap_state::{Pid, ThreadV1};
 use snap_sys::child::Child;
@@ -68,16 +69,16 @@ impl Bystanders {
         }
         let bystander = self.of_thread(pid, thread)?.pid();
         let look = [bystander.0 as u64, bystander.0 as u64, KCMP_VM, 0, 0, 0];
-        let kind = match (injector.call(libc::SYS_kcmp, look), profile) {
+        let obstacle = match (injector.call(libc::SYS_kcmp, look), profile) {
             (Ok(_), _) => return Ok(()),
-            (Err(Errno::EPERM), None) => "a Landlock domain (landlock_restrict_self)".to_owned(),
+            (Err(Errno::EPERM), None) => SandboxObstacle::LandlockDomain,
             (Err(Errno::EPERM), Some(profile)) => match self.is_forbidden_by_profile(bystander, injector)? {
                 true => return Ok(()),
-                false => format!("a Landlock domain, or {profile} (AppArmor) hides that it has none"),
+                false => SandboxObstacle::LandlockHidden { profile: profile.to_owned() },
             },
-            (Err(errno), _) => format!("no way to tell whether it is in a Landlock domain ({errno})"),
+            (Err(errno), _) => SandboxObstacle::LandlockUnknown { errno },
         };
-        Err(Error::Refused(vec![Blocker { pid, part: Part::of_task(pid, thread.tid), kind }]))
+        Err(Blocker::new(pid, Part::of_task(pid, thread.tid), obstacle).into())
     }
 
     /// Whether it was AppArmor that said no. Most calls do not tell who did; tracing does. It cannot come to that: we do.

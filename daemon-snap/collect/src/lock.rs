@@ -3,12 +3,14 @@
 //! `fdinfo` lists a lock of a process under the descriptors of that process only, and a lock of a description under every
 //! descriptor that refers to it.
 
-use super::description::Slot;
+use super::description::{Description, Slot};
 use crate::blockers::Blockers;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl, open};
 use nix::libc;
 use nix::sys::stat::Mode;
-use snap_state::{FileId, FileLockV1, LockKindV1};
+use snap_error::Part;
+use snap_error::obstacle::FileObstacle;
+use snap_state::{FileId, FileLockV1, LockKindV1, RawPath};
 use snap_sys::proc::{LockClass, LockLine};
 use std::collections::HashSet;
 
@@ -25,12 +27,8 @@ pub(super) fn inspect_leases(slots: &[Slot], blockers: &mut Blockers) -> bool {
     let mut found = false;
     for slot in slots {
         if slot.info.locks.iter().any(|line| line.class == LockClass::Lease) {
-            let shown = String::from_utf8_lossy(&slot.description.link);
-            blockers.add(
-                slot.description.pid,
-                slot.description.part(),
-                format!("a lease on a file ({shown})"),
-            );
+            let Description { pid, fd, link, .. } = &slot.description;
+            blockers.add(*pid, Part::Fd(*fd), FileObstacle::Lease { path: RawPath(link.clone()) });
             found = true;
         }
     }
@@ -95,7 +93,6 @@ pub(super) fn is_free(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::description::Description;
     use snap_state::{Pid, TargetFd};
     use snap_sys::proc::FdInfo;
 

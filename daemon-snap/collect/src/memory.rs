@@ -4,6 +4,7 @@ use crate::blockers::{Blockers, Found, refused};
 use crate::inode::Inodes;
 use crate::member::Member;
 use crate::ring;
+use snap_error::obstacle::{MemoryObstacle, ProcessObstacle};
 use snap_error::{Part, Result};
 use snap_state::{Addr, BackingV1, MmLayoutV1, Pid, VmaFlagsV1, VmaV1};
 use snap_sys::proc::{self, MapsEntry, Stat, parse_smaps};
@@ -62,8 +63,8 @@ pub(crate) fn collect_address_space(
             continue;
         }
         let part = Part::Mapping(entry.start);
-        for kind in inspect_flags(&entry) {
-            blockers.add(pid, part, kind);
+        for obstacle in inspect_flags(&entry) {
+            blockers.add(pid, part, obstacle);
         }
         let backing = backing(pid, &entry, &mut vvar_parts, inodes);
         let Some(backing) = blockers.note(pid, part, backing)? else { continue };
@@ -72,12 +73,13 @@ pub(crate) fn collect_address_space(
     if machine_has_nodes() {
         let text = proc::read(pid, "numa_maps")?;
         if let Some((at, policy)) = first_policy(&String::from_utf8_lossy(&text)) {
-            blockers.add(pid, Part::Mapping(at), format!("memory with a NUMA policy ({policy})"));
+            let policy = policy.to_owned();
+            blockers.add(pid, Part::Mapping(at), MemoryObstacle::NumaPolicy { policy });
         }
     }
     let space = AddressSpace { layout: layout(&member.stat), auxv: proc::read(pid, "auxv")?, areas };
     if space.vdso().is_none() {
-        blockers.add(pid, Part::Process, "no vDSO");
+        blockers.add(pid, Part::Process, ProcessObstacle::NoVdso);
     }
     Ok(space)
 }
@@ -125,36 +127,34 @@ const KNOWN_FLAGS: [&[u8; 2]; 38] = [
 ];
 
 /// Kinds of memory that mmap and madvise cannot make again.
-fn inspect_flags(entry: &MapsEntry) -> Vec<String> {
-    let mut kinds = Vec::new();
-    let mut refuse = |flags: &[&[u8; 2]], kind: &str| {
+fn inspect_flags(entry: &MapsEntry) -> Vec<MemoryObstacle> {
+    let mut obstacles = Vec::new();
+    let mut refuse = |flags: &[&[u8; 2]], obstacle: MemoryObstacle| {
         if flags.iter().any(|flag| entry.has(flag)) {
-            kinds.push(kind.to_owned());
+            obstacles.push(obstacle);
         }
     };
-    refuse(&[b"ht"], "hugetlb memory");
-    refuse(&[b"um", b"uw", b"ui"], "registered with a userfaultfd");
-    refuse(&[b"ss"], "a shadow stack");
+    refuse(&[b"ht"], MemoryObstacle::Hugetlb);
+    refuse(&[b"um", b"uw", b"ui"], MemoryObstacle::UserfaultfdRegistered);
+    refuse(&[b"ss"], MemoryObstacle::ShadowStack);
     if !is_of_kernel(entry) {
-        refuse(&[b"io", b"pf"], "device memory");
-        refuse(&[b"sf"], "memory with synchronous faults (MAP_SYNC)");
+        refuse(&[b"io", b"pf"], MemoryObstacle::Device);
+        refuse(&[b"sf"], MemoryObstacle::SynchronousFaults);
     }
     for flag in entry.flags.iter().filter(|flag| !KNOWN_FLAGS.contains(flag)) {
-        kinds.push(format!(
-            "memory with an attribute that is not known ({})",
-            String::from_utf8_lossy(flag.as_slice())
-        ));
+        let flag = String::from_utf8_lossy(flag.as_slice()).into_owned();
+        obstacles.push(MemoryObstacle::UnknownFlag { flag });
     }
     if entry.protection_key != 0 {
-        kinds.push(format!("memory with protection key {}", entry.protection_key));
+        obstacles.push(MemoryObstacle::ProtectionKey { key: entry.protection_key });
     }
-    kinds
+    obstacles
 }
 
 fn backing(pid: Pid, entry: &MapsEntry, vvar_parts: &mut u8, inodes: &mut Inodes<'_>) -> Found<BackingV1> {
     match entry.name.as_slice() {
         b"[vdso]" => Ok(BackingV1::Vdso),
-        b"[uprobes]" => refused("a uprobe area"),
+        b"[uprobes]" => refused(MemoryObstacle::Uprobes),
         name if name.starts_with(b"[vvar") => {
             let part = *vvar_parts;
             *vvar_parts += 1;

@@ -7,6 +7,7 @@ use crate::blockers::{Found, failed, refused};
 use crate::options::CollectOptions;
 use crate::spaces::Spaces;
 use nix::errno::Errno;
+use snap_error::obstacle::SocketObstacle;
 use snap_state::{FileKindV1, NetlinkSocketV1, Pid, RebindV1};
 use snap_sys::{audit, fdquery, netns, proc};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -59,11 +60,11 @@ impl<'a> NetlinkSockets<'a> {
         let fail = |step| failed(step, file.pid, file.fd);
         let ask = |name| fdquery::socket_int(fd, libc::SOL_SOCKET, name).map_err(fail("getsockopt"));
         let (socket_type, protocol) = (ask(libc::SO_TYPE)?, ask(SO_PROTOCOL)?);
-        let name = NAMES.get(protocol as usize).copied().unwrap_or("unknown");
         let address = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
         let events = fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))?;
         if events & (libc::POLLIN | libc::POLLERR) != 0 {
-            return refused(format!("a netlink socket with unread messages ({name})"));
+            let protocol = NAMES.get(protocol as usize).copied().unwrap_or("unknown");
+            return refused(SocketObstacle::NetlinkUnread { protocol });
         }
         let given =
             self.options.activation.iter().find(|s| s.address == address && s.socket_type == socket_type);
@@ -84,16 +85,12 @@ impl<'a> NetlinkSockets<'a> {
     /// What parts of the kernel remember of this socket and forget with it.
     fn inspect_registrations(&self, pid: Pid, protocol: i32, port: u32, groups: &[u32]) -> Found<()> {
         match protocol {
-            NETLINK_CONNECTOR if !groups.is_empty() => {
-                refused("a netlink socket that listens to the connector (process events)")
-            }
+            NETLINK_CONNECTOR if !groups.is_empty() => refused(SocketObstacle::NetlinkConnector),
             libc::NETLINK_NETFILTER => {
-                for (list, what) in [("nfnetlink_queue", "queue"), ("nfnetlink_log", "log")] {
+                for (list, source) in [("nfnetlink_queue", "queue"), ("nfnetlink_log", "log")] {
                     let text = proc::read(self.spaces.main, &format!("net/netfilter/{list}"));
                     if registered(&String::from_utf8_lossy(&text.unwrap_or_default()), port) {
-                        return refused(format!(
-                            "a netlink socket that takes packets from a netfilter {what}"
-                        ));
+                        return refused(SocketObstacle::NetlinkNetfilter { source });
                     }
                 }
                 Ok(())
@@ -103,7 +100,7 @@ impl<'a> NetlinkSockets<'a> {
                 let socket = netns::socket(self.spaces.net(), libc::AF_NETLINK, libc::SOCK_RAW, protocol);
                 let daemon = socket.and_then(|socket| audit::daemon(socket.as_fd()));
                 match daemon {
-                    Ok(daemon) if daemon == pid => refused("a netlink socket of the audit daemon"),
+                    Ok(daemon) if daemon == pid => refused(SocketObstacle::NetlinkAudit),
                     _ => Ok(()),
                 }
             }

@@ -6,6 +6,7 @@ use super::socket_options::Defaults;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
 use nix::errno::Errno;
+use snap_error::obstacle::{SocketKind, SocketObstacle};
 use snap_error::{Error, Result};
 use snap_state::{FileKindV1, PacketSocketV1};
 use snap_sys::sock_diag::{self, PacketDiag};
@@ -37,24 +38,22 @@ impl<'a> PacketSockets<'a> {
         let socket_type =
             fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_TYPE).map_err(fail("SO_TYPE"))?;
         if !matches!(socket_type, libc::SOCK_RAW | libc::SOCK_DGRAM) {
-            return refused("a packet socket of the obsolete kind (SOCK_PACKET)");
+            return refused(SocketObstacle::PacketObsolete);
         }
         let Some(table) = self.table()? else {
-            return refused(
-                "a packet socket, of which this kernel does not tell enough (CONFIG_PACKET_DIAG)",
-            );
+            return refused(SocketObstacle::PacketUntold);
         };
         let Some(diag) = table.get(&(file.ino as u32)).cloned() else {
-            return refused("a packet socket of another network namespace");
+            return refused(SocketObstacle::OtherNamespace { kind: SocketKind::Packet });
         };
         if diag.ring {
-            return refused("a packet socket with a ring (PACKET_RX_RING, PACKET_TX_RING)");
+            return refused(SocketObstacle::PacketRing);
         }
         let fanout =
             fdquery::socket_int(fd, libc::SOL_PACKET, PACKET_FANOUT).map_err(fail("PACKET_FANOUT"))?;
         let fanout = Some(fanout as u32).filter(|fanout| *fanout != 0);
         if fanout.is_some_and(|fanout| FANOUT_BY_PROGRAM.contains(&(fanout >> 16 & 0xff))) {
-            return refused("a packet socket whose fanout is decided by a program");
+            return refused(SocketObstacle::PacketFanoutProgram);
         }
         // struct sockaddr_ll: family, protocol, interface.
         let address = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;

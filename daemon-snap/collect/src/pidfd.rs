@@ -2,6 +2,7 @@
 
 use crate::blockers::{Found, refused};
 use crate::member::Member;
+use snap_error::obstacle::DescriptorObstacle;
 use snap_state::{FileKindV1, Pid, PidFdV1, RebindV1, ZombieV1, can_end_so};
 use snap_sys::pidfd;
 use snap_sys::proc::FdInfo;
@@ -30,20 +31,18 @@ impl Tasks {
     pub fn collect(&self, info: &FdInfo, fd: BorrowedFd<'_>) -> Found<FileKindV1> {
         let of_thread = info.flags & libc::O_EXCL != 0;
         let Some(target) = info.pidfd_target() else {
-            return refused("a pidfd that the kernel does not show");
+            return refused(DescriptorObstacle::PidfdUntold);
         };
         match Pid(target) {
             Pid(1) if self.unit => Ok(FileKindV1::Rebind(RebindV1::Init)),
             pid if of_thread && self.threads.contains(&pid) => Ok(FileKindV1::PidFd(PidFdV1::Task { pid })),
             pid if self.processes.contains(&pid) => Ok(FileKindV1::PidFd(PidFdV1::Task { pid })),
             Pid(-1) => match pidfd::exit_status(fd) {
-                Some(status) if !can_end_so(status) => {
-                    refused("a pidfd of a process that has ended with a core dump")
-                }
+                Some(status) if !can_end_so(status) => refused(DescriptorObstacle::PidfdCoreDump),
                 status => Ok(FileKindV1::PidFd(PidFdV1::Reaped { status })),
             },
-            Pid(0) => refused("a pidfd of a process in another PID namespace"),
-            pid => refused(format!("a pidfd of process {pid}, which is not of the tree")),
+            Pid(0) => refused(DescriptorObstacle::PidfdOtherNamespace),
+            process => refused(DescriptorObstacle::PidfdOutside { process }),
         }
     }
 }

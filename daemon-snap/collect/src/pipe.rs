@@ -5,8 +5,9 @@ use crate::blockers::{Blockers, failed};
 use crate::member::Member;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
-use snap_error::{Error, Result};
-use snap_state::{FileKindV1, InodeId, PipeEnd, PipeId, PipeV1};
+use snap_error::obstacle::{DescriptorObstacle, FileObstacle, LogindObject};
+use snap_error::{Error, Obstacle, Result};
+use snap_state::{FileKindV1, InodeId, PipeEnd, PipeId, PipeV1, RawPath};
 use snap_sys::{fdquery, proc};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -63,17 +64,15 @@ impl Pipes {
                 let tree: Vec<_> = members.iter().map(|member| member.pid).collect();
                 let outside = proc::holder_outside(holder.dev, holder.ino, &tree);
                 if let Some(other) = outside.map_err(|e| Error::io("look for holders", holder.fd, &e))? {
-                    let shown = String::from_utf8_lossy(&holder.link);
-                    let kind = match logind_object(&holder.link) {
-                        Some(what) => format!("{what} ({shown}), which ends with the boot"),
-                        None => {
-                            format!("a named FIFO ({shown}) that pid {other} outside the tree has open too")
-                        }
+                    let path = RawPath(holder.link.clone());
+                    let obstacle: Obstacle = match logind_object(&holder.link) {
+                        Some(object) => DescriptorObstacle::OfLogind { object, path }.into(),
+                        None => FileObstacle::FifoHeldOutside { path, by: other }.into(),
                     };
-                    blockers.add(holder.pid, holder.part(), kind);
+                    blockers.add(holder.pid, holder.part(), obstacle);
                 }
             } else if pipe.other_end_is_outside(fd.as_fd(), holder)? {
-                blockers.add(holder.pid, holder.part(), "a pipe whose other end is held outside the tree");
+                blockers.add(holder.pid, holder.part(), DescriptorObstacle::PipeHeldOutside);
             }
             collected.push(pipe.content(fd.as_fd(), holder)?);
         }
@@ -82,10 +81,10 @@ impl Pipes {
 }
 
 /// What logind takes to be held as long as a FIFO of its own is open.
-fn logind_object(path: &[u8]) -> Option<&'static str> {
+fn logind_object(path: &[u8]) -> Option<LogindObject> {
     match path.strip_prefix(b"/run/systemd/")? {
-        rest if rest.starts_with(b"inhibit/") => Some("an inhibitor of logind"),
-        rest if rest.starts_with(b"sessions/") => Some("a session of logind"),
+        rest if rest.starts_with(b"inhibit/") => Some(LogindObject::Inhibitor),
+        rest if rest.starts_with(b"sessions/") => Some(LogindObject::Session),
         _ => None,
     }
 }
@@ -146,8 +145,8 @@ mod tests {
 
     #[test]
     fn fifos_of_logind_are_named_for_what_they_stand_for() {
-        assert_eq!(logind_object(b"/run/systemd/inhibit/3.ref"), Some("an inhibitor of logind"));
-        assert_eq!(logind_object(b"/run/systemd/sessions/c1.ref"), Some("a session of logind"));
+        assert_eq!(logind_object(b"/run/systemd/inhibit/3.ref"), Some(LogindObject::Inhibitor));
+        assert_eq!(logind_object(b"/run/systemd/sessions/c1.ref"), Some(LogindObject::Session));
         assert_eq!(logind_object(b"/run/initctl"), None);
     }
 }

@@ -2,10 +2,11 @@
 
 use super::handle::Handle;
 use super::thread::pending;
-use crate::blockers::{Blockers, Trouble, failed};
+use crate::blockers::{Blockers, failed};
 use crate::inode::Inodes;
 use crate::member::Member;
 use crate::memory::AddressSpace;
+use snap_error::obstacle::Role;
 use snap_error::{Part, Result};
 use snap_state::{FileId, FileKindV1, FileV1, InodeId, MmV1, Pid, ProcessV1, ThreadV1};
 use snap_sys::proc;
@@ -26,14 +27,11 @@ pub(crate) fn collect_directories(
     blockers: &mut Blockers,
 ) -> Result<Option<Directories>> {
     let pid = member.pid;
-    let mut directory = |name: &str, what: &str, inodes: &mut Inodes<'_>| -> Result<Option<(bool, FileId)>> {
+    let mut directory = |name: &str, role: Role, inodes: &mut Inodes<'_>| -> Result<Option<(bool, FileId)>> {
         let link = proc::read_link(pid, name)?;
         let magic = format!("/proc/{pid}/{name}");
         let handle = Handle { magic: &magic, link: &link, by_name_only: true, writable: false, open: false };
-        let found = inodes.intern(pid, handle).map_err(|trouble| match trouble {
-            Trouble::Refused(kind) => Trouble::Refused(format!("as {what} {kind}")),
-            failed @ Trouble::Failed(_) => failed,
-        });
+        let found = inodes.intern(pid, handle).map_err(|trouble| trouble.of(role));
         let Some(inode) = blockers.note(pid, Part::Process, found)? else { return Ok(None) };
         let kind = FileKindV1::Inode { inode, pos: 0 };
         let known = files.iter().find(|file| file.kind == kind && file.flags & libc::O_PATH != 0);
@@ -44,21 +42,14 @@ pub(crate) fn collect_directories(
         files.push(FileV1 { id, flags: libc::O_PATH | libc::O_DIRECTORY, owner: None, kind });
         Ok(Some((link == b"/", id)))
     };
-    let cwd = directory("cwd", "working directory", inodes)?;
+    let cwd = directory("cwd", Role::WorkingDirectory, inodes)?;
     // Relative to the root of the mount namespace, which every process has unless it did a chroot.
     let root = match proc::read_link(pid, "root")?.as_slice() {
         b"/" => Some(None),
-        _ => directory("root", "root directory", inodes)?.map(|(_, id)| Some(id)),
+        _ => directory("root", Role::RootDirectory, inodes)?.map(|(_, id)| Some(id)),
     };
     let exe = inodes.of_executable(pid, &proc::read_link(pid, "exe")?);
-    let exe = blockers.note(
-        pid,
-        Part::Process,
-        exe.map_err(|trouble| match trouble {
-            Trouble::Refused(kind) => Trouble::Refused(format!("as executable {kind}")),
-            failed @ Trouble::Failed(_) => failed,
-        }),
-    )?;
+    let exe = blockers.note(pid, Part::Process, exe.map_err(|trouble| trouble.of(Role::Executable)))?;
     Ok(match (exe, cwd, root) {
         (Some(exe), Some((_, cwd)), Some(root)) => Some(Directories { exe, cwd, root }),
         _ => None,

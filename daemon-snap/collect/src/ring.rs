@@ -7,9 +7,10 @@
 //! a group of provided buffers or credentials that no request has used lately (before Linux 6.15 credentials are told).
 
 use super::description::Description;
-use crate::blockers::{Found, Trouble, failed, refused};
+use crate::blockers::failed;
 use nix::errno::Errno;
-use snap_error::{Blocker, Error, Part, Result};
+use snap_error::obstacle::RingObstacle;
+use snap_error::{Blocker, Part, Result};
 use snap_state::{Pid, RingV1, TargetFd};
 use snap_sys::inject::Injector;
 use snap_sys::pidfd;
@@ -21,25 +22,27 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 pub(crate) const LINK: &[u8] = b"anon_inode:[io_uring]";
 /// As many turns take a quarter of a second to repeat.
 const MOST_TURNS: u32 = 1 << 22;
-const REGISTERED_CREDENTIALS: &str = "with registered credentials";
 /// IOSQE_BUFFER_SELECT, IOSQE_CQE_SKIP_SUCCESS
 const UNEVEN_REQUEST: u8 = 1 << 5 | 1 << 6;
 /// IORING_CQE_F_BUFFER, IORING_CQE_F_MORE
 const UNEVEN_COMPLETION: u32 = 1 | 1 << 1;
 
-pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> Found<RingV1> {
-    let Some(info) = info.ring() else {
-        return refused("an io_uring ring of which this kernel does not tell the state");
-    };
-    if let Some(kind) = inspect(&info).or_else(|| inspect_answers(fd)) {
-        return refused(format!("an io_uring ring {kind}"));
+/// A ring, or why it cannot be carried.
+pub(super) fn collect(
+    file: &Description,
+    fd: BorrowedFd<'_>,
+    info: &FdInfo,
+) -> Result<std::result::Result<RingV1, RingObstacle>> {
+    let Some(info) = info.ring() else { return Ok(Err(RingObstacle::Untold)) };
+    if let Some(obstacle) = inspect(&info).or_else(|| inspect_answers(fd)) {
+        return Ok(Err(obstacle));
     }
     // One of the same size tells what lies where.
     let alike = |flags| {
         let setup = ring::setup(info.sq_mask + 1, info.cq_mask + 1, ring::SETUP_CQSIZE | flags);
         setup.map(|(_, params)| params)
     };
-    let with_array = alike(0).map_err(|e| Trouble::Failed(failed("io_uring_setup", file.pid, file.fd)(e)))?;
+    let with_array = alike(0).map_err(failed("io_uring_setup", file.pid, file.fd))?;
     let queues = |params: Params| {
         let bytes = ring::read_area(fd, ring::OFF_QUEUES, params.queues_bytes()).ok()?;
         Some((params, bytes))
@@ -52,19 +55,19 @@ pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> 
     };
     let requests = ring::read_area(fd, ring::OFF_REQUESTS, with_array.requests_bytes());
     let (Some((params, queues)), Ok(requests)) = (found, requests) else {
-        return refused("an io_uring ring whose memory is not what its size tells");
+        return Ok(Err(RingObstacle::SizeDiffers));
     };
-    if let Some(kind) = inspect_areas(&info, &params, &queues, &requests) {
-        return refused(format!("an io_uring ring {kind}"));
+    if let Some(obstacle) = inspect_areas(&info, &params, &queues, &requests) {
+        return Ok(Err(obstacle));
     }
-    Ok(RingV1 {
+    Ok(Ok(RingV1 {
         sq_entries: params.sq_entries,
         cq_entries: params.cq_entries,
         no_array: params.flags & ring::SETUP_NO_SQARRAY != 0,
         turns: info.cached_sq_head,
         queues,
         requests,
-    })
+    }))
 }
 
 /// Numbers under which a thread has registered rings (IORING_REGISTER_RING_FDS, since Linux 5.18), with a descriptor of each.
@@ -91,9 +94,7 @@ pub(super) fn collect_numbers(
             _ => {}
         }
         let Some(fd) = ring_of_number((pid, number), injector, rings)? else {
-            let kind =
-                format!("an io_uring ring registered under number {number}, of which no descriptor is open");
-            return Err(Error::Refused(vec![Blocker { pid, part: Part::Thread(tid), kind }]));
+            return Err(Blocker::new(pid, Part::Thread(tid), RingObstacle::NumberOfClosed { number }).into());
         };
         found.push((number, fd));
     }
@@ -125,43 +126,42 @@ fn array<'a>(queues: &'a [u8], params: &Params) -> &'a [u8] {
 }
 
 /// What `fdinfo` tells.
-fn inspect(info: &RingInfo) -> Option<String> {
-    let kind = if info.has_thread {
-        "with a polling thread (IORING_SETUP_SQPOLL)"
+fn inspect(info: &RingInfo) -> Option<RingObstacle> {
+    if info.has_thread {
+        Some(RingObstacle::PollingThread)
     } else if info.files > 0 {
-        "with registered files"
+        Some(RingObstacle::RegisteredFiles)
     } else if info.buffers > 0 {
-        "with registered buffers"
+        Some(RingObstacle::RegisteredBuffers)
     } else if info.has_personalities {
-        REGISTERED_CREDENTIALS
+        Some(RingObstacle::RegisteredCredentials)
     } else if info.polls > 0 || info.cached_sq_head != info.cached_cq_tail {
-        "with requests in flight"
+        Some(RingObstacle::InUse)
     } else if info.overflown > 0 {
-        "with more completions than it has room for"
+        Some(RingObstacle::Overflown)
     } else if info.cached_sq_head > MOST_TURNS {
-        return Some(format!("that has served {} requests: too many to repeat", info.cached_sq_head));
+        Some(RingObstacle::TooManyTurns { turns: info.cached_sq_head })
     } else {
-        return None;
-    };
-    Some(kind.to_owned())
+        None
+    }
 }
 
 /// What it answers to questions that change nothing.
-fn inspect_answers(fd: BorrowedFd<'_>) -> Option<String> {
+fn inspect_answers(fd: BorrowedFd<'_>) -> Option<RingObstacle> {
     if ring::enter(fd, 0) == Err(Errno::EBADFD) {
-        return Some("that is not enabled yet".to_owned());
+        return Some(RingObstacle::NotEnabled);
     }
     match ring::answer_to_eventfd(fd) {
         Errno::EFAULT => None,
-        Errno::EBUSY => Some("with a registered event descriptor".to_owned()),
-        Errno::EEXIST => Some("for a single thread (IORING_SETUP_SINGLE_ISSUER)".to_owned()),
-        Errno::EACCES => Some("with restrictions".to_owned()),
-        other => Some(format!("that answers a question with {other}")),
+        Errno::EBUSY => Some(RingObstacle::RegisteredEventfd),
+        Errno::EEXIST => Some(RingObstacle::SingleThread),
+        Errno::EACCES => Some(RingObstacle::Restricted),
+        errno => Some(RingObstacle::OddAnswer { errno }),
     }
 }
 
 /// What requests and completions have left behind.
-fn inspect_areas(info: &RingInfo, params: &Params, queues: &[u8], requests: &[u8]) -> Option<String> {
+fn inspect_areas(info: &RingInfo, params: &Params, queues: &[u8], requests: &[u8]) -> Option<RingObstacle> {
     let word = |at: u32| {
         let bytes = queues.get(at as usize..)?.first_chunk::<4>()?;
         Some(u32::from_ne_bytes(*bytes))
@@ -177,13 +177,13 @@ fn inspect_areas(info: &RingInfo, params: &Params, queues: &[u8], requests: &[u8
         (cq.overflow, 0),
     ];
     if expected.iter().any(|(at, value)| word(*at) != Some(*value)) {
-        return Some("laid out in a way that is not known, or with a failure noted in it".to_owned());
+        return Some(RingObstacle::Layout);
     }
     const FLAGS_AT: usize = 1;
     const PERSONALITY_AT: usize = 42;
     let has_personality = |request: &[u8]| request[PERSONALITY_AT..PERSONALITY_AT + 2] != [0, 0];
     if requests.chunks_exact(ring::REQUEST_BYTES as usize).any(has_personality) {
-        return Some(REGISTERED_CREDENTIALS.to_owned());
+        return Some(RingObstacle::RegisteredCredentials);
     }
     let uneven_request = |request: &[u8]| request[FLAGS_AT] & UNEVEN_REQUEST != 0;
     let completions = queues.get(cq.cqes as usize..).unwrap_or_default();
@@ -195,7 +195,7 @@ fn inspect_areas(info: &RingInfo, params: &Params, queues: &[u8], requests: &[u8
     };
     let mut requests = requests.chunks_exact(ring::REQUEST_BYTES as usize);
     (requests.any(uneven_request) || completions.into_iter().any(uneven_completion))
-        .then(|| "whose requests complete more than once, never, or into provided buffers".to_owned())
+        .then_some(RingObstacle::UnevenRequests)
 }
 
 #[cfg(test)]
@@ -212,7 +212,7 @@ mod tests {
         let rest = RingInfo { cached_sq_head: 9, cached_cq_tail: 9, ..info() };
         assert_eq!(inspect(&rest), None);
         for busy in [RingInfo { cached_cq_tail: 8, ..rest }, RingInfo { polls: 1, ..rest }] {
-            assert!(inspect(&busy).unwrap().contains("in flight"));
+            assert_eq!(inspect(&busy), Some(RingObstacle::InUse));
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::blockers::{Found, failed, refused};
 use nix::errno::Errno;
 use snap_error::Result;
+use snap_error::obstacle::SandboxObstacle;
 use snap_state::{FilterId, Pid, SeccompFilterV1, SeccompFlags};
 use snap_sys::proc::Status;
 use snap_sys::ptrace;
@@ -28,10 +29,7 @@ impl Filters {
         if self.own > 0 {
             return match status.seccomp_filters {
                 count if count == self.own => Ok(Vec::new()),
-                count => refused(format!(
-                    "{count} seccomp filters, which cannot be read from inside a sandbox that has {}",
-                    self.own
-                )),
+                filters => refused(SandboxObstacle::SeccompUnreadable { filters, own: self.own }),
             };
         }
         const FILTERS: u32 = 2;
@@ -44,7 +42,7 @@ impl Filters {
             let program = match ptrace::seccomp_filter(tid, index) {
                 Ok(program) => program,
                 Err(Errno::ENOENT) => break,
-                Err(Errno::EMEDIUMTYPE) => return refused("a seccomp filter that is not classic BPF"),
+                Err(Errno::EMEDIUMTYPE) => return refused(SandboxObstacle::SeccompNotClassic),
                 Err(e) => return Err(failed("read seccomp filter", tid, index)(e).into()),
             };
             let flags =

@@ -1,6 +1,7 @@
 //! signalfd(2).
 
 use crate::blockers::{Found, refused};
+use snap_error::obstacle::DescriptorObstacle;
 use snap_state::FileKindV1;
 use snap_sys::proc::FdInfo;
 
@@ -8,6 +9,6 @@ use snap_sys::proc::FdInfo;
 pub(super) fn collect(info: &FdInfo) -> Found<FileKindV1> {
     match info.signalfd_mask() {
         Some(mask) => Ok(FileKindV1::SignalFd { mask }),
-        None => refused("a signalfd of which this kernel does not tell enough"),
+        None => refused(DescriptorObstacle::SignalfdUntold),
     }
 }

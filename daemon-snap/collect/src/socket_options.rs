@@ -3,6 +3,7 @@
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
 use nix::errno::Errno;
+use snap_error::obstacle::SocketObstacle;
 use snap_state::{Pid, SocketOptionV1, TargetFd};
 use snap_sys::{fdquery, netns};
 use std::collections::HashMap;
@@ -114,7 +115,7 @@ impl<'a> Defaults<'a> {
         options.retain(|option| !defaults.contains(option));
         let filter = match fdquery::socket_filter(fd) {
             Ok(program) => program,
-            Err(Errno::EACCES) => return refused("a socket with an eBPF program for a filter"),
+            Err(Errno::EACCES) => return refused(SocketObstacle::EbpfFilter),
             // Kinds of sockets without filters.
             Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP) => Vec::new(),
             Err(e) => return Err(fail("SO_GET_FILTER")(e).into()),

@@ -9,8 +9,9 @@ use crate::blockers::{Blockers, failed};
 use crate::description::Slot;
 use crate::options::StoredDescriptor;
 use nix::sys::stat::stat;
+use snap_error::obstacle::DescriptorObstacle;
 use snap_error::{Part, Result};
-use snap_state::{MAX_STORED, MAX_STORED_NAME_BYTES, Pid, TargetFd, is_stored_name};
+use snap_state::{MAX_STORED, MAX_STORED_NAME_BYTES, Pid, RawPath, TargetFd, is_stored_name};
 use snap_sys::proc::{self, FdInfo};
 use snap_sys::{kcmp, pidfd};
 use std::collections::{HashMap, HashSet};
@@ -43,10 +44,10 @@ pub(super) fn find_stored(
     if listed.is_empty() {
         return Ok(Vec::new());
     }
-    let mut refuse = |kind: String| blockers.add(INIT, Part::Process, kind);
+    let mut refuse = |obstacle: DescriptorObstacle| blockers.add(INIT, Part::Process, obstacle);
     let name_bytes: usize = listed.iter().map(|one| one.name.len()).sum();
     if listed.len() > MAX_STORED || name_bytes > MAX_STORED_NAME_BYTES {
-        refuse(format!("{} descriptors of the unit in its store, which are too many", listed.len()));
+        refuse(DescriptorObstacle::StoreTooLarge { count: listed.len() });
         return Ok(Vec::new());
     }
     let table = Table::read()?;
@@ -56,14 +57,13 @@ pub(super) fn find_stored(
         let names: HashSet<&str> = alike.iter().map(|&at| listed[at].name.as_str()).collect();
         let mut names: Vec<&str> = names.into_iter().collect();
         names.sort_unstable();
-        let shown = String::from_utf8_lossy(&first.path);
-        let shown = format!("a descriptor of the unit in its store (FDNAME={}, {shown})", names.join(", "));
+        let (path, joined) = (RawPath(first.path.clone()), names.join(", "));
         if let Some(odd) = names.iter().find(|name| !is_stored_name(name)) {
-            refuse(format!("{shown} with an odd name ({odd:?})"));
+            refuse(DescriptorObstacle::StoreOddName { names: joined, path, odd: (*odd).to_owned() });
             continue;
         }
         if names.len() > 1 {
-            refuse(format!("{shown}, and systemd does not tell which has which name"));
+            refuse(DescriptorObstacle::StoreNamesAmbiguous { names: joined, path });
             continue;
         }
         let mut copies = table.find(first)?;
@@ -71,7 +71,7 @@ pub(super) fn find_stored(
             copies.retain(|copy| slots.iter().any(|slot| is_same(copy, slot)));
         }
         if copies.len() != alike.len() {
-            refuse(format!("{shown} that cannot be told from others that systemd has open"));
+            refuse(DescriptorObstacle::StoreAmbiguous { names: joined, path });
             continue;
         }
         for (&at, copy) in alike.iter().zip(copies) {

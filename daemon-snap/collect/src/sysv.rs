@@ -5,6 +5,7 @@ use crate::inode::Inodes;
 use crate::member::Member;
 use crate::memory::AddressSpace;
 use crate::spaces::Spaces;
+use snap_error::obstacle::MemoryObstacle;
 use snap_error::{Error, Part, Result};
 use snap_state::{BackingV1, InodeKindV1, Pid, SegmentV1};
 use snap_sys::sysvipc::{self, Objects, SHM_DEST, SHM_LOCKED};
@@ -16,9 +17,10 @@ pub(crate) fn list_objects(spaces: &Spaces) -> Result<Objects> {
 }
 
 /// A segment by its id, which is the inode number of its mappings.
-pub(super) fn segment(objects: &Objects, id: u64, shown: &str) -> Found<(SegmentV1, u64)> {
+pub(super) fn segment(objects: &Objects, id: u64, name: &[u8]) -> Found<(SegmentV1, u64)> {
     let Some(found) = objects.segments.iter().find(|segment| segment.id as u64 == id) else {
-        return refused(format!("a SysV shared memory segment of another IPC namespace ({shown})"));
+        let name = String::from_utf8_lossy(name).into_owned();
+        return refused(MemoryObstacle::ForeignSegment { name });
     };
     let segment = SegmentV1 {
         id: found.id,
@@ -51,32 +53,30 @@ pub(crate) fn inspect_objects(
             *attached.entry(segment.id).or_default() += 1;
             let whole = entry.len_bytes.next_multiple_of(snap_state::PAGE_BYTES);
             if offset != 0 || vma.len_bytes() != whole {
-                let kind = format!("a part of a SysV shared memory segment (shmid {})", segment.id);
-                blockers.add(member.pid, Part::Mapping(vma.start), kind);
+                let obstacle = MemoryObstacle::PartOfSegment { shmid: segment.id };
+                blockers.add(member.pid, Part::Mapping(vma.start), obstacle);
             }
         }
     }
     let member = |pid: i32| members.iter().map(|member| member.pid).find(|member| *member == Pid(pid));
     for segment in &objects.segments {
-        let (id, ours) = (segment.id, attached.get(&segment.id).copied().unwrap_or_default());
+        let (shmid, ours) = (segment.id, attached.get(&segment.id).copied().unwrap_or_default());
         let user = members.first().map(|member| member.pid).filter(|_| ours > 0 && segment.attached > ours);
         if let Some(pid) = user {
-            let kind = format!("a SysV shared memory segment that others have attached too (shmid {id})");
-            blockers.add(pid, Part::Process, kind);
+            blockers.add(pid, Part::Process, MemoryObstacle::SegmentOfOthers { shmid });
         }
         if let Some(pid) = member(segment.creator).filter(|_| ours == 0) {
-            let kind = format!("a SysV shared memory segment that it made and has not attached (shmid {id})");
-            blockers.add(pid, Part::Process, kind);
+            blockers.add(pid, Part::Process, MemoryObstacle::UnattachedSegment { shmid });
         }
     }
-    for (id, pids) in &objects.queues {
+    for (msqid, pids) in &objects.queues {
         if let Some(pid) = pids.iter().find_map(|pid| member(*pid)) {
-            blockers.add(pid, Part::Process, format!("a SysV message queue (msqid {id})"));
+            blockers.add(pid, Part::Process, MemoryObstacle::MessageQueue { msqid: *msqid });
         }
     }
-    for (id, pids) in &objects.semaphores {
+    for (semid, pids) in &objects.semaphores {
         if let Some(pid) = pids.iter().find_map(|pid| member(*pid)) {
-            blockers.add(pid, Part::Process, format!("SysV semaphores (semid {id})"));
+            blockers.add(pid, Part::Process, MemoryObstacle::Semaphores { semid: *semid });
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::blockers::{Blockers, failed};
 use crate::options::LostPeer;
 use nix::errno::Errno;
 use snap_error::Result;
+use snap_error::obstacle::{SocketObstacle, TcpState};
 use snap_state::{FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1};
 use snap_sys::fdquery;
 use snap_sys::tcp_repair::{Queue, Repair};
@@ -22,22 +23,6 @@ const CLOSE_WAIT: u8 = 8;
 const CLOSED_READING: u8 = 1;
 const CLOSED_WRITING: u8 = 2;
 const SO_BUF_LOCK: i32 = 72;
-/// Names of TCP states by number.
-const STATES: [&str; 13] = [
-    "",
-    "established",
-    "connecting",
-    "half-open",
-    "closing",
-    "closing",
-    "closing",
-    "",
-    "half-closed",
-    "closing",
-    "",
-    "closing",
-    "half-open",
-];
 
 /// Connections of the tree, until all are known.
 #[derive(Debug, Default)]
@@ -58,12 +43,17 @@ impl Connection {
         self.info.first().copied().unwrap_or_default()
     }
 
-    /// As people say it.
-    fn describe(&self) -> String {
-        let name = STATES.get(usize::from(self.state())).copied().unwrap_or("connected");
-        let article = if name.starts_with('e') { "an" } else { "a" };
-        let to = self.ends.map_or(String::new(), |(_, remote)| format!(" to {remote}"));
-        format!("{article} {name} TCP connection{to}")
+    fn obstacle(&self) -> SocketObstacle {
+        // Numbers of include/net/tcp_states.h; what is closed or listens is no connection.
+        let state = match self.state() {
+            ESTABLISHED => TcpState::Established,
+            2 => TcpState::Connecting,
+            3 | 12 => TcpState::HalfOpen,
+            FIN_WAIT1 | FIN_WAIT2 | 6 | 9 | 11 => TcpState::Closing,
+            CLOSE_WAIT => TcpState::HalfClosed,
+            _ => TcpState::Other,
+        };
+        SocketObstacle::TcpConnection { state, remote: self.ends.map(|(_, remote)| remote) }
     }
 }
 
@@ -99,7 +89,7 @@ impl TcpConnections {
                 let kind = lost(one, &mut files[one.file.id.0 as usize].kind)?;
                 files[one.file.id.0 as usize].kind = kind;
             } else {
-                blockers.add(one.file.pid, one.file.part(), one.describe());
+                blockers.add(one.file.pid, one.file.part(), one.obstacle());
             }
         }
         // Live connections are not touched for nothing.

@@ -5,6 +5,7 @@ use crate::blockers::{Blockers, failed};
 use crate::freeze::is_interrupted_endless_epoll;
 use crate::member::Member;
 use crate::seccomp::Filters;
+use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Part, Result};
 use snap_state::{Addr, AltStackV1, CredsV1, Pid, RegsV1, SigInfoV1, ThreadV1};
 use snap_sys::inject::Injector;
@@ -41,14 +42,14 @@ pub(crate) fn collect_thread(
     let name = format!("thread {tid}");
     let fail = |step| failed(step, pid, &name);
     let Some(stopped) = ptrace::regs(tid).map_err(fail("read registers"))? else {
-        blockers.add(pid, part, "a 32-bit program");
+        blockers.add(pid, part, ProcessObstacle::ThirtyTwoBit);
         return Ok(None);
     };
     if ptrace::has_syscall_user_dispatch(tid).map_err(fail("read system call dispatch"))? {
-        blockers.add(pid, part, "Syscall User Dispatch");
+        blockers.add(pid, part, ProcessObstacle::SyscallUserDispatch);
     }
     if sched::is_clamped(tid).map_err(fail("read scheduling"))? {
-        blockers.add(pid, part, "a utilisation clamp (sched_setattr)");
+        blockers.add(pid, part, ProcessObstacle::UtilisationClamp);
     }
     let stack = filters.of_thread(tid, status);
     let seccomp = blockers.note(pid, part, stack)?.unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
+use snap_error::obstacle::DescriptorObstacle;
 use snap_state::{FileKindV1, TimerFdV1};
 use snap_sys::fdquery;
 use snap_sys::proc::FdInfo;
@@ -9,12 +10,12 @@ use std::os::fd::BorrowedFd;
 
 /// Clock, setting and remaining time, from fdinfo.
 pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> Found<FileKindV1> {
-    let unknown = "a timerfd of which this kernel does not tell enough";
-    let Some(mut timer) = info.timerfd() else { return refused(unknown) };
+    let unknown = || refused(DescriptorObstacle::TimerfdUntold);
+    let Some(mut timer) = info.timerfd() else { return unknown() };
     if timer.remaining_ns == 0 && timer.interval_ns > 0 {
         // It has expired and stands still until somebody looks.
         fdquery::update_timerfd(fd).map_err(failed("timerfd_gettime", file.pid, file.fd))?;
-        let Some(updated) = FdInfo::of(file.pid, file.fd)?.timerfd() else { return refused(unknown) };
+        let Some(updated) = FdInfo::of(file.pid, file.fd)?.timerfd() else { return unknown() };
         timer = updated;
     }
     Ok(FileKindV1::TimerFd(TimerFdV1 {

@@ -1,6 +1,7 @@
 //! Interval and POSIX timers: what they are from outside, how much time is left from inside.
 
 use super::injected::{Scratch, call};
+use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Blocker, Error, Part, Result};
 use snap_state::{IntervalTimerV1, Pid, PosixTimerV1};
 use snap_sys::inject::Injector;
@@ -37,8 +38,8 @@ pub(super) fn collect_posix_timers(
     let texts = parse_posix_timers(&proc::read(pid, "timers")?)?;
     let blockers: Vec<Blocker> = texts
         .iter()
-        .filter_map(|text| lost_clock(pid, text.clock_id, tids).map(|kind| (text.id, kind)))
-        .map(|(id, kind)| Blocker { pid, part: Part::Process, kind: format!("{kind} (timer {id})") })
+        .filter_map(|text| lost_clock(pid, text, tids))
+        .map(|obstacle| Blocker::new(pid, Part::Process, obstacle))
         .collect();
     if !blockers.is_empty() {
         return Err(Error::Refused(blockers));
@@ -48,21 +49,20 @@ pub(super) fn collect_posix_timers(
 
 /// Why a timer cannot be made again on its CPU clock: a negative number, the low three bits say which clock, the others whose, inverted
 /// (clock_getcpuclockid(3)). 0 is the process, or the thread, that made the timer.
-fn lost_clock(pid: Pid, clock_id: i32, tids: &[Pid]) -> Option<String> {
+fn lost_clock(pid: Pid, text: &PosixTimerText, tids: &[Pid]) -> Option<ProcessObstacle> {
     const OF_THREAD: i32 = 4;
+    let (clock_id, timer) = (text.clock_id, text.id);
     if clock_id >= 0 {
         return None;
     }
     let whose = Pid(!(clock_id >> 3));
     match (whose, clock_id & OF_THREAD != 0) {
-        (Pid(0), true) if tids.len() > 1 => {
-            Some("a timer on the CPU time of the thread that made it, which the kernel does not name".into())
-        }
+        (Pid(0), true) if tids.len() > 1 => Some(ProcessObstacle::TimerOfMaker { timer }),
         (Pid(0), _) => None,
         (tid, true) if tids.contains(&tid) => None,
-        (tid, true) => Some(format!("a timer on the CPU time of thread {tid}, which it does not have")),
+        (thread, true) => Some(ProcessObstacle::TimerOfOtherThread { thread, timer }),
         (other, false) if other == pid => None,
-        (other, false) => Some(format!("a timer on the CPU time of another process (pid {other})")),
+        (process, false) => Some(ProcessObstacle::TimerOfOtherProcess { process, timer }),
     }
 }
 
@@ -99,7 +99,8 @@ mod tests {
         let clock = |whose: i32, kind: i32| !whose << 3 | kind;
         let lost = |clock_id, tids: &[i32]| {
             let tids: Vec<Pid> = tids.iter().copied().map(Pid).collect();
-            lost_clock(Pid(100), clock_id, &tids).is_some()
+            let text = PosixTimerText { clock_id, ..PosixTimerText::default() };
+            lost_clock(Pid(100), &text, &tids).is_some()
         };
         assert!(!lost(libc::CLOCK_MONOTONIC, &[100, 101]));
         assert!(!lost(-6, &[100, 101]) && !lost(-2, &[100]) && lost(-2, &[100, 101]));

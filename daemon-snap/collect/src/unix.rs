@@ -14,6 +14,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::signal::kill;
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 use snap_bus::{BusAccess, SYSTEM_BUS};
+use snap_error::obstacle::{BusObstacle, SocketKind, SocketObstacle};
 use snap_error::{Error, Result};
 use snap_state::{
     BusConnectionV1, FileId, FileKindV1, Pid, RawPath, RebindV1, SocketNodeV1, TargetFd, UnixSocketV1,
@@ -77,15 +78,13 @@ impl<'a> UnixSockets<'a> {
             return self.bus_connection(file, fd, &address).map(FileKindV1::Bus);
         }
         let Some(diag) = self.diag(file.ino as u32)? else {
-            return refused("a unix socket of another network namespace");
+            return refused(SocketObstacle::OtherNamespace { kind: SocketKind::Unix });
         };
         let state = self.state(file, fd, socket_type, &diag)?;
         let queue = self.queues.messages(file.ino, self.by_number).or_else(refused)?;
         let strangers = queue.iter().filter_map(|message| message.credentials).map(|from| from.pid);
-        if let Some(pid) = self.alive_outside(strangers) {
-            return refused(format!(
-                "a unix socket with an unread message of process {pid} outside the tree"
-            ));
+        if let Some(from) = self.alive_outside(strangers) {
+            return refused(SocketObstacle::UnixUnreadSender { from });
         }
         let peer = match state {
             UnixStateV1::Unconnected | UnixStateV1::ConnectedTo { .. } => None,
@@ -96,15 +95,13 @@ impl<'a> UnixSockets<'a> {
             matches!(state, UnixStateV1::PeerGone { .. }) && self.options.lost_peer == LostPeer::Close;
         let outside = self.alive_outside(peer.iter().map(|peer| peer.credentials.pid));
         let peer = peer.filter(|_| !(is_lost && outside.is_some()));
-        if let Some(pid) = outside.filter(|_| !is_lost) {
-            return refused(format!(
-                "a unix socket whose other end was made by process {pid} outside the tree"
-            ));
+        if let Some(by) = outside.filter(|_| !is_lost) {
+            return refused(SocketObstacle::UnixMadeOutside { by });
         }
         let is_relative = |name: &[u8]| name.first().is_some_and(|first| ![0, b'/'].contains(first));
         let is_pair = matches!(state, UnixStateV1::Pair { .. });
         if !is_pair && queue.iter().any(|message| is_relative(&message.sender) || is_relative(&address)) {
-            return refused("a unix socket with unread messages to or from a relative path");
+            return refused(SocketObstacle::UnixUnreadRelative);
         }
         let Node { directory, node, renamed_to } = self.node(file, &address, &diag, inodes)?;
         let options = self.defaults.changed((file.pid, file.fd), fd, (libc::AF_UNIX, socket_type, 0))?;
@@ -140,7 +137,7 @@ impl<'a> UnixSockets<'a> {
         address: &[u8],
     ) -> Found<BusConnectionV1> {
         if address.first().is_some_and(|&first| first != 0) {
-            return refused("a unix socket bound to a path and connected to the system bus");
+            return refused(BusObstacle::BoundSocket);
         }
         let kind = (libc::AF_UNIX, libc::SOCK_STREAM, 0);
         let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
@@ -148,9 +145,7 @@ impl<'a> UnixSockets<'a> {
             BusAccess::Watched(watch) => {
                 bus::collect(file, fd, [SYSTEM_BUS, address], options, &self.processes, watch)
             }
-            BusAccess::Unheard(why) => {
-                refused(format!("a D-Bus connection, and the bus cannot be listened to: {why}"))
-            }
+            BusAccess::Unheard(why) => refused(BusObstacle::Unheard { why: why.clone() }),
             _ => bus::look(file, fd, [SYSTEM_BUS, address], options),
         }
     }
@@ -200,7 +195,7 @@ impl<'a> UnixSockets<'a> {
             if diag.waiting.len() != diag.receive_queue as usize
                 || diag.waiting.iter().any(|client| !self.by_inode.contains_key(client))
             {
-                return refused("a listener with a pending connection from outside the tree");
+                return refused(SocketObstacle::UnixPendingOutside);
             }
             return Ok(UnixStateV1::Listening { backlog: diag.send_queue });
         }
@@ -216,7 +211,7 @@ impl<'a> UnixSockets<'a> {
         let gone = |name: Option<Vec<u8>>| Ok(UnixStateV1::PeerGone { address: name.unwrap_or_default() });
         if let (Some(waiting), true) = (self.waiting(file.ino as u32), diag.state == STATE_CONNECTED) {
             if fdquery::unsent_bytes(fd).map_err(failed("SIOCOUTQ", file.pid, file.fd))? > 0 {
-                return refused("a pending connection that has sent something already");
+                return refused(SocketObstacle::UnixPendingSent);
             }
             return Ok(waiting);
         }
@@ -226,7 +221,7 @@ impl<'a> UnixSockets<'a> {
             (None, _) if diag.state == STATE_CONNECTED => gone(peer_name),
             (None, _) => Ok(UnixStateV1::Unconnected),
             (Some(_), None) if self.options.lost_peer == LostPeer::Close => gone(peer_name),
-            (Some(_), None) => refused(outside(fd, &peer_name.unwrap_or_default())),
+            (Some(_), None) => refused(outside(fd, peer_name.unwrap_or_default())),
         }
     }
 
@@ -256,14 +251,12 @@ impl<'a> UnixSockets<'a> {
         }
         match (address.is_empty(), diag.peer) {
             (false, _) if ![0, b'/'].contains(&address[0]) => {
-                refused(format!("a datagram socket connected to a relative path ({})", RawPath(address)))
+                refused(SocketObstacle::UnixRelativePeer { path: RawPath(address) })
             }
             (false, _) => Ok(UnixStateV1::ConnectedTo { address }),
             (true, None | Some(0)) => Ok(UnixStateV1::PeerGone { address: Vec::new() }),
-            (true, Some(_)) if inside.is_some() => {
-                refused("a datagram socket connected one way to an unnamed socket")
-            }
-            (true, Some(_)) => refused(outside(fd, &address)),
+            (true, Some(_)) if inside.is_some() => refused(SocketObstacle::UnixOneWay),
+            (true, Some(_)) => refused(outside(fd, address)),
         }
     }
 
@@ -288,7 +281,7 @@ impl<'a> UnixSockets<'a> {
         }
         let path = RawPath(address.to_vec());
         let Some(path_ino) = diag.path_ino else {
-            return if address[0] == b'/' { Ok(Node::default()) } else { refused(unknown_directory(&path)) };
+            return without_node(path);
         };
         let beginnings = if address[0] == b'/' { vec![None] } else { self.working_directories()? };
         let whole = |beginning: &Option<RawPath>| match beginning {
@@ -305,7 +298,7 @@ impl<'a> UnixSockets<'a> {
                 return Node::noted(beginning, &to, &stat, Some(to.clone()), inodes);
             }
         }
-        if address[0] == b'/' { Ok(Node::default()) } else { refused(unknown_directory(&path)) }
+        without_node(path)
     }
 
     /// Where a relative path may begin. Which of them it was is seen by what lies there.
@@ -352,10 +345,12 @@ impl<'a> UnixSockets<'a> {
     }
 }
 
-fn unknown_directory(path: &RawPath) -> String {
-    format!(
-        "a unix socket bound to a relative path ({path}) that leads to it from no working directory of the tree"
-    )
+/// A socket that its path does not lead to any more: nobody can connect to it. Of a relative path it is not known where it was.
+fn without_node(path: RawPath) -> Found<Node> {
+    match path.0.first() {
+        Some(b'/') => Ok(Node::default()),
+        _ => refused(SocketObstacle::UnixRelativeDirectory { path }),
+    }
 }
 
 /// Where the path of a socket lies in the file system.
@@ -389,18 +384,10 @@ pub(super) fn unix_name(address: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Names the other end for people.
-fn outside(fd: BorrowedFd<'_>, peer_name: &[u8]) -> String {
+/// Names the other end.
+fn outside(fd: BorrowedFd<'_>, name: Vec<u8>) -> SocketObstacle {
     let pid = fdquery::socket_int(fd, libc::SOL_SOCKET, libc::SO_PEERCRED).unwrap_or_default();
-    let name = match peer_name {
-        [] => "an unnamed socket".to_owned(),
-        [0, name @ ..] => format!("@{}", String::from_utf8_lossy(name)),
-        name => String::from_utf8_lossy(name).into_owned(),
-    };
-    match pid {
-        0 => format!("a unix socket connected to {name} outside the tree"),
-        _ => format!("a unix socket connected to {name} outside the tree (pid {pid})"),
-    }
+    SocketObstacle::UnixPeerOutside { name, pid: Some(Pid(pid)).filter(|pid| pid.0 != 0) }
 }
 
 #[cfg(test)]

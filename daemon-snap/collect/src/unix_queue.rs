@@ -6,6 +6,7 @@ use super::stored::Kept;
 use crate::blockers::failed;
 use nix::sys::stat::fstat;
 use snap_error::Result;
+use snap_error::obstacle::SocketObstacle;
 use snap_state::{CredentialsV1, FileId, Pid, TargetFd, UnixMessageV1};
 use snap_sys::fdquery::{self, PeekOffset, Peeked};
 use snap_sys::proc::FdInfo;
@@ -23,7 +24,7 @@ pub(super) const IN_FLIGHT: usize = usize::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     /// By inode of the socket: messages, or why they cannot be carried.
-    by_inode: HashMap<u64, std::result::Result<Vec<Letter>, String>>,
+    by_inode: HashMap<u64, std::result::Result<Vec<Letter>, SocketObstacle>>,
     /// Our duplicates of descriptors that no table has, or that are not known to be in one, and who has them.
     held: HashMap<TargetFd, (OwnedFd, Carrier)>,
 }
@@ -111,7 +112,7 @@ impl Queues {
         &self,
         ino: u64,
         by_number: &HashMap<(Pid, TargetFd), FileId>,
-    ) -> std::result::Result<Vec<UnixMessageV1>, String> {
+    ) -> std::result::Result<Vec<UnixMessageV1>, SocketObstacle> {
         let letters = match self.by_inode.get(&ino) {
             None => return Ok(Vec::new()),
             Some(letters) => letters.as_ref().map_err(Clone::clone)?,
@@ -126,7 +127,7 @@ impl Queues {
             })
         };
         let messages: Option<_> = letters.iter().map(message).collect();
-        messages.ok_or_else(|| "a unix socket with an unread descriptor that was lost".to_owned())
+        messages.ok_or(SocketObstacle::UnixUnreadLost)
     }
 }
 
@@ -143,7 +144,7 @@ fn slot_of(own: Pid, number: TargetFd, fd: &OwnedFd) -> Result<Slot> {
 fn look_at(
     file: &Description,
     fd: BorrowedFd<'_>,
-) -> Result<Option<std::result::Result<Vec<Peeked>, String>>> {
+) -> Result<Option<std::result::Result<Vec<Peeked>, SocketObstacle>>> {
     let fail = |step| failed(step, file.pid, file.fd);
     let ask = |name| fdquery::socket_int(fd, libc::SOL_SOCKET, name).map_err(fail("getsockopt"));
     if ask(SO_DOMAIN)? != libc::AF_UNIX || ask(libc::SO_ACCEPTCONN)? != 0 {
@@ -154,7 +155,7 @@ fn look_at(
     let events = fdquery::poll_now(fd, libc::POLLIN | libc::POLLPRI).map_err(fail("poll"))?;
     let unread = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
     if events & libc::POLLPRI != 0 {
-        return Ok(Some(Err("a unix socket with unread out-of-band data".into())));
+        return Ok(Some(Err(SocketObstacle::UnixUnreadOutOfBand)));
     }
     if events & libc::POLLIN == 0 || (stream && unread == 0) {
         return Ok(None);
@@ -168,23 +169,19 @@ fn look_at(
     let letters = letters?;
     if letters.is_empty() && socket_type == libc::SOCK_DGRAM {
         // The kernel shows an empty message to one peek only, and somebody has peeked before.
-        return Ok(Some(Err("a unix socket with an unread empty message".into())));
+        return Ok(Some(Err(SocketObstacle::UnixUnreadEmpty)));
     }
     let asks = ask(libc::SO_PASSCRED)? != 0;
     let blocker = letters.iter().find_map(|letter| blocker(letter, asks));
-    Ok(Some(blocker.map_or(Ok(letters), |why| Err(why.to_owned()))))
+    Ok(Some(blocker.map_or(Ok(letters), Err)))
 }
 
-fn blocker(letter: &Peeked, asks_for_credentials: bool) -> Option<&'static str> {
+fn blocker(letter: &Peeked, asks_for_credentials: bool) -> Option<SocketObstacle> {
     let nobody = letter.credentials.is_none_or(|from| from.pid.0 == 0);
     match letter {
-        Peeked { truncated: true, .. } => Some("a unix socket with an unread message that is too long"),
-        Peeked { other_control: true, .. } => {
-            Some("a unix socket with an unread message that carries a pidfd")
-        }
-        _ if asks_for_credentials && nobody => {
-            Some("a unix socket with an unread message whose sender is not told (SO_PASSCRED)")
-        }
+        Peeked { truncated: true, .. } => Some(SocketObstacle::UnixUnreadLong),
+        Peeked { other_control: true, .. } => Some(SocketObstacle::UnixUnreadPidfd),
+        _ if asks_for_credentials && nobody => Some(SocketObstacle::UnixUnreadAnonymous),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use crate::blockers::Blockers;
 use crate::inode::Inodes;
 use crate::member::Member;
 use nix::sys::stat::{FileStat, SFlag};
+use snap_error::obstacle::FileObstacle;
 use snap_error::{Error, Part, Result};
 use snap_state::{InodeId, InodeKindV1, Pid, RawPath, VolatileNodeKindV1, VolatileNodeV1};
 use std::collections::BTreeSet;
@@ -32,15 +33,14 @@ impl Loose {
     }
 
     /// Why a file of this length does not travel.
-    fn refuses(&mut self, len_bytes: u64) -> Option<String> {
+    fn refuses(&mut self, len_bytes: u64, path: &RawPath) -> Option<FileObstacle> {
         self.bytes = self.bytes.saturating_add(len_bytes);
         if len_bytes > MAX_FILE_BYTES {
-            return Some(format!(
-                "a file of {len_bytes} bytes (at most {MAX_FILE_BYTES}) that nobody has open"
-            ));
+            let (most_bytes, path) = (MAX_FILE_BYTES, path.clone());
+            return Some(FileObstacle::VolatileFileLarge { len_bytes, most_bytes, path });
         }
         let too_much = self.bytes > MAX_ALL_BYTES;
-        too_much.then(|| format!("more than {MAX_ALL_BYTES} bytes of files that nobody has open"))
+        too_much.then(|| FileObstacle::VolatileFilesLarge { most_bytes: MAX_ALL_BYTES, path: path.clone() })
     }
 }
 
@@ -130,11 +130,10 @@ fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut B
                 let target = target.into_os_string().into_encoded_bytes();
                 loose.note(raw, VolatileNodeKindV1::Symlink { target }, &stat);
             }
-            _ => blockers.add(
-                spaces.main,
-                Part::Process,
-                format!("a special file in a volatile directory ({raw})"),
-            ),
+            _ => {
+                let obstacle = FileObstacle::VolatileSpecialFile { path: raw };
+                blockers.add(spaces.main, Part::Process, obstacle);
+            }
         }
     }
     Ok(())
@@ -157,8 +156,8 @@ fn collect_loose(
     blockers: &mut Blockers,
 ) -> Result<()> {
     let main = inodes.spaces().main;
-    if let Some(why) = loose.refuses(stat.st_size as u64) {
-        blockers.add(main, Part::Process, format!("{why} in a volatile directory ({raw})"));
+    if let Some(obstacle) = loose.refuses(stat.st_size as u64, &raw) {
+        blockers.add(main, Part::Process, obstacle);
         return Ok(());
     }
     let magic = inodes.spaces().reachable(&raw).to_string_lossy().into_owned();
@@ -184,9 +183,14 @@ mod tests {
     #[test]
     fn loose_files_are_bounded_each_and_together() {
         let mut loose = Loose::default();
-        assert!(loose.refuses(MAX_FILE_BYTES + 1).is_some_and(|why| why.contains("1048577")));
+        let path = RawPath(b"/run/x".to_vec());
+        let len_bytes = MAX_FILE_BYTES + 1;
+        let large =
+            FileObstacle::VolatileFileLarge { len_bytes, most_bytes: MAX_FILE_BYTES, path: path.clone() };
+        assert_eq!(loose.refuses(len_bytes, &path), Some(large));
         let mut loose = Loose::default();
-        assert!((0..16).all(|_| loose.refuses(MAX_FILE_BYTES).is_none()));
-        assert!(loose.refuses(1).is_some());
+        assert!((0..16).all(|_| loose.refuses(MAX_FILE_BYTES, &path).is_none()));
+        let full = loose.refuses(1, &path);
+        assert!(matches!(full, Some(FileObstacle::VolatileFilesLarge { .. })), "{full:?}");
     }
 }

@@ -5,6 +5,7 @@ use super::socket_options::Defaults;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
 use nix::errno::Errno;
+use snap_error::obstacle::SocketObstacle;
 use snap_state::{FileKindV1, VsockSocketV1};
 use snap_sys::fdquery;
 use std::os::fd::BorrowedFd;
@@ -19,11 +20,11 @@ pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, spaces: &Spaces) -
     let (socket_type, listening) = (ask(libc::SO_TYPE)?, ask(libc::SO_ACCEPTCONN)? != 0);
     match fdquery::socket_address(fd, true) {
         Err(Errno::ENOTCONN) => {}
-        Ok(_) => return refused("a vsock connection"),
+        Ok(_) => return refused(SocketObstacle::VsockConnection),
         Err(e) => return Err(fail("getpeername")(e).into()),
     }
     if fdquery::poll_now(fd, libc::POLLIN).map_err(fail("poll"))? & libc::POLLIN != 0 && listening {
-        return refused("a vsock listener with a pending connection");
+        return refused(SocketObstacle::VsockPending);
     }
     let local = fdquery::socket_address(fd, false).map_err(fail("getsockname"))?;
     // struct sockaddr_vm: family, reserved, port, context id.

@@ -2,6 +2,7 @@
 
 use crate::blockers::Blockers;
 use crate::freeze::Stopped;
+use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Part, Result};
 use snap_state::{ZombieV1, can_end_so};
 use snap_sys::proc::Status;
@@ -12,15 +13,13 @@ pub(crate) fn collect_zombies(stopped: &Stopped, blockers: &mut Blockers) -> Res
     let mut zombies = Vec::new();
     for (pid, stat) in stopped.zombies() {
         if !can_end_so(stat.exit_code) {
-            let kind =
-                format!("ended with a core dump and not been waited for (status {:#x})", stat.exit_code);
-            blockers.add(pid, Part::Process, kind);
+            let obstacle = ProcessObstacle::ZombieCoreDump { status: stat.exit_code };
+            blockers.add(pid, Part::Process, obstacle);
             continue;
         }
         // Its members could only have been born by it.
-        if let Some((member, _)) = processes.iter().find(|(_, other)| other.sid == pid) {
-            let kind = format!("ended and not been waited for while it leads a session (of pid {member})");
-            blockers.add(pid, Part::Process, kind);
+        if let Some(&(member, _)) = processes.iter().find(|(_, other)| other.sid == pid) {
+            blockers.add(pid, Part::Process, ProcessObstacle::ZombieSessionLeader { member });
         }
         let Status { comm, uids, gids, groups, .. } = Status::of(pid, pid)?;
         let three = |[real, effective, saved, _]: [u32; 4]| [real, effective, saved];

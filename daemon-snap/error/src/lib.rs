@@ -1,5 +1,9 @@
 //! What can go wrong, as values: step, object, pid and errno are fields, callers choose by [`Kind`].
 
+pub mod obstacle;
+
+pub use obstacle::Obstacle;
+
 use image_store::{ReasonCode, StaleReason};
 use nix::errno::Errno;
 use serde::Serialize;
@@ -40,22 +44,32 @@ impl Part {
 }
 
 /// One reason why a tree cannot be dumped.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
     pub pid: Pid,
     pub part: Part,
-    /// What it is, with article: `an io_uring ring`, `an established TCP connection`.
-    pub kind: String,
+    pub obstacle: Obstacle,
+}
+
+impl Blocker {
+    pub fn new(pid: Pid, part: Part, obstacle: impl Into<Obstacle>) -> Self {
+        Self { pid, part, obstacle: obstacle.into() }
+    }
+
+    /// Whether it comes and goes: a moment later, or after a restart, it may not be there.
+    pub fn passes(&self) -> bool {
+        self.obstacle.passes()
+    }
 }
 
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pid {}", self.pid)?;
         match self.part {
-            Part::Process => write!(f, " has {}", self.kind),
-            Part::Thread(tid) => write!(f, " thread {tid} has {}", self.kind),
-            Part::Fd(fd) => write!(f, " fd {fd} is {}", self.kind),
-            Part::Mapping(addr) => write!(f, " mapping at {addr} is {}", self.kind),
+            Part::Process => write!(f, " has {}", self.obstacle),
+            Part::Thread(tid) => write!(f, " thread {tid} has {}", self.obstacle),
+            Part::Fd(fd) => write!(f, " fd {fd} is {}", self.obstacle),
+            Part::Mapping(addr) => write!(f, " mapping at {addr} is {}", self.obstacle),
         }
     }
 }
@@ -86,6 +100,12 @@ pub enum Error {
     Internal { step: &'static str, message: String },
     #[error(transparent)]
     Store(#[from] image_store::Error),
+}
+
+impl From<Blocker> for Error {
+    fn from(blocker: Blocker) -> Self {
+        Self::Refused(vec![blocker])
+    }
 }
 
 impl From<Corrupt> for Error {

@@ -91,7 +91,7 @@ impl Candidate {
     /// [`Error::NotEligible`] with everything that will still be there.
     pub fn inspect_lasting(&self) -> Result<()> {
         let blockers = self.inspect()?.blockers;
-        let lasting = blockers.iter().filter(|blocker| !unit::is_passing(blocker)).map(ToString::to_string);
+        let lasting = blockers.iter().filter(|blocker| !blocker.passes()).map(ToString::to_string);
         let reasons: Vec<String> = lasting.chain(self.inspect_open_state()?).collect();
         if reasons.is_empty() { Ok(()) } else { Err(Error::NotEligible(reasons)) }
     }

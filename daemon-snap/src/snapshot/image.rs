@@ -9,7 +9,7 @@ use image_store::{
 };
 use snap_collect::collect_confinement;
 use snap_collect::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector};
-use snap_error::{Error, Result};
+use snap_error::{Blocker, Error, Result};
 use snap_hook_calls::HookEvent;
 use snap_state::encode;
 use snap_state::{TREE_VERSION, TreeV1};
@@ -161,7 +161,7 @@ fn freeze_and_collect(
                 std::thread::sleep(PAUSE);
             }
             Ok(collected) => return Ok((collected, writer, freeze_ms)),
-            Err(Error::Refused(found)) if attempt < ATTEMPTS && found.iter().all(unit::is_passing) => {
+            Err(Error::Refused(found)) if attempt < ATTEMPTS && found.iter().all(Blocker::passes) => {
                 attempt += 1;
                 std::thread::sleep(PAUSE);
             }

@@ -106,7 +106,7 @@ fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow)
         (row.restore_ms, row.gain_ms) = (entry.service.restore_ms, entry.service.gain_ms());
     }
     let seen = unit.inspect()?;
-    let (passing, lasting): (Vec<_>, Vec<_>) = seen.blockers.iter().partition(|b| crate::unit::is_passing(b));
+    let (passing, lasting): (Vec<_>, Vec<_>) = seen.blockers.iter().partition(|blocker| blocker.passes());
     row.passing = passing.iter().map(ToString::to_string).collect();
     row.reasons = lasting.iter().map(ToString::to_string).chain(unit.inspect_open_state()?).collect();
     (row.processes, row.threads) = (seen.processes, seen.threads);

@@ -1,7 +1,6 @@
 //! Whether a service may be taken, as far as systemd's word and the unit's text tell. Pure: nothing is looked at here.
 
 use super::{UnitProperties, UnitText};
-use snap_error::Blocker;
 
 /// Types of which the boot side can give back a running service.
 const TYPES: [&str; 7] = ["simple", "exec", "notify", "notify-reload", "forking", "dbus", "idle"];
@@ -210,34 +209,9 @@ pub fn inspect_unit(unit: &UnitProperties, text: &UnitText) -> Vec<String> {
     reasons
 }
 
-/// Whether a blocker comes and goes by itself: a moment later, or after a restart, it may not be there.
-pub fn is_passing(blocker: &Blocker) -> bool {
-    const PASSING: [&str; 16] = [
-        "unsent",
-        "call in progress",
-        "pending connection",
-        "established TCP",
-        "connecting TCP",
-        "requests in flight",
-        "half-open TCP",
-        "half-closed TCP",
-        "closing TCP",
-        "TCP connection",
-        "unread",
-        "a zombie",
-        "uninterruptible wait",
-        "a tracer",
-        "stopped by a signal",
-        "leader thread that has ended",
-    ];
-    PASSING.iter().any(|part| blocker.kind.contains(part))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snap_error::Part;
-    use snap_state::Pid;
     use std::path::PathBuf;
 
     fn running() -> (UnitProperties, UnitText) {
@@ -307,14 +281,5 @@ mod tests {
         assert!(matches!(Standing::of("postgresql@17-main.service"), Standing::OnlyNamed(_)));
         assert_eq!(Standing::of("redis-server.service"), Standing::Ordinary);
         assert_eq!(Standing::of("nginx.service"), Standing::Ordinary);
-    }
-
-    #[test]
-    fn connections_pass_and_rings_stay() {
-        let blocker = |kind: &str| Blocker { pid: Pid(1), part: Part::Process, kind: kind.into() };
-        assert!(is_passing(&blocker("a listener with a pending connection")));
-        assert!(is_passing(&blocker("an established TCP connection to 127.0.0.1:80")));
-        assert!(!is_passing(&blocker("an io_uring ring with registered files")));
-        assert!(!is_passing(&blocker("a unix socket connected to /run/x outside the tree")));
     }
 }

@@ -22,7 +22,7 @@ mod text;
 pub use activation::activation_sockets;
 pub use band::Band;
 pub use cgroup::Cgroup;
-pub use eligible::{Standing, inspect_unit, is_passing};
+pub use eligible::{Standing, inspect_unit};
 pub use evidence::{Gathered, gather_evidence};
 pub use open_state::inspect_open_state;
 pub use properties::UnitProperties;

@@ -5,7 +5,7 @@ use snap_error::Result;
 use snap_state::Pid;
 
 /// One POSIX timer, without its times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PosixTimerText {
     pub id: i32,
     pub signal: i32,

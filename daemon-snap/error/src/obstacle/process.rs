@@ -1,0 +1,68 @@
+//! Processes and threads themselves: their life, what they share, their clocks.
+
+use snap_state::Pid;
+use std::fmt;
+
+obstacles! {
+    /// What a process or thread is or does that cannot be carried.
+    ProcessObstacle {
+        "restore-unfinished" stays RestoreUnfinished: "not come to the end of an earlier restore";
+        "vfork-repeated" stays VforkRepeated: "a child in vfork(2) whenever it is looked at";
+        "vfork-stuck" stays VforkStuck { child: Pid }:
+            "a child in vfork(2) (pid {child}) that neither ends nor executes a program";
+        "leader-ended" passes LeaderEnded: "a leader thread that has ended before the others";
+        "traced" passes Traced { tracer: Pid }: "a tracer (pid {tracer})";
+        "uninterruptible-wait" passes UninterruptibleWait:
+            "an uninterruptible wait (a device or file system that hangs)";
+        "partly-stopped" passes PartlyStopped: "threads of which some are about to be stopped by a signal";
+        "stop-untold" stays StopUntold { signal: i32 }:
+            "been stopped by signal {signal}, of which its parent has not been told yet";
+        "zombie-of-outside" passes ZombieOfOutside: "ended and not been waited for by its parent (a zombie)";
+        "zombie-core-dump" stays ZombieCoreDump { status: i32 }:
+            "ended with a core dump and not been waited for (status {status:#x})";
+        "zombie-session-leader" stays ZombieSessionLeader { member: Pid }:
+            "ended and not been waited for while it leads a session (of pid {member})";
+        "child-in-other-cgroup" stays ChildInOtherCgroup { child: Pid }:
+            "a child in another control group (pid {child})";
+        "controlling-terminal" stays ControllingTerminal { major: i32, minor: i32 }:
+            "a controlling terminal (device {major}:{minor})";
+        "shared-resource" stays SharedResource { resource: SharedResource, with: Pid }:
+            "the {resource} in common with pid {with}";
+        "unshared-resource" stays UnsharedResource { resource: SharedResource }: "a {resource} of its own";
+        "32-bit-program" stays ThirtyTwoBit: "a 32-bit program";
+        "segment-descriptors" stays SegmentDescriptors: "segment descriptors of its own (modify_ldt)";
+        "syscall-user-dispatch" stays SyscallUserDispatch: "Syscall User Dispatch";
+        "utilisation-clamp" stays UtilisationClamp: "a utilisation clamp (sched_setattr)";
+        "shadow-stack" stays ShadowStack: "a shadow stack";
+        "thp-restricted" stays ThpRestricted:
+            "transparent huge pages restricted to advised areas (PR_SET_THP_DISABLE)";
+        "no-vdso" stays NoVdso: "no vDSO";
+        "no-usable-vdso" stays NoUsableVdso: "no usable vDSO";
+        "timer-of-its-maker" stays TimerOfMaker { timer: i32 }:
+            "a timer on the CPU time of the thread that made it, which the kernel does not name (timer {timer})";
+        "timer-of-other-thread" stays TimerOfOtherThread { thread: Pid, timer: i32 }:
+            "a timer on the CPU time of thread {thread}, which it does not have (timer {timer})";
+        "timer-of-other-process" stays TimerOfOtherProcess { process: Pid, timer: i32 }:
+            "a timer on the CPU time of another process (pid {process}) (timer {timer})";
+    }
+}
+
+/// What fork(2) copies and the threads of one process share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedResource {
+    AddressSpace,
+    Descriptors,
+    Directories,
+    SignalHandlers,
+}
+
+impl fmt::Display for SharedResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AddressSpace => "address space",
+            Self::Descriptors => "descriptor table",
+            Self::Directories => "working directory, root and umask",
+            Self::SignalHandlers => "table of signal handlers",
+        })
+    }
+}
