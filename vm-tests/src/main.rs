@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bench, boots, daemons, dbus, demo, layers, package, randomness, units, verify};
+use vm_tests::{bare, bench, boots, daemons, dbus, demo, layers, needs, package, randomness, units, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -116,6 +116,26 @@ enum Action {
     Randomness,
     /// Who uses whom in the sources, against the table of docs/ARCHITECTURE.md; circles of files
     Layers,
+    /// The commands of the README from nothing, in a bare Debian 12 and a bare Debian 13. Takes hours.
+    Bare {
+        /// Only this release: bookworm or trixie.
+        #[arg(long, value_name = "SUITE")]
+        suite: Option<String>,
+        /// Other commands than the README's; may be given several times.
+        #[arg(long = "run", value_name = "COMMAND")]
+        commands: Vec<String>,
+        /// Write the result to this file.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+        /// Leave the roots.
+        #[arg(long)]
+        keep: bool,
+        /// A root that an earlier run has left.
+        #[arg(long, value_name = "DIR", requires = "suite")]
+        root: Option<PathBuf>,
+    },
+    /// Install what tests, demo and benchmarks need of this machine; they do it themselves too, each for itself.
+    Install,
     /// Build the Debian package and say where it is.
     Package,
     /// Dump and restore single processes, beside CRIU.
@@ -165,6 +185,10 @@ fn main() -> ExitCode {
             demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
         }
         Action::Layers => layers::run().map(|checks| checks.failures().next().is_none()),
+        Action::Bare { suite, commands, report, keep, root } => {
+            bare::run(&bare::Options { suite, commands, report, keep, root })
+        }
+        Action::Install => needs::install_all().map(|()| true).map_err(Into::into),
         Action::Package => package::build().map(|package| {
             println!("{}", package.display());
             true

@@ -31,6 +31,15 @@ pub fn install(purposes: &[Purpose]) -> Result<(), NeedError> {
     install_packages(&missing, &[])
 }
 
+/// [`install`] for everything.
+///
+/// # Errors
+/// As [`install_for_machines`].
+pub fn install_all() -> Result<(), NeedError> {
+    install(&[Purpose::Tests, Purpose::Roots, Purpose::Package])?;
+    install_for_machines()
+}
+
 /// [`install`] for [`Purpose::Machines`], where QEMU may be there and too old: Debian 12 has a newer one in its
 /// backports, which are added to apt's sources for it.
 ///

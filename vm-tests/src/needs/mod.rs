@@ -9,7 +9,7 @@ mod install;
 mod sources;
 mod table;
 
-pub use install::{install, install_for_machines, update_lists};
+pub use install::{install, install_all, install_for_machines, update_lists};
 pub use table::{Need, Purpose, TABLE};
 
 use std::ffi::OsStr;
