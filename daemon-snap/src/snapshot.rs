@@ -17,6 +17,7 @@ pub use plan::{PlanRow, plan};
 
 use crate::unit::{Band, Systemd};
 use empty_store::EmptyStores;
+use fastboot_runtime::NamedReason;
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
 use snap_bus::BusWatch;
@@ -93,6 +94,8 @@ pub struct UnitReport {
     pub outcome: Outcome,
     /// Why it was not stored; all of them.
     pub reasons: Vec<String>,
+    /// Those of them that are the judge's, by code.
+    pub obstacles: Vec<NamedReason>,
     /// What its owner should know all the same.
     pub notes: Vec<String>,
     pub image_bytes: Option<u64>,
@@ -116,12 +119,17 @@ impl UnitReport {
                 (Outcome::Refused, blockers.iter().map(ToString::to_string).collect())
             }
             Error::NotEligible(reasons) => (Outcome::Refused, reasons.clone()),
+            Error::Unit(reasons) => (Outcome::Refused, reasons.iter().map(ToString::to_string).collect()),
             other => (Outcome::Failed, vec![other.to_string()]),
         };
         Self {
             unit: unit.to_owned(),
             outcome,
             reasons,
+            obstacles: match error {
+                Error::Unit(reasons) => reasons.iter().map(NamedReason::from).collect(),
+                _ => Vec::new(),
+            },
             notes: Vec::new(),
             image_bytes: None,
             pages: None,
@@ -220,7 +228,7 @@ pub fn snapshot(
     units.iter_mut().for_each(|(_, unit)| unit.record_bus(&watch));
     let band_ref = band.as_ref();
     let images = path.each(Phase::Image, units, |_, unit| {
-        let ask = unit.text().warm_up.clone();
+        let ask = unit.unit().options().warm_up.clone();
         let (entry, row, stored) = image::take(&systemd, &pending, &catalogue, unit, band_ref)?;
         Ok(Taken { entry, row, ask, stored })
     });
@@ -294,9 +302,9 @@ impl Path<'_> {
             }
         }
         let (asking, mut done): (Vec<_>, Vec<_>) =
-            units.into_iter().partition(|(_, unit)| unit.text().warm_up.is_some());
+            units.into_iter().partition(|(_, unit)| unit.unit().options().warm_up.is_some());
         done.extend(self.each(Phase::WarmUp, asking, |name, unit| {
-            run_shell(unit.text().warm_up.as_deref().unwrap_or_default(), Some(name))?;
+            run_shell(unit.unit().options().warm_up.as_deref().unwrap_or_default(), Some(name))?;
             Ok(unit)
         }));
         done

@@ -236,24 +236,3 @@ fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(crate) fn is_inside_store(file: &str) -> bool {
     !file.is_empty() && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
 }
-
-#[cfg(test)]
-pub(crate) fn testing_service() -> ServiceRecord {
-    ServiceRecord {
-        service_type: "simple".to_owned(),
-        exec_start_raw: "/bin/d".to_owned(),
-        pid_file: None,
-        notify_access: "none".to_owned(),
-        main_pid: 1_000_000,
-        pids: vec![1_000_000],
-        page_bytes: 4096,
-        timeout_start_ms: None,
-        cold_start_ms: None,
-        cold_cpu_ms: None,
-        dump_ms: None,
-        restore_ms: None,
-        status_text: String::new(),
-        after_restore: Vec::new(),
-        hook_channels: Vec::new(),
-    }
-}

@@ -10,7 +10,6 @@
 //! The byte layout is documented in `docs/image-format.md`.
 
 mod background;
-pub mod budget;
 pub mod catalogue;
 mod digest;
 mod error;
@@ -22,12 +21,9 @@ pub mod quarantine;
 pub mod reader;
 pub mod store;
 mod sys;
-pub mod trial;
-pub mod unit_text;
 pub mod validate;
 pub mod writer;
 
-pub use budget::StartBudget;
 pub use catalogue::{Catalogue, CatalogueEntry, Generation, HookChannel, ServiceRecord};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Part, Result};
@@ -39,6 +35,5 @@ pub use layout::{ImageId, PAGE_SIZE, SectionKind};
 pub use quarantine::QuarantineRecord;
 pub use reader::{Image, UncheckedImage};
 pub use store::{DEFAULT_ROOT, PendingGeneration, Store, StoreLock};
-pub use trial::{TRIAL_DIR, Trials};
 pub use validate::Opened;
 pub use writer::{Durability, ImageInfo, ImageWriter};

@@ -33,15 +33,12 @@ pub const DEFAULT_ROOT: &str = "/var/lib/fastboot";
 /// Longest unit name that is used as a file name; with `.img` it stays below every file system's limit.
 const MAX_UNIT_FILE_NAME: usize = 200;
 
-/// Copy of the default store's catalogue on the root file system, where there is one: generators run before anything else
-/// is mounted.
-pub const EARLY_CATALOGUE: &str = "/etc/fastboot/catalogue.json";
-
 /// A store directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-    /// Where its catalogue is copied to when it is not on the root file system.
+    /// Where its catalogue is copied to when it is not on the root file system: generators run before anything else is
+    /// mounted.
     early: Option<PathBuf>,
 }
 
@@ -62,12 +59,11 @@ pub struct PendingGeneration {
 impl Store {
     /// Name a store. Nothing is created or read; a store that is not there is an empty one.
     pub fn open(root: impl Into<PathBuf>) -> Store {
-        let root = root.into();
-        let early = (root == Path::new(DEFAULT_ROOT)).then(|| EARLY_CATALOGUE.into());
-        Store { root, early }
+        Store { root: root.into(), early: None }
     }
 
-    /// The same store with another place for the copy of its catalogue.
+    /// The same store with a place for the copy of its catalogue. Whoever opens the store of a boot asks
+    /// `fastboot_runtime::open_store`, which knows that place.
     #[must_use]
     pub fn with_early_copy(self, path: impl Into<PathBuf>) -> Store {
         Store { early: Some(path.into()), ..self }

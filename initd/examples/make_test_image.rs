@@ -7,9 +7,10 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fastboot_runtime::open_store;
 use image_store::{
     CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence,
-    SectionKind, ServiceRecord, Store, UnitEvidence,
+    SectionKind, ServiceRecord, UnitEvidence,
 };
 use snap_collect::dump::{self, CollectOptions, TreeSelector};
 use snap_state::TREE_VERSION;
@@ -17,7 +18,7 @@ use snap_state::encode;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new("/");
-    let store = Store::open(DEFAULT_ROOT);
+    let store = open_store(DEFAULT_ROOT);
     let _lock = store.lock()?;
     let generation = store.begin_generation()?;
     let machine = MachineEvidence::collect(root)?;

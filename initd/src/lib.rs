@@ -6,11 +6,9 @@
 //! What may not live here: how a process tree is made again (that is `daemon_snap`), and what is on disk
 //! (`image_store`).
 
-pub mod armed;
 pub mod attempt;
 pub mod boot;
 pub mod dynamic_user;
-pub mod first_start;
 pub mod hooks;
 pub mod images;
 pub mod journal;
@@ -22,7 +20,6 @@ pub mod probation;
 pub mod protocol;
 pub mod server;
 pub mod shim;
-pub mod status;
 pub mod store_device;
 pub mod store_wait;
 pub mod sys;

@@ -6,12 +6,12 @@
 //!
 //! The connection closed at any point means: start cold.
 
+pub use fastboot_runtime::SOCKET_PATH;
+
 use snap_state::{MAX_STORED, is_stored_name};
 
 use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
 
-/// Where initd listens.
-pub const SOCKET_PATH: &str = "/run/fastboot/initd.sock";
 /// Most descriptors of socket activation that are handed over; the kernel takes 253 in one message.
 pub const MAX_LISTEN_FDS: usize = 250;
 

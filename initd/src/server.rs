@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use image_store::{CatalogueEntry, ReasonCode, StaleReason, StartBudget, Store, Trials, fault};
+use fastboot_runtime::{FirstStarts, StatusFile, Trials, UnitStatus};
+use image_store::{CatalogueEntry, ImageId, ReasonCode, StaleReason, Store, fault};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
+use snap_policy::{StartBudget, StartTimes};
 use snap_rebuild::tids::let_others_number;
 
 use crate::attempt::{Attempt, Means, Outcome, RestoredTree};
 use crate::boot::monotonic_us;
-use crate::first_start::FirstStarts;
 use crate::hooks;
 use crate::images::{Images, Usable};
 use crate::journal;
@@ -21,7 +22,6 @@ use crate::lanes::{LIGHT_LEN, Lanes};
 use crate::peer::{Peer, ShimIdentity};
 use crate::probation;
 use crate::protocol::{Adopted, Answer, Hello};
-use crate::status::{self, StatusFile, UnitStatus};
 use crate::sys::socket::{receive, send};
 use crate::timeline::Timeline;
 use crate::unit_cgroup::UnitCgroup;
@@ -68,9 +68,17 @@ struct Start {
     requested_us: u64,
     began: Instant,
     timeline: Timeline,
-    image_id: Option<String>,
+    image_id: Option<ImageId>,
     /// Of a snapshot, not of this boot: nothing but the snapshot hears of it.
     is_trial: bool,
+}
+
+/// As the generator has computed it for the shim.
+fn budget(entry: &CatalogueEntry) -> Result<StartBudget, StaleReason> {
+    let times =
+        StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
+    StartBudget::of(times, entry.len_bytes)
+        .map_err(|reason| StaleReason::new(ReasonCode::Deadline, reason.to_string()))
 }
 
 impl Server {
@@ -140,7 +148,7 @@ impl Server {
         let no_image =
             || StaleReason::new(ReasonCode::NoImage, "it has no image that can be used in this boot");
         let entry = trial.as_ref().or_else(|| self.images.entry(&start.unit)).ok_or_else(no_image)?;
-        start.image_id = Some(entry.image_id.to_string());
+        start.image_id = Some(entry.image_id);
         self.check_start(start, peer, hello, entry)?;
         let turn = self.lanes.enter(entry.len_bytes);
         start.timeline.mark("queue");
@@ -150,7 +158,7 @@ impl Server {
             false => self.images.take(&start.unit),
         }?;
         start.timeline.mark("evidence");
-        let deadline = start.began + StartBudget::of(&entry.service, entry.len_bytes)?.deadline;
+        let deadline = start.began + budget(entry)?.deadline;
         self.images.read_pages(&mut usable, &self.lanes, deadline)?;
         start.timeline.mark("read");
         let cgroup = UnitCgroup::open(&peer.cgroup, peer.pid)
@@ -328,7 +336,7 @@ impl Server {
         let (unit, pid) = (&start.unit, tree.main_pid);
         journal::info(format_args!("{unit}: restored as pid {pid} in {restore_ms:.1} ms"));
         let status = UnitStatus {
-            outcome: status::Outcome::Restored,
+            outcome: fastboot_runtime::Outcome::Restored,
             reason_code: None,
             reason: None,
             restore_ms: Some((restore_ms * 1e3).round() / 1e3),
@@ -340,14 +348,14 @@ impl Server {
 
     fn enter(&self, start: &Start, status: UnitStatus) {
         let status = UnitStatus {
-            image_id: start.image_id.clone(),
-            phases: start.timeline.phases(),
+            image_id: start.image_id,
+            phases_ms: start.timeline.phases(),
             requested_monotonic_us: Some(start.requested_us),
             done_monotonic_us: Some(monotonic_us()),
             ..status
         };
         let entered = match start.is_trial {
-            true => self.trials.report(&start.unit, &status),
+            true => self.trials.report(&status),
             false => self.status.enter([status]),
         };
         if let Err(error) = entered {

@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Phases in their order, each with its length in milliseconds.
-pub type Phases = Vec<(String, f64)>;
+use fastboot_runtime::status::Phases;
 
 /// A clock that is read at the end of each phase.
 #[derive(Debug)]
 pub struct Timeline {
     last: Instant,
-    phases: Phases,
+    phases: Vec<(String, f64)>,
 }
 
 impl Timeline {
@@ -39,7 +38,7 @@ impl Timeline {
 
     /// What has been measured so far.
     pub fn phases(&self) -> Phases {
-        self.phases.clone()
+        Phases(self.phases.clone())
     }
 
     fn push(&mut self, phase: &str, took: Duration) {
@@ -61,7 +60,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(5));
         timeline.take(&[("b", Duration::from_millis(1)), ("c", Duration::from_millis(2))], "d");
         let whole = began.elapsed().as_secs_f64() * 1e3;
-        let phases = timeline.phases();
+        let Phases(phases) = timeline.phases();
         let names: Vec<&str> = phases.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a", "b", "c", "d"]);
         assert!((phases.iter().map(|(_, ms)| ms).sum::<f64>() - whole).abs() < 1.0);

@@ -2,22 +2,17 @@
 //!
 //! Nothing is written here, and nothing outside `root` is looked at.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
-use image_store::unit_text::{self, Assignment};
+use fastboot_runtime::{GeneratorRecord, NamedReason, UnitDecision, UnitStatus, stale_reason};
+use image_store::evidence::OWN_DROP_IN;
 use image_store::{
-    Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, StartBudget, SystemdEvidence,
-    UnitEvidence,
+    Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, SystemdEvidence, UnitEvidence,
 };
+use snap_policy::{Reason, StartBudget, StartTimes, Surroundings, judge};
 
 use crate::drop_in::{self, DropIn};
-use crate::record::{Record, UnitRecord};
-use crate::search::{NoText, UnitDirs, UnitFiles, under};
-use crate::service::Settings;
+use crate::search::{NoText, UnitDirs, UnitFiles, is_executable, under};
 
 /// Everything that a decision rests on.
 #[derive(Debug)]
@@ -32,94 +27,139 @@ pub struct Inputs<'a> {
     pub systemd: Option<&'a SystemdEvidence>,
     /// Path of the shim.
     pub shim: &'a str,
+    /// The kernel has AppArmor.
+    pub has_apparmor: bool,
     /// How often userspace has begun anew since the kernel was booted.
     pub soft_reboots: u64,
 }
 
-/// Decide for every unit of the catalogue: the first run of a boot.
-pub fn decide(inputs: &Inputs<'_>, catalogue: &Catalogue) -> Record {
-    let images = catalogue.newest_images();
-    let units = images.into_iter().map(|(_, entry)| match decide_unit(inputs, entry) {
-        Ok(drop_in) => UnitRecord {
-            armed: true,
-            reason_code: None,
-            reason: None,
-            service_type: Some(drop_in.service_type.as_str().to_owned()),
-            drop_in: Some(drop_in.text),
-            ..record_of(entry)
-        },
-        Err(reason) => {
-            UnitRecord { reason_code: Some(reason.code), reason: Some(reason.sentence), ..record_of(entry) }
-        }
-    });
-    Record::new(units.collect())
+/// Why a unit is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    /// As a reason against its image.
+    pub reason: StaleReason,
+    /// What the judge has against the unit itself; empty where it is something else.
+    pub obstacles: Vec<NamedReason>,
 }
 
-/// Drop-ins for units whose images a snapshot is trying right now.
-pub fn for_trial(inputs: &Inputs<'_>, entries: &[CatalogueEntry]) -> Vec<(String, String)> {
-    let armed = entries.iter().filter_map(|entry| {
-        let mut drop_in = decide_unit(inputs, entry).ok()?;
-        if drop_in.may_store {
-            drop_in.text.push_str(drop_in::EMPTY_STORE);
-        }
-        Some((entry.unit.clone(), drop_in.text))
+impl From<StaleReason> for LeftAlone {
+    fn from(reason: StaleReason) -> LeftAlone {
+        LeftAlone { reason, obstacles: Vec::new() }
+    }
+}
+
+impl From<Vec<Reason>> for LeftAlone {
+    fn from(reasons: Vec<Reason>) -> LeftAlone {
+        let none = || StaleReason::new(ReasonCode::HostUnsupported, "it cannot be restored");
+        let reason = stale_reason(&reasons).unwrap_or_else(none);
+        LeftAlone { reason, obstacles: reasons.iter().map(NamedReason::from).collect() }
+    }
+}
+
+/// Decide for every unit of the catalogue: the first run of a boot.
+pub fn decide(inputs: &Inputs<'_>, catalogue: &Catalogue) -> GeneratorRecord {
+    let images = catalogue.newest_images();
+    let units = images.into_iter().map(|(_, entry)| match decide_unit(inputs, entry) {
+        Ok(drop_in) => UnitDecision {
+            armed: true,
+            service_type: Some(drop_in.service_type.as_str().to_owned()),
+            drop_in: Some(drop_in.text),
+            ..decision_on(entry)
+        },
+        Err(LeftAlone { reason, obstacles }) => UnitDecision {
+            reason_code: Some(reason.code),
+            reason: Some(reason.sentence),
+            obstacles,
+            ..decision_on(entry)
+        },
     });
-    armed.collect()
+    GeneratorRecord::new(units.collect())
+}
+
+/// Units whose images a snapshot is trying right now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OnTrial {
+    /// Texts of drop-ins, by unit.
+    pub drop_ins: Vec<(String, String)>,
+    /// Units that are left alone, in the place of the restore daemon's word: it will not be asked.
+    pub left_alone: Vec<UnitStatus>,
+}
+
+/// Decide for units whose images a snapshot is trying right now.
+pub fn for_trial(inputs: &Inputs<'_>, entries: &[CatalogueEntry]) -> OnTrial {
+    let mut on_trial = OnTrial::default();
+    for entry in entries {
+        match decide_unit(inputs, entry) {
+            Ok(mut drop_in) => {
+                if drop_in.may_store {
+                    drop_in.text.push_str(drop_in::EMPTY_STORE);
+                }
+                on_trial.drop_ins.push((entry.unit.clone(), drop_in.text));
+            }
+            Err(LeftAlone { reason, .. }) => {
+                let cold = UnitStatus::cold(&entry.unit, reason.code, &reason.sentence);
+                on_trial.left_alone.push(UnitStatus { image_id: Some(entry.image_id), ..cold });
+            }
+        }
+    }
+    on_trial
 }
 
 /// Later in the same boot: the units of `record` whose drop-in must be written again. A unit whose text has changed
-/// loses it; nobody gets one who had none.
-pub fn repeat<'r>(root: &Path, dirs: &UnitDirs, record: &'r Record) -> Vec<(&'r str, &'r str)> {
-    let armed = record.units.iter().filter(|unit| unit.armed);
-    let texts = armed.filter_map(|unit| Some((unit, unit.drop_in.as_deref()?)));
-    let unchanged =
-        texts.filter(|(unit, _)| current_files(root, dirs, &unit.unit, &unit.unit_evidence).is_ok());
-    unchanged.map(|(unit, text)| (unit.unit.as_str(), text)).collect()
+/// loses it, and the record says why; nobody gets one who had none.
+pub fn repeat<'r>(root: &Path, dirs: &UnitDirs, record: &'r mut GeneratorRecord) -> Vec<(&'r str, &'r str)> {
+    for unit in record.units.iter_mut().filter(|unit| unit.armed) {
+        let files = current_files(root, dirs, &unit.unit, &unit.unit_evidence);
+        unit.withheld = files.err().map(|left_alone| left_alone.reason);
+    }
+    let armed = record.units.iter().filter(|unit| unit.armed && unit.withheld.is_none());
+    armed.filter_map(|unit| Some((unit.unit.as_str(), unit.drop_in.as_deref()?))).collect()
 }
 
-fn record_of(entry: &CatalogueEntry) -> UnitRecord {
-    UnitRecord {
+fn decision_on(entry: &CatalogueEntry) -> UnitDecision {
+    UnitDecision {
         unit: entry.unit.clone(),
         image_id: entry.image_id,
         armed: false,
         reason_code: None,
         reason: None,
+        obstacles: Vec::new(),
+        withheld: None,
         service_type: None,
         drop_in: None,
         unit_evidence: entry.unit_evidence.clone(),
     }
 }
 
-fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry) -> Result<DropIn, StaleReason> {
+fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry) -> Result<DropIn, LeftAlone> {
     entry.machine.check(inputs.machine)?;
     if let Some(systemd) = &entry.systemd {
         systemd.check(inputs.systemd)?;
     }
     let files = current_files(inputs.root, inputs.dirs, &entry.unit, &entry.unit_evidence)?;
-    let mut assignments = Vec::new();
-    for path in std::iter::once(&files.fragment).chain(&files.drop_ins) {
-        let parsed = read_assignments(inputs.root, path)
-            .map_err(|error| unit_changed(format!("{} cannot be read: {error}", path.display())))?;
-        check_order(path, &files.drop_ins, &parsed)?;
-        assignments.extend(parsed);
-    }
-    let settings = Settings::from_assignments(assignments);
-    let unsupported = |sentence| StaleReason::new(ReasonCode::HostUnsupported, sentence);
-    if inputs.soft_reboots > 0 && settings.keeps_store() {
-        let sentence =
-            "systemd may have kept descriptors for it over the soft reboot (FileDescriptorStorePreserve=)";
-        return Err(unsupported(sentence.to_owned()));
-    }
-    let limit = StartBudget::of(&entry.service, entry.len_bytes)?.limit;
-    let drop_in = drop_in::compose(&entry.unit, &settings, inputs.shim, limit).map_err(unsupported)?;
+    let unit = files.read(inputs.root, &entry.unit).map_err(|error| unit_changed(error.to_string()))?;
+    let around = Surroundings {
+        shim: inputs.shim,
+        own_drop_in: OWN_DROP_IN,
+        has_apparmor: inputs.has_apparmor,
+        is_after_soft_reboot: inputs.soft_reboots > 0,
+    };
+    let times =
+        StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
+    // Both are asked, so that the record has everything.
+    let (unit, limit) = match (judge(&unit, &around), StartBudget::of(times, entry.len_bytes)) {
+        (Ok(unit), Ok(budget)) => (unit, budget.limit),
+        (judged, budget) => {
+            let reasons = judged.err().unwrap_or_default().into_iter().chain(budget.err());
+            return Err(reasons.collect::<Vec<_>>().into());
+        }
+    };
+    let program = unit.line().path;
     // Through the shim, a program that is not there would be found out too late for Type=exec.
-    if drop_in.program.starts_with('/') && !is_executable(&under(inputs.root, Path::new(&drop_in.program))) {
-        return Err(StaleReason::new(
-            ReasonCode::FileMissing,
-            format!("{} cannot be executed", drop_in.program),
-        ));
+    if program.starts_with('/') && !is_executable(&under(inputs.root, Path::new(program))) {
+        return Err(vec![Reason::ProgramMissing { program: program.to_owned() }].into());
     }
-    Ok(drop_in)
+    Ok(drop_in::compose(&unit, inputs.shim, limit))
 }
 
 /// The unit's files, if they are those of the snapshot.
@@ -128,7 +168,7 @@ fn current_files(
     dirs: &UnitDirs,
     unit: &str,
     evidence: &UnitEvidence,
-) -> Result<UnitFiles, StaleReason> {
+) -> Result<UnitFiles, LeftAlone> {
     let located =
         dirs.locate(unit).map_err(|error| unit_changed(format!("unit files cannot be listed: {error}")))?;
     let mut files = located.map_err(|why| match why {
@@ -137,51 +177,13 @@ fn current_files(
         NoText::AliasOf(other) => unit_changed(format!("the unit is now another name of {other}")),
     })?;
     let known = std::iter::once(&evidence.fragment).chain(&evidence.drop_ins).map(|text| &text.path);
-    for path in std::iter::once(&mut files.fragment).chain(&mut files.drop_ins) {
-        respell(root, path, known.clone());
-    }
+    files.respell(root, known);
     // A file of our name in a stronger directory takes the place of ours.
     if let Some(own) = files.drop_ins.iter().find(|path| is_named(path, OWN_DROP_IN)) {
-        return Err(StaleReason::new(
-            ReasonCode::Disabled,
-            format!("{} replaces our drop-in", own.display()),
-        ));
+        return Err(vec![Reason::SwitchedOff { path: own.clone() }].into());
     }
     evidence.check(root, &files.fragment, &files.drop_ins)?;
     Ok(files)
-}
-
-/// One file may have two paths (/lib is /usr/lib; a linked unit file): take the one that was recorded.
-fn respell<'a>(root: &Path, path: &mut PathBuf, mut known: impl Iterator<Item = &'a PathBuf> + Clone) {
-    if known.clone().any(|other| other == path) {
-        return;
-    }
-    let Ok(real) = fs::canonicalize(under(root, path)) else { return };
-    let same_name = |other: &&PathBuf| other.file_name() == path.file_name();
-    let is_same = |other: &&PathBuf| fs::canonicalize(under(root, other)).is_ok_and(|other| other == real);
-    if let Some(other) = known.find(|other| same_name(other) && is_same(other)) {
-        *path = other.clone();
-    }
-}
-
-/// A drop-in that sorts after ours and says what is started has the last word; then ours must not be there at all.
-fn check_order(path: &Path, drop_ins: &[PathBuf], assignments: &[Assignment]) -> Result<(), StaleReason> {
-    let sorts_later = drop_ins.iter().any(|other| other == path)
-        && path.file_name().is_some_and(|name| name.as_encoded_bytes() > OWN_DROP_IN.as_bytes());
-    let mut service = assignments.iter().filter(|a| a.section == "Service");
-    let decides =
-        service.find(|a| ["ExecStart", "ExecStartPre", "NotifyAccess", "Type"].contains(&a.key.as_str()));
-    match decides {
-        Some(assignment) if sorts_later && !is_own_drop_in(path) => {
-            let sentence = format!("{} sets {}= after our drop-in", path.display(), assignment.key);
-            Err(StaleReason::new(ReasonCode::Disabled, sentence))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn read_assignments(root: &Path, path: &Path) -> io::Result<Vec<Assignment>> {
-    Ok(unit_text::parse(&fs::read_to_string(under(root, path))?))
 }
 
 fn unit_changed(sentence: String) -> StaleReason {
@@ -190,9 +192,4 @@ fn unit_changed(sentence: String) -> StaleReason {
 
 fn is_named(path: &Path, name: &str) -> bool {
     path.file_name().is_some_and(|file_name| file_name == name)
-}
-
-/// Whether there is a regular file that somebody may execute.
-pub fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }

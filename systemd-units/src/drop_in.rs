@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::exec_line::{ExecLine, Refusal};
-use crate::sandbox;
-use crate::service::{ServiceType, Settings};
+use snap_policy::{Restorable, ServiceType};
+
 use crate::start_pre::StartPre;
 
 /// A drop-in, and what initd needs to know about the unit.
@@ -14,8 +13,6 @@ pub struct DropIn {
     pub text: String,
     /// How systemd learns that the service has started.
     pub service_type: ServiceType,
-    /// First word of the command.
-    pub program: String,
     /// systemd may keep descriptors for it.
     pub may_store: bool,
 }
@@ -24,25 +21,16 @@ pub struct DropIn {
 /// store (since systemd 254).
 pub const EMPTY_STORE: &str = "FileDescriptorStorePreserve=no\n";
 
-/// Write the drop-in for a unit with these settings. After `limit` the shim starts the original command by itself.
-///
-/// # Errors
-/// Why the unit cannot have one.
-pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> Result<DropIn, Refusal> {
-    let service_type = settings.service_type()?;
-    let exec_start = settings.exec_start()?;
-    let line = ExecLine::parse(&exec_start)?;
-    sandbox::check(settings, shim)?;
-    if !line.path.starts_with('/') && settings.last("ExecSearchPath").is_some_and(|path| !path.is_empty()) {
-        return Err("ExecSearchPath= is set and the program has no path".to_owned());
-    }
+/// Write the drop-in for a unit. After `limit` the shim starts the original command by itself.
+pub fn compose(unit: &Restorable<'_>, shim: &str, limit: Duration) -> DropIn {
+    let (settings, service_type, line) = (unit.settings(), unit.service_type(), unit.line());
     // A forking service needs no word from the shim: systemd reads its PID file, or finds the one process that became
     // its child, exactly as after a cold start. Everyone else must be able to send MAINPID=.
     let opens_notify = service_type != ServiceType::Forking && !settings.listens_to_service(service_type);
     // systemd runs ExecStartPost= as soon as it has forked such a service, which is the shim; its $MAINPID would be gone a moment
     // later. So it is made to wait for our word, restored or cold.
     let at_once = matches!(service_type, ServiceType::Simple | ServiceType::Exec);
-    let pre = StartPre::of(settings, &line, service_type);
+    let pre = StartPre::of(unit);
     // It also ran what comes before a start, and nobody may take the service for started meanwhile.
     let waits = at_once && (!settings.all("ExecStartPost").is_empty() || !pre.carried.is_empty());
     let limit = format!("--limit-ms {}", limit.as_millis());
@@ -50,7 +38,7 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
     options.extend(opens_notify.then_some("--no-notify"));
     options.extend(waits.then_some("--say-ready"));
     options.extend(pre.carried.iter().map(String::as_str));
-    let exec_start = line.with_shim(shim, unit, &options);
+    let exec_start = line.with_shim(shim, unit.name(), &options);
     let mut text = format!(
         "# Written by fastboot-generator for this boot.\n\
          [Unit]\n\
@@ -78,17 +66,17 @@ pub fn compose(unit: &str, settings: &Settings, shim: &str, limit: Duration) -> 
         text.push_str(&format!("SyslogIdentifier={name}\n"));
     }
     let may_store = settings.may_store();
-    Ok(DropIn { text, service_type, program: line.path.to_owned(), may_store })
+    DropIn { text, service_type, may_store }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::unit_text::parse;
+    use crate::testing::with_restorable;
 
     fn compose_text(lines: &str) -> String {
-        let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));
-        compose("a.service", &settings, "/shim", Duration::from_secs(8)).unwrap().text
+        let text = format!("[Service]\n{lines}\n");
+        with_restorable(&text, |unit| compose(unit, "/shim", Duration::from_secs(8)).text)
     }
 
     #[test]

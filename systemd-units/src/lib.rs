@@ -6,15 +6,13 @@
 pub mod cmdline;
 pub mod decide;
 pub mod drop_in;
-pub mod exec_line;
-pub mod record;
-pub mod sandbox;
-pub mod search;
-pub mod service;
 pub mod soft_reboot;
 pub mod start_pre;
+#[cfg(test)]
+mod testing;
 
-/// The shim, as it stands in drop-ins.
-pub const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
+pub use snap_policy::SHIM;
+pub use unit_search as search;
+
 /// The restore daemon.
 pub const INITD: &str = "/usr/lib/fastboot/fastboot-initd";

@@ -3,8 +3,7 @@
 //! It runs them where systemd has put it: with the user, the sandbox and the prefixes of `ExecStart=`. A line that systemd would
 //! treat otherwise stays where it is, and so do all before it, because their order counts.
 
-use crate::exec_line::ExecLine;
-use crate::service::{ServiceType, Settings};
+use snap_policy::{ExecLine, Restorable, ServiceType};
 
 /// The lines, divided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,14 +15,15 @@ pub struct StartPre {
 }
 
 impl StartPre {
-    /// Divide the lines of a unit whose command is `main`.
-    pub fn of(settings: &Settings, main: &ExecLine<'_>, service_type: ServiceType) -> StartPre {
-        let kept = settings.all("ExecStartPre");
+    /// Divide the lines of a unit.
+    pub fn of(unit: &Restorable<'_>) -> StartPre {
+        let (settings, main) = (unit.settings(), unit.line());
+        let kept: Vec<String> = settings.all("ExecStartPre").into_iter().map(str::to_owned).collect();
         // With these they would be allowed to speak to systemd, which the shim cannot give away.
         let may_notify = matches!(settings.last("NotifyAccess"), Some("all" | "exec"));
         // A failure would not fail the unit; and what is put off until the boot is idle must not hold it up before.
-        let differs = main.prefixes.contains(['-', '+', '!']) || service_type == ServiceType::Idle;
-        if !settings.skips_start_pre() || may_notify || differs {
+        let differs = main.prefixes.contains(['-', '+', '!']) || unit.service_type() == ServiceType::Idle;
+        if !unit.options().skip_start_pre || may_notify || differs {
             return StartPre { kept, carried: Vec::new() };
         }
         let mut carried: Vec<String> = kept.iter().rev().map_while(|line| option_for(line, main)).collect();
@@ -50,12 +50,12 @@ fn option_for(line: &str, main: &ExecLine<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::unit_text::parse;
+    use crate::testing::with_restorable;
 
     fn divided(lines: &str, main: &str) -> (usize, Vec<String>) {
-        let text = format!("[Service]\n{lines}\n[X-Fastboot]\nSkipStartPre=yes\n");
-        let settings = Settings::from_assignments(parse(&text));
-        let pre = StartPre::of(&settings, &ExecLine::parse(main).unwrap(), ServiceType::Exec);
+        let text =
+            format!("[Service]\nType=exec\nExecStart={main}\n{lines}\n[X-Fastboot]\nSkipStartPre=yes\n");
+        let pre = with_restorable(&text, StartPre::of);
         (pre.kept.len(), pre.carried)
     }
 

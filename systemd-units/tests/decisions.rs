@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use fastboot_runtime::{GeneratorRecord, RunDir, Trials, UnitDecision};
 use image_store::evidence::CpuEvidence;
 use image_store::{
     Catalogue, CatalogueEntry, Digest, Generation, ImageId, MachineEvidence, ReasonCode, ServiceRecord,
     SystemdEvidence, UnitEvidence,
 };
 use systemd_units::decide::{Inputs, decide, for_trial, repeat};
-use systemd_units::record::{Record, UnitRecord};
 use systemd_units::search::{NoText, UnitDirs, UnitFiles};
 use systemd_units::soft_reboot::leave_alone;
 
@@ -79,7 +79,7 @@ impl Root {
         }
     }
 
-    fn decide(&self, entry: &CatalogueEntry, machine: &MachineEvidence) -> Record {
+    fn decide(&self, entry: &CatalogueEntry, machine: &MachineEvidence) -> GeneratorRecord {
         self.decide_under(entry, machine, Some(&systemd("257.9-1")))
     }
 
@@ -88,35 +88,55 @@ impl Root {
         entry: &CatalogueEntry,
         machine: &MachineEvidence,
         systemd: Option<&SystemdEvidence>,
-    ) -> Record {
+    ) -> GeneratorRecord {
         let dirs = UnitDirs::read(self.0.path()).unwrap();
         let generation = Generation { id: 1, created_unix_s: 0, images: vec![entry.clone()] };
         let catalogue = Catalogue { generations: vec![generation], ..Catalogue::default() };
         decide(
-            &Inputs { root: self.0.path(), dirs: &dirs, machine, systemd, shim: "/shim", soft_reboots: 0 },
+            &Inputs {
+                root: self.0.path(),
+                dirs: &dirs,
+                machine,
+                systemd,
+                shim: "/shim",
+                has_apparmor: true,
+                soft_reboots: 0,
+            },
             &catalogue,
         )
     }
 
     /// In the place of a boot that came about by a soft reboot, and for a trial.
-    fn decide_otherwise(&self, entry: &CatalogueEntry) -> (UnitRecord, String) {
+    fn decide_otherwise(&self, entry: &CatalogueEntry) -> (UnitDecision, String) {
         let (dirs, machine, systemd) =
             (UnitDirs::read(self.0.path()).unwrap(), machine(), systemd("257.9-1"));
         let inputs = |soft_reboots| {
             let (root, systemd) = (self.0.path(), Some(&systemd));
-            Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: "/shim", soft_reboots }
+            Inputs {
+                root,
+                dirs: &dirs,
+                machine: &machine,
+                systemd,
+                shim: "/shim",
+                has_apparmor: true,
+                soft_reboots,
+            }
         };
         let generation = Generation { id: 1, created_unix_s: 0, images: vec![entry.clone()] };
         let catalogue = Catalogue { generations: vec![generation], ..Catalogue::default() };
         let record = decide(&inputs(1), &catalogue).units.remove(0);
-        (record, for_trial(&inputs(0), std::slice::from_ref(entry)).remove(0).1)
+        (record, for_trial(&inputs(0), std::slice::from_ref(entry)).drop_ins.remove(0).1)
     }
 
-    fn decide_unit(&self, entry: &CatalogueEntry) -> UnitRecord {
+    fn decide_unit(&self, entry: &CatalogueEntry) -> UnitDecision {
         self.decide(entry, &machine()).units.remove(0)
     }
 
-    fn repeated(&self, record: &Record) -> usize {
+    fn repeated(&self, record: &GeneratorRecord) -> usize {
+        self.repeat(&mut record.clone())
+    }
+
+    fn repeat(&self, record: &mut GeneratorRecord) -> usize {
         repeat(self.0.path(), &UnitDirs::read(self.0.path()).unwrap(), record).len()
     }
 }
@@ -339,6 +359,69 @@ fn a_unit_that_could_not_speak_through_the_shim_is_left_alone() {
 }
 
 #[test]
+fn a_unit_that_is_left_alone_has_every_reason_in_the_record() {
+    let root = Root::new();
+    root.write(FRAGMENT, "[Service]\nType=oneshot\nExecStart=/usr/sbin/d\nPAMName=x\n");
+    let mut entry = root.image("a-b.service");
+    entry.service.timeout_start_ms = Some(500);
+    let unit = root.decide_unit(&entry);
+    let codes: Vec<&str> = unit.obstacles.iter().map(|obstacle| obstacle.code.as_str()).collect();
+    assert_eq!(codes, ["service-type", "pam-session", "start-timeout"]);
+    let reason = unit.reason.unwrap();
+    assert!(unit.obstacles.iter().all(|obstacle| reason.contains(&obstacle.reason)), "{reason}");
+    root.write(FRAGMENT, TEXT);
+    let changed = root.decide_unit(&entry);
+    assert_eq!((changed.reason_code, changed.obstacles.len()), (Some(ReasonCode::UnitChanged), 0));
+}
+
+#[test]
+fn a_trial_of_a_unit_that_is_left_alone_is_told_why() {
+    let root = Root::new();
+    root.write(FRAGMENT, "[Service]\nExecStart=/usr/sbin/d\nPAMName=x\n");
+    let entry = root.image("a-b.service");
+    let (dirs, machine, systemd) = (UnitDirs::read(root.0.path()).unwrap(), machine(), systemd("257.9-1"));
+    let inputs = Inputs {
+        root: root.0.path(),
+        dirs: &dirs,
+        machine: &machine,
+        systemd: Some(&systemd),
+        shim: "/shim",
+        has_apparmor: true,
+        soft_reboots: 0,
+    };
+    let on_trial = for_trial(&inputs, std::slice::from_ref(&entry));
+    assert!(on_trial.drop_ins.is_empty());
+    let told = &on_trial.left_alone[0];
+    assert_eq!((told.unit.as_str(), told.image_id), ("a-b.service", Some(entry.image_id)));
+    assert_eq!(told.reason.as_deref(), Some("it opens a PAM session (PAMName=x)"));
+    // Where the snapshot looks for the restore daemon's word.
+    let trials = Trials::open(&RunDir::below(root.0.path()));
+    trials.allow(&entry).unwrap();
+    assert_eq!(trials.all().len(), 1);
+    trials.report(told).unwrap();
+    assert_eq!(trials.outcome("a-b.service").unwrap().as_ref(), Some(told));
+    assert_eq!(trials.claim("a-b.service"), Some(entry));
+    assert_eq!(trials.claim("a-b.service"), None);
+    assert!(trials.all().is_empty());
+}
+
+#[test]
+fn a_unit_that_loses_its_drop_in_at_a_daemon_reload_has_the_reason_in_the_record() {
+    let root = Root::new();
+    root.write(FRAGMENT, TEXT);
+    let decided = root.decide(&root.image("a-b.service"), &machine());
+    let mut record = decided.clone();
+    root.write("/etc/systemd/system/a-b.service.d/x.conf", "[Service]\nNice=1\n");
+    assert_eq!(root.repeat(&mut record), 0);
+    let withheld = record.units[0].withheld.clone().unwrap();
+    assert_eq!(withheld.code, ReasonCode::UnitChanged);
+    assert!(withheld.sentence.contains("x.conf"), "{withheld}");
+    fs::remove_file(root.path("/etc/systemd/system/a-b.service.d/x.conf")).unwrap();
+    assert_eq!(root.repeat(&mut record), 1);
+    assert_eq!(record, decided);
+}
+
+#[test]
 fn a_unit_recorded_below_lib_is_found_below_usr_lib() {
     let root = Root::new();
     root.write(FRAGMENT, TEXT);
@@ -353,9 +436,9 @@ fn a_daemon_reload_repeats_the_decision_until_the_text_changes() {
     let root = Root::new();
     root.write(FRAGMENT, TEXT);
     let record = root.decide(&root.image("a-b.service"), &machine());
-    let run_dir = root.path("/run/fastboot");
+    let run_dir = RunDir::below(root.0.path());
     record.store(&run_dir).unwrap();
-    let record = Record::load(&run_dir).unwrap().unwrap();
+    let record = GeneratorRecord::load(&run_dir).unwrap().unwrap();
     assert_eq!(root.repeated(&record), 1);
     root.write("/etc/systemd/system/a-b.service.d/x.conf", "[Service]\nExecStart=\nExecStart=/usr/sbin/d\n");
     assert_eq!(root.repeated(&record), 0);
@@ -391,10 +474,10 @@ fn a_unit_that_goes_on_running_over_a_soft_reboot_is_left_alone() {
 #[test]
 fn a_damaged_record_is_an_error_and_a_missing_one_is_none() {
     let root = Root::new();
-    let run_dir = root.path("/run/fastboot");
-    assert_eq!(Record::load(&run_dir).unwrap(), None);
+    let run_dir = RunDir::below(root.0.path());
+    assert_eq!(GeneratorRecord::load(&run_dir).unwrap(), None);
     root.write("/run/fastboot/generator.json", "{\"version\":1,\"uni");
-    Record::load(&run_dir).unwrap_err();
+    GeneratorRecord::load(&run_dir).unwrap_err();
     root.write("/run/fastboot/generator.json", "{\"version\":9,\"units\":[]}");
-    Record::load(&run_dir).unwrap_err();
+    GeneratorRecord::load(&run_dir).unwrap_err();
 }

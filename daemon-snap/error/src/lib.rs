@@ -82,6 +82,9 @@ pub enum Error {
     /// Reasons that lie in the unit, not in its processes.
     #[error("{}", .0.join("\n"))]
     NotEligible(Vec<String>),
+    /// What the judge has against the unit.
+    #[error("{}", sentences(.0))]
+    Unit(Vec<snap_policy::Reason>),
     #[error("there is no unit {0}")]
     NoUnit(String),
     #[error("process {pid} is gone ({step})")]
@@ -124,6 +127,10 @@ fn lines(blockers: &[Blocker]) -> String {
     blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+fn sentences(reasons: &[snap_policy::Reason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 impl Error {
     /// A failed system call: `step` is what we were doing, `object` what we did it to.
     pub fn kernel(step: &'static str, object: impl fmt::Display, errno: Errno) -> Self {
@@ -159,7 +166,7 @@ impl Error {
     /// What the caller does about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Refused(_) | Self::NotEligible(_) => Kind::Unsupported,
+            Self::Refused(_) | Self::NotEligible(_) | Self::Unit(_) => Kind::Unsupported,
             Self::Gone { .. } | Self::NoUnit(_) => Kind::Gone,
             Self::Stale(_) => Kind::Stale,
             Self::Corrupt(_) => Kind::Corrupt,

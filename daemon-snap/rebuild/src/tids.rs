@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use fastboot_runtime::{RunDir, ids_lock};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -16,8 +17,6 @@ use snap_state::Pid;
 use snap_sys::procfs_own::{LAST_PID, OwnProc};
 use snap_sys::sched::{set_ordinary, set_realtime};
 
-/// Who moves the counter for threads holds it.
-const LOCK: &str = "/run/fastboot/ids.lock";
 /// A process that got the number in our place mostly ends soon.
 const LONGEST_PAUSE_MS: u64 = 64;
 
@@ -35,7 +34,7 @@ pub struct Tids {
 impl Tids {
     /// Opens the lock: this has to be done before the mount namespace is changed.
     pub fn open() -> Self {
-        let lock = File::options().create(true).truncate(false).write(true).open(LOCK).ok();
+        let lock = ids_lock::open(&RunDir::default()).ok();
         Self { lock, turn: None, before: None, asked: (0, 0) }
     }
 
@@ -104,7 +103,8 @@ pub fn let_others_number() {
     const PAUSE: Duration = Duration::from_micros(200);
     let began = Instant::now();
     // Without the file nobody has moved it so far. The lock is not kept: a fork would inherit it.
-    while let Ok(file) = File::open(LOCK) {
+    let run_dir = RunDir::default();
+    while let Some(file) = ids_lock::open_if_made(&run_dir) {
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Err((_, Errno::EWOULDBLOCK)) if began.elapsed() < LONGEST => std::thread::sleep(PAUSE),
             _ => return,

@@ -37,7 +37,7 @@ pub struct StoreArgs {
 
 impl StoreArgs {
     pub fn open(&self) -> Store {
-        Store::open(self.store.clone())
+        fastboot_runtime::open_store(self.store.clone())
     }
 
     pub fn path(&self) -> &Path {

@@ -6,17 +6,11 @@
 use super::common::{StoreArgs, ms, table};
 use anyhow::Context as _;
 use daemon_snap::unit::Systemd;
+use fastboot_runtime::status::Phases;
+use fastboot_runtime::{BootStatus, GeneratorRecord, Outcome, RunDir, UnitDecision, UnitStatus};
 use image_store::{Catalogue, ErrorKind, ReasonCode};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize, Serializer};
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-/// Written by fastboot-initd.
-const STATUS_FILE: &str = "/run/fastboot/status.json";
-/// Written by fastboot-generator.
-const GENERATOR_FILE: &str = "/run/fastboot/generator.json";
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// How often the record is looked at, and how long apart.
 const LOOKS: u32 = 6;
@@ -29,57 +23,11 @@ pub struct Args {
     store: StoreArgs,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct BootStatus {
-    boot_id: String,
-    /// Why this boot looked at no image at all: the catalogue could not be used.
-    #[serde(default)]
-    error: Option<String>,
-    units: Vec<UnitStatus>,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct UnitStatus {
-    unit: String,
-    /// `restored`, `cold`, or `waiting`: armed and not started in this boot so far.
-    outcome: String,
-    reason_code: Option<String>,
-    reason: Option<String>,
-    restore_ms: Option<f64>,
-    main_pid: Option<i32>,
-    image_id: Option<String>,
-    /// Where the time of the start went.
-    #[serde(rename = "phases_ms", alias = "phases", serialize_with = "as_map")]
-    phases: Vec<(String, f64)>,
-    requested_monotonic_us: Option<u64>,
-    done_monotonic_us: Option<u64>,
-}
-
-/// Phase names are unique; a map is what readers of JSON look them up in.
-fn as_map<S: Serializer>(phases: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(phases.iter().map(|(name, ms)| (name, ms)))
-}
-
-/// The part of the generator's record that is needed here.
-#[derive(Debug, Deserialize)]
-struct GeneratorRecord {
-    #[serde(default)]
-    error: Option<String>,
-    units: Vec<GeneratorUnit>,
-}
-
-#[derive(Debug, Deserialize)]
-struct GeneratorUnit {
-    unit: String,
-    armed: bool,
-    reason_code: Option<String>,
-    reason: Option<String>,
-}
-
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let boot_id = std::fs::read_to_string(BOOT_ID_FILE).context(BOOT_ID_FILE)?.trim().replace('-', "");
-    let generator: Option<GeneratorRecord> = read(GENERATOR_FILE)?;
+    let run_dir = RunDir::default();
+    let generator = GeneratorRecord::load(&run_dir)
+        .with_context(|| GeneratorRecord::path(&run_dir).display().to_string())?;
     // A catalogue that is damaged ends in cold starts, and to say so is what this command is for.
     let (catalogue, damage) = match args.store.open().load() {
         Ok(catalogue) => (catalogue, None),
@@ -91,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let mut names: Vec<&str> = catalogue.units().into_iter().chain(armed).collect();
     names.sort_unstable();
     names.dedup();
-    let mut units = answered(&boot_id, generator.as_ref())?;
+    let mut units = answered(&run_dir, &boot_id, generator.as_ref())?;
     for name in names {
         if !units.iter().any(|row| row.unit == name) {
             units.push(without_answer(name, generator.as_ref(), &catalogue));
@@ -116,11 +64,15 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// What initd has recorded. A unit becomes active a moment before its record is written: one that was armed, has started
 /// and is not in there is looked for again, for as long as a boot may still be at it.
-fn answered(boot_id: &str, generator: Option<&GeneratorRecord>) -> anyhow::Result<Vec<UnitStatus>> {
+fn answered(
+    run_dir: &RunDir,
+    boot_id: &str,
+    generator: Option<&GeneratorRecord>,
+) -> anyhow::Result<Vec<UnitStatus>> {
     let mut looks_left = LOOKS;
     loop {
-        let recorded: BootStatus = read(STATUS_FILE)?.unwrap_or_default();
-        let units = if recorded.boot_id.replace('-', "") == boot_id { recorded.units } else { Vec::new() };
+        let recorded = BootStatus::load(run_dir, boot_id);
+        let units = recorded.with_context(|| BootStatus::path(run_dir).display().to_string())?.units;
         let armed = generator.iter().flat_map(|record| &record.units).filter(|unit| unit.armed);
         let mut silent = armed.filter(|unit| !units.iter().any(|row| row.unit == unit.unit));
         looks_left -= 1;
@@ -133,29 +85,31 @@ fn answered(boot_id: &str, generator: Option<&GeneratorRecord>) -> anyhow::Resul
 
 /// What can be said of a unit that initd has not answered.
 fn without_answer(name: &str, generator: Option<&GeneratorRecord>, catalogue: &Catalogue) -> UnitStatus {
-    let image_id = catalogue.newest(name).map(|(_, entry)| entry.image_id.to_string());
-    let row = |outcome: &str, code: Option<String>, reason: Option<String>| UnitStatus {
-        unit: name.to_owned(),
-        outcome: outcome.to_owned(),
-        reason_code: code,
-        reason,
-        image_id: image_id.clone(),
-        ..UnitStatus::default()
-    };
-    let cold = |code: ReasonCode, reason: &str| row("cold", Some(code.to_string()), Some(reason.to_owned()));
+    let image_id = catalogue.newest(name).map(|(_, entry)| entry.image_id);
+    let cold =
+        |code: ReasonCode, reason: &str| UnitStatus { image_id, ..UnitStatus::cold(name, code, reason) };
     let Some(generator) = generator else {
         return cold(
             ReasonCode::Disabled,
             "fastboot-generator did not run in this boot, or was not done in time",
         );
     };
-    match generator.units.iter().find(|unit| unit.unit == name) {
+    match generator.unit(name) {
         None => cold(ReasonCode::NoImage, "there was no image of it when this boot began"),
-        Some(unit) if !unit.armed => row("cold", unit.reason_code.clone(), unit.reason.clone()),
+        Some(unit) if !unit.armed => UnitStatus {
+            reason_code: unit.reason_code,
+            reason: unit.reason.clone(),
+            ..cold(ReasonCode::Disabled, "")
+        },
+        Some(UnitDecision { withheld: Some(reason), .. }) => cold(reason.code, &reason.sentence),
         Some(_) if has_started(name) => {
             cold(ReasonCode::InitdUnavailable, "the restore daemon did not answer when it started")
         }
-        Some(_) => row("waiting", None, Some("not started in this boot so far".to_owned())),
+        Some(_) => UnitStatus {
+            outcome: Outcome::Waiting,
+            reason_code: None,
+            ..cold(ReasonCode::Disabled, "not started in this boot so far")
+        },
     }
 }
 
@@ -166,7 +120,7 @@ fn add_systemd(row: &mut UnitStatus) {
     let unit = Systemd::connect().and_then(|systemd| systemd.properties(&row.unit));
     let before = unit.ok().and_then(|unit| requested_us.checked_sub(unit.inactive_exit_us));
     if let Some(before_us) = before {
-        row.phases.insert(0, ("systemd".to_owned(), before_us as f64 / 1e3));
+        row.phases_ms.0.insert(0, ("systemd".to_owned(), before_us as f64 / 1e3));
     }
 }
 
@@ -183,26 +137,18 @@ fn print(units: Vec<UnitStatus>) {
             (Some(reason), Some(code)) => format!("{reason} ({code})"),
             (Some(reason), None) => reason,
             (None, _) => {
-                let spent = row.phases.iter().filter(|(_, ms)| *ms >= 0.05);
+                let Phases(phases) = &row.phases_ms;
+                let spent = phases.iter().filter(|(_, ms)| *ms >= 0.05);
                 spent.map(|(phase, ms)| format!("{phase} {ms:.1}")).collect::<Vec<_>>().join(" · ")
             }
         };
         table.add_row([
             row.unit,
-            row.outcome,
+            row.outcome.to_string(),
             row.restore_ms.map_or_else(|| ms(None), |ms| format!("{ms:.1}")),
             row.main_pid.map_or_else(|| "–".into(), |pid| pid.to_string()),
             reason,
         ]);
     }
     say!("{table}");
-}
-
-/// A JSON file of this boot; `None` when there is none yet.
-fn read<T: DeserializeOwned>(path: &str) -> anyhow::Result<Option<T>> {
-    match std::fs::read(Path::new(path)) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).context(path.to_owned())?)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).context(path.to_owned()),
-    }
 }

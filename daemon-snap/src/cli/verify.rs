@@ -1,20 +1,21 @@
 //! `fastboot verify`: what the next boot would find.
 
 use super::common::{StoreArgs, table, unit_names};
-use daemon_snap::unit::Systemd;
+use daemon_snap::unit::{Systemd, judge_unit, read_text};
+use fastboot_runtime::{EARLY_CATALOGUE, stale_reason};
 use image_store::evidence::Digests;
-use image_store::store::EARLY_CATALOGUE;
 use image_store::validate::Place;
 use image_store::{
-    CatalogueEntry, MachineEvidence, Opened, ReasonCode, SectionKind, StaleReason, StartBudget, Store,
-    SystemdEvidence, UnitEvidence,
+    CatalogueEntry, MachineEvidence, Opened, ReasonCode, SectionKind, StaleReason, Store, SystemdEvidence,
+    UnitEvidence,
 };
 use serde::Serialize;
 use snap_error::Error;
+use snap_policy::{StartBudget, StartTimes};
 use snap_state::encode;
 use snap_state::{TREE_MAX_BYTES, TREE_VERSION};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const REFUSED: u8 = 3;
 
@@ -88,7 +89,7 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     note(entry.machine.check(&now.machine));
     note(entry.systemd.as_ref().map_or(Ok(()), |was| was.check(now.running.as_ref())));
     note(check_unit_text(&entry.unit_evidence, &entry.unit, now));
-    note(StartBudget::of(&entry.service, entry.len_bytes).map(drop));
+    note(check_unit(entry));
     note(check_early(store, entry));
     let opened = match Opened::open(store, entry) {
         Ok(opened) => opened,
@@ -127,6 +128,24 @@ fn check_state(opened: &Opened) -> Result<(), StaleReason> {
         .map_err(|error| error.to_stale_reason())?;
     let decoded = encode::decode(&state, image.page_area());
     decoded.map(drop).map_err(|corrupt| Error::from(corrupt).to_stale_reason())
+}
+
+/// The generator's own question.
+fn check_unit(entry: &CatalogueEntry) -> Result<(), StaleReason> {
+    let evidence = &entry.unit_evidence;
+    let known: Vec<PathBuf> =
+        std::iter::once(&evidence.fragment).chain(&evidence.drop_ins).map(|text| text.path.clone()).collect();
+    let unreadable = |error: Error| StaleReason::new(ReasonCode::UnitChanged, error.to_string());
+    let unit = read_text(&entry.unit, &known).map_err(unreadable)?;
+    let mut reasons = match judge_unit(&unit) {
+        Ok(_) => Vec::new(),
+        Err(Error::Unit(reasons)) => reasons,
+        Err(error) => return Err(unreadable(error)),
+    };
+    let times =
+        StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
+    reasons.extend(StartBudget::of(times, entry.len_bytes).err());
+    stale_reason(&reasons).map_or(Ok(()), Err)
 }
 
 fn check_unit_text(evidence: &UnitEvidence, unit: &str, now: &Now) -> Result<(), StaleReason> {

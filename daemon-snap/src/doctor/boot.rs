@@ -1,8 +1,8 @@
 //! The boot side: whether its parts are installed, and nobody has switched them off.
 
 use super::{Finding, Seen};
+use fastboot_runtime::{GeneratorRecord, RunDir};
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,6 @@ const UNIT_DIRS: [&str; 4] =
 const PROGRAMS: [(&str, &str); 2] =
     [("initd", "usr/lib/fastboot/fastboot-initd"), ("shim", "usr/lib/fastboot/fastboot-exec")];
 const UNITS: [&str; 2] = ["fastboot-initd.socket", "fastboot-initd.service"];
-const RECORD: &str = "run/fastboot/generator.json";
 
 const ALL_COLD: &str = "every service starts cold";
 
@@ -36,20 +35,12 @@ pub(super) fn examine(root: &Path) -> Vec<Finding> {
 
 /// What the generator left behind at the beginning of this boot.
 fn this_boot(root: &Path) -> Seen {
-    #[derive(serde::Deserialize)]
-    struct Record {
-        error: Option<String>,
-    }
-    let text = fs::read(root.join(RECORD)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            "the generator did not run, or had been told not to (fastboot=0)".to_owned()
-        }
-        _ => format!("/{RECORD}: {error}"),
-    })?;
-    match serde_json::from_slice::<Record>(&text) {
-        Ok(Record { error: None }) => Ok("the generator has decided".to_owned()),
-        Ok(Record { error: Some(error) }) => Err(error),
-        Err(error) => Err(format!("/{RECORD}: {error}")),
+    let run_dir = RunDir::below(root);
+    match GeneratorRecord::load(&run_dir) {
+        Ok(Some(GeneratorRecord { error: None, .. })) => Ok("the generator has decided".to_owned()),
+        Ok(Some(GeneratorRecord { error: Some(error), .. })) => Err(error),
+        Ok(None) => Err("the generator did not run, or had been told not to (fastboot=0)".to_owned()),
+        Err(error) => Err(format!("{}: {error}", GeneratorRecord::path(&run_dir).display())),
     }
 }
 
@@ -121,9 +112,11 @@ mod tests {
         write(root, "usr/lib/fastboot/fastboot-exec", 0o644);
         UNITS.iter().for_each(|unit| write(root, &format!("usr/lib/systemd/system/{unit}"), 0o644));
         assert_eq!(missing(root), ["shim", "this-boot"]);
-        write_text(root, RECORD, 0o600, r#"{"version":1,"error":"no catalogue","units":[]}"#);
+        let record = GeneratorRecord::path(&RunDir::at("run/fastboot"));
+        let record = record.to_str().unwrap();
+        write_text(root, record, 0o600, r#"{"version":1,"error":"no catalogue","units":[]}"#);
         assert_eq!(missing(root), ["shim", "this-boot"]);
-        write_text(root, RECORD, 0o600, r#"{"version":1,"error":null,"units":[]}"#);
+        write_text(root, record, 0o600, r#"{"version":1,"error":null,"units":[]}"#);
         assert_eq!(missing(root), ["shim"]);
         write(root, "usr/lib/fastboot/fastboot-exec", 0o755);
         assert_eq!(missing(root), Vec::<&str>::new());

@@ -1,13 +1,14 @@
 //! One unit on its way through the snapshot: what is known of it so far.
 
 use super::empty_store::EmptyStores;
-use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties, UnitText};
+use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties};
 use image_store::{Catalogue, HookChannel, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
 use snap_bus::{BusAccess, BusWatch};
 use snap_collect::dump::{self, CollectOptions, Inspection, TreeSelector};
 use snap_error::{Error, Result};
 use snap_hook_calls::{HOOK_TIMEOUT, HookEvent, Hooks};
+use snap_policy::{LostPeer, StartBudget, StartTimes, Unit};
 use snap_state::Pid;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Debug)]
 pub struct Candidate {
     properties: UnitProperties,
-    text: UnitText,
+    /// Its text, and systemd's word when it was asked last.
+    unit: Unit,
     /// Its files when it was looked at first.
     files: Option<UnitEvidence>,
     /// Its store is emptied at each restart.
@@ -38,15 +40,8 @@ impl Candidate {
     /// [`Error::NotEligible`] with all reasons; others when something cannot be asked or read.
     pub fn look(systemd: &Systemd, name: &str) -> Result<Self> {
         let properties = systemd.properties(name)?;
-        let fragment = properties.fragment.as_deref();
-        let text = match fragment {
-            Some(fragment) => UnitText::read(fragment, &properties.drop_ins)?,
-            None => UnitText::default(),
-        };
-        let reasons = unit::inspect_unit(&properties, &text);
-        if !reasons.is_empty() {
-            return Err(Error::NotEligible(reasons));
-        }
+        let unit = unit::read_unit(&properties)?;
+        unit::judge_unit(&unit)?;
         wait_for_program(properties.main_pid);
         let cgroup = Cgroup::open(&properties.control_group)?;
         if cgroup.processes()?.contains(&Pid(std::process::id() as i32)) {
@@ -59,7 +54,7 @@ impl Candidate {
             files: read_files(&properties)?,
             is_emptied: false,
             properties,
-            text,
+            unit,
             cgroup,
             notes: Vec::new(),
             ready_at,
@@ -82,7 +77,7 @@ impl Candidate {
     /// # Errors
     /// When its control group cannot be read.
     pub fn inspect_open_state(&self) -> Result<Vec<String>> {
-        unit::inspect_open_state(&self.properties, &self.text, &self.cgroup)
+        unit::inspect_open_state(&self.properties, self.unit.options(), &self.cgroup)
     }
 
     /// Both, and refuses. What comes and goes does not count yet: the freeze is tried several times.
@@ -164,10 +159,8 @@ impl Candidate {
         if self.is_emptied && now.needs_reload && self.files == read_files(&now)? {
             now.needs_reload = false;
         }
-        let reasons = unit::inspect_unit(&now, &self.text);
-        if !reasons.is_empty() {
-            return Err(Error::NotEligible(reasons));
-        }
+        self.unit = self.unit.clone().with_manager(unit::view_of(&now));
+        unit::judge_unit(&self.unit)?;
         if (now.main_pid, now.inactive_exit_us)
             != (self.properties.main_pid, self.properties.inactive_exit_us)
         {
@@ -219,7 +212,11 @@ impl Candidate {
     /// # Errors
     /// When the unit's descriptors cannot be read.
     pub fn collect_options(&self) -> Result<CollectOptions> {
-        unit::collect_options(&self.properties, &self.cgroup, self.bus.clone(), self.text.lost_peer)
+        let lost_peer = match self.unit.options().lost_peer {
+            LostPeer::Refuse => snap_collect::dump::LostPeer::Refuse,
+            LostPeer::Close => snap_collect::dump::LostPeer::Close,
+        };
+        unit::collect_options(&self.properties, &self.cgroup, self.bus.clone(), lost_peer)
     }
 
     /// From now on bus connections are recorded, by the listener that has heard them being made.
@@ -245,8 +242,8 @@ impl Candidate {
     /// [`Error::NotEligible`] naming the hook that failed.
     pub fn call_hooks(&self, event: HookEvent, channels: &[HookChannel]) -> Result<()> {
         let commands = match event {
-            HookEvent::BeforeSnapshot => &self.text.before_snapshot,
-            HookEvent::AfterSnapshot | HookEvent::AfterRestore => &self.text.after_restore,
+            HookEvent::BeforeSnapshot => &self.unit.options().before_snapshot,
+            HookEvent::AfterSnapshot | HookEvent::AfterRestore => &self.unit.options().after_restore,
         };
         let (unit, main_pid) = (self.properties.id.as_str(), self.properties.main_pid);
         let hooks = Hooks { unit, main_pid, commands, channels };
@@ -257,8 +254,20 @@ impl Candidate {
         &self.properties
     }
 
-    pub fn text(&self) -> &UnitText {
-        &self.text
+    /// Its text.
+    pub fn unit(&self) -> &Unit {
+        &self.unit
+    }
+
+    /// There is time for a restore that fails and a cold start after it. Asked when that start has been measured: the
+    /// generator asks the same of the catalogue.
+    ///
+    /// # Errors
+    /// [`Error::Unit`] when there is not.
+    pub fn require_time(&self) -> Result<()> {
+        let times = StartTimes { timeout_ms: self.properties.timeout_start_ms, cold_ms: self.cold_start_ms };
+        // Whatever the length of the image: a long one only gets more time, as far as there is some.
+        StartBudget::of(times, 0).map(drop).map_err(|reason| Error::Unit(vec![reason]))
     }
 
     pub fn cgroup(&self) -> &Cgroup {

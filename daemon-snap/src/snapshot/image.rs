@@ -34,6 +34,7 @@ pub(super) fn take(
     band: Option<&Band>,
 ) -> Result<(CatalogueEntry, UnitReport, Vec<StoredDescriptor>)> {
     let id = unit.properties().id.clone();
+    unit.require_time()?;
     let path = pending.image_path(&id)?;
     let channels = unit.hook_channels()?;
     let hooked = unit.call_hooks(HookEvent::BeforeSnapshot, &channels);
@@ -60,7 +61,7 @@ pub(super) fn take(
     let options = unit.collect_options()?;
     let gathered = unit::gather_evidence(
         unit.properties(),
-        unit.text(),
+        unit.unit(),
         &tree,
         &options.volatile_roots,
         unit.ready_at(),
@@ -83,7 +84,7 @@ pub(super) fn take(
     let service = ServiceRecord {
         service_type: properties.service_type.clone(),
         // One line, as the inspection made sure.
-        exec_start_raw: unit.text().exec_start.concat(),
+        exec_start_raw: unit.unit().settings().exec_start().unwrap_or_default().to_owned(),
         pid_file: properties.pid_file.clone(),
         notify_access: properties.notify_access.clone(),
         main_pid,
@@ -95,7 +96,7 @@ pub(super) fn take(
         dump_ms: Some(freeze_ms),
         restore_ms: None,
         status_text: now.status_text,
-        after_restore: unit.text().after_restore.clone(),
+        after_restore: unit.unit().options().after_restore.clone(),
         hook_channels: channels,
     };
     let entry = CatalogueEntry {
@@ -112,6 +113,7 @@ pub(super) fn take(
         unit: id,
         outcome: Outcome::Stored,
         reasons: Vec::new(),
+        obstacles: Vec::new(),
         notes: unit.into_notes(),
         image_bytes: Some(written.len_bytes),
         pages: Some(tree.page_count()),

@@ -1,10 +1,12 @@
 //! What a snapshot would do, without doing it: each unit stands still for a moment, nothing else happens to it.
 
 use super::Candidate;
-use crate::unit::{Standing, Systemd};
+use crate::unit::Systemd;
+use fastboot_runtime::NamedReason;
 use image_store::Catalogue;
 use serde::Serialize;
 use snap_error::{Error, Result};
+use snap_policy::{Standing, StartBudget, StartTimes};
 use snap_state::PAGE_BYTES;
 
 /// One service in the plan.
@@ -19,6 +21,8 @@ pub struct PlanRow {
     pub by_default: bool,
     /// Everything that stands against it.
     pub reasons: Vec<String>,
+    /// Those of them that are the judge's, by code.
+    pub obstacles: Vec<NamedReason>,
     /// What stands against it now but comes and goes.
     pub passing: Vec<String>,
     /// What its owner should know all the same.
@@ -63,6 +67,7 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
         eligible: false,
         by_default: false,
         reasons: Vec::new(),
+        obstacles: Vec::new(),
         passing: Vec::new(),
         notes: Vec::new(),
         risk: match standing {
@@ -81,6 +86,10 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
     match fill(systemd, name, catalogue, &mut row) {
         Ok(()) => {}
         Err(Error::NotEligible(reasons)) => row.reasons = reasons,
+        Err(Error::Unit(reasons)) => {
+            row.reasons = reasons.iter().map(ToString::to_string).collect();
+            row.obstacles = reasons.iter().map(NamedReason::from).collect();
+        }
         Err(Error::Refused(blockers)) => row.reasons = blockers.iter().map(ToString::to_string).collect(),
         Err(error) => {
             row.exists = !matches!(error, Error::NoUnit(_));
@@ -100,6 +109,9 @@ fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow)
     let took_us = properties.active_enter_us.checked_sub(properties.inactive_exit_us);
     let said_us = took_us.filter(|_| properties.waits_for_word());
     let (measured_ms, measured_cpu_ms) = unit.cold();
+    // A start that was not measured yet may turn out to be as short as one likes.
+    let times = StartTimes { timeout_ms: properties.timeout_start_ms, cold_ms: measured_ms.or(Some(0.0)) };
+    StartBudget::of(times, 0).map_err(|reason| Error::Unit(vec![reason]))?;
     row.cold_start_ms = measured_ms.or(said_us.map(|us| us as f64 / 1e3));
     row.cold_cpu_ms = measured_cpu_ms.or(unit.cgroup().cpu_us().ok().map(|us| us as f64 / 1e3));
     if let Some((_, entry)) = catalogue.newest(&unit.properties().id) {

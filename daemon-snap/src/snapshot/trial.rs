@@ -8,18 +8,15 @@
 
 use super::point;
 use crate::unit::{self, Cgroup, Systemd, UnitProperties};
-use image_store::{CatalogueEntry, StartBudget, TRIAL_DIR, Trials};
-use serde::Deserialize;
+use fastboot_runtime::{GeneratorRecord, Outcome, RunDir, Trials, UnitStatus, soft_reboot};
+use image_store::{CatalogueEntry, ReasonCode};
 use snap_collect::dump::StoredDescriptor;
 use snap_error::{Error, Result};
-use std::path::Path;
+use snap_policy::{StartBudget, StartTimes};
 use std::time::{Duration, Instant};
 
 const SOCKET: &str = "fastboot-initd.socket";
 const SERVICE: &str = "fastboot-initd.service";
-/// What the generator decided at the beginning of this boot.
-const RECORD: &str = "/run/fastboot/generator.json";
-const NO_DECISIONS: &str = r#"{"version":1,"units":[]}"#;
 
 /// Longest until systemd has taken what the shim sent it before its last word.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,20 +26,11 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 const WORTH_PERCENT: f64 = 80.0;
 const WORTH_MS: f64 = 5.0;
 
-/// What initd writes down; more than is used here.
-#[derive(Debug, Deserialize)]
-struct Outcome {
-    outcome: String,
-    reason_code: Option<String>,
-    reason: Option<String>,
-    done_monotonic_us: Option<u64>,
-}
-
 /// Images are on trial as long as this lives.
 #[derive(Debug)]
 pub(super) struct Trial<'a> {
     systemd: &'a Systemd,
-    leaves: Trials,
+    permits: Trials,
     /// The restore daemon was not there before.
     starts_initd: bool,
 }
@@ -54,16 +42,12 @@ pub(super) fn is_worth(cold_ms: f64, restored_ms: f64) -> bool {
 
 /// A boot that began without images stays one: whenever the generator runs next in it, it finds that it has decided.
 pub(super) fn record_boot_without_images() -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(Path::new(RECORD).parent().unwrap_or(Path::new("/")))?;
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = match options.write(true).create_new(true).open(RECORD) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-            opened => opened?,
-        };
-        std::io::Write::write_all(&mut file, NO_DECISIONS.as_bytes())
-    };
-    write().map_err(|e| Error::io("write", RECORD, &e))
+    let run_dir = RunDir::default();
+    // With another count it would be taken for one of the userspace before a soft reboot.
+    let soft_reboots = soft_reboot::count(&run_dir);
+    let record = GeneratorRecord { soft_reboots, ..GeneratorRecord::new(Vec::new()) };
+    let path = GeneratorRecord::path(&run_dir);
+    record.store_if_missing(&run_dir).map_err(|e| Error::io("write", path.display(), &e))
 }
 
 impl<'a> Trial<'a> {
@@ -72,13 +56,14 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// When systemd cannot be asked, or fastboot's own units are not installed.
     pub(super) fn begin(systemd: &'a Systemd, entries: &[&CatalogueEntry]) -> Result<Self> {
-        let leaves = Trials::open(TRIAL_DIR);
-        let fail = |e: std::io::Error| Error::io("write", TRIAL_DIR, &e);
-        leaves.clear().map_err(fail)?;
+        let permits = Trials::open(&RunDir::default());
+        let path = permits.path().to_owned();
+        let fail = |e: std::io::Error| Error::io("write", path.display(), &e);
+        permits.clear().map_err(fail)?;
         let starts_initd = systemd.active_state(SOCKET)? != "active";
-        let trial = Self { systemd, leaves, starts_initd };
+        let trial = Self { systemd, permits, starts_initd };
         for entry in entries {
-            trial.leaves.allow(entry).map_err(fail)?;
+            trial.permits.allow(entry).map_err(fail)?;
         }
         systemd.reload()?;
         systemd.start(SOCKET)?;
@@ -138,17 +123,19 @@ impl<'a> Trial<'a> {
         ask: impl FnOnce() -> Result<()>,
     ) -> Result<f64> {
         let id = entry.unit.as_str();
-        let started = match self.leaves.outcome::<Outcome>(id) {
+        let started = match self.permits.outcome(id) {
             // Another unit's trial has restarted this one along with it.
             Ok(Some(_)) => self.systemd.properties(id)?,
             // It may end of it before systemd has done with the start.
             _ => self.systemd.restart(id).map_err(|error| failed(error.to_string()))?,
         };
-        let longest = StartBudget::of(&entry.service, entry.len_bytes).map_or(Duration::ZERO, |b| b.limit);
+        let times =
+            StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
+        let longest = StartBudget::of(times, entry.len_bytes).map_or(Duration::ZERO, |b| b.limit);
         let outcome = self.wait_for_outcome(id, Instant::now() + longest + Duration::from_secs(2))?;
-        if outcome.outcome != "restored" {
+        if outcome.outcome != Outcome::Restored {
             let reason = outcome.reason.unwrap_or_default();
-            let code = outcome.reason_code.unwrap_or_default();
+            let code = outcome.reason_code.map_or("", ReasonCode::as_str);
             return Err(failed(format!("{reason} ({code}); it was started cold")));
         }
         let cgroup = Cgroup::open(&started.control_group)?;
@@ -185,9 +172,10 @@ impl<'a> Trial<'a> {
         }
     }
 
-    fn wait_for_outcome(&self, id: &str, deadline: Instant) -> Result<Outcome> {
+    fn wait_for_outcome(&self, id: &str, deadline: Instant) -> Result<UnitStatus> {
         loop {
-            let outcome = self.leaves.outcome(id).map_err(|e| Error::io("read", TRIAL_DIR, &e))?;
+            let outcome = self.permits.outcome(id);
+            let outcome = outcome.map_err(|e| Error::io("read", self.permits.path().display(), &e))?;
             match outcome {
                 Some(outcome) => return Ok(outcome),
                 None if Instant::now() >= deadline => {
@@ -199,7 +187,7 @@ impl<'a> Trial<'a> {
     }
 
     fn end(&self) -> Result<()> {
-        self.leaves.clear().map_err(|e| Error::io("remove", TRIAL_DIR, &e))?;
+        self.permits.clear().map_err(|e| Error::io("remove", self.permits.path().display(), &e))?;
         self.systemd.reload()?;
         if self.starts_initd {
             self.systemd.stop(SOCKET)?;

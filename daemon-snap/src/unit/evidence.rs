@@ -3,13 +3,14 @@
 //! Fingerprints are taken where they will be compared: in the root mount namespace. A file that the unit sees elsewhere is
 //! looked for there; one that cannot be found could not be checked, and refuses the unit.
 
+use super::UnitProperties;
 use super::files::{self, Use};
 use super::identity::identities;
 use super::mounts::Mounts;
-use super::{UnitProperties, UnitText};
 use super::{patterns, randomness};
 use image_store::{EvidenceV1, FileEvidence, FileKind, MachineEvidence, UnitEvidence};
 use snap_error::{Error, Result};
+use snap_policy::{Options, Unit};
 use snap_state::{Pid, TreeV1};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,14 +39,14 @@ pub struct Gathered {
 /// When something cannot be read.
 pub fn gather_evidence(
     unit: &UnitProperties,
-    text: &UnitText,
+    text: &Unit,
     tree: &TreeV1,
     volatile_roots: &[PathBuf],
     ready_at: SystemTime,
 ) -> Result<Gathered> {
     let mut files = Files {
         mounts: Mounts::of(Pid(unit.main_pid)),
-        text,
+        options: text.options(),
         ready_at_ns: ready_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64),
         found: BTreeMap::new(),
         reasons: Vec::new(),
@@ -57,10 +58,10 @@ pub fn gather_evidence(
     for path in files::watched(tree, unit, volatile_roots) {
         files.add_deep(&path, false)?;
     }
-    if let Some(program) = text.exec_start.first().and_then(|line| program_of(line)) {
+    if let Some(program) = text.settings().exec_start().ok().and_then(program_of) {
         files.add_chain(&program)?;
     }
-    for pattern in &text.depends_on {
+    for pattern in &text.options().depends_on {
         files.add_pattern(pattern)?;
     }
     let environment_files = environment_files(unit)?;
@@ -82,7 +83,7 @@ pub fn gather_evidence(
 
 struct Files<'a> {
     mounts: Mounts,
-    text: &'a UnitText,
+    options: &'a Options,
     ready_at_ns: i64,
     found: BTreeMap<PathBuf, FileEvidence>,
     reasons: Vec<String>,
@@ -105,7 +106,7 @@ impl Files<'_> {
             // Made by systemd for the unit alone (PrivateDevices=): the restore compares its number.
             Use::Device => {}
             Use::Log => self.notes.push(format!("appends to {shown}, whose content is not checked at boot")),
-            Use::State if self.text.allow_state => {
+            Use::State if self.options.allow_state => {
                 self.notes.push(format!("writes to {shown} in place; [X-Fastboot] AllowState= lets it"));
             }
             Use::State => self.reasons.push(files::state_reason(path)),
@@ -153,10 +154,6 @@ impl Files<'_> {
     }
 
     fn add_pattern(&mut self, pattern: &str) -> Result<()> {
-        if !pattern.starts_with('/') {
-            self.reasons.push(format!("[X-Fastboot] DependsOn={pattern} is not an absolute path"));
-            return Ok(());
-        }
         let (paths, listed) = patterns::expand(pattern).map_err(|e| Error::io("list", pattern, &e))?;
         // A name that appears later would match too.
         for dir in listed {
@@ -196,7 +193,7 @@ impl Files<'_> {
     }
 
     fn is_ignored(&self, path: &Path) -> bool {
-        self.text.ignore_changes.iter().any(|pattern| patterns::covers(pattern, path))
+        self.options.ignore_changes.iter().any(|pattern| patterns::covers(pattern, path))
     }
 
     fn check_times(&mut self, found: &[FileEvidence]) {

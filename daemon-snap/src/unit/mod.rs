@@ -17,18 +17,16 @@ mod properties;
 mod randomness;
 mod settle;
 mod systemd;
-mod text;
 
 pub use activation::activation_sockets;
 pub use band::Band;
 pub use cgroup::Cgroup;
-pub use eligible::{Standing, inspect_unit};
+pub use eligible::{judge_unit, read_text, read_unit, view_of};
 pub use evidence::{Gathered, gather_evidence};
 pub use open_state::inspect_open_state;
 pub use properties::UnitProperties;
 pub use settle::{Settled, settle};
 pub use systemd::{ListedUnit, Systemd, full_name};
-pub use text::UnitText;
 
 use snap_bus::BusAccess;
 use snap_collect::dump::{CollectOptions, LostPeer};

@@ -2,8 +2,9 @@
 //! is judged again by the same rules (`files.rs`), with what is only mapped.
 
 use super::files::{Access, is_log, state_reason};
-use super::{Cgroup, UnitProperties, UnitText};
+use super::{Cgroup, UnitProperties};
 use snap_error::Result;
+use snap_policy::Options;
 use snap_state::Pid;
 use snap_sys::proc::{self, FdInfo};
 use std::collections::BTreeMap;
@@ -18,8 +19,8 @@ const TRAVELS: [&str; 5] = ["/run", "/dev", "/proc", "/sys", "/var/run"];
 ///
 /// # Errors
 /// When its control group cannot be read. What ends meanwhile is left out.
-pub fn inspect_open_state(unit: &UnitProperties, text: &UnitText, cgroup: &Cgroup) -> Result<Vec<String>> {
-    if text.allow_state {
+pub fn inspect_open_state(unit: &UnitProperties, options: &Options, cgroup: &Cgroup) -> Result<Vec<String>> {
+    if options.allow_state {
         return Ok(Vec::new());
     }
     let mut files: BTreeMap<PathBuf, (u64, Access)> = BTreeMap::new();

@@ -7,22 +7,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use image_store::{DEFAULT_ROOT, ReasonCode, Store, TRIAL_DIR, Trials, fault};
-use initd::armed::{Decisions, UnitDecision};
-use initd::first_start::FirstStarts;
+use fastboot_runtime::{
+    FirstStarts, GeneratorRecord, RunDir, StatusFile, Trials, UnitDecision, UnitStatus, open_store,
+};
+use image_store::{DEFAULT_ROOT, ReasonCode, fault};
 use initd::images::Images;
 use initd::lanes::Lanes;
 use initd::peer::ShimIdentity;
 use initd::server::Server;
-use initd::status::{StatusFile, UnitStatus};
 use initd::store_wait::{Catalogue, wait_for_catalogue};
 use initd::sys::priority::{become_idle, set_nice};
 use initd::sys::socket::take_activation_socket;
 use initd::zygote::Zygote;
 use initd::{boot, journal, pid_max};
+use snap_policy::SHIM;
 
-const RUN_DIR: &str = "/run/fastboot";
-const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
 /// One waits for the device while another computes. More would get in the way of a boot that reads much itself.
 const LOOKERS_AHEAD: usize = 2;
 /// Whole boots wait for what initd does, and it is short.
@@ -55,13 +54,14 @@ fn run() -> io::Result<()> {
 }
 
 fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
-    let run_dir = Path::new(RUN_DIR);
+    let run_dir = RunDir::default();
     let boot_id = boot::boot_id();
-    let status = StatusFile::open(run_dir, &boot_id);
-    let first_starts = FirstStarts::open(run_dir)?;
+    let status = StatusFile::open(&run_dir, &boot_id);
+    let first_starts = FirstStarts::open(&run_dir)?;
     let shim = ShimIdentity::collect(Path::new(SHIM))?;
-    let store = Store::open(DEFAULT_ROOT);
-    let decisions = Decisions::load(run_dir)?;
+    let store = open_store(DEFAULT_ROOT);
+    let decisions = GeneratorRecord::load(&run_dir)?
+        .ok_or_else(|| io::Error::other("the generator has decided nothing in this boot"))?;
     enter_cold(&status, &decisions, &first_starts);
     let userspace_id = boot::userspace_id(&boot_id, decisions.soft_reboots);
     let is_armed = decisions.units.iter().any(|decision| decision.armed);
@@ -84,7 +84,7 @@ fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
         images: Images::new(Path::new("/"), store.clone(), entries),
         store,
         lanes: Lanes::default(),
-        trials: Trials::open(TRIAL_DIR),
+        trials: Trials::open(&run_dir),
         zygote,
         first_starts,
         status,
@@ -95,7 +95,7 @@ fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
 }
 
 /// Units that the generator has left alone are part of the picture too.
-fn enter_cold(status: &StatusFile, decisions: &Decisions, first_starts: &FirstStarts) {
+fn enter_cold(status: &StatusFile, decisions: &GeneratorRecord, first_starts: &FirstStarts) {
     // Known from an earlier start of ours in this boot, then they have been logged as well.
     let is_new = |decision: &&UnitDecision| !decision.armed && !status.has(&decision.unit);
     for decision in decisions.units.iter().filter(is_new).filter(|_| !decisions.is_logged) {
@@ -103,7 +103,7 @@ fn enter_cold(status: &StatusFile, decisions: &Decisions, first_starts: &FirstSt
         journal::notice(format_args!("{}: image not used: {reason}; starting it cold", decision.unit));
     }
     let cold = decisions.units.iter().filter(|decision| !decision.armed).map(|decision| UnitStatus {
-        image_id: Some(decision.image_id.to_string()),
+        image_id: Some(decision.image_id),
         ..UnitStatus::cold(
             &decision.unit,
             decision.reason_code.unwrap_or(ReasonCode::Disabled),

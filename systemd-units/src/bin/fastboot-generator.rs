@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::time::Duration;
 
+use fastboot_runtime::{GeneratorRecord, RunDir, Trials, open_store, soft_reboot as counter};
 use image_store::evidence::OWN_DROP_IN;
-use image_store::{DEFAULT_ROOT, MachineEvidence, Store, SystemdEvidence, TRIAL_DIR, Trials};
-use systemd_units::decide::{self, Inputs, is_executable};
-use systemd_units::record::{RUN_DIR, Record};
-use systemd_units::search::UnitDirs;
+use image_store::{DEFAULT_ROOT, MachineEvidence, SystemdEvidence};
+use systemd_units::decide::{self, Inputs, OnTrial};
+use systemd_units::search::{UnitDirs, is_executable};
 use systemd_units::{INITD, SHIM, cmdline, soft_reboot};
 
 /// A boot does not wait longer for us than this, whatever a disk or a file system does.
@@ -66,74 +66,52 @@ fn run(arguments: &[PathBuf]) {
 }
 
 fn sit_out() {
-    let record = Record {
-        soft_reboots: soft_reboot::count(Path::new(RUN_DIR)),
-        error: Some("fastboot was installed in this boot".to_owned()),
-        ..Record::new(Vec::new())
+    let run_dir = RunDir::default();
+    let record = GeneratorRecord {
+        soft_reboots: counter::count(&run_dir),
+        ..GeneratorRecord::undecided("fastboot was installed in this boot")
     };
-    if let Err(error) = record.store(Path::new(RUN_DIR)) {
-        log(4, &format!("{RUN_DIR}/generator.json: {error}"));
+    if let Err(error) = record.store(&run_dir) {
+        log(4, &of_record(&run_dir, &error));
     }
 }
 
 fn begin_anew() {
-    if let Err(error) = soft_reboot::begin_anew(Path::new(RUN_DIR)) {
-        log(4, &format!("{RUN_DIR}: {error}; services start cold after this soft reboot"));
+    let run_dir = RunDir::default();
+    if let Err(error) = counter::begin_anew(&run_dir) {
+        let path = run_dir.path().display();
+        log(4, &format!("{path}: {error}; services start cold after this soft reboot"));
     }
 }
 
+fn of_record(run_dir: &RunDir, error: &io::Error) -> String {
+    format!("{}: {error}", GeneratorRecord::path(run_dir).display())
+}
+
 fn generate(root: &Path, late: &Path) -> Result<(), String> {
-    let run_dir = Path::new(RUN_DIR);
-    let describe = |error: io::Error| format!("{RUN_DIR}/generator.json: {error}");
-    let read_dirs =
-        || UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"));
+    let run_dir = &RunDir::default();
+    let describe = |error: io::Error| of_record(run_dir, &error);
     link(late, "soft-reboot.target", "fastboot-soft-reboot.service")?;
-    let soft_reboots = soft_reboot::count(run_dir);
-    let earlier = Record::load(run_dir).map_err(describe)?;
+    let soft_reboots = counter::count(run_dir);
+    let earlier = GeneratorRecord::load(run_dir).map_err(describe)?;
     let is_new_userspace = earlier.as_ref().is_some_and(|record| record.soft_reboots != soft_reboots);
     if is_new_userspace {
-        soft_reboot::forget_earlier(run_dir).map_err(describe)?;
+        counter::forget_earlier(run_dir).map_err(describe)?;
     }
     if let Some(record) = earlier.filter(|_| !is_new_userspace) {
-        let leaves = Trials::open(TRIAL_DIR).all();
-        if record.units.is_empty() && leaves.is_empty() {
-            return Ok(());
-        }
-        let dirs = read_dirs()?;
-        let on_trial = match leaves.is_empty() {
-            true => Vec::new(),
-            false => {
-                let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
-                let systemd = SystemdEvidence::collect(root);
-                let systemd = systemd.as_ref();
-                decide::for_trial(
-                    &Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: SHIM, soft_reboots: 0 },
-                    &leaves,
-                )
-            }
-        };
-        let is_on_trial = |unit: &str| on_trial.iter().any(|(other, _)| other == unit);
-        let mut drop_ins = decide::repeat(root, &dirs, &record);
-        drop_ins.retain(|(unit, _)| !is_on_trial(unit));
-        drop_ins.extend(on_trial.iter().map(|(unit, text)| (unit.as_str(), text.as_str())));
-        return write_all(late, &drop_ins);
+        return decide_again(root, late, run_dir, record);
     }
     let decided =
-        Store::open(DEFAULT_ROOT).load_early().map_err(|error| error.to_string()).and_then(|catalogue| {
+        open_store(DEFAULT_ROOT).load_early().map_err(|error| error.to_string()).and_then(|catalogue| {
             if catalogue.units().is_empty() {
-                return Ok(Record::new(Vec::new()));
+                return Ok(GeneratorRecord::new(Vec::new()));
             }
-            let machine = MachineEvidence::collect(root).map_err(|error| error.to_string())?;
-            let systemd = SystemdEvidence::collect(root);
-            let dirs = read_dirs()?;
-            let systemd = systemd.as_ref();
-            let inputs = Inputs { root, dirs: &dirs, machine: &machine, systemd, shim: SHIM, soft_reboots };
-            Ok(decide::decide(&inputs, &catalogue))
+            let dirs = read_dirs(root)?;
+            let machine = Machine::look(root)?;
+            Ok(decide::decide(&machine.inputs(root, &dirs, soft_reboots), &catalogue))
         });
     // What could not be decided at boot stays undecided until the next one, so it is recorded too.
-    let mut record = decided
-        .as_ref()
-        .map_or_else(|error| Record { error: Some(error.clone()), ..Record::new(Vec::new()) }, Record::clone);
+    let mut record = decided.as_ref().map_or_else(GeneratorRecord::undecided, GeneratorRecord::clone);
     record.soft_reboots = soft_reboots;
     if soft_reboots > 0 {
         soft_reboot::leave_alone(&mut record, &soft_reboot::survivors(&root.join("sys/fs/cgroup")));
@@ -146,6 +124,67 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     }
     let armed = record.units.iter().filter_map(|unit| Some((unit.unit.as_str(), unit.drop_in.as_deref()?)));
     write_all(late, &armed.collect::<Vec<_>>())
+}
+
+/// A later run in the same boot: what was decided is repeated, and images of a snapshot that are on trial are decided on.
+fn decide_again(
+    root: &Path,
+    late: &Path,
+    run_dir: &RunDir,
+    mut record: GeneratorRecord,
+) -> Result<(), String> {
+    let trials = Trials::open(run_dir);
+    let permits = trials.all();
+    if record.units.is_empty() && permits.is_empty() {
+        return Ok(());
+    }
+    let dirs = read_dirs(root)?;
+    let on_trial = match permits.is_empty() {
+        true => OnTrial::default(),
+        false => decide::for_trial(&Machine::look(root)?.inputs(root, &dirs, 0), &permits),
+    };
+    // The snapshot waits for it. If it cannot be told, it waits until it has waited long enough.
+    for status in &on_trial.left_alone {
+        if let Err(error) = trials.report(status) {
+            log(4, &format!("{}: {error}", trials.path().display()));
+        }
+    }
+    let before = record.clone();
+    let mut drop_ins = decide::repeat(root, &dirs, &mut record);
+    drop_ins.retain(|(unit, _)| !permits.iter().any(|permit| permit.unit == *unit));
+    drop_ins.extend(on_trial.drop_ins.iter().map(|(unit, text)| (unit.as_str(), text.as_str())));
+    write_all(late, &drop_ins)?;
+    if record != before {
+        record.store(run_dir).map_err(|error| of_record(run_dir, &error))?;
+    }
+    Ok(())
+}
+
+fn read_dirs(root: &Path) -> Result<UnitDirs, String> {
+    UnitDirs::read(root).map_err(|error| format!("unit directories cannot be read: {error}"))
+}
+
+/// What images are compared with.
+struct Machine {
+    machine: MachineEvidence,
+    systemd: Option<SystemdEvidence>,
+    has_apparmor: bool,
+}
+
+impl Machine {
+    fn look(root: &Path) -> Result<Machine, String> {
+        let enabled = fs::read_to_string(root.join("sys/module/apparmor/parameters/enabled"));
+        Ok(Machine {
+            machine: MachineEvidence::collect(root).map_err(|error| error.to_string())?,
+            systemd: SystemdEvidence::collect(root),
+            has_apparmor: enabled.is_ok_and(|enabled| enabled.trim() == "Y"),
+        })
+    }
+
+    fn inputs<'a>(&'a self, root: &'a Path, dirs: &'a UnitDirs, soft_reboots: u64) -> Inputs<'a> {
+        let (machine, systemd) = (&self.machine, self.systemd.as_ref());
+        Inputs { root, dirs, machine, systemd, shim: SHIM, has_apparmor: self.has_apparmor, soft_reboots }
+    }
 }
 
 /// The drop-ins, and the links that make the restore daemon part of this boot.
@@ -175,7 +214,7 @@ fn link(late: &Path, by: &str, unit: &str) -> Result<(), String> {
 }
 
 /// Returns whether the kernel log took every line.
-fn log_decisions(record: &Record) -> bool {
+fn log_decisions(record: &GeneratorRecord) -> bool {
     let cold = record.units.iter().filter(|unit| !unit.armed);
     let failures = cold.filter(|unit| {
         let reason = unit.reason.as_deref().unwrap_or_default();

@@ -1,7 +1,39 @@
 //! `ExecStart=`: the shim goes in front, the rest stays exactly as it was written.
 
-/// Why a command line cannot be rewritten safely; a sentence without a final full stop.
-pub type Refusal = String;
+use std::fmt;
+
+use crate::reason::Reason;
+
+/// Why a command line cannot be rewritten safely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecLineProblem {
+    /// There is nothing behind the prefixes.
+    NoProgram,
+    /// It begins with a character that may be a prefix of a newer systemd.
+    UnknownPrefix,
+    /// The name of the program has characters that mean something else in an argument.
+    Quoting,
+    /// The name of the program has a specifier.
+    Specifier,
+    /// systemd would simplify the path.
+    NotSimplest,
+    /// There are several commands.
+    SeveralCommands,
+}
+
+/// Continues "ExecStart=… ".
+impl fmt::Display for ExecLineProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoProgram => "has no program",
+            Self::UnknownPrefix => "starts with something that is not understood",
+            Self::Quoting => "has a program name that needs quoting",
+            Self::Specifier => "has a specifier in the program name",
+            Self::NotSimplest => "has a program name that is not in its simplest form",
+            Self::SeveralCommands => "has more than one command",
+        })
+    }
+}
 
 /// A command line taken apart as far as needed to put another program in front.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,31 +53,31 @@ impl<'a> ExecLine<'a> {
     ///
     /// # Errors
     /// For a form of which we cannot be sure that systemd reads it as an argument the way it reads it as a path.
-    pub fn parse(value: &'a str) -> Result<ExecLine<'a>, Refusal> {
-        let refuse = |why: &str| Err(format!("ExecStart={value} {why}"));
+    pub fn parse(value: &'a str) -> Result<ExecLine<'a>, Reason> {
+        let refuse = |problem| Err(Reason::ExecLine { line: value.to_owned(), problem });
         let command = value.trim_start_matches(['-', '@', ':', '+', '!']);
         let flags = &value[..value.len() - command.len()];
         let path = command.split([' ', '\t']).next().unwrap_or_default();
         if path.is_empty() {
-            return refuse("has no program");
+            return refuse(ExecLineProblem::NoProgram);
         }
         // `|` came with systemd 258 and runs a shell; an unknown character may be the next such prefix.
         if !path.starts_with(|c: char| c == '/' || c.is_ascii_alphanumeric()) {
-            return refuse("starts with something that is not understood");
+            return refuse(ExecLineProblem::UnknownPrefix);
         }
         // In the path these mean themselves, in an argument systemd would expand or unquote them (or the other way).
         if path.contains(['"', '\'', '\\', '$', ';', '*', '?']) {
-            return refuse("has a program name that needs quoting");
+            return refuse(ExecLineProblem::Quoting);
         }
         if path.contains('%') {
-            return refuse("has a specifier in the program name");
+            return refuse(ExecLineProblem::Specifier);
         }
         // systemd simplifies the path that becomes argv[0].
         if path.contains("//") || path.contains("/./") || path.contains("/../") || path.ends_with('/') {
-            return refuse("has a program name that is not in its simplest form");
+            return refuse(ExecLineProblem::NotSimplest);
         }
         if command.split([' ', '\t']).any(|word| word == ";") {
-            return refuse("has more than one command");
+            return refuse(ExecLineProblem::SeveralCommands);
         }
         let prefixes = flags.replace('@', "");
         Ok(ExecLine { prefixes, has_argv0: flags.contains('@'), command, path })
@@ -69,7 +101,7 @@ impl<'a> ExecLine<'a> {
 mod tests {
     use super::*;
 
-    fn rewrite(value: &str) -> Result<String, Refusal> {
+    fn rewrite(value: &str) -> Result<String, Reason> {
         Ok(ExecLine::parse(value)?.with_shim("/shim", "a.service", &[]))
     }
 

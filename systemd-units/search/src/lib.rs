@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use snap_policy::{TextFile, Unit};
 
 /// Directories of the system manager, strongest first (systemd.unit(5), and `systemd-analyze unit-paths`).
 pub const UNIT_DIRS: [&str; 9] = [
@@ -46,6 +49,52 @@ pub enum NoText {
     Masked(PathBuf),
     /// The name has become another name of this unit.
     AliasOf(String),
+}
+
+/// A file of a unit that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be read: {source}", path.display())]
+pub struct Unreadable {
+    /// Its path.
+    pub path: PathBuf,
+    /// Why not.
+    pub source: io::Error,
+}
+
+impl UnitFiles {
+    /// One file may have two paths (/lib is /usr/lib; a linked unit file): take those that are known for these files.
+    pub fn respell<'a>(&mut self, root: &Path, known: impl Iterator<Item = &'a PathBuf> + Clone) {
+        for path in std::iter::once(&mut self.fragment).chain(&mut self.drop_ins) {
+            respell(root, path, known.clone());
+        }
+    }
+
+    /// The unit that these files make.
+    ///
+    /// # Errors
+    /// The first that cannot be read.
+    pub fn read(&self, root: &Path, name: &str) -> Result<Unit, Unreadable> {
+        let read = |path: &PathBuf| match fs::read(under(root, path)) {
+            Ok(bytes) => {
+                Ok(TextFile { path: path.clone(), text: String::from_utf8_lossy(&bytes).into_owned() })
+            }
+            Err(source) => Err(Unreadable { path: path.clone(), source }),
+        };
+        let drop_ins = self.drop_ins.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Unit::from_text(name, Some(read(&self.fragment)?), drop_ins))
+    }
+}
+
+fn respell<'a>(root: &Path, path: &mut PathBuf, mut known: impl Iterator<Item = &'a PathBuf> + Clone) {
+    if known.clone().any(|other| other == path) {
+        return;
+    }
+    let Ok(real) = fs::canonicalize(under(root, path)) else { return };
+    let same_name = |other: &&PathBuf| other.file_name() == path.file_name();
+    let is_same = |other: &&PathBuf| fs::canonicalize(under(root, other)).is_ok_and(|other| other == real);
+    if let Some(other) = known.find(|other| same_name(other) && is_same(other)) {
+        *path = other.clone();
+    }
 }
 
 impl UnitDirs {
@@ -231,6 +280,11 @@ fn normal(path: &Path) -> PathBuf {
 /// `path` below `root`.
 pub fn under(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Whether there is a regular file that somebody may execute.
+pub fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

@@ -1,29 +1,37 @@
-//! What became of each unit in this boot: `/run/fastboot/status.json`, mode 0600, replaced by rename.
+//! What became of each unit in this boot: `status.json`. `fastboot status --json` prints the same form.
 //!
 //! ```json
-//! {"boot_id": "…", "units": [{"unit": "redis-server.service", "outcome": "restored", "reason_code": null,
+//! {"boot_id": "…", "error": null, "units": [{"unit": "redis-server.service", "outcome": "restored", "reason_code": null,
 //!   "reason": null, "restore_ms": 3.1, "main_pid": 300001, "image_id": "…",
-//!   "phases": [["queue", 0.1], ["evidence", 0.7], …], "requested_monotonic_us": 812345, "done_monotonic_us": 815502}]}
+//!   "phases_ms": {"queue": 0.1, "evidence": 0.7, …}, "requested_monotonic_us": 812345, "done_monotonic_us": 815502}]}
 //! ```
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use image_store::ReasonCode;
-use serde::{Deserialize, Serialize};
+use image_store::{ImageId, ReasonCode};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// File name below `/run/fastboot`.
+use crate::RunDir;
+use crate::file;
+
+/// Name of the file.
 pub const FILE_NAME: &str = "status.json";
+/// Longest file that is read, in bytes.
+const MAX_LEN: u64 = 64 << 20;
 
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BootStatus {
     /// `/proc/sys/kernel/random/boot_id` without dashes.
     pub boot_id: String,
-    /// By name. A unit that has not asked yet is not in it.
+    /// Why this boot looked at no image at all; `fastboot status` fills it in.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// By name. In the file, a unit that has not asked yet is missing.
     pub units: Vec<UnitStatus>,
 }
 
@@ -35,9 +43,21 @@ pub enum Outcome {
     Restored,
     /// The ordinary way.
     Cold,
+    /// Armed, and not started in this boot so far; never in the file.
+    Waiting,
 }
 
-/// The first start of a unit in this boot.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Restored => "restored",
+            Outcome::Cold => "cold",
+            Outcome::Waiting => "waiting",
+        })
+    }
+}
+
+/// The first start of a unit in this boot, or in a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnitStatus {
     /// Its name.
@@ -53,14 +73,46 @@ pub struct UnitStatus {
     /// Main process after a restore.
     pub main_pid: Option<i32>,
     /// The image.
-    pub image_id: Option<String>,
-    /// Where the time between the two moments below went, in order: phase and milliseconds.
+    pub image_id: Option<ImageId>,
+    /// Where the time between the two moments below went.
     #[serde(default)]
-    pub phases: Vec<(String, f64)>,
+    pub phases_ms: Phases,
     /// When the shim asked, `CLOCK_MONOTONIC`.
     pub requested_monotonic_us: Option<u64>,
     /// When systemd had taken over, or the shim was told to start the service cold.
     pub done_monotonic_us: Option<u64>,
+}
+
+/// Phases of a start in their order, each with its milliseconds. Their names are unique, so that they are a map in JSON.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Phases(pub Vec<(String, f64)>);
+
+impl Serialize for Phases {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, ms)| (name, ms)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Phases {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Phases, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Phases;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of milliseconds by phase")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Phases, M::Error> {
+                let mut phases = Vec::new();
+                while let Some(phase) = map.next_entry()? {
+                    phases.push(phase);
+                }
+                Ok(Phases(phases))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
 }
 
 impl UnitStatus {
@@ -74,14 +126,32 @@ impl UnitStatus {
             restore_ms: None,
             main_pid: None,
             image_id: None,
-            phases: Vec::new(),
+            phases_ms: Phases::default(),
             requested_monotonic_us: None,
             done_monotonic_us: None,
         }
     }
 }
 
-/// The file and what is in it.
+impl BootStatus {
+    /// Where it lies.
+    pub fn path(run_dir: &RunDir) -> PathBuf {
+        run_dir.file(FILE_NAME)
+    }
+
+    /// What the restore daemon has recorded in the boot of this id so far; nothing when it has not run.
+    ///
+    /// # Errors
+    /// When there is a file that cannot be read or understood.
+    pub fn load(run_dir: &RunDir, boot_id: &str) -> io::Result<BootStatus> {
+        let recorded: Option<BootStatus> = file::read_json(&BootStatus::path(run_dir), MAX_LEN)?;
+        let of_this_boot = recorded.filter(|status| status.boot_id == boot_id);
+        Ok(of_this_boot
+            .unwrap_or_else(|| BootStatus { boot_id: boot_id.to_owned(), ..BootStatus::default() }))
+    }
+}
+
+/// The file and what is in it, for the one process that writes it.
 #[derive(Debug)]
 pub struct StatusFile {
     path: PathBuf,
@@ -90,13 +160,10 @@ pub struct StatusFile {
 
 impl StatusFile {
     /// Continue the file of this boot, or begin one.
-    pub fn open(run_dir: &Path, boot_id: &str) -> StatusFile {
-        let path = run_dir.join(FILE_NAME);
-        let earlier =
-            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<BootStatus>(&bytes).ok());
-        let status = earlier.filter(|status| status.boot_id == boot_id);
-        let status = status.unwrap_or_else(|| BootStatus { boot_id: boot_id.to_owned(), units: Vec::new() });
-        StatusFile { path, status: Mutex::new(status) }
+    pub fn open(run_dir: &RunDir, boot_id: &str) -> StatusFile {
+        let status = BootStatus::load(run_dir, boot_id)
+            .unwrap_or_else(|_| BootStatus { boot_id: boot_id.to_owned(), ..BootStatus::default() });
+        StatusFile { path: BootStatus::path(run_dir), status: Mutex::new(status) }
     }
 
     /// Enter units, each in the place of an earlier entry of that name, and write the file.
@@ -112,11 +179,7 @@ impl StatusFile {
             status.units.push(unit);
         }
         status.units.sort_by(|a, b| a.unit.cmp(&b.unit));
-        let temporary = self.path.with_extension("json.new");
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec(&*status)?)?;
-        fs::rename(&temporary, &self.path)
+        file::replace_json(&self.path, &*status)
     }
 
     /// Whether there is an entry for this unit.
@@ -129,37 +192,49 @@ impl StatusFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_file_has_the_documented_form_and_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let file = StatusFile::open(dir.path(), "boot");
+        let run_dir = RunDir::at(dir.path());
+        let file = StatusFile::open(&run_dir, "boot");
         file.enter([UnitStatus::cold("b.service", ReasonCode::FileChanged, "/etc/x changed")]).unwrap();
-        let again = StatusFile::open(dir.path(), "boot");
+        let again = StatusFile::open(&run_dir, "boot");
         let restored = UnitStatus {
             outcome: Outcome::Restored,
             restore_ms: Some(1.5),
+            phases_ms: Phases(vec![("read".to_owned(), 0.25), ("evidence".to_owned(), 0.5)]),
             ..UnitStatus::cold("a.service", ReasonCode::NoImage, "")
         };
-        again.enter([restored]).unwrap();
+        again.enter([restored.clone()]).unwrap();
         let text = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["boot_id"], "boot");
         assert_eq!(value["units"][0]["outcome"], "restored");
         assert_eq!(value["units"][0]["restore_ms"], 1.5);
+        assert_eq!(value["units"][0]["phases_ms"]["evidence"], 0.5);
         assert_eq!(value["units"][1]["reason_code"], "file-changed");
         assert_eq!(value["units"][1]["reason"], "/etc/x changed");
-        assert!(!StatusFile::open(dir.path(), "other boot").has("a.service"));
+        assert_eq!(BootStatus::load(&run_dir, "boot").unwrap().units[0], restored);
+        assert!(!StatusFile::open(&run_dir, "other boot").has("a.service"));
+    }
+
+    #[test]
+    fn an_outcome_is_called_the_same_in_the_file_and_in_a_table() {
+        for outcome in [Outcome::Restored, Outcome::Cold, Outcome::Waiting] {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.to_string());
+        }
     }
 
     /// A restore daemon that was started after another had died stood still here, and with it every later start.
     #[test]
     fn regression_units_that_are_entered_may_depend_on_who_is_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().to_owned();
+        let run_dir = RunDir::at(dir.path());
         let (done, is_done) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let file = StatusFile::open(&path, "boot");
+            let file = StatusFile::open(&run_dir, "boot");
             let names = ["a.service", "b.service"].into_iter().filter(|name| !file.has(name));
             let cold = names.map(|name| UnitStatus::cold(name, ReasonCode::InitdUnavailable, ""));
             done.send(file.enter(cold).is_ok() && file.has("b.service")).unwrap();

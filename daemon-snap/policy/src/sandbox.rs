@@ -4,8 +4,10 @@
 //! executed, the unit would fail because of us: such a unit is left alone. Where it merely could not reach the restore
 //! daemon, every start would be cold, so it is left alone too.
 
-use crate::exec_line::Refusal;
-use crate::service::Settings;
+use crate::judge::Surroundings;
+use crate::reason::Reason;
+use crate::settings::{Settings, is_true};
+use crate::unit::add;
 
 /// System calls of the shim beyond what every program needs to start, with the groups that hold them
 /// (`systemd-analyze syscall-filter`, systemd 252 to 257).
@@ -54,54 +56,44 @@ const HARMLESS_GROUPS: [&str; 25] = [
     "@default",
 ];
 
-/// Check every setting that could keep the shim from being executed, from speaking, or from ending.
-///
-/// # Errors
-/// The first such setting.
-pub fn check(settings: &Settings, shim: &str) -> Result<(), Refusal> {
-    check_with(settings, shim, is_apparmor_on())
-}
+/// Settings that make a root of the unit's own.
+const ROOTS: [&str; 2] = ["RootDirectory", "RootImage"];
+/// Settings that confine whatever the unit executes, the shim too.
+const CONFINING: [&str; 3] = ["AppArmorProfile", "SELinuxContext", "SmackProcessLabel"];
+/// Settings that may hide the shim behind something else.
+const MOUNTS: [&str; 6] = [
+    "InaccessiblePaths",
+    "InaccessibleDirectories",
+    "TemporaryFileSystem",
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "MountImages",
+];
 
-/// Without AppArmor in the kernel systemd passes over the profile.
-fn is_apparmor_on() -> bool {
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-    enabled.is_ok_and(|enabled| enabled.trim() == "Y")
-}
-
-fn check_with(settings: &Settings, shim: &str, has_apparmor: bool) -> Result<(), Refusal> {
-    let ignored = if has_apparmor { "" } else { "AppArmorProfile" };
-    for key in
-        ["RootDirectory", "RootImage", "AppArmorProfile", "SELinuxContext", "SmackProcessLabel", "PAMName"]
-    {
-        if key == ignored {
-            continue;
-        }
-        if let Some(value) = settings.last(key).filter(|value| !value.is_empty()) {
-            return Err(format!("{key}={value} is set"));
-        }
+/// Every setting that could keep the shim from being executed, from speaking, or from ending.
+pub(crate) fn inspect(settings: &Settings, around: &Surroundings<'_>, reasons: &mut Vec<Reason>) {
+    let given = |key: &&'static str| settings.last(key).filter(|value| !value.is_empty()).map(str::to_owned);
+    for key in &ROOTS {
+        given(key).into_iter().for_each(|value| add(reasons, Reason::OwnRoot { key, value }));
     }
-    if let Some(value) = settings.last("PrivatePIDs").filter(|value| is_true(value)) {
-        return Err(format!("PrivatePIDs={value} is set"));
+    // Without AppArmor in the kernel systemd passes over the profile.
+    for key in CONFINING.iter().filter(|key| around.has_apparmor || **key != "AppArmorProfile") {
+        given(key).into_iter().for_each(|value| add(reasons, Reason::Confined { key, value }));
     }
-    check_exec_paths(settings, shim)?;
-    for key in [
-        "InaccessiblePaths",
-        "InaccessibleDirectories",
-        "TemporaryFileSystem",
-        "BindPaths",
-        "BindReadOnlyPaths",
-        "MountImages",
-    ] {
-        if let Some(word) = settings.words(key).into_iter().find(|word| covers(key, word, shim)) {
-            return Err(format!("{key}={word} covers {shim}"));
+    given(&"PAMName").into_iter().for_each(|name| add(reasons, Reason::PamSession { name }));
+    if settings.last("PrivatePIDs").is_some_and(is_true) {
+        add(reasons, Reason::OwnPids);
+    }
+    inspect_exec_paths(settings, around.shim, reasons);
+    for key in MOUNTS {
+        if let Some(word) = settings.words(key).into_iter().find(|word| covers(key, word, around.shim)) {
+            add(reasons, Reason::ShimHidden { key, word, shim: around.shim.to_owned() });
         }
     }
-    check_address_families(&settings.words("RestrictAddressFamilies"))?;
-    check_system_calls(&settings.all("SystemCallFilter"))
-}
-
-pub(crate) fn is_true(value: &str) -> bool {
-    ["1", "yes", "y", "true", "t", "on"].contains(&value.to_ascii_lowercase().as_str())
+    if !allows_unix_sockets(&settings.words("RestrictAddressFamilies")) {
+        add(reasons, Reason::AddressFamilies);
+    }
+    check_system_calls(&settings.all("SystemCallFilter")).unwrap_or_else(|reason| add(reasons, reason));
 }
 
 /// Whether a word of a path list hides `target`: destination after the first `:` for mounts from elsewhere.
@@ -126,14 +118,13 @@ fn covers(key: &str, word: &str, target: &str) -> bool {
 
 /// The longest path that holds a file decides whether it may be executed. What the shim needs is itself and the C
 /// library beside the service's own.
-fn check_exec_paths(settings: &Settings, shim: &str) -> Result<(), Refusal> {
+fn inspect_exec_paths(settings: &Settings, shim: &str, reasons: &mut Vec<Reason>) {
     let (denied, allowed) = (settings.words("NoExecPaths"), settings.words("ExecPaths"));
     for file in [shim, "/usr/lib/x86_64-linux-gnu/libc.so.6"] {
         if longest_holding(&denied, file) > longest_holding(&allowed, file) {
-            return Err(format!("NoExecPaths= does not let {file} be executed"));
+            return add(reasons, Reason::NotExecutable { file: file.to_owned() });
         }
     }
-    Ok(())
 }
 
 /// Length of the longest of these paths that holds `file`, plus one; 0 for none.
@@ -148,31 +139,30 @@ fn longest_holding(words: &[String], file: &str) -> usize {
     lens.max().unwrap_or(0)
 }
 
-fn check_address_families(words: &[String]) -> Result<(), Refusal> {
-    let Some(first) = words.first() else { return Ok(()) };
-    let refuse = || Err("RestrictAddressFamilies= does not allow AF_UNIX".to_owned());
+fn allows_unix_sockets(words: &[String]) -> bool {
+    let Some(first) = words.first() else { return true };
     // The first word decides what the list means; later lines may take away again.
     let mut allowed = first.starts_with('~');
     for word in words {
         match word.strip_prefix('~') {
             Some("AF_UNIX") => allowed = false,
-            None if word == "none" => return refuse(),
+            None if word == "none" => return false,
             None if word == "AF_UNIX" => allowed = true,
             _ => {}
         }
     }
-    if allowed { Ok(()) } else { refuse() }
+    allowed
 }
 
 /// Follows systemd's rule: the first line decides whether the list allows or denies, a later line with the other sign
 /// takes away.
-fn check_system_calls(lines: &[String]) -> Result<(), Refusal> {
+fn check_system_calls(lines: &[&str]) -> Result<(), Reason> {
     let mut allow_list = None;
     let mut named = [false; NEEDED_CALLS.len()];
     for line in lines {
         let (is_inverted, text) = match line.strip_prefix('~') {
             Some(rest) => (true, rest),
-            None => (false, line.as_str()),
+            None => (false, *line),
         };
         let is_allow_list = *allow_list.get_or_insert(!is_inverted);
         let adds = is_inverted != is_allow_list;
@@ -185,7 +175,7 @@ fn check_system_calls(lines: &[String]) -> Result<(), Refusal> {
             // An unknown group that is denied may hold what we need; one that is allowed gives nothing for sure.
             let denies = adds != is_allow_list;
             if is_unknown_group && denies {
-                return Err(format!("SystemCallFilter= denies {name}, which is not known here"));
+                return Err(Reason::SystemCallGroup { group: name.to_owned() });
             }
             for ((call, groups), named) in NEEDED_CALLS.iter().zip(&mut named) {
                 if *call == name || groups.contains(&name) || name == "@known" {
@@ -196,7 +186,7 @@ fn check_system_calls(lines: &[String]) -> Result<(), Refusal> {
     }
     let Some(is_allow_list) = allow_list else { return Ok(()) };
     match NEEDED_CALLS.iter().zip(named).find(|(_, named)| *named != is_allow_list) {
-        Some(((call, _), _)) => Err(format!("SystemCallFilter= does not allow {call}")),
+        Some(((call, _), _)) => Err(Reason::SystemCall { call }),
         None => Ok(()),
     }
 }
@@ -204,15 +194,23 @@ fn check_system_calls(lines: &[String]) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::unit_text::parse;
+    use crate::unit_text::parse;
 
-    fn judge(lines: &str) -> Result<(), Refusal> {
+    fn judge(lines: &str) -> Result<(), Vec<Reason>> {
         judge_on(lines, true)
     }
 
-    fn judge_on(lines: &str, has_apparmor: bool) -> Result<(), Refusal> {
+    fn judge_on(lines: &str, has_apparmor: bool) -> Result<(), Vec<Reason>> {
         let settings = Settings::from_assignments(parse(&format!("[Service]\n{lines}\n")));
-        check_with(&settings, crate::SHIM, has_apparmor)
+        let around = Surroundings {
+            shim: crate::SHIM,
+            own_drop_in: "zzzz-fastboot.conf",
+            has_apparmor,
+            is_after_soft_reboot: false,
+        };
+        let mut reasons = Vec::new();
+        inspect(&settings, &around, &mut reasons);
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
     #[test]

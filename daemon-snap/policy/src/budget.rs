@@ -4,8 +4,7 @@
 
 use std::time::Duration;
 
-use crate::catalogue::ServiceRecord;
-use crate::evidence::{ReasonCode, StaleReason};
+use crate::reason::Reason;
 
 /// Base of what a restore may take on a busy machine; alone it takes some ten milliseconds.
 const BASE: Duration = Duration::from_secs(5);
@@ -29,33 +28,41 @@ pub struct StartBudget {
     pub limit: Duration,
 }
 
+/// How long a service may take to start, and takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StartTimes {
+    /// `TimeoutStartSec=` in milliseconds; `None` for infinity.
+    pub timeout_ms: Option<u64>,
+    /// Measured cold start in milliseconds.
+    pub cold_ms: Option<f64>,
+}
+
 impl StartBudget {
     /// For a service and its image of `len_bytes`.
     ///
     /// # Errors
     /// Its `TimeoutStartSec=` leaves no time for a restore that fails and a cold start after it.
-    pub fn of(service: &ServiceRecord, len_bytes: u64) -> Result<StartBudget, StaleReason> {
+    pub fn of(times: StartTimes, len_bytes: u64) -> Result<StartBudget, Reason> {
         let reading = Duration::from_millis(len_bytes.saturating_mul(1000) / SLOW_DISK);
         let wanted = (BASE + reading).min(LONGEST);
-        let limit = match service.timeout_start_ms.map(Duration::from_millis) {
+        let limit = match times.timeout_ms.map(Duration::from_millis) {
             None => wanted + CLEANING,
             Some(timeout) => {
-                let room = timeout.saturating_sub(cold_start(service, timeout) + SLACK);
+                let room = timeout.saturating_sub(cold_start(times.cold_ms, timeout) + SLACK);
                 room.min(wanted + CLEANING)
             }
         };
         let deadline = wanted.min(limit - CLEANING.min(limit / 4));
         if limit < SHORTEST {
-            let sentence = "its TimeoutStartSec= leaves no time for a restore and a cold start";
-            return Err(StaleReason::new(ReasonCode::Deadline, sentence));
+            return Err(Reason::StartTimeout);
         }
         Ok(StartBudget { deadline, limit })
     }
 }
 
 /// What has to be left for the cold start: half as much again as was measured, for that was on an idle machine.
-fn cold_start(service: &ServiceRecord, timeout: Duration) -> Duration {
-    let measured = service.cold_start_ms.filter(|ms| ms.is_finite() && *ms >= 0.0);
+fn cold_start(cold_ms: Option<f64>, timeout: Duration) -> Duration {
+    let measured = cold_ms.filter(|ms| ms.is_finite() && *ms >= 0.0);
     measured.map_or(timeout / 2, |ms| Duration::from_secs_f64((ms * 1.5 / 1e3).min(86_400.0)))
 }
 
@@ -63,14 +70,8 @@ fn cold_start(service: &ServiceRecord, timeout: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn budget(
-        timeout_start_ms: Option<u64>,
-        cold_start_ms: Option<f64>,
-        len_bytes: u64,
-    ) -> Option<StartBudget> {
-        let service =
-            ServiceRecord { timeout_start_ms, cold_start_ms, ..crate::catalogue::testing_service() };
-        StartBudget::of(&service, len_bytes).ok()
+    fn budget(timeout_ms: Option<u64>, cold_ms: Option<f64>, len_bytes: u64) -> Option<StartBudget> {
+        StartBudget::of(StartTimes { timeout_ms, cold_ms }, len_bytes).ok()
     }
 
     #[test]
@@ -89,6 +90,18 @@ mod tests {
         assert_eq!(tight.deadline, Duration::from_millis(2250));
         let unknown = budget(Some(4000), None, 1 << 20).unwrap();
         assert_eq!(unknown.limit, Duration::from_millis(1500));
+    }
+
+    /// `fastboot plan` asks before there is an image.
+    #[test]
+    fn whether_there_is_room_does_not_depend_on_the_length_of_the_image() {
+        for timeout_ms in [300, 800, 900, 1000, 2000, 5000, 90_000] {
+            for cold_ms in [None, Some(0.0), Some(250.0), Some(3000.0)] {
+                let has_room = |len_bytes| budget(Some(timeout_ms), cold_ms, len_bytes).is_some();
+                let rooms = [0, 1 << 20, 1 << 30, 1 << 40].map(has_room);
+                assert!(rooms.iter().all(|room| *room == rooms[0]), "{timeout_ms} {cold_ms:?}: {rooms:?}");
+            }
+        }
     }
 
     #[test]

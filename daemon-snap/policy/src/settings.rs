@@ -1,15 +1,12 @@
 //! What a unit's text says about its start: the settings of `[Service]` after fragment and drop-ins.
 
-use image_store::unit_text::Assignment;
-
-use crate::exec_line::Refusal;
-use crate::sandbox::is_true;
+use crate::reason::Reason;
+use crate::unit_text::Assignment;
 
 /// The assignments of `[Service]`, in the order in which they apply.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     service: Vec<(String, String)>,
-    skips_start_pre: bool,
 }
 
 /// How systemd learns that a service has started.
@@ -32,6 +29,14 @@ pub enum ServiceType {
 }
 
 impl ServiceType {
+    const ALL: [ServiceType; 7] =
+        [Self::Simple, Self::Exec, Self::Forking, Self::Notify, Self::NotifyReload, Self::Dbus, Self::Idle];
+
+    /// From a unit file or from systemd; `None` for a type that is not restored.
+    pub fn parse(text: &str) -> Option<ServiceType> {
+        Self::ALL.into_iter().find(|service_type| service_type.as_str() == text)
+    }
+
     /// As in unit files.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,22 +52,10 @@ impl ServiceType {
 }
 
 impl Settings {
-    /// Keep what stands in `[Service]`, and the one word of our own section that concerns a start.
+    /// Keep what stands in `[Service]`.
     pub fn from_assignments(assignments: impl IntoIterator<Item = Assignment>) -> Settings {
-        let mut settings = Settings::default();
-        for a in assignments {
-            match (a.section.as_str(), a.key.as_str()) {
-                ("Service", _) => settings.service.push((a.key, a.value)),
-                ("X-Fastboot", "SkipStartPre") => settings.skips_start_pre = is_true(&a.value),
-                _ => {}
-            }
-        }
-        settings
-    }
-
-    /// `[X-Fastboot] SkipStartPre=`: a restored start does without `ExecStartPre=`.
-    pub fn skips_start_pre(&self) -> bool {
-        self.skips_start_pre
+        let service = assignments.into_iter().filter(|a| a.section == "Service");
+        Settings { service: service.map(|a| (a.key, a.value)).collect() }
     }
 
     /// The assignment that counts, for a setting with one value. Empty means reset.
@@ -71,12 +64,12 @@ impl Settings {
     }
 
     /// All assignments since the last empty one, for a setting that is a list.
-    pub fn all(&self, key: &str) -> Vec<String> {
+    pub fn all(&self, key: &str) -> Vec<&str> {
         let mut values = Vec::new();
         for (_, value) in self.service.iter().filter(|(k, _)| k == key) {
             match value.is_empty() {
                 true => values.clear(),
-                false => values.push(value.clone()),
+                false => values.push(value.as_str()),
             }
         }
         values
@@ -88,7 +81,7 @@ impl Settings {
         let words = lines.iter().flat_map(|line| {
             let (sign, rest) = match line.strip_prefix('~') {
                 Some(rest) => ("~", rest),
-                None => ("", line.as_str()),
+                None => ("", *line),
             };
             rest.split_ascii_whitespace().map(move |word| format!("{sign}{word}"))
         });
@@ -99,18 +92,12 @@ impl Settings {
     ///
     /// # Errors
     /// For a type that is not restored.
-    pub fn service_type(&self) -> Result<ServiceType, Refusal> {
+    pub fn service_type(&self) -> Result<ServiceType, Reason> {
         let is_dbus = || self.last("BusName").is_some_and(|name| !name.is_empty());
         match self.last("Type").unwrap_or_default() {
             "" if is_dbus() => Ok(ServiceType::Dbus),
-            "" | "simple" => Ok(ServiceType::Simple),
-            "exec" => Ok(ServiceType::Exec),
-            "forking" => Ok(ServiceType::Forking),
-            "notify" => Ok(ServiceType::Notify),
-            "notify-reload" => Ok(ServiceType::NotifyReload),
-            "dbus" => Ok(ServiceType::Dbus),
-            "idle" => Ok(ServiceType::Idle),
-            other => Err(format!("Type={other} is not restored")),
+            "" => Ok(ServiceType::Simple),
+            other => ServiceType::parse(other).ok_or_else(|| Reason::ServiceType { value: other.to_owned() }),
         }
     }
 
@@ -118,12 +105,12 @@ impl Settings {
     ///
     /// # Errors
     /// For none or several.
-    pub fn exec_start(&self) -> Result<String, Refusal> {
+    pub fn exec_start(&self) -> Result<&str, Reason> {
         let mut lines = self.all("ExecStart");
         match (lines.pop(), lines.len()) {
             (Some(line), 0) => Ok(line),
-            (Some(_), more) => Err(format!("it has {} ExecStart= lines", more + 1)),
-            (None, _) => Err("it has no ExecStart=".to_owned()),
+            (Some(_), more) => Err(Reason::SeveralExecStarts { count: more + 1 }),
+            (None, _) => Err(Reason::NoExecStart),
         }
     }
 
@@ -152,14 +139,27 @@ impl Settings {
     /// Whether systemd keeps them over a stop, and so over a soft reboot: `FileDescriptorStorePreserve=yes`.
     pub fn keeps_store(&self) -> bool {
         let preserve = self.last("FileDescriptorStorePreserve").unwrap_or_default();
-        self.may_store() && ["yes", "true", "on", "1", "y", "t"].contains(&preserve)
+        self.may_store() && is_true(preserve)
     }
+}
+
+/// systemd's words for yes and no.
+pub(crate) fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+pub(crate) fn is_true(value: &str) -> bool {
+    boolean(value) == Some(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_store::unit_text::parse;
+    use crate::unit_text::parse;
 
     fn settings(lines: &str) -> Settings {
         Settings::from_assignments(parse(&format!("[Unit]\nType=x\n[Service]\n{lines}\n")))
@@ -171,6 +171,18 @@ mod tests {
         assert_eq!(reset.exec_start().unwrap(), "/bin/b");
         assert!(settings("ExecStart=/bin/a\nExecStart=/bin/b").exec_start().is_err());
         assert!(settings("ExecStart=/bin/a\nExecStart=").exec_start().is_err());
+    }
+
+    #[test]
+    fn exec_start_is_verbatim_and_an_empty_one_resets_it() {
+        let fragment = parse("[Service]\nType=notify\nExecStart=-/bin/a \\\n  # no\n  one\n");
+        let settings = Settings::from_assignments(fragment.clone());
+        assert_eq!(settings.exec_start(), Ok("-/bin/a    one"));
+        let drop_in = parse("[Service]\nExecStart=\nExecStart = @/bin/b b '%i'\n");
+        let settings = Settings::from_assignments([fragment, drop_in].concat());
+        assert_eq!(settings.exec_start(), Ok("@/bin/b b '%i'"));
+        let other = Settings::from_assignments(parse("[Unit]\nExecStart=/bin/a\n"));
+        assert_eq!(other.exec_start(), Err(Reason::NoExecStart));
     }
 
     #[test]

@@ -3,7 +3,13 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::RunDir;
+use crate::file::PRIVATE;
+
+/// Name of the directory.
+pub(crate) const DIR_NAME: &str = "asked";
 
 /// One empty file per unit that has asked, below /run: it outlives initd and not the boot.
 #[derive(Debug)]
@@ -12,12 +18,12 @@ pub struct FirstStarts {
 }
 
 impl FirstStarts {
-    /// Use `run_dir/asked`.
+    /// Use `asked` in the run directory.
     ///
     /// # Errors
     /// When it cannot be made. Nothing may be restored then.
-    pub fn open(run_dir: &Path) -> io::Result<FirstStarts> {
-        let dir = run_dir.join("asked");
+    pub fn open(run_dir: &RunDir) -> io::Result<FirstStarts> {
+        let dir = run_dir.file(DIR_NAME);
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         Ok(FirstStarts { dir })
     }
@@ -29,7 +35,7 @@ impl FirstStarts {
     /// When it cannot be noted; the unit must start cold then.
     pub fn claim(&self, unit: &str) -> io::Result<bool> {
         let mut options = OpenOptions::new();
-        match options.write(true).create_new(true).mode(0o600).open(self.dir.join(unit)) {
+        match options.write(true).create_new(true).mode(PRIVATE).open(self.dir.join(unit)) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
@@ -50,10 +56,11 @@ mod tests {
     #[test]
     fn only_the_first_claim_of_a_unit_counts_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let first = FirstStarts::open(dir.path()).unwrap();
+        let run_dir = RunDir::at(dir.path());
+        let first = FirstStarts::open(&run_dir).unwrap();
         assert!(first.claim("a.service").unwrap());
         assert!(!first.claim("a.service").unwrap());
-        let again = FirstStarts::open(dir.path()).unwrap();
+        let again = FirstStarts::open(&run_dir).unwrap();
         assert!(!again.claim("a.service").unwrap());
         assert!(again.claim("b.service").unwrap());
         assert_eq!(again.units().len(), 2);
