@@ -70,6 +70,9 @@ impl Place {
     /// writable /proc/sys, no filter. The network is the host's.
     pub(super) fn run(&self, command: &str, log: &Path) -> Result<Ended> {
         let output = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+        // What nspawn itself says must not be taken for the command's last line.
+        let of_nspawn = log.with_extension("nspawn.log");
+        let errors = File::create(&of_nspawn).with_context(|| format!("creating {}", of_nspawn.display()))?;
         let started = Instant::now();
         let status = needs::command("timeout")?
             .args(["--kill-after=60", &BOUND.as_secs().to_string()])
@@ -87,13 +90,13 @@ impl Place {
             .arg(format!("--chdir={TREE}"))
             .arg("--directory")
             .arg(self.scratch.root())
-            .args(["/bin/sh", "-c", command])
+            .args(["/bin/sh", "-c", &format!("exec 2>&1\n{command}")])
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "yes")
             .env("SYSTEMD_SECCOMP", "0")
             .stdin(Stdio::null())
-            .stdout(output.try_clone().context("duplicating the log")?)
-            .stderr(output)
+            .stdout(output)
+            .stderr(errors)
             .status()
             .context("running systemd-nspawn")?;
         Ok(Ended { status, took: started.elapsed(), tail: tail(log)? })
