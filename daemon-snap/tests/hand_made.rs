@@ -71,6 +71,7 @@ fn thread(tid: i32) -> ThreadV1 {
         no_new_privs: true,
         seccomp: vec![],
         ring_numbers: Vec::new(),
+        control: ThreadControlV1::default(),
     }
 }
 
@@ -86,6 +87,7 @@ fn path_inode(id: u32, path: &str) -> InodeV1 {
         len_bytes: meta.len(),
         rdev: meta.rdev(),
         mtime_ns: 0,
+        atime_ns: 0,
         xattrs: Vec::new(),
         content: vec![],
     }
@@ -127,6 +129,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
             oom_score_adj: 0,
             coredump_filter: 0x33,
             membarrier: 0,
+            tiles: false,
             rlimits: limits,
             mm: MmV1 {
                 layout: MmLayoutV1 {
@@ -164,6 +167,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
             id: FileId(0),
             flags: libc::O_PATH,
             owner: None,
+            node: None,
             kind: FileKindV1::Inode { inode: InodeId(1), pos: 0 },
         }],
         inodes: vec![path_inode(0, "/usr/bin/env"), path_inode(1, "/")],

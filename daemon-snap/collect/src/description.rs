@@ -1,9 +1,10 @@
 //! An open file description as every kind of file looks at it.
 
+use nix::sys::stat::fstat;
 use snap_error::Part;
-use snap_state::{FileId, Pid, TargetFd};
+use snap_state::{FileId, NodeV1, Pid, TargetFd};
 use snap_sys::proc::FdInfo;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// An open file description under one of the numbers it has.
 #[derive(Clone, Debug)]
@@ -29,6 +30,12 @@ pub(super) struct Slot {
     pub owner: usize,
     pub description: Description,
     pub info: FdInfo,
+}
+
+/// Owner and permissions of what has no name.
+pub(super) fn node_of(fd: impl AsFd) -> nix::Result<NodeV1> {
+    let found = fstat(fd)?;
+    Ok(NodeV1 { uid: found.st_uid, gid: found.st_gid, mode: found.st_mode & 0o7777 })
 }
 
 /// A descriptor of ours, as those of the tree are named.

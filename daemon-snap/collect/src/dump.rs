@@ -9,7 +9,7 @@ use crate::file::{Descriptors, collect_descriptors};
 pub use crate::freeze::TreeSelector;
 use crate::freeze::{Running, Stopped};
 use crate::hidden_lock::collect_hidden_locks;
-use crate::inode::Inodes;
+use crate::inode::{Inodes, Source};
 use crate::inside::{Insides, collect_insides};
 use crate::inspect::{inspect_sandbox, inspect_tree};
 use crate::label::Labels;
@@ -21,7 +21,7 @@ use crate::process::{Directories, collect_directories, collect_process};
 use crate::seccomp::Filters;
 use crate::sharing::Sharing;
 pub use crate::sink::PageSink;
-use crate::sysv::{inspect_objects, list_objects};
+use crate::sysv::{Makers, inspect_objects, list_objects};
 use crate::thread::{OutsideThread, collect_thread};
 use crate::volatile::collect_volatile_files;
 use crate::zombie::collect_zombies;
@@ -36,7 +36,6 @@ use snap_state::{
 use snap_sys::label::has_labelled_sockets;
 use snap_sys::{proc, vmread};
 use std::collections::HashSet;
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -115,7 +114,7 @@ struct Seen {
     processes: Vec<SeenProcess>,
     tree: TreeV1,
     /// Where the content of `tree.inodes` is read from.
-    sources: Vec<Option<File>>,
+    sources: Vec<Option<Source>>,
 }
 
 /// What came of a tree.
@@ -179,9 +178,9 @@ impl Frozen {
         }
         mark("pages");
         for (inode, source) in tree.inodes.iter_mut().zip(&sources) {
-            if let Some(file) = source {
+            if let Some(source) = source {
                 inode.content =
-                    collect_content(file, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
+                    collect_content(source, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
             }
         }
         mark("content");
@@ -249,7 +248,9 @@ impl Frozen {
             &mut blockers,
         )?;
         let whole_spaces: Vec<&AddressSpace> = halves.iter().map(|(space, ..)| space).collect();
-        inspect_objects(inodes.ipc_objects(), members, &whole_spaces, &inodes, &mut blockers);
+        let all_threads: Vec<&[OutsideThread]> = halves.iter().map(|(_, _, threads, _)| &**threads).collect();
+        let makers = Makers::new(members, &all_threads, options.unit)?;
+        inspect_objects(inodes.ipc_objects(), &makers, &whole_spaces, &inodes, &mut blockers);
         let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
         let volatile = collect_volatile_files(&mut inodes, members, &mut blockers)?;
         let cgroups = match &options.cgroup {

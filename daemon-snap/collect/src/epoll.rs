@@ -4,9 +4,10 @@ use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use snap_error::obstacle::DescriptorObstacle;
 use snap_state::{EpollWatchV1, FileId, FileKindV1, Pid, RawPath, TargetFd};
-use snap_sys::kcmp;
 use snap_sys::proc::FdInfo;
+use snap_sys::{fdquery, kcmp};
 use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
 
 /// Where descriptions can be found: by the number they have in a process, and by inode number.
 #[derive(Debug)]
@@ -32,7 +33,12 @@ impl Targets<'_> {
 }
 
 /// The watches of one epoll set.
-pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) -> Found<FileKindV1> {
+pub(super) fn collect(
+    file: &Description,
+    fd: BorrowedFd<'_>,
+    info: &FdInfo,
+    targets: &Targets<'_>,
+) -> Found<FileKindV1> {
     let Some(lines) = info.epoll_targets() else {
         return refused(DescriptorObstacle::EpollUntold);
     };
@@ -72,5 +78,5 @@ pub(super) fn collect(file: &Description, info: &FdInfo, targets: &Targets<'_>) 
     }
     // The kernel lists them by the addresses of its objects.
     watches.sort_by_key(|watch| (watch.fd, watch.file));
-    Ok(FileKindV1::Epoll { watches })
+    Ok(FileKindV1::Epoll { watches, busy_poll: fdquery::busy_poll(fd) })
 }

@@ -1,6 +1,6 @@
 //! Descriptor tables and the open file descriptions behind them.
 
-use super::description::{Description, Slot, own_number};
+use super::description::{Description, Slot, node_of, own_number};
 use super::epoll::Targets;
 use super::handle::Handle;
 use super::lock::{Locks, collect_locks, inspect_leases};
@@ -53,6 +53,13 @@ pub(crate) fn collect_descriptors(
     let mut slots = read_tables(members)?;
     if inspect_leases(&slots, blockers) {
         return Err(Error::Refused(std::mem::take(blockers).into_list()));
+    }
+    let watches = |slot: &Slot| {
+        let link = slot.description.link.as_slice();
+        [b"anon_inode:inotify".as_slice(), b"anon_inode:[inotify]", b"anon_inode:[fanotify]"].contains(&link)
+    };
+    if slots.iter().any(watches) {
+        inodes.note_watchers();
     }
     let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
     let in_tables = slots.len();
@@ -111,7 +118,10 @@ pub(crate) fn collect_descriptors(
             blockers.add(file.pid, file.part(), FileObstacle::Dnotify);
         }
         let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
-        files.push(FileV1 { id: file.id, flags, owner, kind });
+        // What others hand to us is theirs.
+        let is_made = file.link.starts_with(b"socket:[") && !matches!(kind, FileKindV1::Rebind(_));
+        let node = if is_made { Some(node_of(&fd).map_err(fail("stat"))?) } else { None };
+        files.push(FileV1 { id: file.id, flags, owner, node, kind });
     }
     inspect_spent_watches(&slots, &files, blockers);
     kinds.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
@@ -188,7 +198,7 @@ fn inspect_own_files(
 fn inspect_spent_watches(slots: &[Slot], files: &[FileV1], blockers: &mut Blockers) {
     let kind = |id: FileId| files.get(id.0 as usize).map(|file| &file.kind);
     for slot in slots {
-        let Some(FileKindV1::Epoll { watches }) = kind(slot.description.id) else { continue };
+        let Some(FileKindV1::Epoll { watches, .. }) = kind(slot.description.id) else { continue };
         let is_late = |id| matches!(kind(id), Some(FileKindV1::PidFd(PidFdV1::Task { .. })));
         if watches.iter().any(|watch| watch.is_spent() && is_late(watch.file)) {
             let Description { pid, fd, .. } = slot.description;
@@ -284,6 +294,7 @@ impl Kinds<'_> {
                     by_name_only: info.flags & libc::O_PATH != 0,
                     writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
                     open: true,
+                    duplicate: Some(fd.as_fd()),
                 };
                 if let Some(given) = self.given_fifo(file, fd, inodes.options())? {
                     return Ok(given);
@@ -316,7 +327,7 @@ impl Kinds<'_> {
                 }
             }
             b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
-            b"anon_inode:[eventpoll]" => epoll::collect(file, info, &self.targets),
+            b"anon_inode:[eventpoll]" => epoll::collect(file, fd.as_fd(), info, &self.targets),
             b"anon_inode:[timerfd]" => timerfd::collect(file, fd.as_fd(), info),
             b"anon_inode:[signalfd]" => signalfd::collect(info),
             b"anon_inode:inotify" | b"anon_inode:[inotify]" => {

@@ -10,6 +10,7 @@ use snap_sys::kcmp::{self, Resource};
 use snap_sys::leftover;
 use snap_sys::proc::{self, Stat, Status};
 use snap_sys::ptrace::{self, Regs, Wait};
+use snap_sys::{sched, vmread};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
@@ -124,12 +125,7 @@ fn is_io_worker(pid: Pid, tid: Pid) -> bool {
     if tid == pid {
         return false;
     }
-    let Ok(text) = proc::read_task(pid, tid, "stat") else { return false };
-    let after_name = text.iter().rposition(|&b| b == b')').map_or(0, |at| at + 2);
-    let fields = String::from_utf8_lossy(text.get(after_name..).unwrap_or_default()).into_owned();
-    // state ppid pgrp session tty_nr tpgid flags
-    let flags = fields.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & PF_IO_WORKER != 0)
+    proc::task_flags(pid, tid).is_ok_and(|flags| flags & PF_IO_WORKER != 0)
 }
 
 /// SUSPEND_SECCOMP is for CAP_SYS_ADMIN without a filter of its own; who has one lives under the same filter as the tree.
@@ -252,6 +248,7 @@ impl Stopped {
     /// # Errors
     /// [`Error::Kernel`] when a process cannot be killed.
     pub fn kill(mut self) -> Result<()> {
+        self.tracees.keys().for_each(|tid| forget_robust_locks(*tid));
         for &pid in self.processes.keys() {
             let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.0), nix::sys::signal::SIGKILL);
             match killed {
@@ -533,6 +530,24 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// When a thread ends the kernel walks its list of robust locks and marks each as that of a dead owner, in files that live on too. The
+/// image has the owner, who comes back.
+fn forget_robust_locks(tid: Pid) {
+    // struct robust_list_head: first lock, or the head itself; offset of the lock word; the lock that is being taken.
+    const WORD_BYTES: u64 = 8;
+    const PENDING: u64 = 2 * WORD_BYTES;
+    let Ok((head, 1..)) = sched::robust_list(tid) else { return };
+    // A head that cannot be read is one that the kernel does not follow either.
+    let Ok(bytes) = vmread::read(tid, head, (PENDING + WORD_BYTES) as usize) else { return };
+    let empty = head.0.to_ne_bytes();
+    if bytes[..8] != empty {
+        let _ = vmread::write(tid, head, &empty);
+    }
+    if bytes[PENDING as usize..] != [0; 8] {
+        let _ = vmread::write(tid, Addr(head.0 + PENDING), &[0; 8]);
     }
 }
 

@@ -1,5 +1,7 @@
 //! How an object of the file system is reached from outside.
 
+use std::os::fd::BorrowedFd;
+
 /// How an object is reached and what the kernel calls it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handle<'a> {
@@ -12,4 +14,6 @@ pub(crate) struct Handle<'a> {
     pub writable: bool,
     /// A descriptor of the process, not a mapping or a directory that it is in.
     pub open: bool,
+    /// Our duplicate of that descriptor.
+    pub duplicate: Option<BorrowedFd<'a>>,
 }

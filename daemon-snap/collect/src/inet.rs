@@ -3,17 +3,22 @@
 use super::description::Description;
 use super::interface::Interfaces;
 use super::multicast::Groups;
+use super::signing::{SigningKeys, inspect_authentication};
 use super::socket_options::Defaults;
-use super::tcp::{TcpConnections, options_of};
+use super::tcp::{self, TcpConnections, options_of};
 use crate::blockers::{Found, failed, refused};
 use crate::options::CollectOptions;
 use crate::spaces::Spaces;
 use nix::errno::Errno;
 use snap_error::obstacle::SocketObstacle;
-use snap_state::{FileKindV1, InetSocketV1, LostTcpV1, RebindV1, SocketOptionV1, TcpConnectionV1};
+use snap_state::{
+    FileKindV1, InetSocketV1, LostTcpV1, RebindV1, SocketOptionV1, TcpConnectionV1, TcpEndingV1,
+};
+use snap_sys::sock_diag::TcpSockets;
 use snap_sys::{fdquery, proc};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 const SO_PROTOCOL: i32 = 38;
 const SO_DOMAIN: i32 = 39;
@@ -31,6 +36,7 @@ pub(super) struct InetSockets<'a> {
     spaces: &'a Spaces,
     defaults: Defaults<'a>,
     groups: Groups,
+    keys: SigningKeys<'a>,
     pub connections: TcpConnections,
 }
 
@@ -41,6 +47,7 @@ impl<'a> InetSockets<'a> {
             spaces,
             defaults: Defaults::new(spaces),
             groups: Groups::default(),
+            keys: SigningKeys::new(spaces),
             connections: TcpConnections::default(),
         }
     }
@@ -78,6 +85,7 @@ impl<'a> InetSockets<'a> {
         let stream = socket_type == libc::SOCK_STREAM;
         if !stream {
             inspect_queue(file, fd, socket_type)?;
+            inspect_unfinished(fd)?;
         }
         let remote = match fdquery::socket_address(fd, true) {
             Ok(remote) if !stream => Some(remote),
@@ -88,29 +96,27 @@ impl<'a> InetSockets<'a> {
         let mut interfaces = Interfaces::of(file, fd);
         let closed = stream && listening.is_none();
         let unread = closed && poll_error(file, fd)?;
-        if closed && had_connection(file, fd)? {
-            if unread {
-                // It was reset, and the daemon has not looked yet.
-                let (receive_queue, closed) = (Vec::new(), false);
-                return Ok(FileKindV1::LostTcp(LostTcpV1 { family, options, receive_queue, closed }));
-            }
-            // Both sides have closed it and the daemon has not looked yet (a JVM closes such sockets at its next select). A socket
-            // that was never connected shows the same: hang-up, nothing to read.
+        let segments = if closed { segments_in(file, fd)? } else { 0 };
+        // One segment alone was the answer to connect(2), and it was a refusal.
+        if unread && segments <= 1 {
+            return refused(SocketObstacle::TcpConnectFailed);
+        }
+        if closed && segments > 0 && is_over(file, fd)? {
+            // The daemon has not read everything, or has not looked yet (a JVM closes such sockets at its next select).
+            let ending = if unread { TcpEndingV1::Reset } else { TcpEndingV1::Over };
+            let receive_queue = tcp::unread(file, fd)?;
+            let mut options = options_of(options, fd);
             options.retain(|option| option.level == libc::SOL_SOCKET);
-            return Ok(FileKindV1::Inet(InetSocketV1 {
-                family,
-                socket_type,
-                protocol,
-                local: None,
-                remote: None,
-                listen_backlog: None,
-                options,
-                memberships: Vec::new(),
-                interfaces: Vec::new(),
-            }));
+            return Ok(FileKindV1::LostTcp(LostTcpV1 { family, options, receive_queue, ending }));
         }
         if unread {
-            return refused(SocketObstacle::TcpConnectFailed);
+            return refused(SocketObstacle::UnreadError);
+        }
+        if stream {
+            inspect_authentication(file, fd)?;
+        }
+        if listening.is_some() {
+            options.extend(self.keys.options_of(file, fd, family, TcpSockets::Listening)?);
         }
         let memberships = match stream {
             true => Vec::new(),
@@ -157,7 +163,8 @@ impl InetSockets<'_> {
         let mut interfaces = Interfaces::of(file, fd);
         options.iter().try_for_each(|option| interfaces.note(interface_of(option)))?;
         [&local, &remote].into_iter().try_for_each(|address| interfaces.note(scope_of(address)))?;
-        self.connections.add(file, fd, info)?;
+        let signed = !self.keys.options_of(file, fd, family, TcpSockets::Connected)?.is_empty();
+        self.connections.add(file, fd, info, signed)?;
         Ok(FileKindV1::Tcp(TcpConnectionV1 {
             family,
             local,
@@ -224,12 +231,34 @@ fn poll_error(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
     Ok(events & libc::POLLERR != 0)
 }
 
-/// Whether a TCP socket ever heard from a peer.
-fn had_connection(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
+/// How many segments a TCP socket has heard from a peer.
+fn segments_in(file: &Description, fd: BorrowedFd<'_>) -> Found<u32> {
     const SEGMENTS_IN: usize = 140;
     let info = fdquery::socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
         .map_err(failed("TCP_INFO", file.pid, file.fd))?;
-    Ok(info.get(SEGMENTS_IN..SEGMENTS_IN + 4).is_some_and(|bytes| bytes != [0; 4]))
+    let bytes = info.get(SEGMENTS_IN..SEGMENTS_IN + 4).and_then(|bytes| bytes.try_into().ok());
+    Ok(bytes.map(u32::from_ne_bytes).unwrap_or_default())
+}
+
+/// Whether a closed socket is at the end of a connection. One that has been taken back by connect(2) (AF_UNSPEC), or by the kernel after
+/// an attempt that failed, can connect again.
+fn is_over(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
+    let events = fdquery::poll_now(fd, libc::POLLRDHUP).map_err(failed("poll", file.pid, file.fd))?;
+    Ok(events & libc::POLLRDHUP != 0)
+}
+
+/// A datagram that is written in pieces (UDP_CORK, MSG_MORE) lies in the socket, and nothing gives it back. What has been sent leaves at once.
+fn inspect_unfinished(fd: BorrowedFd<'_>) -> Found<()> {
+    const PATIENCE: Duration = Duration::from_millis(50);
+    let deadline = Instant::now() + PATIENCE;
+    // Kinds of sockets without the question have no such datagrams.
+    while fdquery::unsent_bytes(fd).unwrap_or_default() > 0 {
+        if Instant::now() > deadline {
+            return refused(SocketObstacle::UnfinishedDatagram);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
 }
 
 /// Where a TCP socket is in its life.

@@ -62,7 +62,9 @@ pub(crate) struct Inodes<'a> {
     may_be_locked: bool,
     list: Vec<InodeV1>,
     /// Where content comes from, parallel to `list`.
-    sources: Vec<Option<File>>,
+    sources: Vec<Option<Source>>,
+    /// The tree watches files (inotify, fanotify) and would see them opened and read.
+    watched: bool,
     pub(super) dirs: VolatileDirs,
     /// Devices of `/` and `/dev`: their files are there again at the next boot whatever file system it is.
     steady_devices: Vec<u64>,
@@ -78,6 +80,20 @@ fn is_nameless(entry: &MapsEntry) -> bool {
         || entry.name.starts_with(b"/SYSV")
 }
 
+/// What tells objects apart. A SysV segment has its id for an inode number, on the same device on which memfds are numbered.
+fn key_of(found: &FileStat, link: &[u8]) -> (u64, u64) {
+    let segment = link.starts_with(b"/SYSV") && link.ends_with(DELETED) && found.st_nlink == 0;
+    (if segment { u64::MAX } else { found.st_dev }, found.st_ino)
+}
+
+/// Where the content of an object is read from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub file: File,
+    /// The description is the daemon's: its position stays, and nothing is read by read(2), which watchers are told of.
+    pub quiet: bool,
+}
+
 impl<'a> Inodes<'a> {
     pub fn new(spaces: &'a Spaces, options: &'a CollectOptions, ipc_objects: Objects) -> Self {
         let device = |path: &str| stat(&spaces.reachable(&RawPath(path.into()))).map(|stat| stat.st_dev).ok();
@@ -90,6 +106,7 @@ impl<'a> Inodes<'a> {
             may_be_locked: false,
             list: Vec::new(),
             sources: Vec::new(),
+            watched: false,
             dirs: VolatileDirs::default(),
             steady_devices: ["/", "/dev"].into_iter().filter_map(device).collect(),
             ipc_objects,
@@ -106,7 +123,7 @@ impl<'a> Inodes<'a> {
     }
 
     /// Entries, and the files that their content is read from.
-    pub fn into_parts(self) -> (Vec<InodeV1>, Vec<Option<File>>, VolatileDirs) {
+    pub fn into_parts(self) -> (Vec<InodeV1>, Vec<Option<Source>>, VolatileDirs) {
         (self.list, self.sources, self.dirs)
     }
 
@@ -129,6 +146,7 @@ impl<'a> Inodes<'a> {
             len_bytes: 0,
             rdev: 0,
             mtime_ns: 0,
+            atime_ns: 0,
             xattrs: Vec::new(),
             content: Vec::new(),
         });
@@ -176,11 +194,27 @@ impl<'a> Inodes<'a> {
         } else {
             &entry.name
         };
-        let id = self
-            .intern(pid, Handle { magic: &magic, link, by_name_only: false, writable: false, open: false })?;
+        let id = self.intern(
+            pid,
+            Handle {
+                magic: &magic,
+                link,
+                by_name_only: false,
+                writable: false,
+                open: false,
+                duplicate: None,
+            },
+        )?;
         self.mapped.insert(key, id);
-        self.may_be_locked = self.may_be_locked || !is_nameless(entry) && !lock::is_free(&magic);
+        // Who may not open it asks the list of all locks.
+        let may_be_locked = !is_nameless(entry) && (self.watched || !lock::is_free(&magic));
+        self.may_be_locked = self.may_be_locked || may_be_locked;
         Ok(id)
+    }
+
+    /// From here on nothing is opened that can be avoided.
+    pub(super) fn note_watchers(&mut self) {
+        self.watched = true;
     }
 
     /// Whether some mapped file may have a lock that no descriptor tells of.
@@ -191,8 +225,17 @@ impl<'a> Inodes<'a> {
     /// The executable of a process. It is always opened by path.
     pub fn of_executable(&mut self, pid: Pid, link: &[u8]) -> Found<InodeId> {
         let magic = format!("/proc/{pid}/exe");
-        let id = self
-            .intern(pid, Handle { magic: &magic, link, by_name_only: false, writable: false, open: false })?;
+        let id = self.intern(
+            pid,
+            Handle {
+                magic: &magic,
+                link,
+                by_name_only: false,
+                writable: false,
+                open: false,
+                duplicate: None,
+            },
+        )?;
         let (inode, source) = (&mut self.list[id.0 as usize], &mut self.sources[id.0 as usize]);
         match &inode.kind {
             InodeKindV1::Path { .. } => {}
@@ -210,7 +253,8 @@ impl<'a> Inodes<'a> {
         let found = stat(handle.magic).map_err(failed("stat", pid, handle.magic))?;
         let file_type = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
         inspect_type(file_type, &found, handle)?;
-        if let Some(&id) = self.known.get(&(found.st_dev, found.st_ino)) {
+        let key = key_of(&found, handle.link);
+        if let Some(&id) = self.known.get(&key) {
             return Ok(id);
         }
         let kind = self.classify(pid, &found, file_type, handle)?;
@@ -219,12 +263,12 @@ impl<'a> Inodes<'a> {
             InodeKindV1::Path { .. } | InodeKindV1::OfProcess { .. } | InodeKindV1::Renamed { .. }
         );
         let carries_content = file_type == SFlag::S_IFREG && !by_name;
-        let source = if carries_content { Some(open_for_reading(handle.magic)?) } else { None };
+        let source = if carries_content { Some(self.source(handle)?) } else { None };
         if let InodeKindV1::Volatile { path } = &kind {
             self.dirs.note_parents(self.spaces, &self.options.volatile_roots, path)?;
         }
         let kind = match (kind, &source) {
-            (InodeKindV1::Memfd { name, .. }, Some(file)) => memfd(name, file, pid)?,
+            (InodeKindV1::Memfd { name, .. }, Some(source)) => memfd(name, &source.file, pid)?,
             (kind, _) => kind,
         };
         let len_bytes = match &kind {
@@ -234,19 +278,26 @@ impl<'a> Inodes<'a> {
             _ => 0,
         };
         let id = InodeId(self.list.len() as u32);
-        self.known.insert((found.st_dev, found.st_ino), id);
+        self.known.insert(key, id);
         let xattrs = match &kind {
             InodeKindV1::Volatile { path } => {
                 let place = self.spaces.reachable(path);
                 xattr::all(&place).map_err(|e| Error::kernel("read extended attributes", path, e))?
             }
+            InodeKindV1::Deleted { .. } | InodeKindV1::Memfd { .. } => {
+                xattr::all_behind(Path::new(handle.magic))
+                    .map_err(|e| Error::kernel("read extended attributes", handle.magic, e))?
+            }
             _ => Vec::new(),
         };
-        let mtime_ns = if carries_content { found.st_mtime * 1_000_000_000 + found.st_mtime_nsec } else { 0 };
+        let time = |seconds: i64, ns: i64| if carries_content { seconds * 1_000_000_000 + ns } else { 0 };
+        let (mtime_ns, atime_ns) =
+            (time(found.st_mtime, found.st_mtime_nsec), time(found.st_atime, found.st_atime_nsec));
         self.list.push(InodeV1 {
             id,
             kind,
             mtime_ns,
+            atime_ns,
             xattrs,
             mode: found.st_mode,
             uid: found.st_uid,
@@ -270,6 +321,14 @@ impl<'a> Inodes<'a> {
             self.dirs.note_parents(self.spaces, &self.options.volatile_roots, path)?;
         }
         Ok(())
+    }
+
+    /// What content is read from: where the tree would see a file opened, by its own descriptor, in a way that nobody hears of.
+    fn source(&self, handle: Handle<'_>) -> Found<Source> {
+        let own = handle.duplicate.filter(|fd| self.watched && fdquery::can_be_read(*fd));
+        let Some(fd) = own else { return Ok(Source { file: open_for_reading(handle.magic)?, quiet: false }) };
+        let file = fd.try_clone_to_owned().map_err(|e| Error::io("dup", handle.magic, &e))?;
+        Ok(Source { file: File::from(file), quiet: true })
     }
 
     fn is_volatile(&self, fs: i64, stat: &FileStat, path: &Path) -> bool {

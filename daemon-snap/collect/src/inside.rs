@@ -191,6 +191,7 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
     // Without KSM in the kernel there is nothing to merge.
     process.mm.merge_all = prctl("PR_GET_MEMORY_MERGE", PR_GET_MEMORY_MERGE, 0).unwrap_or_default() == 1;
     process.membarrier = membarrier_registrations(injector);
+    collect_arch(process, injector, scratch)?;
     // Kernels without the call have no such table either.
     let ldt_bytes =
         injector.call(libc::SYS_modify_ldt, [0, scratch.at.0, PAGE_BYTES, 0, 0, 0]).unwrap_or_default();
@@ -198,6 +199,23 @@ fn collect_by_leader(process: &mut ProcessV1, injector: &mut Injector, scratch: 
         return Err(Blocker::new(pid, Part::Process, ProcessObstacle::SegmentDescriptors).into());
     }
     process.mm.layout.brk = Addr(call(pid, injector, "brk", libc::SYS_brk, [0; 6])?);
+    Ok(())
+}
+
+/// What arch_prctl(2) tells of a process.
+fn collect_arch(process: &mut ProcessV1, injector: &mut Injector, scratch: Scratch) -> Result<()> {
+    const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
+    const ARCH_GET_UNTAG_MASK: u64 = 0x4001;
+    const TILE_DATA: u64 = 1 << 18;
+    let pid = process.pid;
+    let mut get = |what| match injector.call(libc::SYS_arch_prctl, [what, scratch.at.0, 0, 0, 0, 0]) {
+        Ok(_) => scratch.words::<1>(pid).map(|words| Some(words[0])),
+        Err(_) => Ok(None),
+    };
+    process.tiles = get(ARCH_GET_XCOMP_PERM)?.is_some_and(|features| features & TILE_DATA != 0);
+    if get(ARCH_GET_UNTAG_MASK)?.is_some_and(|mask| mask != u64::MAX) {
+        return Err(Blocker::new(pid, Part::Process, ProcessObstacle::TaggedAddresses).into());
+    }
     Ok(())
 }
 

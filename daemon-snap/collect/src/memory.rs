@@ -151,16 +151,21 @@ fn inspect_flags(entry: &MapsEntry) -> Vec<MemoryObstacle> {
     obstacles
 }
 
+/// The device of memory without a file, as maps shows it.
+const NO_DEVICE: &[u8] = b"00:00";
+
 fn backing(pid: Pid, entry: &MapsEntry, vvar_parts: &mut u8, inodes: &mut Inodes<'_>) -> Found<BackingV1> {
     match entry.name.as_slice() {
         b"[vdso]" => Ok(BackingV1::Vdso),
-        b"[uprobes]" => refused(MemoryObstacle::Uprobes),
+        // Breakpoints (`[uprobes]`), or calls that replace them (`[uprobes-trampoline]`, since Linux 6.18).
+        name if name.starts_with(b"[uprobes") => refused(MemoryObstacle::Uprobes),
         name if name.starts_with(b"[vvar") => {
             let part = *vvar_parts;
             *vvar_parts += 1;
             Ok(BackingV1::Vvar { part })
         }
-        _ if entry.ino == 0 => Ok(BackingV1::Anon),
+        // The first SysV segment of a namespace has the inode number 0, and a device.
+        _ if entry.ino == 0 && entry.dev == NO_DEVICE => Ok(BackingV1::Anon),
         _ => {
             let inode = inodes.of_mapping(pid, entry)?;
             let may_write = entry.shared && entry.has(b"mw");

@@ -3,14 +3,18 @@
 use super::memory::{AddressSpace, Area};
 use super::sharing::{Sharing, Sorted};
 use crate::blockers::failed;
+use crate::inode::Source;
 use crate::sink::PageSink;
+use crate::text::without_probes;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
 use snap_state::{Addr, BackingV1, ContentRunV1, GuardV1, PAGE_BYTES, PageRunV1, Pid};
 use snap_sys::fdquery::{next_data, next_hole};
+use snap_sys::mapped;
 use snap_sys::pagemap::{Frame, OwnPages, PageMap};
 use snap_sys::vmread::{self, MAX_AREAS};
 use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 
@@ -56,6 +60,7 @@ pub(crate) fn collect_pages(
         }
         let mut own = own_pages(pid, &map, area)?;
         take_guards(&mut own, &mut guards);
+        let own = without_probes(pid, &area.vma, own)?;
         if !area.carries_pages() {
             continue;
         }
@@ -266,14 +271,43 @@ fn push_run(runs: &mut Vec<PageRunV1>, addr: u64, image_offset: u64) {
     runs.push(PageRunV1 { addr: Addr(addr), pages: 1, image_offset });
 }
 
+/// The position of a description that is not ours; it comes back when this is dropped.
+struct Position<'a> {
+    file: &'a File,
+    before: u64,
+}
+
+impl<'a> Position<'a> {
+    fn of(mut file: &'a File) -> std::io::Result<Self> {
+        let before = file.stream_position()?;
+        Ok(Self { file, before })
+    }
+}
+
+impl Drop for Position<'_> {
+    fn drop(&mut self) {
+        // It was there a moment ago.
+        let _ = self.file.seek(SeekFrom::Start(self.before));
+    }
+}
+
 /// Content of a file without its holes and zero pages.
 pub(crate) fn collect_content(
-    file: &File,
+    source: &Source,
     name: &dyn std::fmt::Display,
     len_bytes: u64,
     sink: &mut dyn PageSink,
 ) -> Result<Vec<ContentRunV1>> {
     let fail = |e: std::io::Error| Error::io("read content", name, &e);
+    let file = &source.file;
+    let _position = if source.quiet { Some(Position::of(file).map_err(fail)?) } else { None };
+    let read = |buffer: &mut [u8], offset| -> std::io::Result<usize> {
+        if source.quiet {
+            mapped::read(file.as_fd(), offset, buffer)?;
+            return Ok(buffer.len());
+        }
+        file.read_at(buffer, offset)
+    };
     let mut runs = Vec::new();
     let mut buffer = Vec::new();
     let mut at = 0;
@@ -288,7 +322,7 @@ pub(crate) fn collect_content(
             buffer.resize(wanted.next_multiple_of(PAGE), 0);
             let mut filled = 0;
             while filled < wanted {
-                match file.read_at(&mut buffer[filled..wanted], offset + filled as u64).map_err(fail)? {
+                match read(&mut buffer[filled..wanted], offset + filled as u64).map_err(fail)? {
                     0 => break,
                     more => filled += more,
                 }
@@ -347,14 +381,15 @@ mod tests {
 
     #[test]
     fn content_leaves_out_holes_and_fills_the_last_page() {
-        use std::io::{Seek as _, SeekFrom, Write as _};
+        use std::io::Write as _;
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"start").unwrap();
         file.seek(SeekFrom::Start(10 * PAGE_BYTES)).unwrap();
         file.write_all(&[7; PAGE + 3]).unwrap();
         let len = file.metadata().unwrap().len();
         let mut sink = Counter::default();
-        let runs = collect_content(&file, &"test", len, &mut sink).unwrap();
+        let source = Source { file, quiet: false };
+        let runs = collect_content(&source, &"test", len, &mut sink).unwrap();
         let expected = [
             ContentRunV1 { file_offset: 0, pages: 1, image_offset: PAGE_BYTES },
             ContentRunV1 { file_offset: 10 * PAGE_BYTES, pages: 2, image_offset: 2 * PAGE_BYTES },

@@ -1,10 +1,10 @@
 //! Pipes, anonymous or behind a named FIFO: both ends belong together.
 
-use super::description::Description;
+use super::description::{Description, node_of};
 use crate::blockers::{Blockers, failed};
 use crate::member::Member;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 use snap_error::obstacle::{DescriptorObstacle, FileObstacle, LogindObject};
 use snap_error::{Error, Obstacle, Result};
 use snap_state::{FileKindV1, InodeId, PipeEnd, PipeId, PipeV1, RawPath};
@@ -103,7 +103,6 @@ impl Pipe {
 
     fn content(&self, fd: BorrowedFd<'_>, holder: &Description) -> Result<PipeV1> {
         let fail = |step| failed(step, holder.pid, holder.fd);
-        let stat = fstat(fd).map_err(fail("stat pipe"))?;
         let capacity_bytes = fdquery::pipe_capacity(fd).map_err(fail("size of pipe"))?;
         let read = |fd| fdquery::pipe_content(fd, capacity_bytes, self.packets).map_err(fail("read pipe"));
         let pieces = match (&self.reader, self.fifo) {
@@ -133,8 +132,7 @@ impl Pipe {
             data: pieces.concat(),
             fifo: self.fifo,
             hung_up,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            node: node_of(fd).map_err(fail("stat pipe"))?,
         })
     }
 }

@@ -30,7 +30,14 @@ pub(crate) fn collect_directories(
     let mut directory = |name: &str, role: Role, inodes: &mut Inodes<'_>| -> Result<Option<(bool, FileId)>> {
         let link = proc::read_link(pid, name)?;
         let magic = format!("/proc/{pid}/{name}");
-        let handle = Handle { magic: &magic, link: &link, by_name_only: true, writable: false, open: false };
+        let handle = Handle {
+            magic: &magic,
+            link: &link,
+            by_name_only: true,
+            writable: false,
+            open: false,
+            duplicate: None,
+        };
         let found = inodes.intern(pid, handle).map_err(|trouble| trouble.of(role));
         let Some(inode) = blockers.note(pid, Part::Process, found)? else { return Ok(None) };
         let kind = FileKindV1::Inode { inode, pos: 0 };
@@ -39,7 +46,7 @@ pub(crate) fn collect_directories(
             return Ok(Some((link == b"/", file.id)));
         }
         let id = FileId(files.len() as u32);
-        files.push(FileV1 { id, flags: libc::O_PATH | libc::O_DIRECTORY, owner: None, kind });
+        files.push(FileV1 { id, flags: libc::O_PATH | libc::O_DIRECTORY, owner: None, node: None, kind });
         Ok(Some((link == b"/", id)))
     };
     let cwd = directory("cwd", Role::WorkingDirectory, inodes)?;
@@ -89,6 +96,7 @@ pub(crate) fn collect_process(
         oom_score_adj: number("oom_score_adj", 10)? as i32,
         coredump_filter: number("coredump_filter", 16)? as u32,
         membarrier: 0,
+        tiles: false,
         rlimits: proc::limits(pid)?,
         mm: MmV1 {
             layout: space.layout,

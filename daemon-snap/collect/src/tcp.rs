@@ -5,14 +5,15 @@ use super::inet::parse;
 use crate::blockers::{Blockers, failed};
 use crate::options::LostPeer;
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use snap_error::Result;
 use snap_error::obstacle::{SocketObstacle, TcpState};
-use snap_state::{FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1};
+use snap_state::{FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1, TcpEndingV1};
 use snap_sys::fdquery;
 use snap_sys::tcp_repair::{Queue, Repair};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// `tcpi_state`.
 const ESTABLISHED: u8 = 1;
@@ -36,6 +37,8 @@ struct Connection {
     ends: Option<(SocketAddr, SocketAddr)>,
     /// struct tcp_info.
     info: Vec<u8>,
+    /// It has a key (TCP_MD5SIG).
+    signed: bool,
 }
 
 impl Connection {
@@ -59,13 +62,13 @@ impl Connection {
 
 impl TcpConnections {
     /// One that is not closed. The rest is read when all are known.
-    pub fn add(&mut self, file: &Description, fd: BorrowedFd<'_>, info: Vec<u8>) -> Result<()> {
+    pub fn add(&mut self, file: &Description, fd: BorrowedFd<'_>, info: Vec<u8>, signed: bool) -> Result<()> {
         let fail = |step| failed(step, file.pid, file.fd);
         let fd = fd.try_clone_to_owned();
         let fd = fd.map_err(|e| fail("dup")(Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO))))?;
         let end = |peer| fdquery::socket_address(fd.as_fd(), peer).ok().and_then(|address| parse(&address));
         let ends = end(false).zip(end(true)).map(|(local, remote)| (canonical(local), canonical(remote)));
-        self.0.push(Connection { file: file.clone(), fd, ends, info });
+        self.0.push(Connection { file: file.clone(), fd, ends, info, signed });
         Ok(())
     }
 
@@ -82,6 +85,9 @@ impl TcpConnections {
                 Some(other) => pairs.push((one, other)),
                 None => others.push(one),
             }
+        }
+        for (one, _) in pairs.iter().filter(|(one, _)| one.signed) {
+            blockers.add(one.file.pid, one.file.part(), SocketObstacle::TcpSigned);
         }
         for one in others {
             let is_inside = other(one).is_some();
@@ -219,25 +225,29 @@ fn withdraw_fin(window: &mut [u8], receive_sequence: u32) {
 
 /// After the restore the peer is gone.
 fn lost(one: &Connection, kind: &mut FileKindV1) -> Result<FileKindV1> {
-    let fail = |step| failed(step, one.file.pid, one.file.fd);
     let FileKindV1::Tcp(connection) = kind else { return Ok(kind.clone()) };
-    let unread = match one.state() {
-        ESTABLISHED | CLOSE_WAIT => fdquery::unread_bytes(one.fd.as_fd()).map_err(fail("FIONREAD"))?,
-        _ => 0,
+    let receive_queue = match one.state() {
+        ESTABLISHED | CLOSE_WAIT => unread(&one.file, one.fd.as_fd())?,
+        _ => Vec::new(),
     };
-    let mut receive_queue = vec![0u8; unread];
-    if unread > 0 {
-        use nix::sys::socket::{MsgFlags, recv};
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let got = recv(std::os::fd::AsRawFd::as_raw_fd(&one.fd), &mut receive_queue, flags);
-        receive_queue.truncate(got.map_err(fail("look at the queue"))?);
-    }
     Ok(FileKindV1::LostTcp(LostTcpV1 {
         family: connection.family,
         options: std::mem::take(&mut connection.options),
         receive_queue,
-        closed: one.state() == CLOSE_WAIT,
+        ending: if one.state() == CLOSE_WAIT { TcpEndingV1::PeerClosed } else { TcpEndingV1::Reset },
     }))
+}
+
+/// What has arrived and has not been read. It stays where it is.
+pub(super) fn unread(file: &Description, fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let fail = |step| failed(step, file.pid, file.fd);
+    let mut queue = vec![0u8; fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?];
+    if !queue.is_empty() {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let got = recv(fd.as_raw_fd(), &mut queue, flags);
+        queue.truncate(got.map_err(fail("look at the queue"))?);
+    }
+    Ok(queue)
 }
 
 #[cfg(test)]

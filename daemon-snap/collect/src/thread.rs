@@ -7,16 +7,18 @@ use crate::member::Member;
 use crate::seccomp::Filters;
 use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Part, Result};
-use snap_state::{Addr, AltStackV1, CredsV1, Pid, RegsV1, SigInfoV1, ThreadV1};
+use snap_state::{Addr, AltStackV1, CredsV1, Pid, RegsV1, SigInfoV1, ThreadControlV1, ThreadV1};
 use snap_sys::inject::Injector;
 use snap_sys::proc::Status;
 use snap_sys::ptrace::{self, Regs};
-use snap_sys::{sched, vmread};
+use snap_sys::{proc, sched, vmread};
 
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
 const ERESTARTNOHAND: i64 = -514;
 const ERESTART_RESTARTBLOCK: i64 = -516;
+/// PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, which together are PR_SET_IO_FLUSHER; PR_GET_IO_FLUSHER itself needs privilege.
+const PF_IO_FLUSHER: u64 = 0x0018_0000;
 const EINTR: i64 = -(libc::EINTR as i64);
 /// Length of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
@@ -51,6 +53,9 @@ pub(crate) fn collect_thread(
     if sched::is_clamped(tid).map_err(fail("read scheduling"))? {
         blockers.add(pid, part, ProcessObstacle::UtilisationClamp);
     }
+    if sched::has_core_cookie(tid) {
+        blockers.add(pid, part, ProcessObstacle::CoreScheduling);
+    }
     let stack = filters.of_thread(tid, status);
     let seccomp = blockers.note(pid, part, stack)?.unwrap_or_default();
     let pending = pending(tid, false).map_err(fail("read pending signals"))?;
@@ -80,6 +85,10 @@ pub(crate) fn collect_thread(
         no_new_privs: status.no_new_privs,
         seccomp,
         ring_numbers: Vec::new(),
+        control: ThreadControlV1 {
+            io_flusher: proc::task_flags(pid, tid)? & PF_IO_FLUSHER == PF_IO_FLUSHER,
+            ..ThreadControlV1::default()
+        },
     };
     Ok(Some(OutsideThread { thread, resume }))
 }
@@ -106,6 +115,30 @@ pub(super) fn collect_inside(
     thread.altstack = AltStackV1 { sp: Addr(words[0]), flags: words[1] as i32, len_bytes: words[2] };
     thread.tid_address = Addr(words[3]);
     thread.pdeath_signal = words[4] as i32;
+    collect_control(pid, &mut thread.control, injector, scratch)
+}
+
+/// What prctl(2) and arch_prctl(2) tell of a thread.
+fn collect_control(
+    pid: Pid,
+    control: &mut ThreadControlV1,
+    injector: &mut Injector,
+    scratch: Scratch,
+) -> Result<()> {
+    const PR_GET_SPECULATION_CTRL: u64 = 52;
+    const ARCH_GET_CPUID: u64 = 0x1011;
+    const PR_SPEC_PRCTL: u32 = 1;
+    let get_tsc = [libc::PR_GET_TSC as u64, scratch.at.0, 0, 0, 0, 0];
+    call(pid, injector, "PR_GET_TSC", libc::SYS_prctl, get_tsc)?;
+    control.tsc_faults = scratch.words::<1>(pid)?[0] as i32 == libc::PR_TSC_SIGSEGV;
+    let get_failure = [libc::PR_MCE_KILL_GET as u64, 0, 0, 0, 0, 0];
+    control.memory_failure = call(pid, injector, "PR_MCE_KILL_GET", libc::SYS_prctl, get_failure)? as u32;
+    // Kernels and CPUs without it say 1 too, or nothing.
+    control.cpuid_faults = injector.call(libc::SYS_arch_prctl, [ARCH_GET_CPUID, 0, 0, 0, 0, 0]) == Ok(0);
+    for (which, setting) in control.speculation.iter_mut().enumerate() {
+        let found = injector.call(libc::SYS_prctl, [PR_GET_SPECULATION_CTRL, which as u64, 0, 0, 0, 0]);
+        *setting = found.ok().map(|found| found as u32).filter(|found| found & PR_SPEC_PRCTL != 0);
+    }
     Ok(())
 }
 
@@ -161,10 +194,10 @@ fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
             (regs.orig_rax, regs.rip - SYSCALL_BYTES)
         }
         // The kernel would go on with what is left of the time limit, which it does not tell; programs without handlers never see
-        // EINTR from poll(2). It waits for its whole limit again, which for most is none.
-        ERESTART_RESTARTBLOCK if regs.orig_rax as i64 == libc::SYS_poll && !interrupted => {
-            (regs.orig_rax, regs.rip - SYSCALL_BYTES)
-        }
+        // EINTR from these calls (signal(7)). They wait for their whole limit again. That is what is left where the limit is a point in
+        // time (futex(2) with a bitset, as all of glibc's are), none (most of poll(2)), or where the kernel has written what is left
+        // over it (nanosleep(2) of sleep(3)).
+        ERESTART_RESTARTBLOCK if in_syscall && !interrupted => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
         ERESTARTNOHAND | ERESTART_RESTARTBLOCK if in_syscall => (EINTR as u64, regs.rip),
         _ => (regs.rax, regs.rip),
     };
@@ -241,7 +274,9 @@ mod tests {
         assert_eq!(outcome(libc::SYS_read, ERESTARTSYS, 0, false), (libc::SYS_read, 0x1000));
         assert_eq!(outcome(libc::SYS_pause, ERESTARTNOHAND, 0, false), (libc::SYS_pause, 0x1000));
         assert_eq!(outcome(libc::SYS_pause, ERESTARTNOHAND, 0, true), (EINTR, 0x1002));
-        assert_eq!(outcome(libc::SYS_nanosleep, ERESTART_RESTARTBLOCK, 0, false), (EINTR, 0x1002));
+        let nanosleep = libc::SYS_nanosleep;
+        assert_eq!(outcome(nanosleep, ERESTART_RESTARTBLOCK, 0, false), (nanosleep, 0x1000));
+        assert_eq!(outcome(nanosleep, ERESTART_RESTARTBLOCK, 0, true), (EINTR, 0x1002));
         assert_eq!(outcome(libc::SYS_poll, ERESTART_RESTARTBLOCK, 0, false), (libc::SYS_poll, 0x1000));
         assert_eq!(outcome(libc::SYS_poll, ERESTART_RESTARTBLOCK, 0, true), (EINTR, 0x1002));
         assert_eq!(outcome(-1, ERESTARTSYS, 0, false), (ERESTARTSYS, 0x1002));

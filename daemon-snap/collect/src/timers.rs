@@ -44,7 +44,19 @@ pub(super) fn collect_posix_timers(
     if !blockers.is_empty() {
         return Err(Error::Refused(blockers));
     }
-    texts.into_iter().map(|text| posix_timer(pid, text, injector, scratch)).collect()
+    let is_alive = |text: &PosixTimerText| text.target.is_none_or(|target| tids.contains(&target));
+    texts
+        .into_iter()
+        .map(|text| {
+            let silent = !is_alive(&text);
+            let mut timer = posix_timer(pid, text, injector, scratch)?;
+            if silent {
+                // Its thread has ended: it runs, and nobody hears of it.
+                (timer.notify, timer.target) = (libc::SIGEV_NONE, None);
+            }
+            Ok(timer)
+        })
+        .collect()
 }
 
 /// Why a timer cannot be made again on its CPU clock: a negative number, the low three bits say which clock, the others whose, inverted

@@ -161,7 +161,14 @@ fn collect_loose(
         return Ok(());
     }
     let magic = inodes.spaces().reachable(&raw).to_string_lossy().into_owned();
-    let handle = Handle { magic: &magic, link: &raw.0, by_name_only: false, writable: false, open: false };
+    let handle = Handle {
+        magic: &magic,
+        link: &raw.0,
+        by_name_only: false,
+        writable: false,
+        open: false,
+        duplicate: None,
+    };
     let found = inodes.intern(main, handle);
     loose.files.extend(blockers.note(main, Part::Process, found)?);
     Ok(())

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use snap_error::{Error, Result};
-use snap_state::{FileId, InodeId, TreeV1};
+use snap_state::{FileId, InodeId, InodeKindV1, TreeV1};
 use snap_sys as sys;
 use snap_sys::procfs_own::OwnProc;
 use std::cell::OnceCell;
@@ -118,6 +118,15 @@ impl Desk {
     /// An object that was made again, if it was.
     pub fn object(&self, id: InodeId) -> Option<BorrowedFd<'_>> {
         self.objects.get(&id).map(AsFd::as_fd)
+    }
+
+    /// Gives up our own descriptions of files that others may watch; the daemon's have been opened by now.
+    pub fn close_files_on_disk(&mut self, tree: &TreeV1) {
+        let is_on_disk = |id: &InodeId| {
+            let kind = tree.inodes.get(id.0 as usize).map(|inode| &inode.kind);
+            matches!(kind, Some(InodeKindV1::Volatile { .. } | InodeKindV1::Deleted { .. }))
+        };
+        self.objects.retain(|id, _| !is_on_disk(id));
     }
 
     /// Takes the descriptor that an object is mapped or executed through.

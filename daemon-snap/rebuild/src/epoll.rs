@@ -14,10 +14,15 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 /// # Errors
 /// epoll_create1(2).
 pub fn rebuild_epolls(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
-    for file in tree.files.iter().filter(|f| matches!(f.kind, FileKindV1::Epoll { .. })) {
+    for file in &tree.files {
+        let FileKindV1::Epoll { busy_poll, .. } = &file.kind else { continue };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|e| Error::kernel("epoll_create1", file.id, e))?;
         super::status_flags::set_status_flags(&epoll.0, file)?;
+        if let Some(busy_poll) = busy_poll {
+            sys::rebuild::set_busy_poll(epoll.0.as_fd(), *busy_poll)
+                .map_err(|e| Error::kernel("EPIOCSPARAMS", file.id, e))?;
+        }
         desk.put_file(file.id, epoll.0)?;
     }
     Ok(())

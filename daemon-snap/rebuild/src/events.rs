@@ -1,13 +1,14 @@
 //! eventfd, timerfd, signalfd, inotify.
 
+use super::desk::Desk;
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{read, write};
 use snap_error::{Error, Result};
-use snap_state::{FileId, InotifyWatchV1, TimerFdV1};
+use snap_state::{FileId, FileKindV1, InotifyWatchV1, TimerFdV1, TreeV1};
 use snap_sys as sys;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const TFD_TIMER_CANCEL_ON_SET: i32 = 2;
 
@@ -64,18 +65,25 @@ pub fn rebuild_signalfd(id: FileId, mask: u64) -> Result<OwnedFd> {
     sys::rebuild::signalfd(mask).map_err(|e| Error::kernel("signalfd", id, e))
 }
 
-/// inotify_init(2) with the same watch descriptors.
+/// inotify_init(2), without watches.
+///
+/// # Errors
+/// As inotify_init(2).
+pub fn rebuild_inotify(id: FileId) -> Result<OwnedFd> {
+    sys::rebuild::inotify().map_err(|e| Error::kernel("inotify", id, e))
+}
+
+/// The same watches under the same numbers. We have opened and closed by now what would be seen in them.
 ///
 /// # Errors
 /// `Stale`: a watched path is gone.
-pub fn rebuild_inotify(id: FileId, watches: &[InotifyWatchV1]) -> Result<OwnedFd> {
+pub fn rebuild_watches(id: FileId, fd: BorrowedFd<'_>, watches: &[InotifyWatchV1]) -> Result<()> {
     let failed = |e| Error::kernel("inotify", id, e);
-    let fd = sys::rebuild::inotify().map_err(failed)?;
     let mut ordered: Vec<&InotifyWatchV1> = watches.iter().collect();
     ordered.sort_by_key(|w| w.wd);
     for watch in ordered {
-        sys::rebuild::inotify_set_next(fd.as_fd(), watch.wd).map_err(failed)?;
-        let got = sys::rebuild::inotify_add(fd.as_fd(), &watch.path.0, watch.mask).map_err(|e| match e {
+        sys::rebuild::inotify_set_next(fd, watch.wd).map_err(failed)?;
+        let got = sys::rebuild::inotify_add(fd, &watch.path.0, watch.mask).map_err(|e| match e {
             Errno::ENOENT => {
                 Error::stale(ReasonCode::FileMissing, format!("watched path {} is missing", watch.path))
             }
@@ -88,8 +96,20 @@ pub fn rebuild_inotify(id: FileId, watches: &[InotifyWatchV1]) -> Result<OwnedFd
             ));
         }
     }
-    // Nothing happened to the paths between the watches, but be sure that the queue starts empty.
-    let mut buffer = [0; 4096];
-    while matches!(read(fd.as_fd(), &mut buffer), Ok(n) if n > 0) {}
-    Ok(fd)
+    Ok(())
+}
+
+/// Takes out what the restore itself has done to watched files. The daemon runs only afterwards.
+///
+/// # Errors
+/// Nobody made the descriptors: a defect.
+pub fn empty_inotify(desk: &Desk, tree: &TreeV1) -> Result<()> {
+    for file in tree.files.iter().filter(|file| matches!(file.kind, FileKindV1::Inotify { .. })) {
+        let fd = desk.file(file.id)?;
+        let mut buffer = [0; 4096];
+        while sys::fdquery::unread_bytes(fd).is_ok_and(|bytes| bytes > 0)
+            && matches!(read(fd, &mut buffer), Ok(n) if n > 0)
+        {}
+    }
+    Ok(())
 }

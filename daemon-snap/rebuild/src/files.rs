@@ -2,8 +2,8 @@
 
 use super::desk::Desk;
 use super::{
-    bus, epoll, events, fanotify, inet, inode, kernel_file, low_port, netlink, packet, pidfd, pipe, tcp,
-    unix, vsock,
+    bus, epoll, events, fanotify, inet, inode, kernel_file, low_port, netlink, node, packet, pidfd, pipe,
+    tcp, unix, vsock,
 };
 use crate::context::UnitContext;
 use crate::status_flags::{STATUS_FLAGS, set_status_flags};
@@ -41,6 +41,7 @@ pub fn rebuild_files(
     let unfinished = unix::rebuild_unix(desk, tree)?;
     epoll::rebuild_epolls(desk, tree)?;
     for file in &tree.files {
+        let _maker = file.node.map(node::Maker::begin);
         let fd = match &file.kind {
             FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Tcp(_) | FileKindV1::Epoll { .. } => {
                 continue;
@@ -71,7 +72,7 @@ pub fn rebuild_files(
             FileKindV1::EventFd { count, semaphore } => events::rebuild_eventfd(file.id, *count, *semaphore)?,
             FileKindV1::TimerFd(timer) => events::rebuild_timerfd(file.id, timer, realtime_ns)?,
             FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
-            FileKindV1::Inotify { watches } => events::rebuild_inotify(file.id, watches)?,
+            FileKindV1::Inotify { .. } => events::rebuild_inotify(file.id)?,
             FileKindV1::Fanotify(group) => fanotify::rebuild_fanotify(file.id, group)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
             FileKindV1::LostTcp(lost) => tcp::rebuild_lost(file.id, lost)?,
@@ -96,7 +97,14 @@ pub fn rebuild_files(
     }
     tcp::rebuild_connections(desk, tree)?;
     unix::finish_unix(desk, tree, unfinished)?;
+    node::rebuild_nodes(desk, tree)?;
     inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
+    desk.close_files_on_disk(tree);
+    for file in &tree.files {
+        if let FileKindV1::Inotify { watches } = &file.kind {
+            events::rebuild_watches(file.id, desk.file(file.id)?, watches)?;
+        }
+    }
     epoll::rebuild_watches(desk, tree)
 }
 

@@ -45,6 +45,7 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
             InodeKindV1::Volatile { path } => {
                 let file = create_volatile(inode, path)?;
                 fill(&file, inode, image)?;
+                own(&file, inode, &path.to_string())?;
                 super::volatile::set_xattrs(path, &inode.xattrs)?;
                 set_time(&file, inode)?;
                 if !volatile.contains(&inode.id) {
@@ -56,6 +57,7 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
                 let (file, first) = create_deleted(desk, inode, path, nameless)?;
                 fill(&file, inode, image)?;
                 own(&file, inode, &path.to_string())?;
+                set_xattrs(&file, inode)?;
                 set_time(&file, inode)?;
                 desk.put_object(inode.id, file.into())?;
                 if let (Some(first), Some(nameless)) = (first, nameless) {
@@ -69,6 +71,12 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
                 let file = File::from(fd);
                 fill(&file, inode, image)?;
                 own(&file, inode, "memfd")?;
+                set_xattrs(&file, inode)?;
+                set_time(&file, inode)?;
+                if let Some(made) = tree.files.iter().find(|file| may_have_made(file, inode.id)) {
+                    let first = file.try_clone().map_err(|e| Error::io("dup", inode.id, &e))?;
+                    desk.put_file(made.id, first.into())?;
+                }
                 desk.put_object(inode.id, file.into())?;
             }
             InodeKindV1::Segment(segment) => {
@@ -135,7 +143,6 @@ fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
     let mode = Mode::from_bits_truncate(inode.mode & 0o7777);
     let file =
         File::from(open(path.as_path(), flags, mode).map_err(|e| Error::kernel("creating a file", path, e))?);
-    own(&file, inode, &path.to_string())?;
     Ok(file)
 }
 
@@ -143,6 +150,12 @@ fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
 fn is_made_nameless(file: &FileV1, id: InodeId) -> bool {
     let made = file.flags & libc::O_TMPFILE == libc::O_TMPFILE;
     made && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
+}
+
+/// A description that memfd_create(2) may have made. It counts as nobody who writes, others do: the memfd could not be executed then.
+fn may_have_made(file: &FileV1, id: InodeId) -> bool {
+    let reads_and_writes = file.flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDWR;
+    reads_and_writes && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
 }
 
 /// The file opened for reading and writing, and the description that made it where that was recorded.
@@ -192,10 +205,17 @@ fn open_renamed(was: &RawPath, path: &RawPath) -> Result<OwnedFd> {
     })
 }
 
+fn set_xattrs(file: &File, inode: &InodeV1) -> Result<()> {
+    for (name, value) in &inode.xattrs {
+        sys::xattr::set_of(file.as_fd(), name, value)
+            .map_err(|e| Error::kernel("setting an extended attribute", String::from_utf8_lossy(name), e))?;
+    }
+    Ok(())
+}
+
 fn set_time(file: &File, inode: &InodeV1) -> Result<()> {
-    let time =
-        TimeSpec::from_duration(Duration::from_nanos(u64::try_from(inode.mtime_ns).unwrap_or_default()));
-    futimens(file, &TimeSpec::UTIME_OMIT, &time)
+    let time = |ns: i64| TimeSpec::from_duration(Duration::from_nanos(u64::try_from(ns).unwrap_or_default()));
+    futimens(file, &time(inode.atime_ns), &time(inode.mtime_ns))
         .map_err(|e| Error::kernel("setting a file's time", inode.id, e))
 }
 
@@ -211,11 +231,13 @@ fn create_shared_anonymous(desk: &Desk, inode: &InodeV1) -> Result<File> {
 
 fn own(file: &File, inode: &InodeV1, name: &str) -> Result<()> {
     let stat = fstat(file).map_err(|e| Error::kernel("stat", name, e))?;
-    if (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid) {
+    let moves = (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid);
+    if moves {
         fchown(file, Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)))
             .map_err(|e| Error::kernel("chown", name, e))?;
     }
-    if stat.st_mode & 0o7777 != inode.mode & 0o7777 {
+    // A new owner takes set-ids away.
+    if moves || stat.st_mode & 0o7777 != inode.mode & 0o7777 {
         fchmod(file, Mode::from_bits_truncate(inode.mode & 0o7777))
             .map_err(|e| Error::kernel("chmod", name, e))?;
     }
@@ -305,16 +327,20 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         let inode =
             tree.inodes.get(id.0 as usize).ok_or_else(|| Error::Corrupt(format!("no object {id}")))?;
         let flags = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-        // A ring cannot be opened once more.
         let fd = match desk.object(id) {
-            Some(ring) if matches!(inode.kind, InodeKindV1::Ring(_)) => {
-                ring.try_clone_to_owned().map_err(|e| Error::io("dup", id, &e))?
+            Some(made) if is_mapped_as_made(&inode.kind, writable) => {
+                made.try_clone_to_owned().map_err(|e| Error::io("dup", id, &e))?
             }
             _ => open_inode(desk, inode, flags)?,
         };
         desk.put_mapped(id, writable, fd)?;
     }
     Ok(())
+}
+
+/// A ring cannot be opened once more, and whoever opens a memfd for writing counts as a writer ([`may_have_made`]).
+fn is_mapped_as_made(kind: &InodeKindV1, writable: bool) -> bool {
+    matches!(kind, InodeKindV1::Ring(_)) || writable && matches!(kind, InodeKindV1::Memfd { .. })
 }
 
 /// Locks that this process took through descriptions which only its mappings keep; called in it, because the kernel notes

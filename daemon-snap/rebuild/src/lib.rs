@@ -22,6 +22,7 @@ pub mod label;
 pub mod low_port;
 pub mod namespaces;
 pub mod netlink;
+pub mod node;
 pub mod numbers;
 pub mod own_maps;
 pub mod packet;

@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::unistd::{Gid, Uid, fchown, pipe2, write};
+use nix::unistd::{pipe2, write};
 use snap_error::{Error, Result};
 use snap_state::{FileKindV1, FileV1, PipeEnd, PipeId, PipeV1, TreeV1};
 use snap_sys as sys;
@@ -56,9 +56,8 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         sys::rebuild::fcntl_number(writer.as_fd(), F_SETPIPE_SZ, pipe.capacity_bytes as i32)
             .map_err(failed("F_SETPIPE_SZ"))?;
         refill(&writer, pipe).map_err(failed("refilling"))?;
-        if fifo.is_none() && (pipe.uid, pipe.gid) != (0, 0) {
-            fchown(&reader, Some(Uid::from_raw(pipe.uid)), Some(Gid::from_raw(pipe.gid)))
-                .map_err(failed("chown"))?;
+        if fifo.is_none() {
+            super::node::set_node(&reader, pipe.node).map_err(failed("giving an owner"))?;
         }
         let spare = reader.try_clone().map_err(|e| Error::io("dup", format!("pipe {id}"), &e))?;
         let (mut reader, mut writer) = (Some(reader), Some(writer));

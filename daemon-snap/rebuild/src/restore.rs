@@ -12,7 +12,7 @@ pub use crate::stored::Stored;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
 use crate::tids::Tids;
 use crate::{
-    bus, cgroup, files, inherit, inode, keyring, label, namespaces, plan, stopped, stored, volatile,
+    bus, cgroup, events, files, inherit, inode, keyring, label, namespaces, plan, stopped, stored, volatile,
 };
 use image_store::{Image, ReasonCode, fault};
 use nix::errno::Errno;
@@ -196,6 +196,7 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
         nursery.close()?;
         *released = true;
     }
+    events::empty_inotify(&desk, tree)?;
     stopped::rebuild_stopped(tree, &go, request.deadline)?;
     for (pipe, _) in go.iter().zip(&tree.processes).filter(|(_, process)| !process.stopped) {
         write(pipe, &[1]).map_err(|e| Error::kernel("releasing", "a process", e))?;

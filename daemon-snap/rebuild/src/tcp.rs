@@ -6,9 +6,12 @@ use super::interface::Indices;
 use super::socket_options::set_options;
 use image_store::ReasonCode;
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
 use snap_error::{Error, Result};
-use snap_state::{FileId, FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1, TreeV1};
+use snap_state::{
+    FileId, FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1, TcpEndingV1, TreeV1,
+};
 use snap_sys as sys;
 use snap_sys::tcp_repair::{Queue, Repair};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -37,6 +40,7 @@ fn connections(tree: &TreeV1) -> impl Iterator<Item = (&FileV1, &TcpConnectionV1
 /// `Stale`: an address does not exist.
 pub fn rebuild_connections(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
     for (file, connection) in connections(tree) {
+        let _maker = file.node.map(super::node::Maker::begin);
         let fd = sys::rebuild::socket(connection.family, libc::SOCK_STREAM, libc::IPPROTO_TCP)
             .map_err(|e| Error::kernel("socket", file.id, e))?;
         desk.put_file(file.id, fd)?;
@@ -113,6 +117,21 @@ fn is_size(option: &SocketOptionV1) -> bool {
     option.level == libc::SOL_SOCKET && names.contains(&option.name)
 }
 
+/// What [`make_room`] changes.
+fn sizes_of(fd: BorrowedFd<'_>) -> std::result::Result<Vec<SocketOptionV1>, Errno> {
+    const SO_BUF_LOCK: i32 = 72;
+    let level = libc::SOL_SOCKET;
+    let size = |name| {
+        sys::fdquery::socket_option(fd, level, name).map(|value| SocketOptionV1 { level, name, value })
+    };
+    // Before Linux 5.14 a size that was set stays marked as such.
+    let lock = match size(SO_BUF_LOCK) {
+        Err(Errno::ENOPROTOOPT) => None,
+        lock => Some(lock?),
+    };
+    Ok([size(libc::SO_SNDBUF)?, size(libc::SO_RCVBUF)?].into_iter().chain(lock).collect())
+}
+
 fn make_room(id: FileId, fd: BorrowedFd<'_>) -> Result<()> {
     for name in [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE] {
         sys::rebuild::set_socket_option(fd, libc::SOL_SOCKET, name, &BUFFER_BYTES.to_ne_bytes())
@@ -146,6 +165,7 @@ pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
     sys::rebuild::bind(listener.as_fd(), &loopback(lost.family)).map_err(failed("bind"))?;
     sys::rebuild::listen(listener.as_fd(), 1).map_err(failed("listen"))?;
     let address = sys::rebuild::own_address(listener.as_fd()).map_err(failed("getsockname"))?;
+    let sizes = sizes_of(fd.as_fd()).map_err(failed("getsockopt"))?;
     make_room(id, fd.as_fd())?;
     connect_soon(fd.as_fd(), &address).map_err(|e| match e {
         Errno::EINPROGRESS => Error::stale(
@@ -165,15 +185,30 @@ pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
         }
         std::thread::sleep(Duration::from_micros(50));
     }
-    if !lost.closed {
+    if lost.ending == TcpEndingV1::Reset {
         let at_once = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
         sys::rebuild::set_socket_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &at_once)
             .map_err(failed("SO_LINGER"))?;
     }
     drop(peer);
+    if lost.ending == TcpEndingV1::Over {
+        await_end(fd.as_fd(), libc::POLLRDHUP).map_err(failed("closing"))?;
+        sys::rebuild::shutdown(fd.as_fd(), libc::SHUT_WR).map_err(failed("shutdown"))?;
+        await_end(fd.as_fd(), libc::POLLHUP).map_err(failed("closing"))?;
+    }
+    set_options(id, &fd, &sizes)?;
     // Those of the socket layer have a meaning still; the connection that the others are about is none any more.
     set_options(id, &fd, lost.options.iter().filter(|option| option.level == libc::SOL_SOCKET))?;
     Ok(fd)
+}
+
+/// The other end's FIN, or its answer to ours.
+fn await_end(fd: BorrowedFd<'_>, event: i16) -> std::result::Result<(), Errno> {
+    let flags = PollFlags::from_bits_retain(event);
+    match sys::fdquery::poll_until(fd, flags, Instant::now() + PATIENCE)? {
+        true => Ok(()),
+        false => Err(Errno::ETIMEDOUT),
+    }
 }
 
 /// Does not wait for longer than loopback takes: what a control group may not send or receive is dropped without a word.

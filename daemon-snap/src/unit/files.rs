@@ -165,6 +165,7 @@ mod tests {
             len_bytes,
             rdev: 0,
             mtime_ns: 0,
+            atime_ns: 0,
             xattrs: Vec::new(),
             content: Vec::new(),
         };

@@ -220,7 +220,7 @@ fn check_files(tree: &TreeV1) -> Result<()> {
                 };
                 check(fits, "a pipe end with flags of another")?;
             }
-            FileKindV1::Epoll { watches } => {
+            FileKindV1::Epoll { watches, .. } => {
                 let whole = |watch: &EpollWatchV1| has_file(tree, watch.file) && is_number(watch.fd);
                 check(watches.iter().all(whole), "an epoll watch out of range")?;
             }

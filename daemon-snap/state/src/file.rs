@@ -14,7 +14,18 @@ pub struct FileV1 {
     pub flags: i32,
     /// `F_SETOWN_EX` and `F_SETSIG`.
     pub owner: Option<FileOwnerV1>,
+    /// Of a socket, whose node nothing else holds.
+    pub node: Option<NodeV1>,
     pub kind: FileKindV1,
+}
+
+/// Owner and permissions of an object without a name (fstat(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeV1 {
+    pub uid: u32,
+    pub gid: u32,
+    /// Permissions with set-ids.
+    pub mode: u32,
 }
 
 /// Receiver of SIGIO.
@@ -45,6 +56,7 @@ pub enum FileKindV1 {
     },
     Epoll {
         watches: Vec<EpollWatchV1>,
+        busy_poll: Option<BusyPollV1>,
     },
     TimerFd(TimerFdV1),
     /// Bit n-1 is signal n.
@@ -88,7 +100,7 @@ impl FileKindV1 {
     /// Of an epoll set; nothing else has any.
     pub fn watches(&self) -> &[EpollWatchV1] {
         match self {
-            Self::Epoll { watches } => watches,
+            Self::Epoll { watches, .. } => watches,
             _ => &[],
         }
     }
@@ -145,8 +157,15 @@ pub struct PipeV1 {
     pub fifo: Option<InodeId>,
     /// A FIFO whose readers have seen the last writer go.
     pub hung_up: bool,
-    pub uid: u32,
-    pub gid: u32,
+    pub node: NodeV1,
+}
+
+/// How an epoll set polls network devices itself (EPIOCSPARAMS, since Linux 6.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusyPollV1 {
+    pub usecs: u32,
+    pub budget: u16,
+    pub prefer: bool,
 }
 
 /// One entry of an epoll set.
@@ -227,7 +246,9 @@ pub struct InodeV1 {
     pub rdev: u64,
     /// Of files whose content travels; nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Of volatile files.
+    /// The same.
+    pub atime_ns: i64,
+    /// Of files that are made again; access control lists are among them.
     pub xattrs: XattrsV1,
     /// Content that travels in the image; holes are left out. Empty for [`InodeKindV1::Path`].
     pub content: Vec<ContentRunV1>,

@@ -33,6 +33,8 @@ pub struct ProcessV1 {
     pub coredump_filter: u32,
     /// `MEMBARRIER_CMD_REGISTER_*` commands in force (membarrier(2), readable since Linux 6.3).
     pub membarrier: u32,
+    /// May use AMX tiles (ARCH_REQ_XCOMP_PERM, since Linux 5.16).
+    pub tiles: bool,
     /// Soft and hard limit for resources 0..16 in the order of `getrlimit(2)`; `u64::MAX` is infinity.
     pub rlimits: Vec<(u64, u64)>,
     pub mm: MmV1,

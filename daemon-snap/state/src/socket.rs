@@ -228,6 +228,16 @@ pub struct LostTcpV1 {
     pub options: Vec<SocketOptionV1>,
     /// What the daemon had received and not read.
     pub receive_queue: Vec<u8>,
-    /// The peer had closed its direction already: end of file. Otherwise reset.
-    pub closed: bool,
+    pub ending: TcpEndingV1,
+}
+
+/// How a connection ends that cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TcpEndingV1 {
+    /// By the other end, without warning; not asked for yet.
+    Reset,
+    /// The other end had closed its direction: end of file, but there is somebody to write to.
+    PeerClosed,
+    /// Both ends had closed theirs, or the reset is no news any more: end of file and nobody to write to.
+    Over,
 }

@@ -47,6 +47,7 @@ fn process(pid: i32, parent: Option<i32>, sid: i32, pgid: i32) -> ProcessV1 {
         oom_score_adj: 0,
         coredump_filter: 0x33,
         membarrier: 0,
+        tiles: false,
         rlimits: vec![(0, 0); 16],
         mm: MmV1 {
             layout: MmLayoutV1 {

@@ -32,7 +32,39 @@ pub struct ThreadV1 {
     pub seccomp: Vec<(FilterId, SeccompFlags)>,
     /// Numbers under which the thread has registered io_uring rings (IORING_REGISTER_RING_FDS), and a descriptor of each ring.
     pub ring_numbers: Vec<(u32, TargetFd)>,
+    pub control: ThreadControlV1,
 }
+
+/// What only prctl(2) and arch_prctl(2) set, per thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadControlV1 {
+    /// PR_TSC_SIGSEGV: reading the time stamp counter is an error.
+    pub tsc_faults: bool,
+    /// ARCH_SET_CPUID 0: `cpuid` is an error.
+    pub cpuid_faults: bool,
+    /// PR_MCE_KILL_GET: LATE 0, EARLY 1, DEFAULT 2.
+    pub memory_failure: u32,
+    /// PR_SET_IO_FLUSHER (since Linux 5.6).
+    pub io_flusher: bool,
+    /// PR_GET_SPECULATION_CTRL for store bypass, indirect branches, flushing of L1D; `None` where nothing can be set.
+    pub speculation: [Option<u32>; 3],
+}
+
+impl Default for ThreadControlV1 {
+    /// That of a thread that has asked for nothing.
+    fn default() -> Self {
+        Self {
+            tsc_faults: false,
+            cpuid_faults: false,
+            memory_failure: MEMORY_FAILURE_DEFAULT,
+            io_flusher: false,
+            speculation: [None; 3],
+        }
+    }
+}
+
+/// PR_MCE_KILL_DEFAULT
+pub const MEMORY_FAILURE_DEFAULT: u32 = 2;
 
 /// `SECCOMP_FILTER_FLAG_*` that belong to a filter (only LOG so far).
 pub type SeccompFlags = u32;

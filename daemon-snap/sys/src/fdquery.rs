@@ -3,7 +3,7 @@
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use snap_state::{CredentialsV1, FileOwnerV1, PeerV1, Pid};
+use snap_state::{BusyPollV1, CredentialsV1, FileOwnerV1, PeerV1, Pid};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 use std::{io, mem, ptr};
@@ -87,7 +87,28 @@ pub fn unread_bytes(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
     Ok(bytes.max(0) as usize)
 }
 
-/// Bytes that the other end of a unix socket has not read yet (SIOCOUTQ).
+/// Whether a description may be read from.
+pub fn can_be_read(fd: BorrowedFd<'_>) -> bool {
+    status_flags(fd).is_ok_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_WRONLY)
+}
+
+/// How an epoll set polls network devices; `None` when it does not, or the kernel cannot (EPIOCGPARAMS, since Linux 6.9).
+pub fn busy_poll(fd: BorrowedFd<'_>) -> Option<BusyPollV1> {
+    const EPIOCGPARAMS: libc::c_ulong = 0x8008_8a02;
+    // struct epoll_params: microseconds, budget, preferred, padding.
+    let mut params = [0u8; 8];
+    // SAFETY: the request writes eight bytes.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), EPIOCGPARAMS, params.as_mut_ptr()) }).ok()?;
+    let [a, b, c, d, e, f, prefer, _] = params;
+    let found = BusyPollV1 {
+        usecs: u32::from_ne_bytes([a, b, c, d]),
+        budget: u16::from_ne_bytes([e, f]),
+        prefer: prefer != 0,
+    };
+    (params != [0; 8]).then_some(found)
+}
+
+/// Bytes that the other end of a socket has not taken yet (SIOCOUTQ), or that it has not sent.
 ///
 /// # Errors
 /// `ENOTTY` and others for objects that do not have the notion.

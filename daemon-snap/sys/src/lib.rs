@@ -17,6 +17,7 @@ pub mod label;
 pub mod landlock;
 pub mod leftover;
 pub mod limits;
+pub mod mapped;
 pub mod multicast;
 pub mod netns;
 pub mod own;

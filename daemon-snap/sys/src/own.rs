@@ -97,6 +97,16 @@ pub fn capabilities() -> Result<(u64, u64), Errno> {
     Ok((set(caps::CapSet::Effective)?, set(caps::CapSet::Bounding)?))
 }
 
+/// How a kind of speculation is set for this thread (PR_GET_SPECULATION_CTRL); `None` where it cannot be.
+pub fn speculation(which: u32) -> Option<u32> {
+    const PR_GET_SPECULATION_CTRL: i32 = 52;
+    const PR_SPEC_PRCTL: u32 = 1;
+    let which = libc::c_ulong::from(which);
+    // SAFETY: no pointers.
+    let found = unsafe { libc::prctl(PR_GET_SPECULATION_CTRL, which, 0, 0, 0) };
+    u32::try_from(found).ok().filter(|found| found & PR_SPEC_PRCTL != 0)
+}
+
 /// CPU mask of a thread (0: this one), 64 CPUs a word.
 ///
 /// # Errors

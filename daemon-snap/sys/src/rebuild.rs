@@ -1,7 +1,7 @@
 //! System calls that make recorded objects again, where `nix` has no binding.
 
 use nix::errno::Errno;
-use snap_state::CredentialsV1;
+use snap_state::{BusyPollV1, CredentialsV1};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 fn owned(result: libc::c_int) -> Result<OwnedFd, Errno> {
@@ -197,6 +197,20 @@ pub fn set_owner(fd: BorrowedFd<'_>, kind: i32, pid: i32) -> Result<(), Errno> {
     let owner = [kind, pid];
     // SAFETY: two ints, the layout of struct f_owner_ex, live.
     Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) }).map(drop)
+}
+
+/// How an epoll set polls network devices (EPIOCSPARAMS, since Linux 6.9).
+///
+/// # Errors
+/// `ENOTTY` on older kernels, `EPERM` for a large budget without CAP_NET_ADMIN.
+pub fn set_busy_poll(fd: BorrowedFd<'_>, wanted: BusyPollV1) -> Result<(), Errno> {
+    const EPIOCSPARAMS: libc::c_ulong = 0x4008_8a01;
+    let mut params = [0u8; 8];
+    params[..4].copy_from_slice(&wanted.usecs.to_ne_bytes());
+    params[4..6].copy_from_slice(&wanted.budget.to_ne_bytes());
+    params[6] = u8::from(wanted.prefer);
+    // SAFETY: the request reads eight bytes.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), EPIOCSPARAMS, params.as_ptr()) }).map(drop)
 }
 
 /// `setsockopt` with raw bytes.

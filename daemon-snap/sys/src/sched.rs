@@ -41,6 +41,17 @@ pub fn is_clamped(tid: Pid) -> Result<bool, Errno> {
     Ok(attr.util_max != 0 && (attr.util_max != WHOLE || attr.util_min != 0 && !realtime))
 }
 
+/// Whether the thread shares a physical core with chosen others only (PR_SCHED_CORE, since Linux 5.14).
+pub fn has_core_cookie(tid: Pid) -> bool {
+    const PR_SCHED_CORE: i32 = 62;
+    const GET: libc::c_ulong = 0;
+    const OF_THREAD: libc::c_ulong = 0;
+    let mut cookie = 0u64;
+    // SAFETY: the cookie is live and of the kernel's size. Kernels without it write nothing.
+    unsafe { libc::prctl(PR_SCHED_CORE, GET, tid.0 as libc::c_ulong, OF_THREAD, &raw mut cookie) };
+    cookie != 0
+}
+
 /// `sched_getattr(2)` and `ioprio_get(2)`.
 ///
 /// # Errors

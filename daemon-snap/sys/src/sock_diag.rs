@@ -1,4 +1,4 @@
-//! NETLINK_SOCK_DIAG for unix and packet sockets (sock_diag(7)).
+//! NETLINK_SOCK_DIAG for unix, packet and TCP sockets (sock_diag(7)).
 
 use nix::errno::Errno;
 use snap_state::PacketMembershipV1;
@@ -84,6 +84,103 @@ pub fn packet_sockets(netlink: BorrowedFd<'_>) -> Result<HashMap<u32, PacketDiag
     Ok(sockets)
 }
 
+/// A key that segments of a TCP socket are signed with (TCP_MD5SIG): whose, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningKey {
+    /// AF_INET or AF_INET6.
+    pub family: u8,
+    pub prefix_len: u8,
+    /// Four or sixteen bytes of it count.
+    pub address: [u8; 16],
+    pub key: Vec<u8>,
+}
+
+impl SigningKey {
+    /// `struct tcp_md5sig`, the value of TCP_MD5SIG_EXT, for a socket of that family.
+    pub fn option(&self, family: i32) -> Vec<u8> {
+        const ADDRESS_BYTES: usize = 128;
+        const KEY_BYTES: usize = 80;
+        const FLAG_PREFIX: u8 = 1;
+        let mut value = (family as u16).to_ne_bytes().to_vec();
+        let v4 = i32::from(self.family) == libc::AF_INET;
+        match (family, v4) {
+            (libc::AF_INET, _) => value.extend_from_slice(&[&[0, 0], &self.address[..4]].concat()),
+            // Of a socket of both: ::ffff:a.b.c.d
+            (_, true) => {
+                value.extend_from_slice(&[0; 16]);
+                value.extend_from_slice(&[0xff, 0xff]);
+                value.extend_from_slice(&self.address[..4]);
+            }
+            _ => value.extend_from_slice(&[&[0; 6], &self.address[..]].concat()),
+        }
+        value.resize(ADDRESS_BYTES, 0);
+        value.extend_from_slice(&[FLAG_PREFIX, self.prefix_len]);
+        value.extend_from_slice(&(self.key.len() as u16).to_ne_bytes());
+        value.extend_from_slice(&[0; 4]);
+        value.extend_from_slice(&self.key);
+        value.resize(ADDRESS_BYTES + 8 + KEY_BYTES, 0);
+        value
+    }
+}
+
+/// Which sockets [`signing_keys`] looks at; a list of all connections may be long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpSockets {
+    /// Listeners. Of sockets that neither listen nor are connected nobody tells keys.
+    Listening,
+    Connected,
+}
+
+/// Keys of TCP sockets of a family, by inode number, as [`unix_sockets`]. Needs CAP_NET_ADMIN over the namespace.
+///
+/// # Errors
+/// Those of the netlink socket; `ENOENT` when the kernel lacks CONFIG_INET_DIAG.
+pub fn signing_keys(
+    netlink: BorrowedFd<'_>,
+    family: i32,
+    which: TcpSockets,
+) -> Result<HashMap<u32, Vec<SigningKey>>, Errno> {
+    let listening = 1 << u32::from(STATE_LISTENING);
+    let states: u32 = if which == TcpSockets::Listening { listening } else { !listening };
+    // Keys are told to who asks for INET_DIAG_INFO.
+    const INFO: u8 = 1 << 1;
+    // struct inet_diag_req_v2: family, protocol, extensions, pad, states, and which socket (any).
+    let mut body = vec![family as u8, libc::IPPROTO_TCP as u8, INFO, 0];
+    body.extend_from_slice(&states.to_ne_bytes());
+    body.extend_from_slice(&[0; 48]);
+    let mut sockets = HashMap::new();
+    dump(netlink, &request(&body), |message| {
+        let keys = signing_keys_of(message);
+        if !keys.is_empty() {
+            sockets.insert(u32_at(message, INET_INODE), keys);
+        }
+    })?;
+    Ok(sockets)
+}
+
+/// `idiag_inode`, the last field of `struct inet_diag_msg`.
+const INET_INODE: usize = 68;
+const INET_MESSAGE_BYTES: usize = 72;
+
+fn signing_keys_of(message: &[u8]) -> Vec<SigningKey> {
+    const MD5SIG: u16 = 18;
+    /// `struct tcp_diag_md5sig`: family, prefix, length, address, key.
+    const ENTRY_BYTES: usize = 100;
+    const KEY: usize = 20;
+    let mut keys = Vec::new();
+    attributes_behind(message, INET_MESSAGE_BYTES, |kind, value| {
+        let entries = value.chunks_exact(ENTRY_BYTES).filter(|_| kind == MD5SIG);
+        keys.extend(entries.map(|entry| {
+            let mut address = [0; 16];
+            address.copy_from_slice(&entry[4..KEY]);
+            let len = usize::from(u16_at(entry, 2)).min(ENTRY_BYTES - KEY);
+            let key = entry[KEY..KEY + len].to_vec();
+            SigningKey { family: entry[0], prefix_len: entry[1], address, key }
+        }));
+    });
+    keys
+}
+
 /// Sends a request and hands over each answer that is long enough, without its header.
 fn dump(netlink: BorrowedFd<'_>, request: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
     send(netlink, request)?;
@@ -145,8 +242,12 @@ fn parse(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> Result<bool, Errno> 
 }
 
 /// Calls `each` with kind and value of every attribute behind the fixed part.
-fn attributes(message: &[u8], mut each: impl FnMut(u16, &[u8])) {
-    let mut attributes = &message[MESSAGE_BYTES..];
+fn attributes(message: &[u8], each: impl FnMut(u16, &[u8])) {
+    attributes_behind(message, MESSAGE_BYTES, each);
+}
+
+fn attributes_behind(message: &[u8], fixed_bytes: usize, mut each: impl FnMut(u16, &[u8])) {
+    let mut attributes = message.get(fixed_bytes..).unwrap_or_default();
     while attributes.len() >= 4 {
         let len = usize::from(u16_at(attributes, 0));
         if len < 4 || len > attributes.len() {

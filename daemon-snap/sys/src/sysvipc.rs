@@ -19,16 +19,28 @@ pub struct Segment {
     pub gid: u32,
     pub creator_uid: u32,
     pub creator_gid: u32,
+    /// Made, or last changed, seconds since 1970.
+    pub changed: i64,
+}
+
+/// A message queue or a set of semaphores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub id: i32,
+    /// Who last sent and received, or last operated on each semaphore; 0: nobody yet.
+    pub users: Vec<i32>,
+    pub uid: u32,
+    pub creator_uid: u32,
+    /// Made, or last changed, seconds since 1970.
+    pub changed: i64,
 }
 
 /// What is there.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     pub segments: Vec<Segment>,
-    /// Id of a message queue and the processes that last sent and received.
-    pub queues: Vec<(i32, [i32; 2])>,
-    /// Id of a set of semaphores and the processes that last operated on one of them.
-    pub semaphores: Vec<(i32, Vec<i32>)>,
+    pub queues: Vec<Object>,
+    pub semaphores: Vec<Object>,
 }
 
 /// The segment is removed when nobody has it attached any more.
@@ -88,18 +100,31 @@ fn list_own() -> io::Result<Objects> {
             gid: at(8)? as u32,
             creator_uid: at(9)? as u32,
             creator_gid: at(10)? as u32,
+            changed: at(13)?,
         });
     }
     for row in rows(read("msg")?)? {
         let at = |column: usize| row.get(column).copied().ok_or_else(bad);
-        objects.queues.push((at(1)? as i32, [at(5)? as i32, at(6)? as i32]));
+        objects.queues.push(Object {
+            id: at(1)? as i32,
+            users: vec![at(5)? as i32, at(6)? as i32],
+            uid: at(7)? as u32,
+            creator_uid: at(9)? as u32,
+            changed: at(13)?,
+        });
     }
     for row in rows(read("sem")?)? {
         let at = |column: usize| row.get(column).copied().ok_or_else(bad);
         let (id, count) = (at(1)? as i32, at(3)? as i32);
         // SAFETY: GETPID takes no argument.
         let pid = |index| unsafe { libc::semctl(id, index, libc::GETPID) };
-        objects.semaphores.push((id, (0..count).map(pid).collect()));
+        objects.semaphores.push(Object {
+            id,
+            users: (0..count).map(pid).collect(),
+            uid: at(4)? as u32,
+            creator_uid: at(6)? as u32,
+            changed: at(9)?,
+        });
     }
     Ok(objects)
 }

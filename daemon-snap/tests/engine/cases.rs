@@ -53,6 +53,7 @@ subjects! {
     restore_inside_a_signal_handler_returns_from_it: "in_signal_handler", "";
     restore_keeps_rseq_registered: "rseq_registered", "";
     restore_keeps_robust_mutexes: "robust_mutex", "";
+    dump_leaves_robust_mutexes_in_files_to_their_owner: "robust_mutex", "file";
     restore_keeps_threads_joinable: "thread_join", "";
     restore_keeps_thread_names: "thread_names", "";
 
@@ -88,6 +89,11 @@ subjects! {
     restore_keeps_guard_pages: "guard_pages", "";
     restore_keeps_sealed_memory_sealed: "sealed_memory", "";
     restore_keeps_memfd_mapped_twice: "memfd_twice", "";
+    restore_keeps_programs_in_memfds_executable: "memfd_executed", "";
+    restore_keeps_attributes_of_deleted_file: "deleted_attributes", "disk";
+    restore_keeps_attributes_of_deleted_file_on_tmpfs: "deleted_attributes", "tmpfs";
+    restore_keeps_attributes_of_memfd: "deleted_attributes", "memfd";
+    restore_keeps_sysv_segment_with_the_first_id: "sysv_first", "";
     restore_keeps_memfd_closed_to_later_writers: "memfd_twice", "future_write";
     restore_keeps_merging_of_all_memory: "merge_all", "";
     restore_keeps_area_growing_down: "grows_down", "";
@@ -102,6 +108,7 @@ subjects! {
     restore_keeps_interval_timer_firing: "itimer_fires", "";
     restore_keeps_posix_timers: "posix_timers", "";
     restore_keeps_timers_that_call_a_thread: "timer_thread", "";
+    restore_keeps_timer_of_a_thread_that_has_ended: "timer_of_ended_thread", "";
     restore_keeps_timer_with_blocked_signal: "timer_overrun", "";
     restore_keeps_timers_on_cpu_time_of_threads: "cpu_timers", "threads";
     restore_keeps_timer_on_cpu_time_of_the_only_thread: "cpu_timers", "single";
@@ -166,6 +173,7 @@ subjects! {
     restore_keeps_watch_of_signalfd_under_a_closed_number: "epoll_nested", "signalfd_closed";
     restore_keeps_signalfd: "signalfd", "";
     restore_keeps_inotify_watches: "inotify", "";
+    watches_see_nothing_of_dump_and_restore: "watched", "";
     restore_keeps_pidfds_of_the_tree: "pidfd", "tree";
     restore_keeps_pidfds_of_threads: "pidfd", "threads";
     restore_keeps_pidfds_in_epoll: "pidfd", "epoll";
@@ -195,6 +203,14 @@ subjects! {
     restore_keeps_tcp_listener_v6: "tcp_listener", "v6";
     restore_keeps_tcp_listener_for_both: "tcp_listener", "dual";
     restore_keeps_listeners_that_share_a_port: "tcp_reuseport", "";
+    restore_keeps_unread_bytes_of_closed_tcp_connection: "tcp_over", "closed";
+    restore_keeps_closed_tcp_connection_that_was_read: "tcp_over", "drained";
+    restore_keeps_reset_of_tcp_connection: "tcp_over", "reset";
+    restore_keeps_unread_bytes_before_reset_of_tcp_connection: "tcp_over", "reset_unread";
+    restore_keeps_keys_of_tcp_listener_v4: "tcp_signed", "v4";
+    restore_keeps_keys_of_tcp_listener_v6: "tcp_signed", "v6";
+    restore_keeps_keys_for_both_families: "tcp_signed", "mapped";
+    restore_keeps_owners_of_pipes_and_sockets: "owners", "";
     restore_keeps_udp_v4: "udp", "v4";
     restore_keeps_udp_v6: "udp", "v6";
 
@@ -243,6 +259,11 @@ subjects! {
     restore_keeps_resource_limits: "resource_limits", "";
     restore_keeps_scheduling_of_each_thread: "scheduling", "";
     restore_keeps_deadline_scheduling: "scheduling_deadline", "";
+    restore_keeps_time_stamp_counter_forbidden: "thread_control", "tsc";
+    restore_keeps_cpuid_forbidden: "thread_control", "cpuid";
+    restore_keeps_policy_of_memory_failures: "thread_control", "memory_failure";
+    restore_keeps_io_flusher: "thread_control", "io_flusher";
+    restore_keeps_speculation_forbidden: "thread_control", "speculation";
     restore_keeps_oom_score: "oom_score", "";
     restore_keeps_dropped_user: "user_ids", "all";
     restore_keeps_user_ids_of_each_thread: "user_ids", "mixed";
@@ -278,6 +299,7 @@ subjects! {
     restore_keeps_zombies_of_a_child: "zombies", "of_child";
     restore_keeps_stopped_process: "stopped", "";
     restore_keeps_stopped_process_that_was_waited_for: "stopped", "waited";
+    restore_keeps_stopped_process_that_was_looked_at: "stopped", "looked";
     restore_keeps_stopped_process_whose_signal_is_pending: "stopped", "pending";
     restore_keeps_process_stopped_at_the_terminal: "stopped", "tstp";
 
@@ -286,6 +308,9 @@ subjects! {
     restore_goes_on_sleeping_until: "interrupted", "nanosleep_until";
     restore_goes_on_waiting_on_futex: "interrupted", "futex";
     restore_goes_on_waiting_on_futex_with_timeout: "interrupted", "futex_timed";
+    restore_goes_on_sleeping_without_eintr: "interrupted", "nanosleep_alone";
+    restore_goes_on_waiting_on_futex_until: "interrupted", "futex_until";
+    restore_goes_on_waiting_on_futex_without_eintr: "interrupted", "futex_alone";
     restore_goes_on_reading_pipe: "interrupted", "read_pipe";
     restore_goes_on_reading_eventfd: "interrupted", "read_eventfd";
     restore_goes_on_receiving: "interrupted", "recv";

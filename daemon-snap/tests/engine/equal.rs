@@ -54,6 +54,7 @@ fn timer_goes_on(first: &Value, second: &Value) -> bool {
 const RULES: &[Rule] = &[
     Rule { path: "clocks", holds: any, why: "time passes" },
     Rule { path: "processes.*.mm.runs", holds: any, why: "pages are compared by address and content" },
+    Rule { path: "inodes.*.atime_ns", holds: not_less, why: "whoever maps or reads an object changes it" },
     Rule { path: "inodes.*.content", holds: any, why: "subjects look at shared memory themselves" },
     Rule { path: "inodes.*.kind", holds: deleted_alike, why: "deleted: the name after its end is another" },
     Rule { path: "processes.*.threads.*.regs", holds: any, why: "subjects wait in a loop; compared apart" },

@@ -29,6 +29,11 @@ const KINDS: &[(&str, &[&str])] = &[
     ("sysv_unattached",    &["sysv"]),
     ("sysv_semaphores",    &["sysv"]),
     ("sysv_queue",         &["sysv"]),
+    ("sysv_waited_for",    &["sysv message queue"]),
+    ("sysv_unused",        &["sysv message queue"]),
+    ("udp_corked",         &["datagram that has not been sent"]),
+    ("udp_more",           &["datagram that has not been sent"]),
+    ("breakpoint",         &["breakpoint"]),
     ("ldt",                &["modify_ldt"]),
     ("secret_memory",      &["secret"]),
     ("hugetlb",            &["hugetlb"]),
@@ -138,6 +143,11 @@ variants! {
     dump_refuses_sysv_segment_that_is_not_attached: "sysv_unattached";
     dump_refuses_sysv_semaphores: "sysv_semaphores";
     dump_refuses_sysv_message_queue: "sysv_queue";
+    dump_refuses_sysv_message_queue_that_a_thread_waits_for: "sysv_waited_for";
+    dump_refuses_sysv_message_queue_that_nobody_has_used: "sysv_unused";
+    dump_refuses_datagram_that_is_corked: "udp_corked";
+    dump_refuses_datagram_that_more_belongs_to: "udp_more";
+    dump_refuses_breakpoint_in_program_text: "breakpoint";
     dump_refuses_local_descriptor_table: "ldt";
     dump_refuses_secret_memory: "secret_memory";
     dump_refuses_huge_tlb_memory: "hugetlb";

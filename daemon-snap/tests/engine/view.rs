@@ -56,6 +56,7 @@ const ALLOWED: &[Rule] = &[
     rule("", "status", "VmExe", a_little_more, "the page that stays behind"),
     rule("", "status", "VmStk", a_little_more, "the page that stays behind"),
     rule("", "smaps", "left behind", a_little_more, "the page that stays behind"),
+    rule("timer_of_ended_thread", "timers", "", differs, "a timer for nobody notifies nobody, in other words"),
     rule("io_uring", "stat", "num_threads", differs, OF_WORKERS),
     rule("io_uring", "status", "Threads", differs, OF_WORKERS),
     rule("scheduling", "stat", "priority", differs, OF_IDLE),

@@ -55,6 +55,35 @@ static void sleeps_until(void)
     CHECK(now_ns(CLOCK_MONOTONIC) >= until, "woke too early");
 }
 
+/* Without a handler nobody sees EINTR. */
+static void sleeps_alone(void)
+{
+    struct timespec span = {SLEEP_S, 0};
+    int64_t begin = now_ns(CLOCK_MONOTONIC);
+    int got = clock_nanosleep(CLOCK_MONOTONIC, 0, &span, NULL);
+    CHECK_EQ(got, 0);
+    CHECK(now_ns(CLOCK_MONOTONIC) - begin >= SLEEP_S * NS_PER_S - 5 * NS_PER_MS, "slept only %ld ns",
+          (long)(now_ns(CLOCK_MONOTONIC) - begin));
+}
+
+/* Ends at the time that was said, and not because of a stop. */
+static void waits_on_futex_until(void)
+{
+    enum { WAIT_BITSET_PRIVATE = 9 | 128 };
+    int64_t until = now_ns(CLOCK_MONOTONIC) + SLEEP_S * NS_PER_S;
+    struct timespec at = {until / NS_PER_S, until % NS_PER_S};
+    long got = syscall(SYS_futex, &word, WAIT_BITSET_PRIVATE, 0, &at, NULL, ~0u);
+    CHECK(got < 0 && errno == ETIMEDOUT, "futex gave %ld: %s", got, strerror(errno));
+    CHECK(now_ns(CLOCK_MONOTONIC) >= until, "woke too early");
+}
+
+static void waits_on_futex_alone(void)
+{
+    struct timespec limit = {30, 0};
+    long got = syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &limit, NULL, 0);
+    CHECK(got == 0, "futex gave %ld: %s", got, strerror(errno));
+}
+
 static void waits_on_futex(bool timed)
 {
     struct timespec limit = {30, 0};
@@ -178,7 +207,8 @@ static const struct {
     const char *name;
     long number;
 } calls[] = {{"nanosleep", SYS_clock_nanosleep}, {"nanosleep_until", SYS_clock_nanosleep}, {"futex", SYS_futex},
-             {"futex_timed", SYS_futex}, {"read_pipe", SYS_read}, {"read_eventfd", SYS_read}, {"recv", SYS_recvfrom},
+             {"futex_timed", SYS_futex}, {"futex_until", SYS_futex}, {"futex_alone", SYS_futex},
+             {"nanosleep_alone", SYS_clock_nanosleep}, {"read_pipe", SYS_read}, {"read_eventfd", SYS_read}, {"recv", SYS_recvfrom},
              {"poll", SYS_poll}, {"ppoll_mask", SYS_ppoll}, {"select", SYS_pselect6}, {"epoll_wait", SYS_epoll_wait},
              {"sigsuspend", SYS_rt_sigsuspend}, {"sigtimedwait", SYS_rt_sigtimedwait}, {"accept", SYS_accept4},
              {"write_pipe", SYS_write}, {"pause", SYS_pause}, {"waitpid", SYS_wait4}};
@@ -191,6 +221,12 @@ static void *body(void *unused)
         sleeps_relative();
     else if (variant("nanosleep_until"))
         sleeps_until();
+    else if (variant("nanosleep_alone"))
+        sleeps_alone();
+    else if (variant("futex_until"))
+        waits_on_futex_until();
+    else if (variant("futex_alone"))
+        waits_on_futex_alone();
     else if (variant("futex") || variant("futex_timed"))
         waits_on_futex(variant("futex_timed"));
     else if (variant("read_pipe"))
@@ -259,7 +295,7 @@ static void wake(void)
         SYS(send(sockets[1], "hi", 2, 0));
     else if (variant("read_eventfd"))
         SYS(write(counter, &(uint64_t){5}, 8));
-    else if (variant("futex") || variant("futex_timed")) {
+    else if (variant("futex") || variant("futex_timed") || variant("futex_alone")) {
         atomic_store(&word, 1);
         syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     } else if (variant("sigsuspend") || variant("sigtimedwait") || variant("ppoll_mask") || variant("pause"))
@@ -274,7 +310,7 @@ static void wake(void)
         for (size_t at = 0; at < sizeof drain;)
             at += SYS(read(ends[0], drain + at, sizeof drain - at));
         check_filled(drain, sizeof drain, 1, "what was written");
-    } else if (!variant("waitpid") && strncmp(subject_variant, "nanosleep", 9) != 0)
+    } else if (!variant("waitpid") && !variant("futex_until") && strncmp(subject_variant, "nanosleep", 9) != 0)
         SYS(write(ends[1], "hi", 2));
 }
 
@@ -293,7 +329,7 @@ int main(int argc, char **argv)
     await_that(blocked_tid != 0);
     await_blocked(blocked_tid, number);
     subject_hold();
-    if (strncmp(subject_variant, "nanosleep", 9) != 0 && !variant("waitpid")) {
+    if (strncmp(subject_variant, "nanosleep", 9) != 0 && !variant("waitpid") && !variant("futex_until")) {
         nap_ms(10);
         CHECK(!atomic_load(&done), "the call ended before anything woke it");
         await_blocked(blocked_tid, number);

@@ -13,6 +13,7 @@
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
+#include <netinet/udp.h>
 #include <sched.h>
 #include <stddef.h>
 #include <sys/epoll.h>
@@ -223,6 +224,55 @@ static void make_sysv_others(void)
         SYS(msgsnd(sysv_id, &(struct { long type; char text[8]; }){1, "queued"}, 8, 0));
         refusal_names("(msqid %d)", sysv_id);
     }
+}
+
+static void *receives(void *unused)
+{
+    struct {
+        long type;
+        char text[8];
+    } message;
+    CHECK_EQ(msgrcv(sysv_id, &message, 8, 0, 0), 2);
+    return unused;
+}
+
+/* Made and not used; by a user that nobody else is, so that the queue is nobody else's. */
+static pthread_t make_unused_queue(void)
+{
+    pthread_t thread = 0;
+    sysv_kind = 2;
+    if (variant("sysv_unused"))
+        SYS(setresuid(-1, 3456, -1));
+    sysv_id = SYS(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
+    if (variant("sysv_waited_for")) {
+        PTHREAD(pthread_create(&thread, NULL, receives, NULL));
+        nap_ms(30);
+    }
+    refusal_names("(msqid %d)", sysv_id);
+    return thread;
+}
+
+static void make_unfinished_datagram(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = named(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)), on = variant("udp_corked");
+    SYS(setsockopt(fd, IPPROTO_UDP, UDP_CORK, &on, sizeof on));
+    SYS(connect(fd, (void *)&address, sizeof address));
+    SYS(send(fd, "half", 4, on ? 0 : MSG_MORE));
+}
+
+__attribute__((noinline)) static int stopped_at(int x)
+{
+    __asm__ volatile("nop");
+    return x + 1;
+}
+
+/* As a debugger does it. */
+static void set_breakpoint(unsigned char byte)
+{
+    int memory = SYS(open("/proc/self/mem", O_RDWR | O_CLOEXEC));
+    SYS(pwrite(memory, &byte, 1, (off_t)(uintptr_t)stopped_at));
+    close(memory);
 }
 
 static void remove_sysv(void)
@@ -623,7 +673,8 @@ int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
     int ends[2];
-    pthread_t thread = 0;
+    pthread_t thread = 0, waiter = 0;
+    unsigned char first_byte = 0;
     if (strncmp(subject_variant, "ring_", 5) == 0)
         make_io_uring();
     else if (variant("tcp_established") || variant("tcp_closing"))
@@ -644,7 +695,15 @@ int main(int argc, char **argv)
         make_sysv_shm();
     else if (variant("sysv_semaphores") || variant("sysv_queue"))
         make_sysv_others();
-    else if (variant("ldt"))
+    else if (variant("sysv_waited_for") || variant("sysv_unused"))
+        waiter = make_unused_queue();
+    else if (variant("udp_corked") || variant("udp_more"))
+        make_unfinished_datagram();
+    else if (variant("breakpoint")) {
+        first_byte = *(volatile unsigned char *)stopped_at;
+        set_breakpoint(0xcc);
+        refusal_names("pid %d ", getpid());
+    } else if (variant("ldt"))
         make_ldt();
     else if (variant("secret_memory"))
         make_secret_memory();
@@ -782,7 +841,15 @@ int main(int argc, char **argv)
     }
     if (variant("ring_in_flight"))
         check_ring();
+    if (waiter) {
+        SYS(msgsnd(sysv_id, &(struct { long type; char text[8]; }){1, "hi"}, 2, 0));
+        PTHREAD(pthread_join(waiter, NULL));
+    }
     remove_sysv();
+    if (variant("breakpoint")) {
+        set_breakpoint(first_byte);
+        CHECK_EQ(stopped_at(41), 42);
+    }
     if (variant("lease"))
         CHECK_EQ(SYS(fcntl(leased, F_GETLEASE)), F_WRLCK);
     release_threads();

@@ -92,6 +92,11 @@ int main(int argc, char **argv)
         CHECK_EQ(SYS(waitpid(pid, &status, WUNTRACED | WNOHANG)), pid);
         CHECK_EQ(WSTOPSIG(status), variant("tstp") ? SIGTSTP : SIGSTOP);
     }
+    if (variant("looked")) {
+        siginfo_t seen = {0};
+        SYS(waitid(P_PID, pid, &seen, WSTOPPED | WNOHANG | WNOWAIT));
+        CHECK_EQ(seen.si_status, SIGSTOP);
+    }
     int steps = *shared;
     SYS(kill(pid, SIGTERM)); /* waits until SIGCONT comes */
     subject_hold();

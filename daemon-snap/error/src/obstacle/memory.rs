@@ -13,6 +13,7 @@ obstacles! {
         "protection-key" stays ProtectionKey { key: u32 }: "memory with protection key {key}";
         "numa-policy" stays NumaPolicy { policy: String }: "memory with a NUMA policy ({policy})";
         "uprobe-area" stays Uprobes: "a uprobe area";
+        "breakpoint" passes Breakpoint: "a breakpoint of a debugger or of a probe in its program text";
         "aio-ring" stays AioRing: "an AIO ring";
         "secret-memory" stays Secret: "secret memory (memfd_secret)";
         "anonymous-inode-mapped" stays AnonymousInode { name: String }: "a mapping of {name}";
@@ -25,6 +26,8 @@ obstacles! {
             "a SysV shared memory segment that others have attached too (shmid {shmid})";
         "sysv-segment-unattached" stays UnattachedSegment { shmid: i32 }:
             "a SysV shared memory segment that it made and has not attached (shmid {shmid})";
+        "sysv-segment-abandoned" stays AbandonedSegment { shmid: i32 }:
+            "a SysV shared memory segment that nobody has attached (shmid {shmid})";
         "sysv-segment-foreign" stays ForeignSegment { name: String }:
             "a SysV shared memory segment of another IPC namespace ({name})";
         "sysv-queue" stays MessageQueue { msqid: i32 }: "a SysV message queue (msqid {msqid})";

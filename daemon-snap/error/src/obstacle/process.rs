@@ -33,6 +33,8 @@ obstacles! {
         "segment-descriptors" stays SegmentDescriptors: "segment descriptors of its own (modify_ldt)";
         "syscall-user-dispatch" stays SyscallUserDispatch: "Syscall User Dispatch";
         "utilisation-clamp" stays UtilisationClamp: "a utilisation clamp (sched_setattr)";
+        "core-scheduling" stays CoreScheduling: "a core scheduling cookie (PR_SCHED_CORE)";
+        "tagged-addresses" stays TaggedAddresses: "tagged addresses (ARCH_ENABLE_TAGGED_ADDR)";
         "shadow-stack" stays ShadowStack: "a shadow stack";
         "thp-restricted" stays ThpRestricted:
             "transparent huge pages restricted to advised areas (PR_SET_THP_DISABLE)";

@@ -20,6 +20,12 @@ obstacles! {
         "tcp-urgent-data" passes TcpUrgentData: "a TCP connection with urgent data";
         "tcp-connect-failed" stays TcpConnectFailed:
             "a TCP socket whose connect(2) has failed, which has not been asked for yet";
+        "tcp-authentication" stays TcpAuthentication: "a TCP socket with authentication keys (TCP-AO)";
+        "tcp-keys" stays TcpKeys:
+            "a TCP socket with several keys for one address (TCP_MD5SIG), of which the kernel does not tell all";
+        "tcp-connection-signed" passes TcpSigned: "a TCP connection with a key (TCP_MD5SIG)";
+        "datagram-unfinished" passes UnfinishedDatagram:
+            "a socket with a datagram that has not been sent (UDP_CORK or MSG_MORE)";
         "tcp-upper-layer" stays TcpUpperLayer { protocol: String }:
             "a TCP socket with an upper layer protocol ({protocol})";
         "mptcp-connection" passes MptcpConnection: "an established MPTCP connection";

@@ -12,6 +12,8 @@ use snap_state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1};
 use snap_sys::frame;
 
 const PR_SET_MDWE: u64 = 65;
+const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+const XFEATURE_XTILEDATA: u64 = 18;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
 const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
 
@@ -174,6 +176,10 @@ pub fn process_ops(
     for command in (0..32).map(|bit| process.membarrier & 1u32 << bit).filter(|command| *command != 0) {
         let args = [u64::from(command), 0, 0];
         seq.push(Op::syscall(Step::Membarrier, libc::SYS_membarrier, &args, ok));
+    }
+    if process.tiles {
+        let tiles = [ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA];
+        seq.push(Op::syscall(Step::Tiles, libc::SYS_arch_prctl, &tiles, ok));
     }
     let personality = [u64::from(process.personality)];
     seq.push(Op::syscall(Step::Personality, libc::SYS_personality, &personality, Want::Success));

@@ -8,7 +8,7 @@ use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{ProcessV1, SigInfoV1, ThreadV1};
+use snap_state::{MEMORY_FAILURE_DEFAULT, ProcessV1, SigInfoV1, ThreadControlV1, ThreadV1};
 use snap_sys::ring::REGISTER_RING_FDS;
 use std::mem::size_of;
 
@@ -47,7 +47,7 @@ const _: () = assert!(size_of::<CloneArgs>() == 80);
 /// Bytes of the drop region for all threads of a process at most.
 pub fn drop_bound(process: &ProcessV1) -> u64 {
     let profile = process.profile.as_ref().map_or(0, |name| name.len() as u64 + 128 + ops_bytes(1));
-    let per_thread = ops_bytes(142 + 4 * LAST_PID_ATTEMPTS as u64) + 2560 + profile;
+    let per_thread = ops_bytes(150 + 4 * LAST_PID_ATTEMPTS as u64) + 2560 + profile;
     let variable: u64 = process
         .threads
         .iter()
@@ -193,6 +193,7 @@ pub fn own_state(
     seq.append(scheduling(env, area, thread)?);
     let slack = [libc::PR_SET_TIMERSLACK as u64, thread.timer_slack_ns];
     seq.push(Op::syscall(Step::TimerSlack, libc::SYS_prctl, &slack, ok));
+    seq.extend(control(&thread.control));
     for &(number, fd) in &thread.ring_numbers {
         // struct io_uring_rsrc_update: the wanted number, and what shall be under it.
         let mut update = number.to_ne_bytes().to_vec();
@@ -208,6 +209,40 @@ pub fn own_state(
         seq.push(Op::syscall(Step::PendingSignal, libc::SYS_rt_tgsigqueueinfo, &args, ok));
     }
     Ok(seq)
+}
+
+/// What only prctl(2) and arch_prctl(2) set. Nothing of the tape reads the time stamp counter or asks the CPU.
+fn control(control: &ThreadControlV1) -> Vec<Op> {
+    const PR_MCE_KILL_SET: u64 = 1;
+    const PR_SET_IO_FLUSHER: u64 = 57;
+    const PR_SET_SPECULATION_CTRL: u64 = 53;
+    const PR_SPEC_PRCTL: u32 = 1;
+    const ARCH_SET_CPUID: u64 = 0x1012;
+    let ok = Want::Exactly(0);
+    let prctl = |step, args: &[u64]| Op::syscall(step, libc::SYS_prctl, args, ok);
+    let mut ops = Vec::new();
+    if control.memory_failure != MEMORY_FAILURE_DEFAULT {
+        let policy = u64::from(control.memory_failure);
+        ops.push(prctl(Step::MemoryFailure, &[libc::PR_MCE_KILL as u64, PR_MCE_KILL_SET, policy, 0, 0]));
+    }
+    if control.io_flusher {
+        ops.push(prctl(Step::IoFlusher, &[PR_SET_IO_FLUSHER, 1, 0, 0, 0]));
+    }
+    for (which, setting) in control.speculation.into_iter().enumerate() {
+        let Some(setting) = setting.filter(|_| setting != snap_sys::own::speculation(which as u32)) else {
+            continue;
+        };
+        let wanted = u64::from(setting & !PR_SPEC_PRCTL);
+        ops.push(prctl(Step::Speculation, &[PR_SET_SPECULATION_CTRL, which as u64, wanted, 0, 0]));
+    }
+    if control.tsc_faults {
+        let args = [libc::PR_SET_TSC as u64, libc::PR_TSC_SIGSEGV as u64, 0, 0, 0];
+        ops.push(prctl(Step::TimeStampCounter, &args));
+    }
+    if control.cpuid_faults {
+        ops.push(Op::syscall(Step::CpuIdentity, libc::SYS_arch_prctl, &[ARCH_SET_CPUID, 0], ok));
+    }
+    ops
 }
 
 fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<Sequence> {

@@ -13,7 +13,7 @@ pub use fdinfo::{
 };
 pub use lock::{LockClass, LockLine, locks_of_all};
 pub use maps::{MapsEntry, parse_smaps};
-pub use stat::Stat;
+pub use stat::{Stat, task_flags};
 pub use status::Status;
 pub use timers::{PosixTimerText, parse_posix_timers};
 

@@ -1,6 +1,6 @@
 //! `/proc/PID/stat`.
 
-use super::{read, unreadable};
+use super::{read, read_task, unreadable};
 use snap_error::Result;
 use snap_state::{Addr, Pid};
 
@@ -14,6 +14,8 @@ pub struct Stat {
     pub sid: Pid,
     /// 0 when there is no controlling terminal.
     pub tty: i32,
+    /// When it was made, in clock ticks since the boot.
+    pub start_ticks: u64,
     pub start_code: Addr,
     pub end_code: Addr,
     pub start_stack: Addr,
@@ -53,6 +55,7 @@ impl Stat {
             pgid: Pid(int(5)?),
             sid: Pid(int(6)?),
             tty: int(7)?,
+            start_ticks: field(22)?.parse().ok()?,
             start_code: addr(26)?,
             end_code: addr(27)?,
             start_stack: addr(28)?,
@@ -67,6 +70,19 @@ impl Stat {
             exit_code: int(52)?,
         })
     }
+}
+
+/// What the kernel has marked a thread with (`PF_*`, field 9 of its stat).
+///
+/// # Errors
+/// [`snap_error::Error::Gone`] when the thread has ended.
+pub fn task_flags(pid: Pid, tid: Pid) -> Result<u64> {
+    let text = read_task(pid, tid, "stat")?;
+    let after_name = text.iter().rposition(|&b| b == b')').map_or(0, |at| at + 2);
+    let fields = String::from_utf8_lossy(text.get(after_name..).unwrap_or_default()).into_owned();
+    // state ppid pgrp session tty_nr tpgid flags
+    let flags = fields.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse().ok());
+    flags.ok_or_else(|| unreadable("stat", format!("/proc/{pid}/task/{tid}/stat")))
 }
 
 #[cfg(test)]
