@@ -17,12 +17,11 @@ pub use plan::{PlanRow, plan};
 
 use crate::unit::{Band, Systemd};
 use empty_store::EmptyStores;
-use fastboot_runtime::NamedReason;
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
 use snap_bus::BusWatch;
 use snap_collect::dump::StoredDescriptor;
-use snap_error::{Error, Result};
+use snap_error::{CodedReason, Error, Kind, Result, ServiceFault, UnitObstacle};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,8 +93,8 @@ pub struct UnitReport {
     pub outcome: Outcome,
     /// Why it was not stored; all of them.
     pub reasons: Vec<String>,
-    /// Those of them that are the judge's, by code.
-    pub obstacles: Vec<NamedReason>,
+    /// The same with their codes (`docs/reasons.md`).
+    pub obstacles: Vec<CodedReason>,
     /// What its owner should know all the same.
     pub notes: Vec<String>,
     pub image_bytes: Option<u64>,
@@ -114,22 +113,16 @@ pub struct UnitReport {
 
 impl UnitReport {
     fn ended(unit: &str, error: &Error) -> Self {
-        let (outcome, reasons) = match error {
-            Error::Refused(blockers) => {
-                (Outcome::Refused, blockers.iter().map(ToString::to_string).collect())
-            }
-            Error::NotEligible(reasons) => (Outcome::Refused, reasons.clone()),
-            Error::Unit(reasons) => (Outcome::Refused, reasons.iter().map(ToString::to_string).collect()),
-            other => (Outcome::Failed, vec![other.to_string()]),
+        let outcome = match error.kind() {
+            Kind::Unsupported => Outcome::Refused,
+            _ => Outcome::Failed,
         };
+        let obstacles = error.reasons();
         Self {
             unit: unit.to_owned(),
             outcome,
-            reasons,
-            obstacles: match error {
-                Error::Unit(reasons) => reasons.iter().map(NamedReason::from).collect(),
-                _ => Vec::new(),
-            },
+            reasons: obstacles.iter().map(|obstacle| obstacle.reason.clone()).collect(),
+            obstacles,
             notes: Vec::new(),
             image_bytes: None,
             pages: None,
@@ -145,8 +138,9 @@ impl UnitReport {
     }
 
     /// What else is known of a unit whose image is not kept.
-    fn not_kept(self, outcome: Outcome, reason: String) -> Self {
-        Self { outcome, reasons: vec![reason], image_bytes: None, ..self }
+    fn not_kept(self, outcome: Outcome, obstacles: Vec<CodedReason>) -> Self {
+        let reasons = obstacles.iter().map(|obstacle| obstacle.reason.clone()).collect();
+        Self { outcome, reasons, obstacles, image_bytes: None, ..self }
     }
 }
 
@@ -176,9 +170,7 @@ pub fn snapshot(
     trial::record_boot_without_images()?;
     EmptyStores::clear()?;
     if MachineEvidence::collect(std::path::Path::new("/"))?.machine_id.is_empty() {
-        let reason =
-            "/etc/machine-id is empty: at the next boot nothing would say that an image is of this machine";
-        return Err(Error::NotEligible(vec![reason.into()]));
+        return Err(UnitObstacle::NoMachineId.into());
     }
     let mut path = Path { rows: Vec::new(), progress };
 
@@ -249,7 +241,7 @@ pub fn snapshot(
 
 /// A fault point of the snapshot path, for tests.
 fn point(name: &'static str) -> Result<()> {
-    fault::point(name).map_err(|e| Error::Internal { step: name, message: e.to_string() })
+    fault::point(name).map_err(|e| ServiceFault::Injected { point: name, error: e.to_string() }.into())
 }
 
 /// A unit whose image is on the disk, and not yet in force.
@@ -372,7 +364,7 @@ impl Path<'_> {
         let trial = match trial::Trial::begin(systemd, &entries) {
             Ok(trial) => trial,
             Err(error) => {
-                self.drop_images(images, &format!("no trial restore could be made: {error}"));
+                self.drop_images(images, "no trial restore could be made", &error);
                 return Vec::new();
             }
         };
@@ -384,7 +376,7 @@ impl Path<'_> {
             let restored_ms = match trial.restore(entry, &image.stored, options.settle, ask) {
                 Ok(restored_ms) => restored_ms,
                 Err(error) => {
-                    self.rows.push(image.row.not_kept(Outcome::Failed, error.to_string()));
+                    self.rows.push(image.row.not_kept(Outcome::Failed, error.reasons()));
                     continue;
                 }
             };
@@ -401,13 +393,13 @@ impl Path<'_> {
             kept.retain(|image| match trial.stays(&image.entry) {
                 Ok(()) => true,
                 Err(error) => {
-                    self.rows.push(image.row.clone().not_kept(Outcome::Failed, error.to_string()));
+                    self.rows.push(image.row.clone().not_kept(Outcome::Failed, error.reasons()));
                     false
                 }
             });
             match asked {
                 Err(error) if kept.len() == before => {
-                    self.drop_images(kept, &format!("asked again after the trial restores: {error}"));
+                    self.drop_images(kept, "asked again after the trial restores", &error);
                     return Vec::new();
                 }
                 _ => {}
@@ -416,13 +408,17 @@ impl Path<'_> {
         if options.trial == TrialPolicy::KeepWorth {
             untried(self.worth(kept))
         } else {
-            kept.iter_mut().for_each(|image| image.row.notes.extend(pointless(&image.row)));
+            kept.iter_mut().for_each(|image| {
+                let figures = pointless(&image.row).map(|figures| figures.to_string());
+                image.row.notes.extend(figures);
+            });
             untried(kept)
         }
     }
 
-    fn drop_images(&mut self, images: Vec<Taken>, reason: &str) {
-        let failed = |image: Taken| image.row.not_kept(Outcome::Failed, reason.to_owned());
+    fn drop_images(&mut self, images: Vec<Taken>, step: &str, error: &Error) {
+        let reason = CodedReason { code: error.code(), reason: format!("{step}: {error}"), passes: false };
+        let failed = |image: Taken| image.row.not_kept(Outcome::Failed, vec![reason.clone()]);
         self.rows.extend(images.into_iter().map(failed));
     }
 
@@ -431,7 +427,9 @@ impl Path<'_> {
         let mut kept = Vec::with_capacity(images.len());
         for image in images {
             match pointless(&image.row) {
-                Some(figures) => self.rows.push(image.row.not_kept(Outcome::Pointless, figures)),
+                Some(figures) => {
+                    self.rows.push(image.row.not_kept(Outcome::Pointless, vec![(&figures).into()]))
+                }
                 None => kept.push(image),
             }
         }
@@ -465,11 +463,11 @@ impl Path<'_> {
 }
 
 /// The figures of an image that gains nothing.
-fn pointless(row: &UnitReport) -> Option<String> {
+fn pointless(row: &UnitReport) -> Option<UnitObstacle> {
     let (cold_ms, restored_ms) = row.cold_start_ms.zip(row.restore_ms)?;
     let worth = trial::is_worth(cold_ms, restored_ms);
-    (!worth)
-        .then(|| format!("gains nothing: restored in {restored_ms:.0} ms, started cold in {cold_ms:.0} ms"))
+    let whole = |ms: f64| ms.round_ties_even() as u64;
+    (!worth).then(|| UnitObstacle::GainsNothing { restored_ms: whole(restored_ms), cold_ms: whole(cold_ms) })
 }
 
 /// `sh -c`; what it prints goes to our stderr.
@@ -479,7 +477,8 @@ fn run_shell(command: &str, unit: Option<&str>) -> Result<()> {
     shell.envs(unit.map(|unit| ("UNIT", unit)));
     let status = shell.status().map_err(|e| Error::io("run warm-up command", command, &e))?;
     if !status.success() {
-        return Err(Error::Internal { step: "warm-up", message: format!("{command:?}: {status}") });
+        let (command, status) = (command.to_owned(), status.to_string());
+        return Err(ServiceFault::WarmUpFailed { command, status }.into());
     }
     point("snapshot.warm-up")
 }

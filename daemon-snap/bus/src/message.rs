@@ -96,7 +96,7 @@ where
 
 /// What came from the bus cannot be understood.
 pub fn unreadable(error: &dyn std::fmt::Display) -> Error {
-    Error::Internal { step: "reading from the bus", message: error.to_string() }
+    Error::Bus { step: "reading from the bus", message: error.to_string() }
 }
 
 /// Name and text of an error message.

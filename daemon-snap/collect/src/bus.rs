@@ -171,7 +171,7 @@ fn own_name(file: &Description, fd: BorrowedFd<'_>) -> Result<Option<String>> {
         let bytes = peeked.map(|peeked| peeked.bytes).unwrap_or_default();
         if let Some(len) = message_len(&bytes)?.filter(|len| *len <= bytes.len()) {
             let message = dbus::message_from(bytes[..len].to_vec())
-                .map_err(|e| Error::Internal { step: "asking the bus", message: e.to_string() })?;
+                .map_err(|e| Error::Bus { step: "asking the bus", message: e.to_string() })?;
             if answers(&message).is_none_or(|(serial, _)| serial != OUR_SERIAL) {
                 return Ok(None);
             }
@@ -185,7 +185,7 @@ fn own_name(file: &Description, fd: BorrowedFd<'_>) -> Result<Option<String>> {
             return Ok(message.header().destination().map(ToString::to_string));
         }
         if Instant::now() >= deadline {
-            return Err(Error::Internal { step: "asking the bus", message: "it does not answer".into() });
+            return Err(Error::Bus { step: "asking the bus", message: "it does not answer".into() });
         }
         std::thread::sleep(Duration::from_micros(50));
     }

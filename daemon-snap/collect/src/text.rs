@@ -41,7 +41,9 @@ pub(super) fn without_probes(pid: Pid, vma: &VmaV1, own: Vec<OwnPages>) -> Resul
                 Text::Same => {}
                 Text::Changed => kept.push(OwnPages { start: Addr(addr), end: next, ..pages }),
                 Text::Breakpoints => {
-                    return Err(Blocker::new(pid, Part::Mapping(Addr(addr)), MemoryObstacle::Breakpoint).into());
+                    return Err(
+                        Blocker::new(pid, Part::Mapping(Addr(addr)), MemoryObstacle::Breakpoint).into()
+                    );
                 }
             }
             addr = next.0;

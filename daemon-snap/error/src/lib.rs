@@ -1,8 +1,12 @@
 //! What can go wrong, as values: step, object, pid and errno are fields, callers choose by [`Kind`].
 
+#[macro_use]
+mod coded;
+pub mod fault;
 pub mod obstacle;
 
-pub use obstacle::Obstacle;
+pub use fault::{RestoreFault, ServiceFault, TrialFault};
+pub use obstacle::{Obstacle, UnitObstacle};
 
 use image_store::{ReasonCode, StaleReason};
 use nix::errno::Errno;
@@ -79,11 +83,11 @@ impl fmt::Display for Blocker {
 pub enum Error {
     #[error("{}", lines(.0))]
     Refused(Vec<Blocker>),
-    /// Reasons that lie in the unit, not in its processes.
-    #[error("{}", .0.join("\n"))]
-    NotEligible(Vec<String>),
+    /// Everything against a unit, in its processes and around it.
+    #[error("{}", lines(.0))]
+    NotEligible(Vec<Objection>),
     /// What the judge has against the unit.
-    #[error("{}", sentences(.0))]
+    #[error("{}", lines(.0))]
     Unit(Vec<snap_policy::Reason>),
     #[error("there is no unit {0}")]
     NoUnit(String),
@@ -99,6 +103,17 @@ pub enum Error {
     Tape { pid: Pid, step: String, result: String, wanted: String },
     #[error("not ready {0} ms after the restore began")]
     Deadline(u64),
+    /// What the bus answered, or that it did not, or that its answer is not understood.
+    #[error("{step}: {message}")]
+    Bus { step: &'static str, message: String },
+    /// Text of the kernel that is not as it is documented.
+    #[error("{step}: {object} is not understood")]
+    Unreadable { step: &'static str, object: String },
+    #[error("{0}")]
+    Service(ServiceFault),
+    #[error("{0}")]
+    Restore(RestoreFault),
+    /// What cannot happen: a defect of this program.
     #[error("{step}: {message}")]
     Internal { step: &'static str, message: String },
     #[error(transparent)]
@@ -108,6 +123,30 @@ pub enum Error {
 impl From<Blocker> for Error {
     fn from(blocker: Blocker) -> Self {
         Self::Refused(vec![blocker])
+    }
+}
+
+impl From<UnitObstacle> for Error {
+    fn from(obstacle: UnitObstacle) -> Self {
+        Self::NotEligible(vec![obstacle.into()])
+    }
+}
+
+impl From<ServiceFault> for Error {
+    fn from(fault: ServiceFault) -> Self {
+        Self::Service(fault)
+    }
+}
+
+impl From<TrialFault> for Error {
+    fn from(why: TrialFault) -> Self {
+        Self::Service(ServiceFault::TrialFailed { why })
+    }
+}
+
+impl From<RestoreFault> for Error {
+    fn from(fault: RestoreFault) -> Self {
+        Self::Restore(fault)
     }
 }
 
@@ -123,12 +162,76 @@ impl From<EncodeError> for Error {
     }
 }
 
-fn lines(blockers: &[Blocker]) -> String {
-    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+fn lines(reasons: &[impl fmt::Display]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn sentences(reasons: &[snap_policy::Reason]) -> String {
-    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+/// A reason as it stands in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CodedReason {
+    /// One of `docs/reasons.md`.
+    pub code: &'static str,
+    /// The same for people.
+    pub reason: String,
+    /// It comes and goes by itself.
+    pub passes: bool,
+}
+
+impl From<&Blocker> for CodedReason {
+    fn from(blocker: &Blocker) -> Self {
+        Self { code: blocker.obstacle.code(), reason: blocker.to_string(), passes: blocker.passes() }
+    }
+}
+
+impl From<&snap_policy::Reason> for CodedReason {
+    fn from(reason: &snap_policy::Reason) -> Self {
+        Self { code: reason.code(), reason: reason.to_string(), passes: false }
+    }
+}
+
+impl From<&UnitObstacle> for CodedReason {
+    fn from(obstacle: &UnitObstacle) -> Self {
+        Self { code: obstacle.code(), reason: obstacle.to_string(), passes: obstacle.passes() }
+    }
+}
+
+impl From<&Objection> for CodedReason {
+    fn from(objection: &Objection) -> Self {
+        match objection {
+            Objection::Tree(blocker) => blocker.into(),
+            Objection::Unit(obstacle) => obstacle.into(),
+        }
+    }
+}
+
+/// Something against a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// In its processes.
+    Tree(Blocker),
+    /// Around it.
+    Unit(UnitObstacle),
+}
+
+impl From<Blocker> for Objection {
+    fn from(blocker: Blocker) -> Self {
+        Self::Tree(blocker)
+    }
+}
+
+impl From<UnitObstacle> for Objection {
+    fn from(obstacle: UnitObstacle) -> Self {
+        Self::Unit(obstacle)
+    }
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tree(blocker) => blocker.fmt(f),
+            Self::Unit(obstacle) => obstacle.fmt(f),
+        }
+    }
 }
 
 impl Error {
@@ -163,6 +266,50 @@ impl Error {
         StaleReason::new(code, self.to_string())
     }
 
+    /// All that it says, each with its code.
+    pub fn reasons(&self) -> Vec<CodedReason> {
+        match self {
+            Self::Refused(blockers) => blockers.iter().map(CodedReason::from).collect(),
+            Self::NotEligible(all) => all.iter().map(CodedReason::from).collect(),
+            Self::Unit(reasons) => reasons.iter().map(CodedReason::from).collect(),
+            other => vec![CodedReason { code: other.code(), reason: other.to_string(), passes: false }],
+        }
+    }
+
+    /// Codes that [`Error::code`] has of its own.
+    pub const CODES: &[&str] = &[
+        "no-unit",
+        "process-gone",
+        "system-call-failed",
+        "tape-step-failed",
+        "bus-failed",
+        "text-not-understood",
+        "store-failed",
+        "internal",
+    ];
+
+    /// The stable name of it; of several reasons that of the first.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(_) | Self::NotEligible(_) | Self::Unit(_) => {
+                self.reasons().first().map_or("internal", |first| first.code)
+            }
+            Self::NoUnit(_) => "no-unit",
+            Self::Gone { .. } => "process-gone",
+            Self::Kernel { .. } => "system-call-failed",
+            Self::Stale(reason) => reason.code.as_str(),
+            Self::Corrupt(_) => ReasonCode::ImageCorrupt.as_str(),
+            Self::Tape { .. } => "tape-step-failed",
+            Self::Deadline(_) => ReasonCode::Deadline.as_str(),
+            Self::Bus { .. } => "bus-failed",
+            Self::Unreadable { .. } => "text-not-understood",
+            Self::Service(fault) => fault.code(),
+            Self::Restore(fault) => fault.code(),
+            Self::Store(_) => "store-failed",
+            Self::Internal { .. } => "internal",
+        }
+    }
+
     /// What the caller does about it.
     pub fn kind(&self) -> Kind {
         match self {
@@ -170,9 +317,9 @@ impl Error {
             Self::Gone { .. } | Self::NoUnit(_) => Kind::Gone,
             Self::Stale(_) => Kind::Stale,
             Self::Corrupt(_) => Kind::Corrupt,
-            Self::Kernel { .. } | Self::Tape { .. } | Self::Deadline(_) | Self::Internal { .. } => {
-                Kind::Kernel
-            }
+            Self::Kernel { .. } | Self::Tape { .. } | Self::Deadline(_) | Self::Bus { .. } => Kind::Kernel,
+            Self::Unreadable { .. } | Self::Service(_) | Self::Restore(_) => Kind::Kernel,
+            Self::Internal { .. } => Kind::Kernel,
             Self::Store(e) => match e.kind() {
                 image_store::ErrorKind::Corrupt => Kind::Corrupt,
                 image_store::ErrorKind::Stale => Kind::Stale,

@@ -27,13 +27,13 @@ pub fn check_low_ports(desk: &Desk, tree: &TreeV1, unit: &UnitContext) -> Result
     let read = |path: &str| desk.proc.read(path).map_err(|e| Error::kernel("read", path, e));
     let setting = read(SETTING)?;
     let start = std::str::from_utf8(&setting).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let start = start.ok_or_else(|| Error::Internal { step: "read", message: SETTING.to_owned() })?;
+    let start = start.ok_or_else(|| Error::Unreadable { step: "read", object: SETTING.to_owned() })?;
     if u32::from(port) >= start {
         return Ok(());
     }
     let path = format!("{}/status", unit.shim_pid);
     let status = Status::parse(&read(&path)?);
-    let status = status.ok_or(Error::Internal { step: "read", message: path })?;
+    let status = status.ok_or(Error::Unreadable { step: "read", object: path })?;
     if can_never_bind(&status) {
         let local = show(local);
         let sentence = format!(

@@ -26,10 +26,9 @@ impl OwnMaps {
     pub fn read(desk: &Desk) -> Result<Self> {
         let text = desk.proc.read("self/maps").map_err(|e| Error::kernel("reading", "self/maps", e))?;
         let text = String::from_utf8_lossy(&text);
-        parse(&text).map(Self).ok_or_else(|| Error::Internal {
-            step: "parsing self/maps",
-            message: "a line of another form".into(),
-        })
+        parse(&text)
+            .map(Self)
+            .ok_or_else(|| Error::Unreadable { step: "parsing", object: "self/maps".to_owned() })
     }
 
     /// Address ranges that are taken.

@@ -8,7 +8,8 @@ use super::desk::Desk;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use snap_error::{Error, Result};
+use snap_error::fault::Ended;
+use snap_error::{Error, RestoreFault, Result};
 use snap_state::{FileId, FileKindV1, FileV1, PidFdV1, ProcessV1, TreeV1};
 use snap_sys as sys;
 use snap_sys::fork::Side;
@@ -32,9 +33,9 @@ pub fn rebuild_reaped(file: &FileV1, status: Option<i32>) -> Result<OwnedFd> {
         Side::Parent { child } => {
             let fd = sys::pidfd::open_with(snap_state::Pid(child), file.flags & sys::pidfd::OPEN_FLAGS);
             let ended = sys::ending::await_end(child).map_err(failed("waitid"))?;
-            if status.is_some_and(|status| status != ended) {
-                let message = format!("a process ended with {ended:#x} instead of {status:x?}");
-                return Err(Error::Internal { step: "pidfd", message });
+            if let Some(wanted) = status.filter(|status| *status != ended) {
+                let process = Ended::OfPidfd;
+                return Err(RestoreFault::EndedOtherwise { process, status: ended, wanted }.into());
             }
             // Not interpreted: nix does not know real-time signals.
             match waitpid(nix::unistd::Pid::from_raw(child), Some(WaitPidFlag::__WALL)) {

@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
-use snap_error::{Error, Result};
+use snap_error::{Error, RestoreFault, Result};
 use snap_state::{Pid, TreeV1};
 use snap_sys as sys;
 use std::collections::HashSet;
@@ -272,10 +272,7 @@ impl Watch<'_> {
         let (mut ready, mut existing) = (HashSet::new(), HashSet::new());
         while ready.len() < self.tree.processes.len() {
             let Some(record) = self.next()? else {
-                return Err(Error::Internal {
-                    step: "restore",
-                    message: "a process ended before it was ready".into(),
-                });
+                return Err(RestoreFault::EndedBeforeReady.into());
             };
             if record.kind == RecordKind::Ready as u32 {
                 ready.insert(record.pid);

@@ -8,7 +8,7 @@
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::write;
-use snap_error::{Error, Result};
+use snap_error::{Error, RestoreFault, Result};
 use snap_state::{Pid, ProcessV1, TreeV1};
 use snap_sys::proc;
 use snap_sys::ptrace::{self, Wait};
@@ -120,8 +120,8 @@ impl Steered<'_> {
                 Wait::Exited => return Err(self.gone()),
                 wait if wanted(wait) => return Ok(()),
                 other => {
-                    let message = format!("thread {tid} was to be stopped and is {other:?}");
-                    return Err(Error::Internal { step: "restore", message });
+                    let found = format!("{other:?}");
+                    return Err(RestoreFault::NotStopped { thread: tid, found }.into());
                 }
             }
         }

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Gid, Uid, setegid, seteuid};
-use snap_error::{Error, Result};
+use snap_error::{Error, RestoreFault, Result};
 use snap_state::{InodeV1, SegmentV1};
 use snap_sys as sys;
 use snap_sys::sysvipc;
@@ -89,6 +89,6 @@ fn create(desk: &Desk, inode: &InodeV1, segment: &SegmentV1) -> Result<()> {
         nix::sys::wait::WaitStatus::Exited(_, errno) => {
             Err(Error::kernel("shmget", format!("shmid {}", segment.id), Errno::from_raw(errno)))
         }
-        _ => Err(Error::Internal { step: "shmget", message: "the creator died".into() }),
+        _ => Err(RestoreFault::CreatorDied.into()),
     }
 }

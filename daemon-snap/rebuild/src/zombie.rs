@@ -3,7 +3,8 @@
 use super::plan::Group;
 use super::process::Builder;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid};
-use snap_error::{Error, Result};
+use snap_error::fault::Ended;
+use snap_error::{Error, RestoreFault, Result};
 use snap_state::{ProcessV1, ZombieV1};
 use snap_sys::ending;
 
@@ -46,9 +47,8 @@ impl Builder<'_> {
             let status =
                 ending::await_end(zombie.pid.0).map_err(|e| Error::kernel("waitid", zombie.pid, e))?;
             if status != zombie.status {
-                let message =
-                    format!("zombie {} ended with {status:#x}, not {:#x}", zombie.pid, zombie.status);
-                return Err(Error::Internal { step: "rebuild", message });
+                let (process, wanted) = (Ended::Zombie(zombie.pid), zombie.status);
+                return Err(RestoreFault::EndedOtherwise { process, status, wanted }.into());
             }
             // An orphan of another one sends SIGCHLD when it comes to its new parent.
             signals |= bit(zombie.exit_signal) | bit(libc::SIGCHLD);

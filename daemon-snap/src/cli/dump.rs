@@ -6,8 +6,8 @@ use image_store::{
     Digest, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence, SectionKind, UnitEvidence,
 };
 use serde::Serialize;
-use snap_collect::dump::{self, CollectOptions, Collected, LostPeer, TreeSelector};
-use snap_error::Error;
+use snap_collect::dump::{CollectOptions, Collected, LostPeer, TreeSelector, freeze};
+use snap_error::{CodedReason, Error};
 use snap_state::encode;
 use snap_state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct Args {
     /// Connections to others end, instead of keeping the tree from being dumped
     #[arg(long)]
     close_lost_peers: bool,
-    /// Print sizes and times
+    /// Print sizes and times, or what stands against the dump
     #[arg(long)]
     json: bool,
 }
@@ -48,7 +48,24 @@ struct Report {
     freeze_ms: f64,
 }
 
+/// Why there is no image.
+#[derive(Serialize)]
+struct Refusal {
+    obstacles: Vec<CodedReason>,
+}
+
 pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let done = dump(args);
+    if let Err(error) = &done
+        && args.json
+        && let Some(error) = error.downcast_ref::<Error>()
+    {
+        say!("{}", serde_json::to_string(&Refusal { obstacles: error.reasons() })?);
+    }
+    done
+}
+
+fn dump(args: &Args) -> anyhow::Result<u8> {
     // Everything that does not need the tree to stand still comes before.
     let machine = MachineEvidence::collect(Path::new("/"))?;
     let mut writer = ImageWriter::create(&args.output)?;
@@ -56,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let lost_peer = if args.close_lost_peers { LostPeer::Close } else { LostPeer::Refuse };
     let options =
         CollectOptions { volatile_roots: args.volatile.clone(), lost_peer, ..CollectOptions::default() };
-    let mut frozen = dump::freeze(TreeSelector::Root(Pid(args.pid)))?;
+    let mut frozen = freeze(TreeSelector::Root(Pid(args.pid)))?;
     let Collected { tree, lost } = frozen.collect(&mut writer, &options)?;
     lost.iter().for_each(|lost| tracing::warn!("{lost}"));
     let (state, evidence) = std::thread::scope(|scope| {

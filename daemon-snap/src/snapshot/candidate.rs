@@ -6,7 +6,7 @@ use image_store::{Catalogue, HookChannel, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
 use snap_bus::{BusAccess, BusWatch};
 use snap_collect::dump::{self, CollectOptions, Inspection, TreeSelector};
-use snap_error::{Error, Result};
+use snap_error::{Error, Objection, Result, ServiceFault, UnitObstacle};
 use snap_hook_calls::{HOOK_TIMEOUT, HookEvent, Hooks};
 use snap_policy::{LostPeer, StartBudget, StartTimes, Unit};
 use snap_state::Pid;
@@ -45,7 +45,7 @@ impl Candidate {
         wait_for_program(properties.main_pid);
         let cgroup = Cgroup::open(&properties.control_group)?;
         if cgroup.processes()?.contains(&Pid(std::process::id() as i32)) {
-            return Err(Error::NotEligible(vec!["this command runs inside it".into()]));
+            return Err(UnitObstacle::InsideItself.into());
         }
         // Its own word, in the clock of file times.
         let age_us = now_us().saturating_sub(properties.active_enter_us);
@@ -76,7 +76,7 @@ impl Candidate {
     ///
     /// # Errors
     /// When its control group cannot be read.
-    pub fn inspect_open_state(&self) -> Result<Vec<String>> {
+    pub fn inspect_open_state(&self) -> Result<Vec<UnitObstacle>> {
         unit::inspect_open_state(&self.properties, self.unit.options(), &self.cgroup)
     }
 
@@ -86,8 +86,9 @@ impl Candidate {
     /// [`Error::NotEligible`] with everything that will still be there.
     pub fn inspect_lasting(&self) -> Result<()> {
         let blockers = self.inspect()?.blockers;
-        let lasting = blockers.iter().filter(|blocker| !blocker.passes()).map(ToString::to_string);
-        let reasons: Vec<String> = lasting.chain(self.inspect_open_state()?).collect();
+        let lasting = blockers.into_iter().filter(|blocker| !blocker.passes()).map(Objection::from);
+        let around = self.inspect_open_state()?.into_iter().map(Objection::from);
+        let reasons: Vec<Objection> = lasting.chain(around).collect();
         if reasons.is_empty() { Ok(()) } else { Err(Error::NotEligible(reasons)) }
     }
 
@@ -111,10 +112,7 @@ impl Candidate {
         for attempt in 1..=ATTEMPTS {
             self.properties = systemd.restart(&self.properties.id)?;
             if !self.properties.empties_store() {
-                let message =
-                    "systemd has read its units again meanwhile, and may have handed over what it keeps"
-                        .into();
-                return Err(Error::Internal { step: "restart", message });
+                return Err(ServiceFault::UnitsReadAgain.into());
             }
             self.is_emptied = self.properties.store_preserved == "no";
             self.cgroup = Cgroup::open(&self.properties.control_group)?;
@@ -140,8 +138,7 @@ impl Candidate {
         unit::settle(&self.properties, &self.cgroup, deadline).map_err(|error| {
             match systemd.properties(&self.properties.id) {
                 Ok(now) if now.active_state != "active" => {
-                    let message = format!("it ended and is {} now ({})", now.active_state, now.result);
-                    Error::Internal { step: "settle", message }
+                    ServiceFault::EndedMeanwhile { state: now.active_state, result: now.result }.into()
                 }
                 _ => error,
             }
@@ -166,9 +163,7 @@ impl Candidate {
         {
             if now.stored_fds > 0 && !now.empties_store() {
                 let names = now.stored_names();
-                return Err(Error::NotEligible(vec![format!(
-                    "somebody restarted it meanwhile, and systemd may have handed it what it keeps for it ({names})"
-                )]));
+                return Err(UnitObstacle::RestartedByOthers { names }.into());
             }
             self.cgroup = Cgroup::open(&now.control_group)?;
             self.ready_at = SystemTime::now();
@@ -187,8 +182,7 @@ impl Candidate {
         }
         let UnitProperties { stored, stored_fds, .. } = systemd.properties(&self.properties.id)?;
         if stored.len() != stored_fds as usize {
-            let reason = format!("systemd keeps {stored_fds} descriptors for it and does not say which");
-            return Err(Error::NotEligible(vec![reason]));
+            return Err(UnitObstacle::StoreUntold { count: stored_fds }.into());
         }
         let has_changed = stored != self.properties.stored;
         (self.properties.stored, self.properties.stored_fds) = (stored, stored_fds);
@@ -247,7 +241,9 @@ impl Candidate {
         };
         let (unit, main_pid) = (self.properties.id.as_str(), self.properties.main_pid);
         let hooks = Hooks { unit, main_pid, commands, channels };
-        hooks.call(event, Instant::now() + HOOK_TIMEOUT).map_err(|why| Error::NotEligible(vec![why]))
+        hooks
+            .call(event, Instant::now() + HOOK_TIMEOUT)
+            .map_err(|error| UnitObstacle::HookFailed { error }.into())
     }
 
     pub fn properties(&self) -> &UnitProperties {

@@ -9,7 +9,7 @@ use image_store::{
 };
 use snap_collect::collect_confinement;
 use snap_collect::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector};
-use snap_error::{Blocker, Error, Result};
+use snap_error::{Blocker, Error, Objection, Result, ServiceFault, UnitObstacle};
 use snap_hook_calls::HookEvent;
 use snap_state::encode;
 use snap_state::{TREE_VERSION, TreeV1};
@@ -51,8 +51,7 @@ pub(super) fn take(
     let now = systemd.properties(&id)?;
     let main_pid = unit.properties().main_pid;
     if now.main_pid != main_pid || !tree.processes.iter().any(|process| process.pid.0 == main_pid) {
-        let message = format!("its main process changed meanwhile (was {main_pid}, is {})", now.main_pid);
-        return Err(Error::Internal { step: "freeze", message });
+        return Err(ServiceFault::MainProcessChanged { was: main_pid, is: now.main_pid }.into());
     }
     let numbers = numbers(&tree);
     check_numbers(&numbers, &id, catalogue)?;
@@ -67,7 +66,7 @@ pub(super) fn take(
         unit.ready_at(),
     )?;
     if !gathered.reasons.is_empty() {
-        return Err(Error::NotEligible(gathered.reasons));
+        return Err(Error::NotEligible(gathered.reasons.into_iter().map(Objection::from).collect()));
     }
     gathered.notes.into_iter().for_each(|note| unit.note(note));
     let evidence = gathered.evidence;
@@ -156,8 +155,7 @@ fn freeze_and_collect(
             // What was on its way to systemd has arrived by now.
             Ok(_) if unit.look_at_store(systemd)? => {
                 if attempt >= ATTEMPTS {
-                    let reason = "what systemd keeps for it (file descriptor store) changes all the time";
-                    return Err(Error::NotEligible(vec![reason.into()]));
+                    return Err(UnitObstacle::StoreRestless.into());
                 }
                 attempt += 1;
                 std::thread::sleep(PAUSE);
@@ -187,8 +185,8 @@ fn check_numbers(numbers: &BTreeSet<i32>, id: &str, catalogue: &Catalogue) -> Re
         catalogue.newest_images().into_iter().map(|(_, entry)| entry).filter(|entry| entry.unit != id);
     for other in others {
         if let Some(number) = other.service.pids.iter().find(|pid| numbers.contains(pid)) {
-            let reason = format!("process id {number} also belongs to the image of {}", other.unit);
-            return Err(Error::NotEligible(vec![reason]));
+            let (number, unit) = (*number, other.unit.clone());
+            return Err(UnitObstacle::PidOfOtherImage { number, unit }.into());
         }
     }
     Ok(())

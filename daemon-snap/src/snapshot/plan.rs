@@ -2,10 +2,9 @@
 
 use super::Candidate;
 use crate::unit::Systemd;
-use fastboot_runtime::NamedReason;
 use image_store::Catalogue;
 use serde::Serialize;
-use snap_error::{Error, Result};
+use snap_error::{CodedReason, Error, Objection, Result};
 use snap_policy::{Standing, StartBudget, StartTimes};
 use snap_state::PAGE_BYTES;
 
@@ -21,8 +20,8 @@ pub struct PlanRow {
     pub by_default: bool,
     /// Everything that stands against it.
     pub reasons: Vec<String>,
-    /// Those of them that are the judge's, by code.
-    pub obstacles: Vec<NamedReason>,
+    /// The same, and behind them what passes, with codes (`docs/reasons.md`).
+    pub obstacles: Vec<CodedReason>,
     /// What stands against it now but comes and goes.
     pub passing: Vec<String>,
     /// What its owner should know all the same.
@@ -85,15 +84,10 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
     };
     match fill(systemd, name, catalogue, &mut row) {
         Ok(()) => {}
-        Err(Error::NotEligible(reasons)) => row.reasons = reasons,
-        Err(Error::Unit(reasons)) => {
-            row.reasons = reasons.iter().map(ToString::to_string).collect();
-            row.obstacles = reasons.iter().map(NamedReason::from).collect();
-        }
-        Err(Error::Refused(blockers)) => row.reasons = blockers.iter().map(ToString::to_string).collect(),
         Err(error) => {
             row.exists = !matches!(error, Error::NoUnit(_));
-            row.reasons = vec![error.to_string()];
+            row.obstacles = error.reasons();
+            row.reasons = row.obstacles.iter().map(|obstacle| obstacle.reason.clone()).collect();
         }
     }
     row.eligible = row.reasons.is_empty();
@@ -118,9 +112,13 @@ fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow)
         (row.restore_ms, row.gain_ms) = (entry.service.restore_ms, entry.service.gain_ms());
     }
     let seen = unit.inspect()?;
-    let (passing, lasting): (Vec<_>, Vec<_>) = seen.blockers.iter().partition(|blocker| blocker.passes());
-    row.passing = passing.iter().map(ToString::to_string).collect();
-    row.reasons = lasting.iter().map(ToString::to_string).chain(unit.inspect_open_state()?).collect();
+    let around = unit.inspect_open_state()?.into_iter().map(Objection::from);
+    let all = seen.blockers.into_iter().map(Objection::from).chain(around);
+    let (passing, lasting): (Vec<CodedReason>, Vec<CodedReason>) =
+        all.map(|objection| CodedReason::from(&objection)).partition(|obstacle| obstacle.passes);
+    let sentences = |all: &[CodedReason]| all.iter().map(|one| one.reason.clone()).collect();
+    (row.passing, row.reasons) = (sentences(&passing), sentences(&lasting));
+    row.obstacles = lasting.into_iter().chain(passing).collect();
     (row.processes, row.threads) = (seen.processes, seen.threads);
     row.dirty_bytes = seen.dirty_pages * PAGE_BYTES;
     row.freeze_ms = seen.frozen_for.as_secs_f64() * 1e3;

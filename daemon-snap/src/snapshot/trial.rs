@@ -11,7 +11,7 @@ use crate::unit::{self, Cgroup, Systemd, UnitProperties};
 use fastboot_runtime::{GeneratorRecord, Outcome, RunDir, Trials, UnitStatus, soft_reboot};
 use image_store::{CatalogueEntry, ReasonCode};
 use snap_collect::dump::StoredDescriptor;
-use snap_error::{Error, Result};
+use snap_error::{Error, Result, TrialFault};
 use snap_policy::{StartBudget, StartTimes};
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,8 @@ impl<'a> Trial<'a> {
         if now.active_state == "active" && now.main_pid == entry.service.main_pid {
             return Ok(());
         }
-        let state = format!("{} with main process {} ({})", now.active_state, now.main_pid, now.result);
-        Err(failed(format!("restored, and did not stay: it is {state}")))
+        let UnitProperties { active_state: state, main_pid, result, .. } = now;
+        Err(TrialFault::DidNotStay { state, main_pid, result }.into())
     }
 
     fn try_restore(
@@ -127,7 +127,10 @@ impl<'a> Trial<'a> {
             // Another unit's trial has restarted this one along with it.
             Ok(Some(_)) => self.systemd.properties(id)?,
             // It may end of it before systemd has done with the start.
-            _ => self.systemd.restart(id).map_err(|error| failed(error.to_string()))?,
+            _ => self
+                .systemd
+                .restart(id)
+                .map_err(|error| TrialFault::NotRestarted { error: error.to_string() })?,
         };
         let times =
             StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
@@ -136,7 +139,7 @@ impl<'a> Trial<'a> {
         if outcome.outcome != Outcome::Restored {
             let reason = outcome.reason.unwrap_or_default();
             let code = outcome.reason_code.map_or("", ReasonCode::as_str);
-            return Err(failed(format!("{reason} ({code}); it was started cold")));
+            return Err(TrialFault::StartedCold { code: code.to_owned(), reason }.into());
         }
         let cgroup = Cgroup::open(&started.control_group)?;
         self.has_store(id, stored)?;
@@ -147,7 +150,7 @@ impl<'a> Trial<'a> {
         asked?;
         settled?;
         let took_us = outcome.done_monotonic_us.and_then(|done| done.checked_sub(started.inactive_exit_us));
-        took_us.map(|us| us as f64 / 1e3).ok_or_else(|| failed("its times cannot be told".to_owned()))
+        took_us.map(|us| us as f64 / 1e3).ok_or(TrialFault::TimesUntold.into())
     }
 
     /// systemd has got back what it kept. It does not say when it refuses something.
@@ -164,9 +167,7 @@ impl<'a> Trial<'a> {
             }
             if Instant::now() >= deadline {
                 let names = now.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(failed(format!(
-                    "restored, but what systemd keeps for it is not what it was ({names})"
-                )));
+                return Err(TrialFault::StoreDiffers { names }.into());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -179,7 +180,7 @@ impl<'a> Trial<'a> {
             match outcome {
                 Some(outcome) => return Ok(outcome),
                 None if Instant::now() >= deadline => {
-                    return Err(failed("the restore daemon was not asked, or said nothing".to_owned()));
+                    return Err(TrialFault::NoAnswer.into());
                 }
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
@@ -203,10 +204,6 @@ impl Drop for Trial<'_> {
             tracing::debug!(%error, "the shim stays in front of the units until the next boot");
         }
     }
-}
-
-fn failed(message: String) -> Error {
-    Error::Internal { step: "trial restore", message }
 }
 
 #[cfg(test)]

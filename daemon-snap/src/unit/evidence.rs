@@ -9,9 +9,9 @@ use super::identity::identities;
 use super::mounts::Mounts;
 use super::{patterns, randomness};
 use image_store::{EvidenceV1, FileEvidence, FileKind, MachineEvidence, UnitEvidence};
-use snap_error::{Error, Result};
+use snap_error::{Error, Result, ServiceFault, UnitObstacle};
 use snap_policy::{Options, Unit};
-use snap_state::{Pid, TreeV1};
+use snap_state::{Pid, RawPath, TreeV1};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +27,7 @@ const SEARCH_PATH: [&str; 6] =
 pub struct Gathered {
     pub evidence: EvidenceV1,
     /// Why the unit must not be taken after all.
-    pub reasons: Vec<String>,
+    pub reasons: Vec<UnitObstacle>,
     /// What its owner should know.
     pub notes: Vec<String>,
 }
@@ -86,7 +86,7 @@ struct Files<'a> {
     options: &'a Options,
     ready_at_ns: i64,
     found: BTreeMap<PathBuf, FileEvidence>,
-    reasons: Vec<String>,
+    reasons: Vec<UnitObstacle>,
     notes: Vec<String>,
 }
 
@@ -95,8 +95,7 @@ impl Files<'_> {
         let shown = path.display();
         match usage {
             _ if path.to_str().is_none() => {
-                self.reasons
-                    .push(format!("{shown} has a name that is not UTF-8 and could not be checked at boot"));
+                self.reasons.push(UnitObstacle::NameNotUtf8 { path: RawPath::from_path(path) });
             }
             Use::Content => self.add_seen_inside(path)?,
             Use::Device if path.exists() => {
@@ -109,7 +108,7 @@ impl Files<'_> {
             Use::State if self.options.allow_state => {
                 self.notes.push(format!("writes to {shown} in place; [X-Fastboot] AllowState= lets it"));
             }
-            Use::State => self.reasons.push(files::state_reason(path)),
+            Use::State => self.reasons.push(files::writes_state(path)),
         }
         Ok(())
     }
@@ -119,10 +118,7 @@ impl Files<'_> {
         match self.mounts.outside(path) {
             Some(outside) => self.add(&outside),
             None => {
-                let shown = path.display();
-                let reason =
-                    format!("{shown} can only be seen by the unit itself and could not be checked at boot");
-                self.reasons.push(reason);
+                self.reasons.push(UnitObstacle::SeenInsideOnly { path: RawPath::from_path(path) });
                 Ok(())
             }
         }
@@ -178,15 +174,15 @@ impl Files<'_> {
             let below = entry.path();
             let is_dir = entry.file_type().map_err(fail)?.is_dir();
             if below.to_str().is_none() {
-                self.reasons.push(format!("{} has a name that is not UTF-8", below.display()));
+                self.reasons.push(UnitObstacle::DependencyNotUtf8 { path: RawPath::from_path(&below) });
             } else if is_dir && all_below {
                 self.add_deep(&below, true)?;
             } else if !is_dir {
                 self.add_chain(&below)?;
             }
             if self.found.len() > MAX_DEPENDENCIES {
-                let message = format!("{} leads to more than {MAX_DEPENDENCIES} files", path.display());
-                return Err(Error::Internal { step: "DependsOn=", message });
+                let path = RawPath::from_path(path);
+                return Err(ServiceFault::TooManyDependencies { path, most: MAX_DEPENDENCIES }.into());
             }
         }
         Ok(())
@@ -199,10 +195,8 @@ impl Files<'_> {
     fn check_times(&mut self, found: &[FileEvidence]) {
         for file in found.iter().filter(|file| file.kind == FileKind::File) {
             if file.mtime_ns.max(file.ctime_ns) > self.ready_at_ns {
-                let path = file.path.display();
-                let reason = format!(
-                    "{path} changed after the service had started: nobody knows which version it has read"
-                );
+                let path = RawPath::from_path(&file.path);
+                let reason = UnitObstacle::ChangedSinceStart { path };
                 if !self.reasons.contains(&reason) {
                     self.reasons.push(reason);
                 }

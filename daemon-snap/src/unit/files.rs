@@ -1,6 +1,7 @@
 //! Which files a recorded tree depends on, and in which way. Pure: state in, paths out.
 
 use super::UnitProperties;
+use snap_error::UnitObstacle;
 use snap_state::{BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, RawPath, TreeV1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,12 +43,8 @@ impl Access {
 }
 
 /// Why a file that is state refuses the unit.
-pub(super) fn state_reason(path: &Path) -> String {
-    let path = path.display();
-    format!(
-        "writes to {path}: a golden image would put old memory beside newer data \
-         ([X-Fastboot] AllowState=yes overrides)"
-    )
+pub(super) fn writes_state(path: &Path) -> UnitObstacle {
+    UnitObstacle::WritesState { path: RawPath::from_path(path) }
 }
 
 /// Every file of the tree that a path leads to, with its use; those that travel in the image are not among them.

@@ -1,9 +1,9 @@
 //! State that a running unit has open for writing, seen from /proc: known before anything is touched. The collected tree
 //! is judged again by the same rules (`files.rs`), with what is only mapped.
 
-use super::files::{Access, is_log, state_reason};
+use super::files::{Access, is_log, writes_state};
 use super::{Cgroup, UnitProperties};
-use snap_error::Result;
+use snap_error::{Result, UnitObstacle};
 use snap_policy::Options;
 use snap_state::Pid;
 use snap_sys::proc::{self, FdInfo};
@@ -19,7 +19,11 @@ const TRAVELS: [&str; 5] = ["/run", "/dev", "/proc", "/sys", "/var/run"];
 ///
 /// # Errors
 /// When its control group cannot be read. What ends meanwhile is left out.
-pub fn inspect_open_state(unit: &UnitProperties, options: &Options, cgroup: &Cgroup) -> Result<Vec<String>> {
+pub fn inspect_open_state(
+    unit: &UnitProperties,
+    options: &Options,
+    cgroup: &Cgroup,
+) -> Result<Vec<UnitObstacle>> {
     if options.allow_state {
         return Ok(Vec::new());
     }
@@ -52,7 +56,7 @@ pub fn inspect_open_state(unit: &UnitProperties, options: &Options, cgroup: &Cgr
     };
     let state =
         files.iter().filter(|(path, (len, access))| !travels(path) && !is_log(path, *len, access, unit));
-    Ok(state.map(|(path, _)| state_reason(path)).collect())
+    Ok(state.map(|(path, _)| writes_state(path)).collect())
 }
 
 fn is_name(link: &[u8]) -> bool {

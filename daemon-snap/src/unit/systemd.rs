@@ -5,7 +5,7 @@
 
 use super::UnitProperties;
 use snap_collect::dump::StoredDescriptor;
-use snap_error::{Error, Result};
+use snap_error::{Error, Result, ServiceFault};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use zbus::zvariant::{DynamicDeserialize, DynamicType, OwnedObjectPath, OwnedValue};
@@ -146,12 +146,12 @@ impl Systemd {
                 || now.sub_state.starts_with("auto-restart");
             if !now.has_job && gave_up {
                 let result = self.properties(unit)?.result;
-                let message = format!("{unit} did not come back: it is {} ({result})", now.active_state);
-                return Err(Error::Internal { step: "restart", message });
+                let (unit, state) = (unit.to_owned(), now.active_state);
+                return Err(ServiceFault::NotComeBack { unit, state, result }.into());
             }
             if Instant::now() >= deadline {
-                let message = format!("{unit} was not ready after {} s", RESTART_TIMEOUT.as_secs());
-                return Err(Error::Internal { step: "restart", message });
+                let (unit, after_s) = (unit.to_owned(), RESTART_TIMEOUT.as_secs());
+                return Err(ServiceFault::NotReady { unit, after_s }.into());
             }
             std::thread::sleep(POLL);
         }
@@ -208,8 +208,8 @@ impl Systemd {
                 return Ok(());
             }
             if (!now.has_job && now.active_state == "failed") || Instant::now() >= deadline {
-                let message = format!("{unit} is {} and not {wanted}", now.active_state);
-                return Err(Error::Internal { step: method, message });
+                let (unit, state, wanted) = (unit.to_owned(), now.active_state, wanted.to_owned());
+                return Err(ServiceFault::NotInState { job: method, unit, state, wanted }.into());
             }
             std::thread::sleep(POLL);
         }
@@ -254,7 +254,7 @@ impl Systemd {
 }
 
 fn failed(step: &'static str, error: &zbus::Error) -> Error {
-    Error::Internal { step, message: error.to_string() }
+    Error::Bus { step, message: error.to_string() }
 }
 
 fn no_unit(unit: &str) -> Error {

@@ -46,6 +46,12 @@ impl Fastboot {
         self
     }
 
+    /// What it says goes to stdout as JSON.
+    pub fn json(mut self) -> Self {
+        self.command.arg("--json");
+        self
+    }
+
     pub fn restore(image: &Path) -> Self {
         Self::new(&["restore", path_text(image), "--detach"])
     }

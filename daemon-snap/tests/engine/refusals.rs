@@ -223,9 +223,10 @@ fn refuses(variant: &'static str) {
         Err(verdict) => return judge(subject, &verdict),
     };
     let image = running.file("image");
-    let answer = running.run(Fastboot::dump(running.pid, &image));
+    let answer = running.run(Fastboot::dump(running.pid, &image).json());
     assert_eq!(answer.code, Some(3), "{answer:?}");
     assert!(!image.exists(), "an image was left: {answer:?}");
+    assert_coded(&answer);
     let words = KINDS.iter().find(|row| row.0 == variant).expect("a row in the table").1;
     assert_named(&running, &answer, words);
     judge(subject, &running.finish("untouched"));
@@ -251,6 +252,20 @@ fn carries_or_refuses(program: &'static str, variant: &'static str) {
     running.assert_gone("after the dump");
     running.restore(&image);
     judge(subject, &running.finish("restored"));
+}
+
+/// Each sentence stands in the JSON too, beside a code that the page explains.
+fn assert_coded(answer: &Answer) {
+    const PAGE: &str = include_str!("../../../docs/reasons.md");
+    let said: serde_json::Value = serde_json::from_str(&answer.stdout).expect("JSON of a refused dump");
+    let obstacles = said["obstacles"].as_array().expect("a list of obstacles");
+    assert!(!obstacles.is_empty(), "{answer:?}");
+    for obstacle in obstacles {
+        let text = |key: &str| obstacle[key].as_str().unwrap_or_else(|| panic!("no {key} in {obstacle}"));
+        assert!(answer.stderr.lines().any(|line| line == text("reason")), "{obstacle}: {answer:?}");
+        let entry = format!("\n- `{}`", text("code"));
+        assert!(PAGE.contains(&entry), "{obstacle} is not explained");
+    }
 }
 
 /// One line of stderr names the process, the kind, and each thing that the subject listed.

@@ -1,6 +1,6 @@
 //! Connections to the system bus.
 
-obstacles! {
+coded! {
     /// A connection to the system bus that cannot be made again as it is.
     BusObstacle {
         "bus-unsent" passes Unsent: "a D-Bus connection with unsent messages (unread by the bus)";

@@ -3,7 +3,7 @@
 use snap_state::{Pid, RawPath, TargetFd};
 use std::fmt;
 
-obstacles! {
+coded! {
     /// A descriptor that cannot be made again as it is.
     DescriptorObstacle {
         "epoll-untold" stays EpollUntold: "an epoll set of which this kernel does not tell enough";

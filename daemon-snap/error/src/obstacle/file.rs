@@ -2,7 +2,7 @@
 
 use snap_state::{Pid, RawPath};
 
-obstacles! {
+coded! {
     /// A file that cannot be opened again as it is.
     FileObstacle {
         "executable-deleted" stays ExecutableDeleted: "an executable that has been deleted";

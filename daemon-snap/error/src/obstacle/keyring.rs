@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-obstacles! {
+coded! {
     /// What lies in keyrings and does not come back.
     KeyringObstacle {
         "keyring-own-session" stays OwnSession: "a session keyring of its own, which is not carried";

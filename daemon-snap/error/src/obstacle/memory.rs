@@ -1,6 +1,6 @@
 //! Mappings, and System V objects.
 
-obstacles! {
+coded! {
     /// Memory that cannot be mapped again as it is.
     MemoryObstacle {
         "hugetlb" stays Hugetlb: "hugetlb memory";

@@ -3,54 +3,6 @@
 //!
 //! Every code is explained in `docs/reasons.md`, which a test compares with the lists here.
 
-/// A family of obstacles. Each entry: its code, whether it `passes` by itself or `stays`, its name and fields, and the sentence,
-/// which completes "fd 7 is …" or "pid 812 has …".
-macro_rules! obstacles {
-    (
-        $(#[$doc:meta])*
-        $family:ident {
-            $($(#[$entry:meta])*
-            $code:literal $lasts:ident $name:ident $({ $($field:ident: $type:ty),* })?:
-                $sentence:literal $(, $shown:expr)*;)*
-        }
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum $family {
-            $($(#[$entry])* $name $({ $($field: $type),* })?,)*
-        }
-
-        impl $family {
-            /// Every code of this family.
-            pub const CODES: &[&str] = &[$($code),*];
-
-            /// The stable name for machines.
-            pub fn code(&self) -> &'static str {
-                match self {
-                    $(Self::$name { .. } => $code,)*
-                }
-            }
-
-            /// Whether it comes and goes: a moment later, or after a restart, it may not be there.
-            pub fn passes(&self) -> bool {
-                match self {
-                    $(Self::$name { .. } => obstacles!(@$lasts),)*
-                }
-            }
-        }
-
-        impl std::fmt::Display for $family {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                match self {
-                    $(Self::$name $({ $($field),* })? => write!(f, $sentence $(, $shown)*),)*
-                }
-            }
-        }
-    };
-    (@passes) => { true };
-    (@stays) => { false };
-}
-
 mod bus;
 mod descriptor;
 mod file;
@@ -60,6 +12,7 @@ mod process;
 mod ring;
 mod sandbox;
 mod socket;
+mod unit;
 
 pub use bus::BusObstacle;
 pub use descriptor::{DescriptorObstacle, InhibitorFlaw, LogindObject, MarkedObject};
@@ -70,6 +23,7 @@ pub use process::{ProcessObstacle, SharedResource};
 pub use ring::RingObstacle;
 pub use sandbox::SandboxObstacle;
 pub use socket::{SocketKind, SocketObstacle, TcpState};
+pub use unit::UnitObstacle;
 
 use std::fmt;
 
@@ -91,9 +45,10 @@ macro_rules! families {
         }
 
         impl Obstacle {
-            /// Every code.
-            pub fn codes() -> impl Iterator<Item = &'static str> {
-                let lists: &[&[&'static str]] = &[$($family::CODES,)* &[UNREAD_DESCRIPTOR, ONLY_STORED]];
+            /// Every code, and whether what it stands for passes by itself.
+            pub fn all() -> impl Iterator<Item = (&'static str, bool)> {
+                const WRAPPED: &[(&str, bool)] = &[(UNREAD_DESCRIPTOR, true), (ONLY_STORED, false)];
+                let lists: &[&[(&'static str, bool)]] = &[$($family::ALL,)* WRAPPED];
                 lists.iter().flat_map(|list| list.iter().copied())
             }
 
@@ -184,7 +139,7 @@ mod tests {
     #[test]
     fn codes_are_unique_and_in_kebab_case() {
         let mut seen = HashSet::new();
-        for code in Obstacle::codes() {
+        for (code, _) in Obstacle::all() {
             assert!(seen.insert(code), "{code} stands for two obstacles");
             let is_word = |word: &str| {
                 !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())

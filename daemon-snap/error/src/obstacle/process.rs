@@ -3,7 +3,7 @@
 use snap_state::Pid;
 use std::fmt;
 
-obstacles! {
+coded! {
     /// What a process or thread is or does that cannot be carried.
     ProcessObstacle {
         "restore-unfinished" stays RestoreUnfinished: "not come to the end of an earlier restore";

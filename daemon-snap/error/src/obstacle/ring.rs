@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-obstacles! {
+coded! {
     /// A ring that cannot be set up again as it is.
     RingObstacle {
         "ring-untold" stays Untold: "an io_uring ring of which this kernel does not tell the state";

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use snap_state::RawPath;
 
-obstacles! {
+coded! {
     /// Confinement that cannot be read, or not be given again.
     SandboxObstacle {
         "own-namespace" stays OwnNamespace { name: &'static str }: "a {name} namespace of its own";

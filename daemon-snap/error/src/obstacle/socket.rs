@@ -4,7 +4,7 @@ use snap_state::{Pid, RawPath};
 use std::fmt;
 use std::net::SocketAddr;
 
-obstacles! {
+coded! {
     /// A socket that cannot be made again as it is.
     SocketObstacle {
         "socket-other-namespace" stays OtherNamespace { kind: SocketKind }:

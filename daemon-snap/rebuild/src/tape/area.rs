@@ -2,7 +2,7 @@
 
 use super::x86_64;
 use nix::errno::Errno;
-use snap_error::{Error, Result};
+use snap_error::{Error, RestoreFault, Result};
 use snap_state::PAGE_BYTES;
 use snap_sys::leftover::MAGIC;
 use std::ops::Range;
@@ -65,10 +65,7 @@ impl Area {
         let keep_len = (head + keep_bytes).next_multiple_of(PAGE_BYTES);
         let drop_len = drop_bytes.next_multiple_of(PAGE_BYTES);
         let len = keep_len + drop_len;
-        let base = find_gap(taken, len).ok_or_else(|| Error::Internal {
-            step: "placing the tape",
-            message: format!("no free range of {len} bytes"),
-        })?;
+        let base = find_gap(taken, len).ok_or(RestoreFault::NoRoomForTape { len_bytes: len })?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE;
         // SAFETY: MAP_FIXED_NOREPLACE maps only where nothing is; the result is checked.
         let got = unsafe {

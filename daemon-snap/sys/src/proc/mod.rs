@@ -138,7 +138,7 @@ pub fn limits(pid: Pid) -> Result<Vec<(u64, u64)>> {
 
 /// An error for text that is not what the kernel documents.
 pub fn unreadable(step: &'static str, object: impl std::fmt::Display) -> Error {
-    Error::Internal { step, message: format!("{object} is not understood") }
+    Error::Unreadable { step, object: object.to_string() }
 }
 
 fn parse_limits(text: &str) -> Option<Vec<(u64, u64)>> {

@@ -1,0 +1,35 @@
+//! What stands against a service beside its processes and its settings: files that it depends on, its surroundings.
+
+use snap_state::RawPath;
+
+coded! {
+    /// A reason not to take a service that lies around it.
+    UnitObstacle {
+        "inside-itself" stays InsideItself: "this command runs inside it";
+        "no-machine-id" stays NoMachineId:
+            "/etc/machine-id is empty: at the next boot nothing would say that an image is of this machine";
+        "writes-state" stays WritesState { path: RawPath }:
+            "writes to {path}: a golden image would put old memory beside newer data \
+             ([X-Fastboot] AllowState=yes overrides)";
+        "file-changed-since-start" stays ChangedSinceStart { path: RawPath }:
+            "{path} changed after the service had started: nobody knows which version it has read";
+        "file-seen-inside-only" stays SeenInsideOnly { path: RawPath }:
+            "{path} can only be seen by the unit itself and could not be checked at boot";
+        "file-name-not-utf8" stays NameNotUtf8 { path: RawPath }:
+            "{path} has a name that is not UTF-8 and could not be checked at boot";
+        "dependency-name-not-utf8" stays DependencyNotUtf8 { path: RawPath }:
+            "{path} has a name that is not UTF-8";
+        "pid-of-other-image" stays PidOfOtherImage { number: i32, unit: String }:
+            "process id {number} also belongs to the image of {unit}";
+        "restarted-by-others" stays RestartedByOthers { names: String }:
+            "somebody restarted it meanwhile, and systemd may have handed it what it keeps for it ({names})";
+        "store-untold" stays StoreUntold { count: u32 }:
+            "systemd keeps {count} descriptors for it and does not say which";
+        "store-restless" stays StoreRestless:
+            "what systemd keeps for it (file descriptor store) changes all the time";
+        "gains-nothing" stays GainsNothing { restored_ms: u64, cold_ms: u64 }:
+            "gains nothing: restored in {restored_ms} ms, started cold in {cold_ms} ms";
+        /// `error` is the hook's own word, or how it ended.
+        "hook-failed" stays HookFailed { error: String }: "{error}";
+    }
+}
