@@ -5,7 +5,8 @@ use snap_state::bus_framing;
 use std::num::NonZeroU32;
 use zbus::Message;
 use zbus::message::Type;
-use zbus::zvariant::DynamicType;
+use zbus::zvariant::serialized::{Context, Data};
+use zbus::zvariant::{DynamicType, LE, OwnedValue};
 
 /// Well-known name and interface of the bus itself.
 pub const DRIVER: &str = "org.freedesktop.DBus";
@@ -94,6 +95,42 @@ where
     message.body().deserialize().map_err(|e| unreadable(&e))
 }
 
+/// Whose call a message answers, and with which number, as `org.freedesktop.DBus.Properties.Get` does. `None` for what is no answer.
+///
+/// Taken apart here: services that are spoken to without a bus name themselves as the sender by a name that is none of a connection
+/// (systemd does), and [`Message::header`] panics about that.
+///
+/// # Errors
+/// It is no message, or an error or something else than a number is what is answered.
+pub(crate) fn numeric_answer(bytes: &[u8]) -> Result<Option<(u32, u64)>> {
+    const METHOD_RETURN: u8 = 2;
+    const ERROR: u8 = 3;
+    const REPLY_SERIAL: u8 = 5;
+    /// Byte order, type, flags, version, length of the body, serial, fields (D-Bus specification, "Message Format").
+    type Head = (u8, u8, u8, u8, u32, u32, Vec<(u8, OwnedValue)>);
+    let kind = bytes.get(1).copied().unwrap_or_default();
+    if !matches!(kind, METHOD_RETURN | ERROR) {
+        return Ok(None);
+    }
+    if bytes.first() != Some(&b'l') {
+        return Err(unreadable(&"an answer in another byte order"));
+    }
+    let data = Data::new(bytes, Context::new_dbus(LE, 0));
+    let ((.., fields), len) = data.deserialize::<Head>().map_err(|e| unreadable(&e))?;
+    let serial = fields.iter().find(|(code, _)| *code == REPLY_SERIAL);
+    let serial = serial.and_then(|(_, value)| value.downcast_ref::<u32>().ok());
+    let serial = serial.ok_or_else(|| unreadable(&"an answer to nothing"))?;
+    let body = data.slice(len.next_multiple_of(8).min(bytes.len())..);
+    if kind == ERROR {
+        let text = body.deserialize::<String>().map(|(text, _)| text).unwrap_or_default();
+        return Err(unreadable(&format!("an error is answered: {text}")));
+    }
+    let (value, _) = body.deserialize::<OwnedValue>().map_err(|e| unreadable(&e))?;
+    let wide = value.downcast_ref::<u64>();
+    let number = wide.or_else(|_| value.downcast_ref::<u32>().map(u64::from)).map_err(|e| unreadable(&e))?;
+    Ok(Some((serial, number)))
+}
+
 /// What came from the bus cannot be understood.
 pub fn unreadable(error: &dyn std::fmt::Display) -> Error {
     Error::Bus { step: "reading from the bus", message: error.to_string() }
@@ -150,5 +187,29 @@ mod tests {
         assert_eq!(driver_signal(&back).as_deref(), Some("NameOwnerChanged"));
         assert_eq!(back.body().deserialize::<(String, String, String)>().unwrap().0, "a.b");
         assert_eq!(answers(&back), None);
+    }
+
+    #[test]
+    fn a_number_is_read_also_where_the_sender_has_no_name_of_a_connection() {
+        const OF_A_CONNECTION: &str = ":1.000000000000000000000";
+        const OF_SYSTEMD: &str = "org.freedesktop.systemd1";
+        let call = driver_call(7, "x.y", "Get", &()).unwrap();
+        let call = snap_sys::dbus::message_from(call).unwrap();
+        let answer = |value: zbus::zvariant::Value<'_>| {
+            let reply = Message::method_return(&call.header()).unwrap().sender(OF_A_CONNECTION).unwrap();
+            let mut bytes = reply.build(&value).unwrap().data().to_vec();
+            let name = bytes.windows(OF_SYSTEMD.len()).position(|some| some == OF_A_CONNECTION.as_bytes());
+            let name = name.unwrap();
+            bytes[name..name + OF_SYSTEMD.len()].copy_from_slice(OF_SYSTEMD.as_bytes());
+            bytes
+        };
+        assert_eq!(numeric_answer(&answer(4711_u64.into())).unwrap(), Some((7, 4711)));
+        assert_eq!(numeric_answer(&answer(42_u32.into())).unwrap(), Some((7, 42)));
+        assert!(numeric_answer(&answer("text".into())).is_err());
+        let whole = answer(4711_u64.into());
+        for len in 2..whole.len() {
+            assert!(numeric_answer(&whole[..len]).is_err(), "{len}");
+        }
+        assert_eq!(numeric_answer(name_owner_changed("a.b", "", "").unwrap().data()).unwrap(), None);
     }
 }

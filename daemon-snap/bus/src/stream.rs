@@ -1,6 +1,8 @@
 //! One end of a connection to the bus: bytes in, whole messages out. Every wait has an end.
 
-use super::message::{DRIVER, answers, body, driver_call, error_text, message_len, method_call, unreadable};
+use super::message::{
+    DRIVER, answers, body, driver_call, error_text, message_len, method_call, numeric_answer, unreadable,
+};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -50,6 +52,60 @@ impl<F: AsFd> BusStream<F> {
     pub fn greet(&mut self) -> Result<String> {
         self.send(GREETING)?;
         let hello = self.call(DRIVER, "Hello", &())?;
+        self.let_in()?;
+        let (reply, _) = self.reply(hello, "Hello")?;
+        body(&reply)
+    }
+
+    /// Authenticates at a service that is connected to without a bus between, and sends calls along with it; their numbers. Each is
+    /// path, interface, member and body. One write, and no round trip before the answers.
+    ///
+    /// # Errors
+    /// `Stale` when the service refuses.
+    pub fn greet_service<B>(&mut self, service: &str, calls: &[([&str; 3], B)]) -> Result<Vec<u32>>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        let mut bytes = GREETING.to_vec();
+        let mut serials = Vec::with_capacity(calls.len());
+        for ([path, interface, member], body) in calls {
+            self.serial += 1;
+            serials.push(self.serial);
+            bytes.extend(method_call(self.serial, [service, path, interface], member, body)?);
+        }
+        self.send(&bytes)?;
+        Ok(serials)
+    }
+
+    /// Waits for the answers to calls of [`greet_service`](Self::greet_service) that are numbers, in the order of the calls.
+    ///
+    /// # Errors
+    /// `Stale` when we are not let in or no answer comes; `Internal` for another one.
+    pub fn numbers(&mut self, serials: &[u32]) -> Result<Vec<u64>> {
+        self.let_in()?;
+        let mut numbers = Vec::with_capacity(serials.len());
+        // A service answers in the order in which it was asked; signals may come between.
+        while let Some(serial) = serials.get(numbers.len()) {
+            match self.take_bytes()? {
+                Some(bytes) => match numeric_answer(&bytes)? {
+                    Some((answered, number)) if answered == *serial => numbers.push(number),
+                    Some(_) => return Err(unreadable(&"an answer to something else")),
+                    None => {}
+                },
+                None if self.receive()? => {}
+                None => {
+                    return Err(refused(ReasonCode::BusUnavailable, "the service does not answer".into()));
+                }
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Reads the answers to the greeting.
+    ///
+    /// # Errors
+    /// `Stale` when we are not let in.
+    fn let_in(&mut self) -> Result<()> {
         let mut lines = Vec::new();
         while lines.len() < ANSWERS {
             if let Some(end) = self.unread.windows(2).position(|two| two == b"\r\n") {
@@ -66,8 +122,7 @@ impl<F: AsFd> BusStream<F> {
                 return Err(refused(ReasonCode::BusUnavailable, "the bus does not answer".into()));
             }
         }
-        let (reply, _) = self.reply(hello, "Hello")?;
-        body(&reply)
+        Ok(())
     }
 
     /// Sends a call to the bus itself and does not wait; its number.
@@ -191,12 +246,13 @@ impl<F: AsFd> BusStream<F> {
     }
 
     fn take(&mut self) -> Result<Option<Message>> {
-        let Some(len) = message_len(&self.unread)? else { return Ok(None) };
-        if self.unread.len() < len {
-            return Ok(None);
-        }
-        let bytes: Vec<u8> = self.unread.drain(..len).collect();
-        sys::dbus::message_from(bytes).map(Some).map_err(|e| unreadable(&e))
+        let bytes = self.take_bytes()?;
+        bytes.map(|bytes| sys::dbus::message_from(bytes).map_err(|e| unreadable(&e))).transpose()
+    }
+
+    fn take_bytes(&mut self) -> Result<Option<Vec<u8>>> {
+        let len = message_len(&self.unread)?.filter(|len| *len <= self.unread.len());
+        Ok(len.map(|len| self.unread.drain(..len).collect()))
     }
 
     /// Writes whole messages.
