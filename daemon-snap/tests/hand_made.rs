@@ -212,7 +212,14 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
     match snap_sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
         snap_sys::fork::Side::Child => {
             let deadline = Instant::now() + Duration::from_secs(5);
-            let request = Request { image: &image, tree, unit: None, checked_chunks: 0, deadline };
+            let request = Request {
+                image: &image,
+                tree,
+                unit: None,
+                checked_chunks: 0,
+                stamp: image.stamp(),
+                deadline,
+            };
             let text = match restore(request) {
                 Ok(_) => match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
                     Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => format!("exit {code}"),

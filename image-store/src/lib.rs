@@ -33,7 +33,7 @@ pub use evidence::{
 };
 pub use layout::{ImageId, PAGE_SIZE, SectionKind};
 pub use quarantine::QuarantineRecord;
-pub use reader::{Image, UncheckedImage};
+pub use reader::{Image, Stamp, UncheckedImage};
 pub use store::{DEFAULT_ROOT, PendingGeneration, Store, StoreLock};
 pub use validate::Opened;
 pub use writer::{Durability, ImageInfo, ImageWriter};

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::evidence::{ReasonCode, StaleReason};
 use crate::layout::ImageId;
 use crate::publish::{publish, sync_dir};
+use crate::reader::require_private;
 use crate::store::{Store, create_private_dir};
 
 /// Boots in which an image may fail before it is not tried again.
@@ -166,10 +167,16 @@ impl Store {
     }
 }
 
-/// At most `max_len` bytes of a file; what is longer is cut, and then fails to decode.
+/// At most `max_len` bytes of a file; what is longer is cut, and then fails to decode. A link is not followed, and the file has to
+/// be one that nobody but root and we may write to.
 pub(crate) fn read_bounded(path: &std::path::Path, max_len: u64) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(max_len).read_to_end(&mut bytes)?;
+    // Opening a FIFO would wait for a writer.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    require_private(&file.metadata()?, path).map_err(io::Error::other)?;
+    file.take(max_len).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -4,9 +4,11 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::error::{Error, Part, Result};
 use crate::layout::{
@@ -30,6 +32,28 @@ pub struct Image {
     path: PathBuf,
     header: Header,
     sections: Vec<SectionEntry>,
+    stamp: Stamp,
+}
+
+/// What shows that nobody has written to an open image since it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub device: u64,
+    pub inode: u64,
+    pub len_bytes: u64,
+    /// Of the last write. (That of the last change is another one too when a newer image takes this one's name away.)
+    pub written_ns: i64,
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len_bytes: metadata.size(),
+            written_ns: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
+        }
+    }
 }
 
 /// Checksums of the pages, one per chunk of [`CHECKSUM_CHUNK_LEN`] bytes.
@@ -56,6 +80,26 @@ impl UncheckedImage {
         }
         let file = File::open(path).map_err(|source| Error::io(path, "open", source))?;
         Ok(UncheckedImage { file, path: path.to_owned() })
+    }
+
+    /// Open a regular file of the directory `dir` for reading, without following a link on the way. `path` is relative; `shown` is
+    /// for messages. It has to belong to us or to root, and nobody else may be able to write to it.
+    ///
+    /// # Errors
+    /// As [`open`](UncheckedImage::open).
+    pub(crate) fn open_below(dir: &File, path: &Path, shown: PathBuf) -> Result<UncheckedImage> {
+        let failed = |source| Error::io(&shown, "open", source);
+        // A FIFO would wait for a writer.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        let file = openat2(dir, path, OpenHow::new().flags(flags).resolve(resolve));
+        let file = File::from(file.map_err(|errno| failed(errno.into()))?);
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(not_regular(&shown));
+        }
+        require_private(&metadata, &shown)?;
+        Ok(UncheckedImage { file, path: shown })
     }
 
     /// Take a file that is already open; `path` is only for messages.
@@ -85,7 +129,7 @@ impl UncheckedImage {
         read_exact_at(&file, &path, Part::SectionTable, &mut table, header.table_offset)?;
         let sections = decode_section_table(&table, &header)
             .map_err(|e| layout_error(&path, Part::SectionTable, header.table_offset, e))?;
-        Ok(Image { file, path, header, sections })
+        Ok(Image { file, path, header, sections, stamp: Stamp::of(&metadata) })
     }
 }
 
@@ -93,6 +137,22 @@ impl Image {
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// What it was when it was checked.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Whether it still is what it was at `stamp`: what has been compared since then is what has been read since then.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when somebody has written to it, [`Error::Io`].
+    pub fn require_unwritten_since(&self, stamp: Stamp) -> Result<()> {
+        let now = self.file.metadata().map_err(|source| Error::io(&self.path, "examine", source))?;
+        let what = "it was written to while it was in use";
+        let intact = Stamp::of(&now) == stamp;
+        intact.then_some(()).ok_or_else(|| Error::corrupt(&self.path, Part::Pages, 0, what))
     }
 
     /// The path it was opened by.
@@ -321,6 +381,16 @@ impl Image {
     pub fn page_count(&self) -> u64 {
         self.header.page_area_len / PAGE_SIZE as u64
     }
+}
+
+/// Nobody but root and we may write to it.
+pub(crate) fn require_private(metadata: &fs::Metadata, path: &Path) -> Result<()> {
+    let is_ours = metadata.uid() == 0 || metadata.uid() == nix::unistd::geteuid().as_raw();
+    if is_ours && metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let what = format!("owner {} and mode {:o}", metadata.uid(), metadata.mode() & 0o7777);
+    Err(Error::io(path, "trust", io::Error::new(io::ErrorKind::PermissionDenied, what)))
 }
 
 fn not_regular(path: &Path) -> Error {

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault;
 use crate::publish::{publish, sync_dir};
 use crate::quarantine::read_bounded;
-use crate::reader::UncheckedImage;
+use crate::reader::{UncheckedImage, require_private};
 
 /// Where the store is unless told otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/fastboot";
@@ -91,12 +91,23 @@ impl Store {
     /// in the catalogue.
     pub fn open_image(&self, entry: &CatalogueEntry) -> Result<crate::Image> {
         let path = self.image_file(entry);
-        let image = UncheckedImage::open(&path)?.check()?;
+        let image =
+            UncheckedImage::open_below(&self.open_root()?, Path::new(&entry.file), path.clone())?.check()?;
         if image.id() != entry.image_id {
             let what = format!("image id is {}, the catalogue says {}", image.id(), entry.image_id);
             return Err(Error::corrupt(&path, crate::Part::Header, 0, what));
         }
         Ok(image)
+    }
+
+    /// The directory itself, which may be no link, has to belong to us or to root, and to be closed to everybody else.
+    fn open_root(&self) -> Result<File> {
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH;
+        let root = OpenOptions::new().read(true).custom_flags(flags).open(&self.root);
+        let root = root.map_err(|source| Error::io(&self.root, "open", source))?;
+        let metadata = root.metadata().map_err(|source| Error::io(&self.root, "examine", source))?;
+        require_private(&metadata, &self.root)?;
+        Ok(root)
     }
 
     /// Wait for no one: take the lock, or say that it is held. Creates the store when it is not there.

@@ -104,18 +104,32 @@ impl StatusReport {
     }
 }
 
+const PROGRAM_PACKAGES: [&str; 7] = ["--bins", "-p", "daemon-snap", "-p", "initd", "-p", "systemd-units"];
+
 /// Build the release binaries of the workspace that this runner comes from.
 ///
 /// # Errors
 /// They do not build; the compiler's words are in the error.
 pub fn build() -> Result<PathBuf> {
-    cargo_build(&["--bins", "-p", "daemon-snap", "-p", "initd", "-p", "systemd-units"])
+    cargo_build(&PROGRAM_PACKAGES)
+}
+
+/// Build the same for tests that switch faults on (`FASTBOOT_FAULT`), which a program that is shipped does not know.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with_faults() -> Result<PathBuf> {
+    cargo_build_as("verify", &PROGRAM_PACKAGES)
 }
 
 fn cargo_build(what: &[&str]) -> Result<PathBuf> {
+    cargo_build_as("release", what)
+}
+
+fn cargo_build_as(profile: &str, what: &[&str]) -> Result<PathBuf> {
     let workspace = workspace();
     let output = needs::own(needs::cargo())
-        .args(["build", "--release", "--quiet"])
+        .args(["build", "--profile", profile, "--quiet"])
         .args(what)
         .current_dir(&workspace)
         .stdin(Stdio::null())
@@ -124,7 +138,7 @@ fn cargo_build(what: &[&str]) -> Result<PathBuf> {
     if !output.status.success() {
         bail!("cargo build: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(target_dir().join("release"))
+    Ok(target_dir().join(profile))
 }
 
 /// Where cargo builds.

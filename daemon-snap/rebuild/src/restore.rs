@@ -14,7 +14,7 @@ use crate::tids::Tids;
 use crate::{
     bus, cgroup, events, files, inherit, inode, keyring, label, namespaces, plan, stopped, stored, volatile,
 };
-use image_store::{Image, ReasonCode, fault};
+use image_store::{Image, ReasonCode, Stamp, fault};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -39,6 +39,8 @@ pub struct Request<'a> {
     /// Chunks of pages, from the first on, that somebody has compared with their checksums already; the others are
     /// compared here, while the processes load them.
     pub checked_chunks: u64,
+    /// What the image was when they began: it must not be written to until the processes have loaded it.
+    pub stamp: Stamp,
     pub deadline: Instant,
 }
 
@@ -91,28 +93,27 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
     let mask = sys::own::signal_mask();
     sys::own::block_all_signals();
     sys::own::become_subreaper(true);
-    let mut released = false;
+    let mut released = Vec::new();
     let result = attempt(&request, &mut released);
     if result.is_err() {
         end_all_children();
-        if released {
-            // They are children of PID 1 by now, but were made by us a moment ago.
-            for process in &request.tree.processes {
-                let _ = kill(nix::unistd::Pid::from_raw(process.pid.0), Signal::SIGKILL);
-            }
+        for process in &released {
+            // Gone already is what we want.
+            let _ = sys::pidfd::send_signal(process.as_fd(), libc::SIGKILL);
         }
     }
     sys::own::set_signal_mask(mask);
     result
 }
 
-fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
+/// `released`: processes that are no children of ours any more.
+fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restored> {
     let started = Instant::now();
     let (mut last, mut times) = (started, Times::default());
     let tree = &request.tree;
     inode::check_all_used(tree)?;
     stored::check_keeper(tree, request.unit.is_some())?;
-    let tids = Tids::open();
+    let tids = Tids::open(request.deadline);
     let mut desk = Desk::new(tree, request.unit.is_some())?;
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
@@ -185,6 +186,8 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     times.check = lap(&mut last);
     let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, late, tids, request, started };
     watch.until_ready()?;
+    // Everything is compared and loaded through one open file: what was compared is what was loaded.
+    request.image.require_unwritten_since(request.stamp)?;
     times.load = lap(&mut last);
     files::rebuild_owners(&desk, tree)?;
     inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
@@ -193,8 +196,12 @@ fn attempt(request: &Request<'_>, released: &mut bool) -> Result<Restored> {
     bus::introduce(&desk, tree, request.deadline)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
+        // As long as they are ours their numbers are nobody else's.
+        for process in &tree.processes {
+            let pidfd = sys::pidfd::open(process.pid);
+            released.push(pidfd.map_err(|e| Error::kernel("pidfd_open", process.pid, e))?);
+        }
         nursery.close()?;
-        *released = true;
     }
     events::empty_inotify(&desk, tree)?;
     stopped::rebuild_stopped(tree, &go, request.deadline)?;
@@ -445,6 +452,7 @@ fn end_all_children() {
         }
         for child in children {
             let pid = nix::unistd::Pid::from_raw(child);
+            // A child that has not been waited for keeps its number: this can be nobody else.
             let _ = kill(pid, Signal::SIGKILL);
             let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
         }

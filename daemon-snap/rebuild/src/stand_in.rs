@@ -18,19 +18,64 @@ pub fn as_user<T>(
     groups: &[u32],
     what: impl FnOnce() -> std::result::Result<T, Errno>,
 ) -> std::result::Result<T, Errno> {
-    const SAME: u32 = u32::MAX;
-    let uids = |effective| setresuid(Uid::from_raw(SAME), Uid::from_raw(effective), Uid::from_raw(SAME));
-    let gids = |effective| setresgid(Gid::from_raw(SAME), Gid::from_raw(effective), Gid::from_raw(SAME));
-    let own_groups = getgroups()?;
-    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups)?;
-    gids(gid)?;
-    uids(uid)?;
+    let ids = OtherIds::take(uid, gid, groups)?;
     let done = what();
-    uids(0)?;
-    gids(0)?;
-    setgroups(&own_groups)?;
+    ids.give_back()?;
     done
+}
+
+/// Other effective ids and groups than ours, until this is given back or dropped: on every path, a panic's included.
+struct OtherIds {
+    own_groups: Vec<Gid>,
+    are_back: bool,
+}
+
+impl OtherIds {
+    fn take(uid: u32, gid: u32, groups: &[u32]) -> std::result::Result<Self, Errno> {
+        let ids = Self { own_groups: getgroups()?, are_back: false };
+        // From here on, what fails drops them.
+        let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups)?;
+        set_effective(uid, gid)?;
+        Ok(ids)
+    }
+
+    fn give_back(mut self) -> std::result::Result<(), Errno> {
+        self.are_back = true;
+        self.set_own()
+    }
+
+    fn set_own(&self) -> std::result::Result<(), Errno> {
+        // The user first: only root may set the others.
+        set_effective_user(0)?;
+        set_effective_group(0)?;
+        setgroups(&self.own_groups)
+    }
+}
+
+impl Drop for OtherIds {
+    fn drop(&mut self) {
+        if !self.are_back {
+            // An error is on its way already, and ends the attempt.
+            let _ = self.set_own();
+        }
+    }
+}
+
+/// The group first: only root may set it.
+fn set_effective(uid: u32, gid: u32) -> std::result::Result<(), Errno> {
+    set_effective_group(gid)?;
+    set_effective_user(uid)
+}
+
+const SAME: u32 = u32::MAX;
+
+fn set_effective_user(uid: u32) -> std::result::Result<(), Errno> {
+    setresuid(Uid::from_raw(SAME), Uid::from_raw(uid), Uid::from_raw(SAME))
+}
+
+fn set_effective_group(gid: u32) -> std::result::Result<(), Errno> {
+    setresgid(Gid::from_raw(SAME), Gid::from_raw(gid), Gid::from_raw(SAME))
 }
 
 /// Does something as another process: a stand-in with its number, effective ids and groups, which shares our descriptors. The
@@ -65,4 +110,31 @@ pub fn as_sender(pid: Pid, what: impl FnOnce() -> std::result::Result<[i32; 2], 
 
 fn taken(pid: Pid) -> Error {
     Error::stale(ReasonCode::PidTaken, format!("PID {pid} is taken"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{getegid, geteuid};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn ids_come_back_on_every_path() {
+        if !geteuid().is_root() {
+            return eprintln!("skipped: becoming another user needs root");
+        }
+        let ours = (geteuid(), getegid(), getgroups().unwrap());
+        let are_ours = || (geteuid(), getegid(), getgroups().unwrap()) == ours;
+        let other = || (geteuid().as_raw(), getegid().as_raw());
+        assert_eq!(as_user(33, 34, &[35], || Ok(other())), Ok((33, 34)));
+        assert!(are_ours(), "after success");
+        assert_eq!(as_user(33, 34, &[35], || Err::<(), _>(Errno::EPERM)), Err(Errno::EPERM));
+        assert!(are_ours(), "after an error");
+        let what = || -> std::result::Result<(), Errno> { std::panic::resume_unwind(Box::new(())) };
+        assert!(catch_unwind(AssertUnwindSafe(|| as_user(33, 34, &[35], what))).is_err());
+        assert!(are_ours(), "after a panic");
+        let too_many = vec![1; 100_000];
+        assert_eq!(as_user(33, 34, &too_many, || Ok(())), Err(Errno::EINVAL));
+        assert!(are_ours(), "after groups that cannot be set");
+    }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use fastboot_runtime::{RunDir, ids_lock};
+use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -24,6 +25,7 @@ const LONGEST_PAUSE_MS: u64 = 64;
 #[derive(Debug)]
 pub struct Tids {
     lock: Option<File>,
+    deadline: Instant,
     turn: Option<Flock<File>>,
     /// Where ids were given out before they were taken from the band.
     before: Option<i64>,
@@ -32,19 +34,19 @@ pub struct Tids {
 }
 
 impl Tids {
-    /// Opens the lock: this has to be done before the mount namespace is changed.
-    pub fn open() -> Self {
+    /// Opens the lock: this has to be done before the mount namespace is changed. Its turn is waited for until `deadline`.
+    pub fn open(deadline: Instant) -> Self {
         let lock = ids_lock::open(&RunDir::default()).ok();
-        Self { lock, turn: None, before: None, asked: (0, 0) }
+        Self { lock, deadline, turn: None, before: None, asked: (0, 0) }
     }
 
     /// Makes `tid` the next number to be given out, for a thread of `process`, which waits for our word.
     ///
     /// # Errors
-    /// The counter can be read or written no more.
+    /// `Stale`: others number their threads for too long. The counter can be read or written no more.
     pub fn make_next(&mut self, proc: &OwnProc, process: Pid, tid: i64) -> Result<()> {
         if let Some(file) = self.lock.take() {
-            self.turn = Flock::lock(file, FlockArg::LockExclusive).ok();
+            self.turn = Some(lock_until(file, self.deadline)?);
         }
         if self.before.is_none() {
             let before = proc.last_pid().map_err(|e| Error::kernel("reading", LAST_PID, e))?;
@@ -112,6 +114,40 @@ pub fn let_others_number() {
     }
 }
 
+fn lock_until(mut file: File, deadline: Instant) -> Result<Flock<File>> {
+    const PAUSE: Duration = Duration::from_micros(500);
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(turn),
+            Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
+            Err((_, errno)) => return Err(Error::kernel("flock", "the lock of thread ids", errno)),
+        };
+        if Instant::now() >= deadline {
+            let sentence = "other restores number their threads, and it was not its turn in time".to_owned();
+            return Err(Error::stale(ReasonCode::Deadline, sentence));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 fn set_counter(proc: &OwnProc, last: i64) -> Result<()> {
     proc.set_last_pid(last).map_err(|e| Error::kernel("writing", LAST_PID, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_holds_the_lock_keeps_others_waiting_until_their_deadline_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let again = || file.reopen().unwrap();
+        let held = Flock::lock(again(), FlockArg::LockExclusive).unwrap();
+        let began = Instant::now();
+        let error = lock_until(again(), began + Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, Error::Stale(_)), "{error:?}");
+        assert!(began.elapsed() >= Duration::from_millis(50));
+        drop(held);
+        assert!(lock_until(again(), began).is_ok());
+    }
 }

@@ -32,8 +32,14 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     check_evidence(&image)?;
     let state = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)?;
     let tree = encode::decode(&state, image.page_area())?;
-    let restored =
-        restore::restore(Request { image: &image, tree, unit: None, checked_chunks: 0, deadline })?;
+    let restored = restore::restore(Request {
+        image: &image,
+        tree,
+        unit: None,
+        checked_chunks: 0,
+        stamp: image.stamp(),
+        deadline,
+    })?;
     for root in &restored.roots {
         say!("{root}");
     }

@@ -36,7 +36,7 @@ pub(super) struct Lab {
 
 impl Lab {
     pub(super) fn prepare() -> Result<Lab> {
-        let release = fastboot::build().context("building fastboot")?;
+        let release = fastboot::build_with_faults().context("building fastboot")?;
         let logs = PathBuf::from(CACHE_DIR).join("logs/scenarios");
         std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
         Ok(Lab { root: cached(&recipe()?)?, release, logs })
