@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use image_store::{ReasonCode, StaleReason};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use crate::caller::Stat;
 use crate::protocol::StoredName;
 use crate::sys::process::{pidfd_kill, pidfd_open, wait_ended, wait_readable};
 use crate::sys::socket::receive;
@@ -23,9 +24,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// How an attempt ended.
 #[derive(Debug)]
-pub enum Outcome {
-    /// The tree runs, its roots are children of PID 1.
-    Restored(RestoredTree),
+pub enum Outcome<'a> {
+    /// The tree runs, its roots are children of PID 1. It is gone unless it is kept.
+    Restored(Unconfirmed<'a>),
     /// Nothing of it is left; the unit has to start cold.
     Failed(StaleReason),
     /// The shim has gone, and nothing of the tree is left.
@@ -45,13 +46,31 @@ pub struct RestoredTree {
     pub stored: Vec<(StoredName, OwnedFd)>,
 }
 
-/// An attempt; removes what is left of it unless it is kept.
+/// An attempt. Whatever becomes of it, a panic of our own included: what it has made is removed, unless systemd has taken it
+/// over ([`Unconfirmed::keep`]), and the zygote hears that the matter is settled.
 #[derive(Debug)]
 pub struct Attempt<'a> {
     zygote: &'a Zygote,
     id: u64,
     cgroup: UnitCgroup,
     worker: Option<OwnedFd>,
+    remains: Remains,
+}
+
+/// What is left of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remains {
+    /// Maybe something that has to be removed.
+    Something,
+    /// Nothing has to be done any more.
+    Settled,
+}
+
+/// A restored tree that systemd has not taken over yet.
+#[derive(Debug)]
+pub struct Unconfirmed<'a> {
+    attempt: Attempt<'a>,
+    tree: RestoredTree,
 }
 
 /// What an attempt borrows for its start.
@@ -70,25 +89,24 @@ pub struct Means<'a> {
 impl<'a> Attempt<'a> {
     /// Prepare an attempt in this cgroup.
     pub fn new(zygote: &'a Zygote, cgroup: UnitCgroup) -> Attempt<'a> {
-        Attempt { zygote, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), cgroup, worker: None }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Attempt { zygote, id, cgroup, worker: None, remains: Remains::Something }
     }
 
     /// Run it until it has succeeded, failed, or `deadline` has passed.
-    pub fn run(&mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> Outcome {
+    pub fn run(mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> Outcome<'a> {
         let outcome = match self.wait_for_tree(order, means, deadline) {
             Ok(Wait::Done(roots, steps_us, stored)) => {
                 let tree = self.take_over(order, &roots, &steps_us, deadline);
                 tree.map(|tree| RestoredTree { stored, ..tree }).map_err(|error| failed("tree", &error))
             }
             Ok(Wait::Failed(reason)) => Err(reason),
-            Ok(Wait::ShimGone) => {
-                self.remove();
-                return Outcome::Abandoned;
-            }
+            // Dropping the attempt ends what it has made.
+            Ok(Wait::ShimGone) => return Outcome::Abandoned,
             Err(error) => Err(failed("worker", &error)),
         };
         match outcome {
-            Ok(tree) => Outcome::Restored(tree),
+            Ok(tree) => Outcome::Restored(Unconfirmed { attempt: self, tree }),
             Err(reason) => match self.remove() {
                 true => Outcome::Failed(reason),
                 false => {
@@ -100,18 +118,14 @@ impl<'a> Attempt<'a> {
     }
 
     /// End the worker and everything that it has made. Returns whether nothing is left.
-    pub fn remove(&mut self) -> bool {
+    fn remove(&mut self) -> bool {
+        self.remains = Remains::Settled;
         if let Some(worker) = self.worker.take() {
             // Gone already is what we want.
             let _ = pidfd_kill(&worker);
             wait_ended(&worker, CLEAN_TIMEOUT);
         }
         self.cgroup.remove_new(CLEAN_TIMEOUT).unwrap_or(false)
-    }
-
-    /// The outcome is settled.
-    pub fn finish(self) {
-        self.zygote.forget(self.id);
     }
 
     fn wait_for_tree(&mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> io::Result<Wait> {
@@ -187,6 +201,29 @@ impl<'a> Attempt<'a> {
     }
 }
 
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.remains == Remains::Something {
+            self.remove();
+        }
+        self.zygote.forget(self.id);
+    }
+}
+
+impl Unconfirmed<'_> {
+    /// The tree.
+    pub fn tree(&self) -> &RestoredTree {
+        &self.tree
+    }
+
+    /// systemd has taken it over: it stays, whatever becomes of us.
+    pub fn keep(self) -> RestoredTree {
+        let Unconfirmed { mut attempt, tree } = self;
+        attempt.remains = Remains::Settled;
+        tree
+    }
+}
+
 enum Wait {
     Done(Vec<i32>, Vec<u32>, Vec<(StoredName, OwnedFd)>),
     Failed(StaleReason),
@@ -199,7 +236,7 @@ fn failed(what: &str, error: &io::Error) -> StaleReason {
 
 fn parent_is_init(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    crate::peer::parent_of(&stat) == Some(1)
+    Stat::parse(&stat).is_some_and(|stat| stat.parent == 1)
 }
 
 fn wait_until(deadline: Instant, mut condition: impl FnMut() -> bool) -> bool {

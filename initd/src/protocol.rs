@@ -1,12 +1,14 @@
 //! What shim and restore daemon say to each other, one packet each, over `SOCK_SEQPACKET`:
 //!
-//! 1. shim: [`Hello`], with descriptors 0, 1, 2 and those of socket activation attached
-//! 2. initd: [`Answer`]; with `Restored` come the descriptors for systemd's store
-//! 3. shim, after `Restored`: [`Adopted`]; after `Failed` initd removes the tree and answers `Cold`
+//! 1. initd: [`Greeting`], as soon as it knows who has connected; without it the shim does not wait long
+//! 2. shim: [`Hello`], with descriptors 0, 1, 2 and those of socket activation attached
+//! 3. initd: [`Answer`]; with `Restored` come the descriptors for systemd's store
+//! 4. shim, after `Restored`: [`Adopted`]; after `Failed` initd removes the tree and answers `Cold`
 //!
 //! The connection closed at any point means: start cold.
 
 pub use fastboot_runtime::SOCKET_PATH;
+use std::time::Duration;
 
 use snap_state::{MAX_STORED, is_stored_name};
 
@@ -15,14 +17,21 @@ use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
 /// Most descriptors of socket activation that are handed over; the kernel takes 253 in one message.
 pub const MAX_LISTEN_FDS: usize = 250;
 
+/// Longest that a shim waits for the first word. When there was none, nobody is at work, and it starts the service cold.
+pub const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(300);
+
 const MAGIC: u32 = 0x3158_4246;
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 const HAS_NOTIFY_SOCKET: u16 = 1 << 0;
 const IS_AGAIN: u16 = 1 << 1;
 const SEND_MAIN_PID: u16 = 1 << 0;
 const SEND_READY: u16 = 1 << 1;
 /// Longest sentence that is sent to a shim.
 const MAX_SENTENCE_LEN: usize = 1024;
+
+/// The first word: somebody is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting;
 
 /// The shim's question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +114,21 @@ pub enum Adopted {
     Done,
     /// systemd could not be told, with the errno; the shim waits for another answer.
     Failed(i32),
+}
+
+impl Greeting {
+    /// As a packet.
+    pub fn encode(self) -> Vec<u8> {
+        head(5).finish()
+    }
+
+    /// From a packet.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(packet: &[u8]) -> Result<Greeting, Malformed> {
+        check_head(packet, 5)?.finish().map(|()| Greeting)
+    }
 }
 
 impl Hello {
@@ -272,6 +296,7 @@ mod tests {
 
     #[test]
     fn every_message_reads_back_as_it_was_written() {
+        assert_eq!(Greeting::decode(&Greeting.encode()), Ok(Greeting));
         assert_eq!(Hello::decode(&hello().encode()), Ok(hello()));
         for answer in answers() {
             assert_eq!(Answer::decode(&answer.encode()), Ok(answer));

@@ -1,42 +1,37 @@
-//! Answering shims: one thread per connection, every wait bounded.
+//! Answering shims: one thread per start, every wait bounded.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fastboot_runtime::{FirstStarts, StatusFile, Trials, UnitStatus};
+use fastboot_runtime::{Claim, StatusFile, Trials, UnitStatus};
 use image_store::{CatalogueEntry, ImageId, ReasonCode, StaleReason, Store, fault};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::TimeVal;
 use snap_policy::{StartBudget, StartTimes};
-use snap_rebuild::tids::let_others_number;
 
+use crate::admission::Admitted;
 use crate::attempt::{Attempt, Means, Outcome, RestoredTree};
 use crate::boot::monotonic_us;
+use crate::caller::Caller;
 use crate::hooks;
 use crate::images::{Images, Usable};
 use crate::journal;
 use crate::lanes::{LIGHT_LEN, Lanes};
-use crate::peer::{Peer, ShimIdentity};
+use crate::peer::ShimIdentity;
 use crate::probation;
 use crate::protocol::{Adopted, Answer, Hello};
-use crate::sys::socket::{receive, send};
+use crate::sys::socket::{Received, receive, receive_from, send};
+use crate::systemd::{self, Question, Systemd};
 use crate::timeline::Timeline;
 use crate::unit_cgroup::UnitCgroup;
 use crate::wire::MAX_MESSAGE_LEN;
 use crate::worker::Order;
 use crate::zygote::Zygote;
 
-/// A shim asks as soon as it has connected, and tells systemd within seconds.
-const PEER_TIMEOUT: Duration = Duration::from_secs(8);
-/// More at one time are told to start cold.
-const MAX_CONNECTIONS: usize = 512;
 /// How long processes that were killed may take to disappear.
 const CLEAN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Everything that a connection needs; the same for all.
+/// Everything that an answer needs; the same for all.
 #[derive(Debug)]
 pub struct Server {
     /// The store.
@@ -49,107 +44,102 @@ pub struct Server {
     pub trials: Trials,
     /// Forks the workers.
     pub zygote: Zygote,
-    /// Who has asked before.
-    pub first_starts: FirstStarts,
     /// What became of each unit.
-    pub status: StatusFile,
+    pub status: Arc<StatusFile>,
     /// Whom to believe.
     pub shim: ShimIdentity,
+    /// Who has started the unit.
+    pub systemd: Systemd,
     /// This boot ([`userspace_id`](crate::boot::userspace_id)).
     pub userspace_id: String,
-    /// Connections under way.
-    pub connections: AtomicUsize,
+}
+
+/// When a shim was let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// For what is measured from it.
+    pub began: Instant,
+    /// The same on `CLOCK_MONOTONIC`, for those who read it elsewhere.
+    pub monotonic_us: u64,
+}
+
+impl Moment {
+    /// This one.
+    pub fn now() -> Moment {
+        Moment { began: Instant::now(), monotonic_us: monotonic_us() }
+    }
 }
 
 /// One start, from the shim's question on.
 #[derive(Debug)]
 struct Start {
     unit: String,
-    requested_us: u64,
-    began: Instant,
+    asked: Moment,
     timeline: Timeline,
     image_id: Option<ImageId>,
     /// Of a snapshot, not of this boot: nothing but the snapshot hears of it.
     is_trial: bool,
 }
 
-/// As the generator has computed it for the shim.
-fn budget(entry: &CatalogueEntry) -> Result<StartBudget, StaleReason> {
-    let times =
-        StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
-    StartBudget::of(times, entry.len_bytes)
-        .map_err(|reason| StaleReason::new(ReasonCode::Deadline, reason.to_string()))
+/// A shim and what it has handed over.
+#[derive(Debug)]
+struct Shim<'a> {
+    caller: &'a Caller,
+    claim: Option<Claim>,
+    connection: &'a OwnedFd,
+    hello: Hello,
+    /// Its descriptors 0, 1 and 2, and those of socket activation.
+    inherited: Vec<OwnedFd>,
+}
+
+/// A restored service in its first seconds.
+struct OnProbation {
+    entry: CatalogueEntry,
+    tree: RestoredTree,
 }
 
 impl Server {
-    /// Take connections for ever.
-    ///
-    /// # Errors
-    /// When the socket itself fails.
-    pub fn serve(self: &Arc<Self>, listener: &OwnedFd) -> io::Result<()> {
-        use nix::errno::Errno;
-        use nix::sys::socket::{SockFlag, accept4};
-        use std::os::fd::AsRawFd as _;
-        loop {
-            let connection = match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-                Ok(fd) => crate::sys::socket::own(fd),
-                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
-                // Out of descriptors or memory: connections wait in the queue, and their shims not for long.
-                Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    std::thread::sleep(Duration::from_millis(10));
-                    continue;
-                }
-                Err(errno) => return Err(errno.into()),
-            };
-            if self.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-                // Closing it is answer enough.
-                self.connections.fetch_sub(1, Ordering::Relaxed);
-                continue;
-            }
-            let server = Arc::clone(self);
-            let_others_number();
-            let spawned = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
-                server.answer(&connection);
-                server.connections.fetch_sub(1, Ordering::Relaxed);
-            });
-            if let Err(error) = spawned {
-                self.connections.fetch_sub(1, Ordering::Relaxed);
-                journal::warning(format_args!("no thread for a connection: {error}; its unit starts cold"));
-            }
+    /// One shim, from its question to the end of its unit's probation.
+    pub fn answer(&self, admitted: Admitted, asked: Moment) {
+        let on_probation = self.answer_shim(admitted, asked);
+        // The connection and its place are free by now.
+        if let Some(OnProbation { entry, tree }) = on_probation {
+            self.watch(&entry, &tree);
         }
     }
 
-    /// One shim, from its question to the end of its unit's probation.
-    fn answer(&self, connection: &OwnedFd) {
-        let (began, timeline) = (Instant::now(), Timeline::begin());
-        let requested_us = monotonic_us();
-        let (peer, hello, inherited) = match self.receive_hello(connection) {
+    fn answer_shim(&self, admitted: Admitted, asked: Moment) -> Option<OnProbation> {
+        let Admitted { caller, claim, connection, slot: _slot } = admitted;
+        let (hello, inherited) = match receive_hello(&connection, &caller) {
             Ok(asked) => asked,
-            Err(error) => return journal::warning(format_args!("a connection was refused: {error}")),
+            Err(error) => {
+                let unit = &caller.unit;
+                journal::warning(format_args!("{unit}: its question cannot be used: {error}"));
+                return None;
+            }
         };
-        let unit = peer.unit.clone();
-        let mut start = Start { unit, requested_us, began, timeline, image_id: None, is_trial: false };
-        if let Err(reason) = self.answer_from_image(connection, &mut start, &peer, &hello, inherited) {
-            self.answer_cold(connection, start, &reason);
+        let (unit, timeline) = (caller.unit.clone(), Timeline::begin());
+        let mut start = Start { unit, asked, timeline, image_id: None, is_trial: false };
+        let shim = Shim { caller: &caller, claim, connection: &connection, hello, inherited };
+        match self.answer_from_image(&mut start, shim) {
+            Ok(on_probation) => Some(on_probation).filter(|_| !start.is_trial),
+            Err(reason) => {
+                self.answer_cold(&connection, start, &reason);
+                None
+            }
         }
     }
 
     /// `Err`: the unit has to start cold, and nothing of an attempt is left.
-    fn answer_from_image(
-        &self,
-        connection: &OwnedFd,
-        start: &mut Start,
-        peer: &Peer,
-        hello: &Hello,
-        inherited: Vec<OwnedFd>,
-    ) -> Result<(), StaleReason> {
+    fn answer_from_image(&self, start: &mut Start, shim: Shim<'_>) -> Result<OnProbation, StaleReason> {
         let trial = self.claim_trial(&start.unit);
         start.is_trial = trial.is_some();
         let no_image =
             || StaleReason::new(ReasonCode::NoImage, "it has no image that can be used in this boot");
         let entry = trial.as_ref().or_else(|| self.images.entry(&start.unit)).ok_or_else(no_image)?;
         start.image_id = Some(entry.image_id);
-        self.check_start(start, peer, hello, entry)?;
+        self.check_start(start, &shim, entry)?;
+        let question = self.systemd.ask(&start.unit, start.asked.began + systemd::LONGEST);
         let turn = self.lanes.enter(entry.len_bytes);
         start.timeline.mark("queue");
 
@@ -158,64 +148,56 @@ impl Server {
             false => self.images.take(&start.unit),
         }?;
         start.timeline.mark("evidence");
-        let deadline = start.began + budget(entry)?.deadline;
+        let deadline = start.asked.began + budget(entry)?.deadline;
         self.images.read_pages(&mut usable, &self.lanes, deadline)?;
         start.timeline.mark("read");
-        let cgroup = UnitCgroup::open(&peer.cgroup, peer.pid)
+        let cgroup = UnitCgroup::open(&shim.caller.cgroup, shim.caller.process.pid)
             .map_err(|error| StaleReason::new(ReasonCode::HostUnsupported, format!("cgroup: {error}")))?;
-        let order = order_for(entry, &usable, peer, hello, deadline);
+        self.check_main_process(start, &shim, entry, question)?;
+        start.timeline.mark("main process");
+        let order = order_for(entry, &usable, &shim, deadline);
         let means = Means {
             image: usable.opened.image.file().as_fd(),
-            shim: &peer.pidfd,
-            connection,
-            inherited: &inherited,
+            shim: &shim.caller.pidfd,
+            connection: shim.connection,
+            inherited: &shim.inherited,
         };
         let began = Instant::now();
-        let mut attempt = Attempt::new(&self.zygote, cgroup);
-        let outcome = attempt.run(&order, &means, deadline);
+        let outcome = Attempt::new(&self.zygote, cgroup).run(&order, &means, deadline);
         let restore_ms = began.elapsed().as_secs_f64() * 1e3;
+        let Shim { connection, hello, inherited, .. } = shim;
         // The shim keeps its own; a copy here would keep a unit's sockets open after the unit.
         drop((inherited, usable));
-        let tree = match outcome {
-            Outcome::Restored(tree) => tree,
+        let unconfirmed = match outcome {
+            Outcome::Restored(unconfirmed) => unconfirmed,
             Outcome::Failed(reason) => {
-                attempt.finish();
                 self.note_failure(start, entry, &reason);
                 return Err(reason);
             }
             Outcome::Abandoned => {
-                attempt.finish();
                 return Err(StaleReason::new(ReasonCode::RestoreFailed, "the start was cancelled"));
             }
         };
-        start.timeline.take(&tree.steps, "adopt");
-        if let Err(why) = hooks::after_restore(entry, tree.main_pid, deadline) {
-            attempt.remove();
-            attempt.finish();
+        // From here on, whatever returns before the tree is kept removes it.
+        start.timeline.take(&unconfirmed.tree().steps, "adopt");
+        if let Err(why) = hooks::after_restore(entry, unconfirmed.tree().main_pid, deadline) {
             let reason = StaleReason::new(ReasonCode::RestoreFailed, why);
             self.note_failure(start, entry, &reason);
             return Err(reason);
         }
         start.timeline.mark("hooks");
-        let adopted = fault::point("initd.before_answer")
+        fault::point("initd.before_answer")
             .map_err(|error| error.to_string())
-            .and_then(|()| self.hand_over(connection, entry, &tree, hello.has_notify_socket));
-        if let Err(why) = adopted {
-            attempt.remove();
-            attempt.finish();
-            return Err(StaleReason::new(ReasonCode::RestoreFailed, why));
-        }
-        attempt.finish();
+            .and_then(|()| self.hand_over(connection, entry, unconfirmed.tree(), hello.has_notify_socket))
+            .map_err(|why| StaleReason::new(ReasonCode::RestoreFailed, why))?;
+        let tree = unconfirmed.keep();
         start.timeline.mark("hand-over");
         drop(turn);
         self.enter_restored(start, &tree, restore_ms);
-        if !start.is_trial {
-            self.watch(entry, &tree);
-        }
-        Ok(())
+        Ok(OnProbation { entry: entry.clone(), tree })
     }
 
-    /// The leave of a snapshot that is at work right now.
+    /// The permit of a snapshot that is at work right now.
     fn claim_trial(&self, unit: &str) -> Option<CatalogueEntry> {
         let entry = self.trials.claim(unit)?;
         match self.store.is_locked() {
@@ -225,53 +207,52 @@ impl Server {
         }
     }
 
-    fn receive_hello(&self, connection: &OwnedFd) -> io::Result<(Peer, Hello, Vec<OwnedFd>)> {
-        let timeout = TimeVal::new(PEER_TIMEOUT.as_secs() as i64, 0);
-        setsockopt(connection, sockopt::ReceiveTimeout, &timeout)?;
-        setsockopt(connection, sockopt::SendTimeout, &timeout)?;
-        let (packet, fds) = receive(connection, MAX_MESSAGE_LEN)?;
-        let peer = Peer::identify(connection, &self.shim)?;
-        let hello = Hello::decode(&packet).map_err(io::Error::other)?;
-        if hello.unit != peer.unit {
-            return Err(io::Error::other(format!("{} asks for {}", peer.unit, hello.unit)));
-        }
-        if fds.len() != 3 + hello.listen_names.len() {
-            return Err(io::Error::other(format!("{} sent {} descriptors", peer.unit, fds.len())));
-        }
-        Ok((peer, hello, fds))
-    }
-
     /// Whether this start may come from an image at all.
-    fn check_start(
-        &self,
-        start: &Start,
-        peer: &Peer,
-        hello: &Hello,
-        entry: &CatalogueEntry,
-    ) -> Result<(), StaleReason> {
+    fn check_start(&self, start: &Start, shim: &Shim<'_>, entry: &CatalogueEntry) -> Result<(), StaleReason> {
         let refuse = |code, sentence: &str| Err(StaleReason::new(code, sentence));
-        if hello.is_again {
-            return Err(remove_orphans(peer, entry));
-        }
         if !start.is_trial {
-            match self.first_starts.claim(&start.unit) {
-                Ok(true) => {}
-                Ok(false) => return refuse(ReasonCode::NotFirstStart, "it was started in this boot before"),
-                Err(error) => {
-                    let sentence = format!("its start cannot be noted: {error}");
-                    return refuse(ReasonCode::HostUnsupported, &sentence);
-                }
+            match shim.claim {
+                Some(Claim::First) => {}
+                // Whoever asks again may have others of its unit ended: only the process that the first answer was for.
+                Some(Claim::Again) if shim.hello.is_again => return Err(remove_orphans(shim.caller, entry)),
+                _ => return refuse(ReasonCode::NotFirstStart, "it was started in this boot before"),
             }
         }
         let failed = |error: io::Error| StaleReason::new(ReasonCode::RestoreFailed, error.to_string());
         fault::point("initd.request").map_err(failed)?;
-        if !hello.has_notify_socket && entry.service.service_type != "forking" {
+        if !shim.hello.has_notify_socket && entry.service.service_type != "forking" {
             return refuse(
                 ReasonCode::HostUnsupported,
                 "NotifyAccess= keeps the shim from naming a main process",
             );
         }
         Ok(())
+    }
+
+    /// Whether the shim is the process that systemd has made for the unit, still in the namespaces that were made for it, and whether
+    /// that is the first in this boot.
+    fn check_main_process(
+        &self,
+        start: &Start,
+        shim: &Shim<'_>,
+        entry: &CatalogueEntry,
+        question: io::Result<Question>,
+    ) -> Result<(), StaleReason> {
+        let unknown = |error: io::Error| {
+            let sentence = format!("systemd does not say what it has started: {error}");
+            StaleReason::new(ReasonCode::HostUnsupported, sentence)
+        };
+        let word = question.and_then(Question::answer).map_err(unknown)?;
+        if !word.names(shim.caller.process.pid, &entry.service.service_type) {
+            let sentence = "systemd names another process than the one that asks";
+            return Err(StaleReason::new(ReasonCode::HostUnsupported, sentence));
+        }
+        if !start.is_trial && word.has_started_before() {
+            let sentence = "systemd had started it in this boot before";
+            return Err(StaleReason::new(ReasonCode::NotFirstStart, sentence));
+        }
+        let changed = |error: io::Error| StaleReason::new(ReasonCode::HostUnsupported, error.to_string());
+        self.shim.check(shim.caller).map_err(changed)
     }
 
     /// Let the shim tell systemd.
@@ -350,7 +331,7 @@ impl Server {
         let status = UnitStatus {
             image_id: start.image_id,
             phases_ms: start.timeline.phases(),
-            requested_monotonic_us: Some(start.requested_us),
+            requested_monotonic_us: Some(start.asked.monotonic_us),
             done_monotonic_us: Some(monotonic_us()),
             ..status
         };
@@ -392,13 +373,31 @@ impl Server {
     }
 }
 
-fn order_for(
-    entry: &CatalogueEntry,
-    usable: &Usable,
-    peer: &Peer,
-    hello: &Hello,
-    deadline: Instant,
-) -> Order {
+/// As the generator has computed it for the shim.
+fn budget(entry: &CatalogueEntry) -> Result<StartBudget, StaleReason> {
+    let times =
+        StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
+    StartBudget::of(times, entry.len_bytes)
+        .map_err(|reason| StaleReason::new(ReasonCode::Deadline, reason.to_string()))
+}
+
+/// The question and the descriptors of a shim, from nobody else than the process that has been let in.
+fn receive_hello(connection: &OwnedFd, caller: &Caller) -> io::Result<(Hello, Vec<OwnedFd>)> {
+    let Received { packet, fds, sender } = receive_from(connection, MAX_MESSAGE_LEN)?;
+    if sender != Some(caller.process.pid) {
+        return Err(io::Error::other("it comes from another process than has connected"));
+    }
+    let hello = Hello::decode(&packet).map_err(io::Error::other)?;
+    if hello.unit != caller.unit {
+        return Err(io::Error::other(format!("it is about {}", hello.unit)));
+    }
+    if fds.len() != 3 + hello.listen_names.len() {
+        return Err(io::Error::other(format!("it comes with {} descriptors", fds.len())));
+    }
+    Ok((hello, fds))
+}
+
+fn order_for(entry: &CatalogueEntry, usable: &Usable, shim: &Shim<'_>, deadline: Instant) -> Order {
     let left = deadline.saturating_duration_since(Instant::now());
     let is_forking = entry.service.service_type == "forking";
     let sent_us = monotonic_us();
@@ -408,22 +407,24 @@ fn order_for(
         sent_us,
         deadline_us: sent_us + left.as_micros() as u64,
         checked_chunks: usable.checked_chunks,
+        stamp: usable.opened.image.stamp(),
         is_light: entry.len_bytes <= LIGHT_LEN,
-        shim_pid: peer.pid,
-        owner: (peer.uid, peer.gid),
+        shim_pid: shim.caller.process.pid,
+        owner: (shim.caller.uid, shim.caller.gid),
         main_pid: entry.service.main_pid,
         pid_file: entry.service.pid_file.clone().filter(|_| is_forking).unwrap_or_default(),
-        listen_names: hello.listen_names.clone(),
+        listen_names: shim.hello.listen_names.clone(),
     }
 }
 
 /// An initd and its zygote died together after the go: what they had restored runs, and nobody has told systemd. The
 /// shim sees it in its cgroup and must not start the daemon a second time beside it.
-fn remove_orphans(peer: &Peer, entry: &CatalogueEntry) -> StaleReason {
-    let removed = UnitCgroup::open(&peer.cgroup, peer.pid).and_then(|cgroup| {
+fn remove_orphans(caller: &Caller, entry: &CatalogueEntry) -> StaleReason {
+    let pid = caller.process.pid;
+    let removed = UnitCgroup::open(&caller.cgroup, pid).and_then(|cgroup| {
         // Only where the tree of this image is there: other processes may have been left by the administrator's leave.
         let is_ours = cgroup.processes()?.iter().any(|pid| entry.service.pids.contains(pid));
-        if is_ours { cgroup.remove_all_but(peer.pid, CLEAN_TIMEOUT) } else { Ok(true) }
+        if is_ours { cgroup.remove_all_but(pid, CLEAN_TIMEOUT) } else { Ok(true) }
     });
     let end = match removed {
         Ok(true) => "what it had restored was ended".to_owned(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
-use image_store::{Image, ReasonCode, SectionKind, StaleReason, UncheckedImage, fault};
+use image_store::{Image, ReasonCode, SectionKind, StaleReason, Stamp, UncheckedImage, fault};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
@@ -36,6 +36,8 @@ pub struct Order {
     pub deadline_us: u64,
     /// Chunks of pages that have been compared with their checksums.
     pub checked_chunks: u64,
+    /// What the image was when that began.
+    pub stamp: Stamp,
     /// The image is small: its restore goes ahead of everything else.
     pub is_light: bool,
     /// The shim, in our PID namespace.
@@ -75,6 +77,8 @@ impl Order {
     pub(crate) fn encode(&self, encoder: &mut Encoder) {
         encoder.bytes(self.unit.as_bytes()).bytes(self.image_path.as_bytes());
         encoder.u64(self.sent_us).u64(self.deadline_us).u64(self.checked_chunks).u16(self.is_light.into());
+        let Stamp { device, inode, len_bytes, written_ns } = self.stamp;
+        encoder.u64(device).u64(inode).u64(len_bytes).u64(written_ns.cast_unsigned());
         encoder.i32(self.shim_pid).u32(self.owner.0).u32(self.owner.1).i32(self.main_pid);
         encoder.bytes(self.pid_file.as_bytes()).u16(self.listen_names.len() as u16);
         for name in &self.listen_names {
@@ -90,6 +94,12 @@ impl Order {
             deadline_us: decoder.u64()?,
             checked_chunks: decoder.u64()?,
             is_light: decoder.u16()? != 0,
+            stamp: Stamp {
+                device: decoder.u64()?,
+                inode: decoder.u64()?,
+                len_bytes: decoder.u64()?,
+                written_ns: decoder.u64()?.cast_signed(),
+            },
             shim_pid: decoder.i32()?,
             owner: (decoder.u32()?, decoder.u32()?),
             main_pid: decoder.i32()?,
@@ -236,6 +246,7 @@ fn rebuild(
     fault::point("worker.before_go").map_err(|error| internal("worker.before_go", &error))?;
     let request = Request {
         image: &image,
+        stamp: order.stamp,
         tree,
         unit: Some(unit),
         checked_chunks: order.checked_chunks,
@@ -292,6 +303,7 @@ mod tests {
             deadline_us: 1 << 40,
             checked_chunks: 7,
             is_light: true,
+            stamp: Stamp { device: 1, inode: 2, len_bytes: 3, written_ns: -4 },
             shim_pid: 17,
             owner: (33, 34),
             main_pid: 300_000,

@@ -8,10 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use fastboot_runtime::RunDir;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use snap_rebuild::tids::let_others_number;
 
+use crate::standby::Standby;
 use crate::sys::process::{
     ChildEnd, Forked, fork, fork_into, pidfd_kill, pidfd_open, set_child_end, wait_ended,
 };
@@ -49,18 +53,18 @@ pub struct OrderFds<T> {
 }
 
 impl Zygote {
-    /// Fork it. initd must have one thread.
+    /// Fork it. initd must have one thread. `standby` answers in initd's place when that says nothing.
     ///
     /// # Errors
     /// From `fork(2)`; nothing can be restored then.
-    pub fn start() -> io::Result<Zygote> {
+    pub fn start(standby: Standby, run_dir: &RunDir) -> io::Result<Zygote> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         match fork()? {
             Forked::Parent(_) => Ok(Zygote { socket: ours }),
             Forked::Child => {
                 drop(ours);
-                serve(theirs);
+                serve(Descriptors { socket: theirs, standby }, run_dir);
                 std::process::exit(0)
             }
         }
@@ -84,6 +88,13 @@ impl Zygote {
         // A zygote that is gone has nothing to forget.
         let _ = send(&self.socket, &Encoder::default().u16(FORGET).u64(id).finish(), &[]);
     }
+}
+
+/// What a worker must not have open: a restored process inherits it.
+#[derive(Debug)]
+struct Descriptors {
+    socket: OwnedFd,
+    standby: Standby,
 }
 
 /// A restore that initd has not spoken about yet.
@@ -116,7 +127,7 @@ impl Task {
     }
 }
 
-fn serve(socket: OwnedFd) {
+fn serve(own: Descriptors, run_dir: &RunDir) {
     let _ = set_name(c"fastboot-zygote");
     // Nobody here waits for a worker: its report says how it went, its pidfd that it has ended.
     if set_child_end(ChildEnd::Reaped).is_err() {
@@ -124,12 +135,20 @@ fn serve(socket: OwnedFd) {
     }
     let mut under_way = BTreeMap::new();
     // An `Option`, so that a worker can close it.
-    let mut socket = Some(socket);
-    while let Some(connected) = &socket {
-        match receive(connected, MAX_MESSAGE_LEN) {
+    let mut own = Some(own);
+    while let Some(descriptors) = &mut own {
+        match descriptors.wait_for_task() {
+            Ok(false) => {
+                descriptors.standby.look(run_dir);
+                continue;
+            }
+            Ok(true) => {}
+            Err(_) => break,
+        }
+        match receive(&descriptors.socket, MAX_MESSAGE_LEN) {
             Ok((packet, _)) if packet.is_empty() => break,
             Ok((packet, fds)) => match Task::decode(&packet) {
-                Ok(Task::Begin(id, order)) => begin(&mut socket, id, &order, fds, &mut under_way),
+                Ok(Task::Begin(id, order)) => begin(&mut own, id, &order, fds, &mut under_way),
                 Ok(Task::Forget(id)) => drop(under_way.remove(&id)),
                 // Only initd can have sent it; its side of the report closes and tells it.
                 Err(_) => {}
@@ -149,8 +168,26 @@ fn serve(socket: OwnedFd) {
     }
 }
 
+impl Descriptors {
+    /// Whether there is something to do for initd; otherwise it is to be looked whether it answers.
+    fn wait_for_task(&self) -> io::Result<bool> {
+        let (listener, timeout) = self.standby.interest();
+        let mut polled = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        polled.extend(listener.map(|listener| PollFd::new(listener, PollFlags::POLLIN)));
+        let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
+            // Rounded up: what is left is looked at when it has passed.
+            PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut polled, timeout) {
+            Ok(_) => Ok(polled[0].any().unwrap_or(true)),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
 fn begin(
-    socket: &mut Option<OwnedFd>,
+    own: &mut Option<Descriptors>,
     id: u64,
     order: &Order,
     fds: Vec<OwnedFd>,
@@ -179,7 +216,7 @@ fn begin(
             // A restored process inherits what the worker has open: nothing of other units may be among it.
             under_way.clear();
             drop((cgroup, connection));
-            *socket = None;
+            *own = None;
             worker::run(order, fds)
         }
         Ok(Forked::Parent(pid)) => {

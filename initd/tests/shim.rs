@@ -1,14 +1,16 @@
 //! The shim against a made-up initd, and what the original command finds when there is none.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use initd::protocol::{Adopted, Answer, Hello, StoredName};
+use initd::protocol::{Adopted, Answer, FIRST_WORD_TIMEOUT, Greeting, Hello, StoredName};
 use initd::shim::SOCKET_ENV;
 use initd::sys::socket::{own, receive, send};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -102,16 +104,22 @@ struct Initd {
     _dir: tempfile::TempDir,
 }
 
+/// A socket on which nobody takes connections.
+fn silent(path: &Path) -> OwnedFd {
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(listener.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    listen(&listener, Backlog::new(4).unwrap()).unwrap();
+    listener
+}
+
 impl Initd {
     fn new(answer: impl FnOnce(OwnedFd, Hello, Vec<OwnedFd>) + Send + 'static) -> Initd {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let listener =
-            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
-        listen(&listener, Backlog::new(4).unwrap()).unwrap();
+        let listener = silent(&path);
         let thread = std::thread::spawn(move || {
             let connection = own(accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap());
+            send(&connection, &Greeting.encode(), &[]).unwrap();
             let (packet, fds) = receive(&connection, 65536).unwrap();
             answer(connection, Hello::decode(&packet).unwrap(), fds);
         });
@@ -157,6 +165,75 @@ fn a_cold_start_finds_its_descriptors_as_systemd_gave_them() {
     });
     let child = initd.start(None, &["/bin/grep", "flags:", "/proc/self/fdinfo/1"]);
     assert_eq!(initd.finish(child), (Some(0), "flags:\t01\n".to_owned()));
+}
+
+#[test]
+fn an_initd_that_says_nothing_costs_a_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = silent(&path);
+    let mut command = Command::new(SHIM);
+    command.args(["--unit", "a.service", "--", "/bin/echo", "cold"]).env(SOCKET_ENV, &path);
+    let began = Instant::now();
+    let output = command.output().unwrap();
+    let took = began.elapsed();
+    assert_eq!(output.stdout, b"cold\n");
+    assert!(took >= FIRST_WORD_TIMEOUT && took < FIRST_WORD_TIMEOUT * 10, "{took:?}");
+    // Nothing was said before anybody was there to hear it, and no descriptor handed over.
+    let connection = own(accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap());
+    assert_eq!(receive(&connection, 4096).unwrap().0, b"");
+}
+
+#[test]
+fn a_refusal_may_be_the_first_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = silent(&path);
+    let mut command = Command::new(SHIM);
+    command.args(["--unit", "a.service", "--", "/bin/echo", "cold"]).env(SOCKET_ENV, &path);
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let connection = own(accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap());
+    send(&connection, &cold().encode(), &[]).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"cold\n");
+    assert_eq!(receive(&connection, 4096).unwrap().0, b"", "it asked all the same");
+}
+
+/// A worker of the same service, or another service of the same user, could speak in its name.
+#[test]
+fn nobody_of_the_same_user_may_look_into_the_shim() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: becoming another user needs root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = silent(&path);
+    for path in [dir.path(), &path] {
+        std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    }
+    let shim = dir.path().join("shim");
+    std::fs::copy(SHIM, &shim).unwrap();
+    let as_user = |program: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=61112", "--regid=61112", "--clear-groups"]).args(program);
+        command
+    };
+    let mut command = as_user(&[shim.to_str().unwrap(), "--unit", "a.service", "--", "/bin/sleep", "60"]);
+    let mut child = command.env(SOCKET_ENV, &path).spawn().unwrap();
+    let connection = own(accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap());
+    send(&connection, &Greeting.encode(), &[]).unwrap();
+    receive(&connection, 4096).unwrap();
+    // What tracing and pidfd_getfd(2) ask for, too.
+    let environment = format!("/proc/{}/environ", child.id());
+    let looked = as_user(&["cat", &environment]).output().unwrap();
+    assert!(!looked.status.success(), "{looked:?}");
+    // The command itself is as open to its user as ever.
+    send(&connection, &cold().encode(), &[]).unwrap();
+    let began = Instant::now();
+    while !as_user(&["cat", &environment]).output().unwrap().status.success() {
+        assert!(began.elapsed() < Duration::from_secs(20), "the command is closed to its user");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! unit. The restore daemon answers only for units that are in front of a shim, and `fastboot status` says why the others
 //! are not.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -111,6 +112,11 @@ impl GeneratorRecord {
     pub fn store_if_missing(&self, run_dir: &RunDir) -> io::Result<()> {
         run_dir.create()?;
         file::create(&GeneratorRecord::path(run_dir), PRIVATE, &serde_json::to_vec(self)?).map(drop)
+    }
+
+    /// Units that have the shim in front of their command.
+    pub fn armed(&self) -> BTreeSet<String> {
+        self.units.iter().filter(|decision| decision.armed).map(|decision| decision.unit.clone()).collect()
     }
 
     /// The decision about a unit.

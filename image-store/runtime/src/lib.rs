@@ -32,7 +32,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-pub use first_start::FirstStarts;
+pub use first_start::{Claim, FirstStarts, ProcessId};
 pub use generator::{GeneratorRecord, UnitDecision};
 pub use judgement::{NamedReason, stale_reason};
 pub use status::{BootStatus, Outcome, StatusFile, UnitStatus};

@@ -1,7 +1,6 @@
 //! The restore daemon.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,13 +10,18 @@ use fastboot_runtime::{
     FirstStarts, GeneratorRecord, RunDir, StatusFile, Trials, UnitDecision, UnitStatus, open_store,
 };
 use image_store::{DEFAULT_ROOT, ReasonCode, fault};
+use initd::admission::{Admission, ServerCell};
+use initd::caller::UnitsRoot;
 use initd::images::Images;
 use initd::lanes::Lanes;
 use initd::peer::ShimIdentity;
 use initd::server::Server;
+use initd::standby::Standby;
 use initd::store_wait::{Catalogue, wait_for_catalogue};
 use initd::sys::priority::{become_idle, set_nice};
-use initd::sys::socket::take_activation_socket;
+use initd::sys::pulse::Pulse;
+use initd::sys::socket::{set_nonblocking, take_activation_socket};
+use initd::systemd::{PRIVATE_SOCKET, Systemd};
 use initd::zygote::Zygote;
 use initd::{boot, journal, pid_max};
 use snap_policy::SHIM;
@@ -41,31 +45,54 @@ fn run() -> io::Result<()> {
     fault::point("initd.start")?;
     let listener = take_activation_socket()
         .ok_or_else(|| io::Error::other("to be started through fastboot-initd.socket"))?;
+    // Two of us look at it.
+    set_nonblocking(&listener)?;
     // Not possible in every container. It only makes a difference when the processors are busy.
     let _ = set_nice(NICE);
+    let run_dir = RunDir::default();
+    let pulse = Arc::new(Pulse::new()?);
+    let standby = Standby::new(listener.try_clone()?, Arc::clone(&pulse));
     // Before any thread exists.
-    let zygote = Zygote::start()?;
+    let zygote = Zygote::start(standby, &run_dir)?;
     if let Err(error) = pid_max::raise() {
         journal::warning(format_args!("pid_max: {error}; services with high process ids start cold"));
     }
-    let server = Arc::new(prepare(zygote, &listener)?);
-    start_looking_ahead(&server);
-    server.serve(&listener)
-}
-
-fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
-    let run_dir = RunDir::default();
-    let boot_id = boot::boot_id();
-    let status = StatusFile::open(&run_dir, &boot_id);
-    let first_starts = FirstStarts::open(&run_dir)?;
-    let shim = ShimIdentity::collect(Path::new(SHIM))?;
-    let store = open_store(DEFAULT_ROOT);
     let decisions = GeneratorRecord::load(&run_dir)?
         .ok_or_else(|| io::Error::other("the generator has decided nothing in this boot"))?;
-    enter_cold(&status, &decisions, &first_starts);
-    let userspace_id = boot::userspace_id(&boot_id, decisions.soft_reboots);
-    let is_armed = decisions.units.iter().any(|decision| decision.armed);
-    if is_armed && let Catalogue::Missing { waited } = wait_for_catalogue(&store, listener)? {
+    let boot_id = boot::boot_id();
+    let admission = Arc::new(Admission {
+        units: UnitsRoot::collect()?,
+        armed: decisions.armed(),
+        first_starts: FirstStarts::open(&run_dir)?,
+        shim: ShimIdentity::collect(Path::new(SHIM))?,
+        status: Arc::new(StatusFile::open(&run_dir, &boot_id)),
+        slots: Arc::default(),
+        pulse,
+        server: ServerCell::new()?,
+    });
+    let accepting = {
+        let admission = Arc::clone(&admission);
+        std::thread::Builder::new().spawn(move || admission.serve(&listener))?
+    };
+    let server = Arc::new(prepare(zygote, decisions, &boot_id, &admission)?);
+    start_looking_ahead(&server);
+    admission.server.set(server);
+    accepting.join().unwrap_or_else(|_| Err(io::Error::other("nobody takes connections any more")))
+}
+
+fn prepare(
+    zygote: Zygote,
+    decisions: GeneratorRecord,
+    boot_id: &str,
+    admission: &Admission,
+) -> io::Result<Server> {
+    enter_cold(&admission.status, &decisions, &admission.first_starts);
+    let store = open_store(DEFAULT_ROOT);
+    let soft_reboots = decisions.soft_reboots;
+    let asked = admission.server.asked();
+    if !admission.armed.is_empty()
+        && let Catalogue::Missing { waited } = wait_for_catalogue(&store, asked)?
+    {
         journal::warning(format_args!(
             "{DEFAULT_ROOT} is not mounted, or empty; after waiting for {} ms all services start cold",
             waited.as_millis()
@@ -84,13 +111,12 @@ fn prepare(zygote: Zygote, listener: impl AsFd) -> io::Result<Server> {
         images: Images::new(Path::new("/"), store.clone(), entries),
         store,
         lanes: Lanes::default(),
-        trials: Trials::open(&run_dir),
+        trials: Trials::open(&RunDir::default()),
         zygote,
-        first_starts,
-        status,
-        shim,
-        userspace_id,
-        connections: AtomicUsize::new(0),
+        status: Arc::clone(&admission.status),
+        shim: admission.shim.clone(),
+        systemd: Systemd::new(Path::new(PRIVATE_SOCKET), soft_reboots > 0),
+        userspace_id: boot::userspace_id(boot_id, soft_reboots),
     })
 }
 

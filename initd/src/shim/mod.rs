@@ -11,6 +11,8 @@ mod talk;
 
 use std::panic::catch_unwind;
 
+use nix::sys::prctl::set_dumpable;
+
 pub use arguments::ShimArguments;
 pub use talk::SOCKET_ENV;
 
@@ -33,6 +35,8 @@ pub fn main() -> i32 {
             return EXIT_USAGE;
         }
     };
+    // Other processes of the same user cannot trace us, nor take what we have open. What we execute is as ever.
+    let _ = set_dumpable(false);
     let no_restore = |why: &str| {
         cold::say_to_journal(&format!("{}: no restore: {why}; starting it cold", arguments.unit));
     };

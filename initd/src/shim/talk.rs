@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use super::ShimArguments;
 use super::flags::InheritedFlags;
 use super::notify;
-use crate::protocol::{Adopted, Answer, Hello, MAX_LISTEN_FDS, SOCKET_PATH};
+use crate::protocol::{Adopted, Answer, FIRST_WORD_TIMEOUT, Greeting, Hello, MAX_LISTEN_FDS, SOCKET_PATH};
 use crate::sys::descriptors;
 use crate::sys::socket::{receive, send};
 use crate::wire::MAX_MESSAGE_LEN;
@@ -23,8 +23,6 @@ use crate::wire::MAX_MESSAGE_LEN;
 /// For tests: another path of initd's socket.
 pub const SOCKET_ENV: &str = "FASTBOOT_TEST_SOCKET";
 
-/// How long a queue that is full may keep us.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long what is left of a failed attempt may take to disappear.
 const CLEAN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an initd that follows a dead one may take to remove what that one left.
@@ -92,7 +90,7 @@ fn ask_initd(arguments: &ShimArguments) -> Asked {
 /// `Ok(true)` when systemd has taken over a restored service, `Ok(false)` when it must be started cold.
 fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Result<bool, Broken> {
     let deadline = Instant::now() + limit;
-    let connection = open(arguments, is_again).map_err(Broken::NotAsked)?;
+    let Some(connection) = open(arguments, is_again).map_err(Broken::NotAsked)? else { return Ok(false) };
     let mut answer = next_answer(&connection, deadline);
     loop {
         match answer {
@@ -134,17 +132,22 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
     }
 }
 
-/// Connect and ask.
-fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<OwnedFd> {
+/// Connect and ask. `None`: told to start cold before anything was asked.
+fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<Option<OwnedFd>> {
     let path = std::env::var_os(SOCKET_ENV).filter(|_| cfg!(debug_assertions));
     let address = match path {
         Some(path) => UnixAddr::new(Path::new(&path))?,
         None => UnixAddr::new(SOCKET_PATH)?,
     };
     let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    let patience = CONNECT_TIMEOUT.min(arguments.limit);
+    // A queue that is full and a silence have one limit together.
+    let patience = FIRST_WORD_TIMEOUT.min(arguments.limit);
+    let deadline = Instant::now() + patience;
     setsockopt(&connection, sockopt::SendTimeout, &notify::time_val(patience))?;
     connect(connection.as_raw_fd(), &address)?;
+    if !is_greeted(&connection, deadline)? {
+        return Ok(None);
+    }
     let listen_names = listen_names()?;
     let hello = Hello {
         unit: arguments.unit.clone(),
@@ -155,11 +158,34 @@ fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<OwnedFd> {
     let fds = descriptors::inherited(3 + hello.listen_names.len());
     let fds: Vec<BorrowedFd<'_>> = fds.collect();
     send(&connection, &hello.encode(), &fds)?;
-    Ok(connection)
+    Ok(Some(connection))
+}
+
+/// The first word comes at once or not at all. `false`: it is that the service is to be started cold.
+fn is_greeted(connection: &OwnedFd, deadline: Instant) -> io::Result<bool> {
+    let (packet, _) = next_packet(connection, deadline)?;
+    match Greeting::decode(&packet) {
+        Ok(Greeting) => Ok(true),
+        Err(error) => match Answer::decode(&packet) {
+            Ok(Answer::Cold { .. }) => Ok(false),
+            _ => Err(io::Error::other(error)),
+        },
+    }
 }
 
 /// With `Restored` comes a descriptor for each that is to be stored.
 fn next_answer(connection: &OwnedFd, deadline: Instant) -> io::Result<(Answer, Vec<OwnedFd>)> {
+    let (packet, fds) = next_packet(connection, deadline)?;
+    let answer = Answer::decode(&packet).map_err(io::Error::other)?;
+    match &answer {
+        Answer::Restored { stored, .. } if stored.len() != fds.len() => {
+            Err(io::Error::other("sent a wrong number of descriptors"))
+        }
+        _ => Ok((answer, fds)),
+    }
+}
+
+fn next_packet(connection: &OwnedFd, deadline: Instant) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let too_late = || io::Error::new(io::ErrorKind::TimedOut, "did not answer in time");
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -172,15 +198,7 @@ fn next_answer(connection: &OwnedFd, deadline: Instant) -> io::Result<(Answer, V
             Ok((packet, _)) if packet.is_empty() => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed the connection"));
             }
-            Ok((packet, fds)) => {
-                let answer = Answer::decode(&packet).map_err(io::Error::other)?;
-                return match &answer {
-                    Answer::Restored { stored, .. } if stored.len() != fds.len() => {
-                        Err(io::Error::other("sent a wrong number of descriptors"))
-                    }
-                    _ => Ok((answer, fds)),
-                };
-            }
+            Ok(received) => return Ok(received),
             // Stopped and continued: nothing has happened.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_late()),

@@ -3,8 +3,10 @@
 pub mod descriptors;
 pub mod exec;
 pub mod mount;
+pub mod peer;
 #[cfg(feature = "test-hooks")]
 pub mod plain_child;
 pub mod priority;
 pub mod process;
+pub mod pulse;
 pub mod socket;

@@ -1,0 +1,237 @@
+//! The boundary between services and initd, which is root: each promise of docs/SECURITY.md about it, tried by an unprivileged user or
+//! by a compromised process of the same unit against the real programs.
+
+mod manager;
+mod place;
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use initd::protocol::{Hello, SOCKET_PATH};
+use initd::sys::socket::{receive, send};
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
+use nix::unistd::Pid;
+
+use manager::USERSPACE_US;
+use place::{Place, RECORDED, SHIM, USER, inside, wait_until};
+
+/// What a start says that has got as far as reading the image, which in these tests holds no process.
+const REACHED_THE_IMAGE: &str = "image-corrupt";
+const A: &str = "a.service";
+const B: &str = "b.service";
+
+fn code_of(place: &Place, unit: &str) -> String {
+    place.wait_for_status(unit).0
+}
+
+/// Without it the other tests would pass where nobody is ever answered.
+#[test]
+fn the_main_process_of_a_unit_gets_as_far_as_its_image() {
+    inside("the_main_process_of_a_unit_gets_as_far_as_its_image", &[A], |place| {
+        assert!(place.main_process(A).wait().success());
+        assert_eq!(code_of(place, A), REACHED_THE_IMAGE, "{}", place.log());
+        assert_eq!(place.cold_starts(A), 1);
+    });
+}
+
+/// In namespaces of its own a worker may mount whatever it likes over what root opens for it.
+#[test]
+fn a_worker_that_unshares_and_mounts_over_a_recorded_file_is_refused() {
+    inside("a_worker_that_unshares_and_mounts_over_a_recorded_file_is_refused", &[A], |place| {
+        let attack = format!(
+            "unshare --user --map-root-user --mount /bin/sh -c '\
+             echo elsewhere > /run/out/evil && mount --bind /run/out/evil {RECORDED} && \
+             grep -q elsewhere {RECORDED} && touch /run/out/is-mounted && \
+             exec {SHIM} --unit {A} -- /bin/sh -c \"echo cold >> /run/out/{A}\"'"
+        );
+        let worker = place.process(A, USER, &attack);
+        // Even where systemd takes it for the main process: it may be one that was taken over.
+        place.manager.say(A, "MainPID", worker.pid().into());
+        worker.go();
+        place.wait_for_cold_starts(A, 1);
+        if !fs::exists("/run/out/is-mounted").unwrap() {
+            eprintln!("skipped: users may not make namespaces here");
+            return;
+        }
+        place.wait_for_log("is in a mnt namespace that systemd has not made");
+        // Root has opened nothing there: not even the image.
+        assert_eq!(place.status(A), None, "{}", place.log());
+        // And that the unit had been started is known.
+        place.main_process(A);
+        place.wait_for_cold_starts(A, 2);
+        assert!(place.log().contains("it was started in this boot before"), "{}", place.log());
+    });
+}
+
+#[test]
+fn a_worker_that_executes_the_shim_is_not_the_main_process() {
+    inside("a_worker_that_executes_the_shim_is_not_the_main_process", &[A], |place| {
+        place.manager.say(A, "MainPID", 1);
+        let shim = format!("{SHIM} --unit {A} -- /bin/sh -c 'echo cold >> /run/out/{A}'");
+        place.process(A, USER, &shim).go();
+        let (code, sentence) = place.wait_for_status(A);
+        assert_eq!(code, "host-unsupported");
+        assert!(sentence.contains("another process"), "{sentence}");
+        place.wait_for_cold_starts(A, 1);
+    });
+}
+
+#[test]
+fn a_shim_that_is_traced_is_refused() {
+    inside("a_shim_that_is_traced_is_refused", &[A], |place| {
+        let shim = format!("{SHIM} --unit {A} -- /bin/sh -c 'echo cold >> /run/out/{A}'");
+        let process = place.process(A, USER, &shim);
+        let pid = process.pid();
+        place.manager.say(A, "MainPID", pid.into());
+        // Stays over what it executes.
+        ptrace::seize(Pid::from_raw(pid as i32), ptrace::Options::empty()).unwrap();
+        process.go();
+        place.wait_for_cold_starts(A, 1);
+        place.wait_for_log("is being traced");
+    });
+}
+
+/// 600 are more than there are places, and none of them costs another unit its answer.
+#[test]
+fn connections_that_a_user_holds_keep_no_unit_from_its_image() {
+    inside("connections_that_a_user_holds_keep_no_unit_from_its_image", &[A], |place| {
+        let hold = format!(
+            "perl -MSocket -e 'for (1..600) {{ socket(my $one, AF_UNIX, SOCK_SEQPACKET, 0) or die; \
+             connect($one, sockaddr_un(\"{SOCKET_PATH}\")) or die; push @held, $one }} \
+             open(my $file, \">\", \"/run/out/held\"); sleep 600'"
+        );
+        place.process("of-a-user.service", USER, &hold).go();
+        wait_until("held connections", || fs::exists("/run/out/held").unwrap().then_some(()));
+        place.main_process(A);
+        assert_eq!(code_of(place, A), REACHED_THE_IMAGE, "{}", place.log());
+    });
+}
+
+/// Whatever becomes of the connection: the start that it belongs to has been, and a later one is a restart.
+#[test]
+fn whoever_connects_from_a_unit_shows_that_it_was_started() {
+    inside("whoever_connects_from_a_unit_shows_that_it_was_started", &[A], |place| {
+        let connect = format!(
+            "perl -MSocket -e 'socket(my $one, AF_UNIX, SOCK_SEQPACKET, 0) or die; \
+             connect($one, sockaddr_un(\"{SOCKET_PATH}\")) or die; recv($one, my $word, 1, 0); \
+             open(my $file, \">\", \"/run/out/was-refused\")'"
+        );
+        place.process(A, USER, &connect).go();
+        wait_until("a refusal", || fs::exists("/run/out/was-refused").unwrap().then_some(()));
+        place.wait_for_log("is not fastboot-exec");
+        place.main_process(A);
+        place.wait_for_cold_starts(A, 1);
+        assert!(place.log().contains("it was started in this boot before"), "{}", place.log());
+    });
+}
+
+/// Where not even the connection came about: systemd remembers.
+#[test]
+fn a_start_that_initd_never_heard_of_is_known_from_systemd() {
+    inside("a_start_that_initd_never_heard_of_is_known_from_systemd", &[A, B], |place| {
+        place.manager.say(A, "InactiveEnterTimestampMonotonic", USERSPACE_US + 1);
+        place.manager.say(B, "NRestarts", 1);
+        for unit in [A, B] {
+            place.main_process(unit);
+            place.wait_for_cold_starts(unit, 1);
+            let what = format!("{unit}: systemd had started it in this boot before");
+            place.wait_for_log(&what);
+        }
+    });
+}
+
+#[test]
+fn where_systemd_does_not_answer_nothing_is_restored() {
+    inside("where_systemd_does_not_answer_nothing_is_restored", &[A], |place| {
+        fs::remove_file(initd::systemd::PRIVATE_SOCKET).unwrap();
+        place.main_process(A);
+        let (code, sentence) = place.wait_for_status(A);
+        assert_eq!(code, "host-unsupported", "{sentence}");
+        place.wait_for_cold_starts(A, 1);
+    });
+}
+
+/// The first unit waits for a moment, the next one does not; and both starts are noted.
+#[test]
+fn after_one_silence_of_initd_no_further_unit_waits() {
+    inside("after_one_silence_of_initd_no_further_unit_waits", &[A, B], |place| {
+        let is_ready = || place.log().is_empty() && fs::exists("/run/fastboot/asked").unwrap();
+        wait_until("initd", || is_ready().then_some(()));
+        place.signal(Signal::SIGSTOP, false);
+        place.main_process(A);
+        place.wait_for_cold_starts(A, 1);
+        place.wait_for_log("initd does not answer; services start cold");
+        let began = Instant::now();
+        place.main_process(B).wait();
+        let took = began.elapsed();
+        assert_eq!(place.cold_starts(B), 1);
+        assert!(took < Duration::from_millis(250), "{took:?}");
+        place.signal(Signal::SIGCONT, false);
+        for unit in [A, B] {
+            assert!(fs::exists(format!("/run/fastboot/asked/{unit}")).unwrap(), "{unit}");
+            // Whoever of the two answers by now.
+            assert!(place.main_process(unit).wait().success());
+            assert_eq!((place.cold_starts(unit), place.status(unit)), (2, None), "{}", place.log());
+        }
+    });
+}
+
+/// Nobody answers at all, and the shim gives up. What it became is still there when initd comes to itself.
+#[test]
+fn a_start_that_waited_in_vain_is_noted_afterwards() {
+    inside("a_start_that_waited_in_vain_is_noted_afterwards", &[A], |place| {
+        wait_until("initd", || fs::exists("/run/fastboot/asked").unwrap().then_some(()));
+        place.signal(Signal::SIGSTOP, true);
+        let began = Instant::now();
+        let shim = format!("{SHIM} --unit {A} -- /bin/sh -c 'echo cold >> /run/out/{A}; exec sleep 600'");
+        let process = place.process(A, USER, &shim);
+        place.manager.say(A, "MainPID", process.pid().into());
+        process.go();
+        place.wait_for_cold_starts(A, 1);
+        assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+        place.signal(Signal::SIGCONT, true);
+        wait_until("a note", || fs::exists(format!("/run/fastboot/asked/{A}")).unwrap().then_some(()));
+        place.main_process(A);
+        place.wait_for_cold_starts(A, 2);
+        assert!(place.log().contains("it was started in this boot before"), "{}", place.log());
+    });
+}
+
+/// Nothing that somebody sends is waited for, and nothing taken, before it is known who that is.
+#[test]
+fn no_descriptor_is_taken_from_somebody_who_is_not_known() {
+    inside("no_descriptor_is_taken_from_somebody_who_is_not_known", &[A], |place| {
+        let began = Instant::now();
+        // PID 1, which this is, is in no service.
+        for _ in 0..50 {
+            let silent = connection();
+            assert!(!matches!(receive(&silent, 4096), Ok((packet, _)) if !packet.is_empty()));
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "somebody was waited for: {:?}", began.elapsed());
+        let marked = File::open(RECORDED).unwrap();
+        let hello =
+            Hello { unit: A.to_owned(), has_notify_socket: true, is_again: true, listen_names: Vec::new() };
+        for _ in 0..50 {
+            let connection = connection();
+            // It is refused already, or will be.
+            let _ = send(&connection, &hello.encode(), &[marked.as_fd(); 3]);
+            assert!(!matches!(receive(&connection, 4096), Ok((packet, _)) if !packet.is_empty()));
+        }
+        let initd = format!("/proc/{}/fd", place.initd.id());
+        let open = fs::read_dir(initd).unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        assert!(!open.into_iter().any(|target| target == Path::new(RECORDED)));
+        assert_eq!((place.status(A), place.log().as_str()), (None, ""));
+    });
+}
+
+fn connection() -> OwnedFd {
+    let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&connection, sockopt::ReceiveTimeout, &TimeVal::new(20, 0)).unwrap();
+    connect(connection.as_raw_fd(), &UnixAddr::new(SOCKET_PATH).unwrap()).unwrap();
+    connection
+}
