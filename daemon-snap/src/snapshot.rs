@@ -164,6 +164,8 @@ pub fn snapshot(
     progress: &mut dyn FnMut(Step<'_>),
 ) -> Result<Report> {
     let _lock = store.lock()?;
+    // Permits of a snapshot that was killed count again as soon as somebody holds the lock.
+    trial::forget_permits()?;
     let pending = store.begin_generation()?;
     let catalogue = store.load()?;
     let systemd = Systemd::connect()?;

@@ -319,3 +319,51 @@ fn a_damaged_quarantine_record_counts_as_final() {
     fs::write(fixture.store.root().join(format!("quarantine/{image}.json")), "{").unwrap();
     assert!(fixture.store.is_quarantined(image).unwrap().is_some());
 }
+
+#[test]
+fn an_image_is_opened_without_links_and_only_if_nobody_else_may_write_to_it() {
+    let fixture = Fixture::new();
+    let entry = fixture.publish(&["a.service"]).unwrap().images.remove(0);
+    let path = fixture.store.image_file(&entry);
+    let is_refused = |why: &str| {
+        let error = fixture.store.open_image(&entry).expect_err(why);
+        assert!(matches!(error, Error::Io { .. }), "{why}: {error}");
+    };
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    fixture.store.open_image(&entry).unwrap();
+    mode(&path, 0o620);
+    is_refused("the image may be written by its group");
+    mode(&path, 0o600);
+    mode(fixture.store.root(), 0o777);
+    is_refused("the store may be written by everybody");
+    mode(fixture.store.root(), 0o700);
+    fixture.store.open_image(&entry).unwrap();
+    // The same file behind a link, as itself and as a directory above it.
+    let elsewhere = fixture.dir.path().join("elsewhere.img");
+    fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    is_refused("the image is a link");
+    fs::remove_file(&path).unwrap();
+    fs::rename(&elsewhere, &path).unwrap();
+    let generation = path.parent().unwrap();
+    let moved = fixture.dir.path().join("generation");
+    fs::rename(generation, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, generation).unwrap();
+    is_refused("the directory of the image is a link");
+}
+
+#[test]
+fn an_image_that_is_written_to_while_in_use_is_noticed() {
+    let fixture = Fixture::new();
+    let entry = fixture.publish(&["a.service"]).unwrap().images.remove(0);
+    let image = fixture.store.open_image(&entry).unwrap();
+    let stamp = image.stamp();
+    image.require_unwritten_since(stamp).unwrap();
+    // A newer image that takes its name away is no write to it.
+    fs::rename(fixture.store.image_file(&entry), fixture.dir.path().join("moved")).unwrap();
+    image.require_unwritten_since(stamp).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let file = fs::OpenOptions::new().write(true).open(fixture.dir.path().join("moved")).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, b"x", 5000).unwrap();
+    assert_eq!(image.require_unwritten_since(stamp).unwrap_err().kind(), ErrorKind::Corrupt);
+}

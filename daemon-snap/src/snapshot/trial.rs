@@ -50,6 +50,12 @@ pub(super) fn record_boot_without_images() -> Result<()> {
     record.store_if_missing(&run_dir).map_err(|e| Error::io("write", path.display(), &e))
 }
 
+/// No permit of an earlier snapshot counts any more. Hold the lock of the store.
+pub(super) fn forget_permits() -> Result<()> {
+    let permits = Trials::open(&RunDir::default());
+    permits.clear().map_err(|e| Error::io("remove", permits.path().display(), &e))
+}
+
 impl<'a> Trial<'a> {
     /// Puts the shim in front of the units of these images.
     ///
@@ -86,7 +92,11 @@ impl<'a> Trial<'a> {
         let id = entry.unit.as_str();
         // It was restarted a moment ago, too.
         self.systemd.reset_failed(id)?;
-        self.or_started(id, self.try_restore(entry, stored, settle, ask))
+        let tried = self.try_restore(entry, stored, settle, ask);
+        // Whatever starts the unit from here on is no trial of this image.
+        let withdrawn = self.permits.withdraw(id);
+        let tried = withdrawn.map_err(|e| Error::io("remove", self.permits.path().display(), &e)).and(tried);
+        self.or_started(id, tried)
     }
 
     /// Passes while the unit is the restored instance.

@@ -65,6 +65,15 @@ impl Trials {
         read_permit(&taken).filter(|entry| entry.unit == unit)
     }
 
+    /// Withdraw the permit of a unit, whether it was taken or not. What became of the start stays known.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn withdraw(&self, unit: &str) -> io::Result<()> {
+        unless_missing(fs::remove_file(self.file(unit, PERMIT)))?;
+        unless_missing(fs::remove_file(self.file(unit, "taken")))
+    }
+
     /// Write down what became of a start.
     ///
     /// # Errors
@@ -97,4 +106,28 @@ impl Trials {
 /// One that cannot be read allows nothing.
 fn read_permit(path: &Path) -> Option<CatalogueEntry> {
     file::read_json(path, MAX_LEN).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_that_was_withdrawn_lets_nobody_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let trials = Trials::open(&RunDir::at(dir.path()));
+        DirBuilder::new().recursive(true).create(trials.path()).unwrap();
+        let permit = |unit: &str| fs::write(trials.file(unit, PERMIT), "{}").unwrap();
+        permit("a.service");
+        permit("b.service");
+        trials.withdraw("a.service").unwrap();
+        assert!(!trials.file("a.service", PERMIT).exists() && trials.file("b.service", PERMIT).exists());
+        assert!(trials.claim("a.service").is_none());
+        // One that was taken goes too, and nothing is missed.
+        assert!(trials.claim("b.service").is_none(), "it allows nothing: it is no entry");
+        assert!(trials.file("b.service", "taken").exists());
+        trials.withdraw("b.service").unwrap();
+        trials.withdraw("b.service").unwrap();
+        assert_eq!(fs::read_dir(trials.path()).unwrap().count(), 0);
+    }
 }
