@@ -8,14 +8,17 @@ use super::namespaces::UserNamespace;
 use super::own_maps::OwnMaps;
 use super::pidfd::{Late, is_late};
 use super::plan::{Birth, Group};
-use crate::tape::{self, Inherited, Record, RecordKind, TapeEnv, TidMode, VdsoPlace, code_of};
+use crate::tape::{
+    self, Duties, Inherited, Objects, OwnFds, ProcessNow, Record, RecordKind, TapeEnv, TidMode, VdsoPlace,
+    code_of,
+};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{chroot, fchdir, getpgid, setpgid, setsid, write};
 use snap_error::{Error, Result};
-use snap_state::{InodeId, Pid, ProcessV1, TreeV1};
+use snap_state::{FileId, InodeId, Pid, ProcessV1, TreeV1};
 use snap_sys as sys;
 use snap_sys::fork::Side;
 use std::ops::Range;
@@ -305,39 +308,64 @@ impl Builder<'_> {
         mapped_now: Vec<Range<u64>>,
         inherited: &Inherited,
     ) -> Result<tape::Compiled> {
-        let (own_caps, own_bounding) =
+        let (caps, bounding) =
             sys::own::capabilities().map_err(|e| Error::kernel("capget", process.pid, e))?;
+        let has_stopped_children =
+            self.tree.processes.iter().any(|child| child.parent == Some(process.pid) && child.stopped);
         let env = TapeEnv {
-            image_fd: self.image.as_raw_fd(),
-            exe_fd: self.desk.mapped(process.exe, false)?,
-            status_fd: self.status.as_raw_fd(),
-            go_fd: self.go[index].0.as_raw_fd(),
-            first_own_fd: self.desk.first_own_fd,
-            tid_mode: if self.user.fd.is_some() { TidMode::LastPid } else { TidMode::SetTid },
-            vdso_parts: self.vdso.clone(),
-            inherited,
-            mapped_now,
-            mapped_fd: &|id: InodeId, writable| self.desk.mapped(id, writable),
-            segment: &|id: InodeId| self.desk.segment(id),
-            is_unplaceable: &|id: InodeId| self.desk.is_unplaceable(id),
+            fds: OwnFds {
+                image: self.image.as_raw_fd(),
+                exe: self.desk.mapped(process.exe, false)?,
+                status: self.status.as_raw_fd(),
+                go: self.go[index].0.as_raw_fd(),
+                late: self.late.as_ref().and_then(|late| late.receiver(index)),
+                first: self.desk.first_own_fd,
+            },
+            now: ProcessNow {
+                mapped: mapped_now,
+                vdso_parts: self.vdso.clone(),
+                inherited,
+                caps,
+                bounding,
+                affinity: &self.own_affinity,
+            },
+            duties: Duties {
+                tid_mode: if self.user.fd.is_some() { TidMode::LastPid } else { TidMode::SetTid },
+                helper_tid: self.helper_tids.get(index).copied().unwrap_or_default(),
+                announces: self.late.is_some(),
+                has_stopped_children,
+                sets_groups: self.user.fd.is_none(),
+            },
+            objects: self,
             filters: &self.tree.seccomp_filters,
-            helper_tid: self.helper_tids.get(index).copied().unwrap_or_default(),
-            announces: self.late.is_some(),
-            late_fd: self.late.as_ref().and_then(|late| late.receiver(index)),
-            is_late: &|id| is_late(self.tree, id),
-            has_stopped_children: self
-                .tree
-                .processes
-                .iter()
-                .any(|child| child.parent == Some(process.pid) && child.stopped),
-            sets_groups: self.user.fd.is_none(),
-            map_uid: &|uid| self.user.map_uid(uid),
-            map_gid: &|gid| self.user.map_gid(gid),
-            own_caps,
-            own_bounding,
-            own_affinity: &self.own_affinity,
         };
         tape::compile(process, &env)
+    }
+}
+
+impl Objects for Builder<'_> {
+    fn mapped_fd(&self, id: InodeId, writable: bool) -> Result<i32> {
+        self.desk.mapped(id, writable)
+    }
+
+    fn segment(&self, id: InodeId) -> Option<i32> {
+        self.desk.segment(id)
+    }
+
+    fn is_unplaceable(&self, id: InodeId) -> bool {
+        self.desk.is_unplaceable(id)
+    }
+
+    fn is_late(&self, id: FileId) -> bool {
+        is_late(self.tree, id)
+    }
+
+    fn map_uid(&self, uid: u32) -> Result<u32> {
+        self.user.map_uid(uid)
+    }
+
+    fn map_gid(&self, gid: u32) -> Result<u32> {
+        self.user.map_gid(gid)
     }
 }
 

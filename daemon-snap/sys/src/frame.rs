@@ -33,6 +33,9 @@ fn xstate_shape(xcr0: u64) -> (usize, u64) {
     (len, features)
 }
 
+/// Alignment of a frame, bytes.
+pub const ALIGN_BYTES: u64 = 64;
+
 /// Upper bound of [`build`]'s result for a thread, bytes.
 pub fn len_bound(thread: &ThreadV1) -> u64 {
     let xcr0 = thread

@@ -1,7 +1,7 @@
 //! Credentials of one thread. Raw system calls: libc's wrappers would signal all threads.
 
 use super::area::{Area, Region};
-use super::compile::TapeEnv;
+use super::env::TapeEnv;
 use super::op::{Op, Step, Want};
 use super::sequence::Sequence;
 use snap_error::Result;
@@ -30,10 +30,10 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1, profile: Optio
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
 
-    let step = capset(area, env.own_caps, env.own_caps, creds.cap_inheritable)?;
+    let step = capset(area, env.now.caps, env.now.caps, creds.cap_inheritable)?;
     seq.push(step);
     for cap in 0..64u64 {
-        if env.own_bounding & (1 << cap) != 0 && creds.cap_bounding & (1 << cap) == 0 {
+        if env.now.bounding & (1 << cap) != 0 && creds.cap_bounding & (1 << cap) == 0 {
             seq.push(Op::syscall(
                 Step::BoundingSet,
                 libc::SYS_prctl,
@@ -43,8 +43,8 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1, profile: Optio
         }
     }
 
-    let gids = map_all(creds.gids, env.map_gid)?;
-    if env.sets_groups {
+    let gids = map_all(creds.gids, &|gid| env.objects.map_gid(gid))?;
+    if env.duties.sets_groups {
         seq.push(set_groups(env, area, &creds.groups)?);
     }
     seq.push(Op::syscall(Step::Gid, libc::SYS_setresgid, &[gids[0], gids[1], gids[2]], ok));
@@ -55,7 +55,7 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1, profile: Optio
         Op::syscall(Step::Securebits, libc::SYS_prctl, &[libc::PR_SET_SECUREBITS as u64, bits], ok)
     };
     seq.push(securebits(SECBIT_NO_SETUID_FIXUP));
-    let uids = map_all(creds.uids, env.map_uid)?;
+    let uids = map_all(creds.uids, &|uid| env.objects.map_uid(uid))?;
     seq.push(Op::syscall(Step::Uid, libc::SYS_setresuid, &[uids[0], uids[1], uids[2]], ok));
     seq.push(Op::syscall(Step::Uid, libc::SYS_setfsuid, &[uids[3]], Want::Exactly(uids[1] as i64)));
 
@@ -86,7 +86,7 @@ fn change_profile(area: &mut Area, profile: &str) -> Result<Op> {
 }
 
 fn set_groups(env: &TapeEnv<'_>, area: &mut Area, groups: &[u32]) -> Result<Op> {
-    let groups = groups.iter().map(|gid| (env.map_gid)(*gid)).collect::<Result<Vec<_>>>()?;
+    let groups = groups.iter().map(|gid| env.objects.map_gid(*gid)).collect::<Result<Vec<_>>>()?;
     let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
     let list = area.put(Region::Drop, &bytes, 8)?;
     Ok(Op::syscall(Step::Groups, libc::SYS_setgroups, &[groups.len() as u64, list], Want::Exactly(0)))

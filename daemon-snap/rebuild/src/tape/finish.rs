@@ -1,15 +1,15 @@
 //! Ops of a whole process around its threads: limits, barrier, timers, filters, the end of the tape.
 
 use super::area::{Area, Region};
+use super::assembly::{Assembly, jump, ops_bytes};
 use super::bpf;
-use super::compile::{TapeEnv, TidMode, Words, jump, ops_bytes, put_context};
+use super::env::{TapeEnv, TidMode};
 use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use super::thread::{clone_op, parent_death, put_siginfo, signal_number};
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
 use snap_state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1};
-use snap_sys::frame;
 
 const PR_SET_MDWE: u64 = 65;
 const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
@@ -30,29 +30,14 @@ pub struct Ends {
     pub helper: Option<u64>,
 }
 
-/// Bytes of the kept region at most, the interpreter aside.
-pub fn keep_bound(process: &ProcessV1, env: &TapeEnv<'_>) -> u64 {
-    let frames: u64 = process.threads.iter().map(frame::len_bound).sum();
-    let filters = filters_of(process);
-    let programs: u64 = filters
-        .iter()
-        .map(|(id, _)| {
-            env.filters.get(id.0 as usize).map_or(0, |f| f.program.len() as u64) + 32 + ops_bytes(1)
-        })
-        .sum();
-    let helper = if filters.is_empty() { 0 } else { ops_bytes(6) };
-    let threads = if process.threads.len() > 1 || !filters.is_empty() { ops_bytes(6) } else { 0 };
-    // Alignment of the first frame and of the ops.
-    frames + programs + helper + threads + ops_bytes(2) + 64 + 8
-}
-
 fn filters_of(process: &ProcessV1) -> &[(snap_state::FilterId, u32)] {
     process.threads.first().map_or(&[], |t| t.seccomp.as_slice())
 }
 
 /// Places what outlives the tape. Nobody reads the dropped region after `departed` has counted every thread but the
 /// leader, so the leader may unmap it then.
-pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words: &Words) -> Result<Ends> {
+pub fn place_ends(asm: &mut Assembly<'_>) -> Result<Ends> {
+    let (env, process, words) = (asm.env, asm.process, asm.words);
     let filters = filters_of(process);
     if process.threads.iter().any(|t| t.seccomp != filters) {
         return Err(Error::stale(
@@ -61,7 +46,7 @@ pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words
         ));
     }
     let others = process.threads.len() as u32 - 1;
-    let drop = area.drop_range();
+    let drop = asm.area.drop_range();
     let unmap = [drop.start, drop.end - drop.start];
     let programs = programs(env, filters)?;
     for (number, args, what) in [
@@ -92,7 +77,7 @@ pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words
     }
     leader.push(Op::sigreturn());
     let sigreturn_offset = ops_bytes(leader.len() as u64 - 1);
-    let leader = leader.place(area, Region::Keep)?;
+    let leader = leader.place(&mut asm.area, Region::Keep)?;
     let sigreturn = leader + sigreturn_offset;
 
     let (mut wait_go, mut exit, mut helper) = (0, 0, None);
@@ -100,12 +85,12 @@ pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words
         let mut seq = Sequence::default();
         seq.push(Op::wait_at_least(Step::WaitGo, words.go, 1, words.patience));
         seq.push(Op::post(words.departed, sigreturn));
-        wait_go = seq.place(area, Region::Keep)?;
+        wait_go = seq.place(&mut asm.area, Region::Keep)?;
     }
     if others > 0 || !filters.is_empty() {
         let mut seq = Sequence::default();
         seq.push(Op::syscall(Step::ExitHelper, libc::SYS_exit, &[0], Want::Success));
-        exit = seq.place(area, Region::Keep)?;
+        exit = seq.place(&mut asm.area, Region::Keep)?;
     }
     if !filters.is_empty() {
         let mut seq = Sequence::default();
@@ -113,16 +98,16 @@ pub fn place_ends(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, words
         seq.push_jumping(Op::post(words.arrived, 0), Some(1), None);
         seq.push(Op::wait_at_least(Step::WaitFilters, words.filter_start, 1, words.patience));
         for ((_, flags), program) in filters.iter().zip(&programs) {
-            let at = area.put(Region::Keep, program, 8)?;
+            let at = asm.area.put(Region::Keep, program, 8)?;
             let mut fprog = ((program.len() / 8) as u64).to_ne_bytes().to_vec();
             fprog.extend_from_slice(&at.to_ne_bytes());
-            let fprog = area.put(Region::Keep, &fprog, 8)?;
+            let fprog = asm.area.put(Region::Keep, &fprog, 8)?;
             let args = [SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC | u64::from(*flags), fprog];
             seq.push(Op::syscall(Step::Seccomp, libc::SYS_seccomp, &args, Want::Exactly(0)));
         }
         seq.push(Op::post(words.filter_done, exit));
-        let tape = seq.place(area, Region::Keep)?;
-        helper = Some(put_context(env, area, process.pid.0, tape, 0)?);
+        let tape = seq.place(&mut asm.area, Region::Keep)?;
+        helper = Some(asm.put_context(tape, 0)?);
     }
     Ok(Ends { wait_go, leader, exit, helper })
 }
@@ -138,28 +123,25 @@ fn programs<'a>(env: &TapeEnv<'a>, filters: &[(snap_state::FilterId, u32)]) -> R
 }
 
 /// Creates the thread that will install the filters, while the leader still has every privilege.
-pub fn create_helper(env: &TapeEnv<'_>, area: &mut Area, ends: &Ends, leader: &mut Sequence) -> Result<()> {
+pub fn create_helper(asm: &mut Assembly<'_>, ends: &Ends, leader: &mut Sequence) -> Result<()> {
+    let duties = asm.env.duties;
     if let Some(context) = ends.helper {
-        let tid = if env.tid_mode == TidMode::SetTid { env.helper_tid } else { 0 };
-        leader.push(clone_op(area, tid, env.tid_mode, context)?);
+        let tid = if duties.tid_mode == TidMode::SetTid { duties.helper_tid } else { 0 };
+        leader.push(clone_op(&mut asm.area, tid, duties.tid_mode, context)?);
     }
     Ok(())
 }
 
 /// Process-wide state. Waits for the other threads first, which need the old limits.
-pub fn process_ops(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    process: &ProcessV1,
-    words: &Words,
-) -> Result<Sequence> {
+pub fn process_ops(asm: &mut Assembly<'_>) -> Result<Sequence> {
+    let (env, process, words, area) = (asm.env, asm.process, asm.words, &mut asm.area);
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
     let others = process.threads.len() as u32 - 1 + u32::from(!filters_of(process).is_empty());
     if others > 0 {
         seq.push(Op::wait_at_least(Step::WaitThreads, words.arrived, others, words.patience));
     }
-    if !env.has_stopped_children {
+    if !env.duties.has_stopped_children {
         queue_signals(area, process, &mut seq)?;
     }
     let prctl = |step, args: &[u64]| Op::syscall(step, libc::SYS_prctl, args, ok);
@@ -221,7 +203,8 @@ fn forget_stops(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Res
 }
 
 /// From the last change of credentials to the kept region: barrier, timers, descriptors.
-pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &Ends) -> Result<Sequence> {
+pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
+    let (env, process, area) = (asm.env, asm.process, &mut asm.area);
     let mut seq = Sequence::default();
     // 2 (readable by root only) cannot be asked for; it is what a change of credentials leaves behind by itself.
     if process.dumpable < 2 {
@@ -230,15 +213,15 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
     }
     lock_files(env, area, process, &mut seq)?;
     let ready = area.put(Region::Drop, &Record::new(RecordKind::Ready, process.pid.0, 0).bytes(), 8)?;
-    let write = [env.status_fd as u64, ready, Record::BYTES as u64];
+    let write = [env.fds.status as u64, ready, Record::BYTES as u64];
     seq.push(Op::syscall(Step::Ready, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
     let answer = area.reserve(Region::Drop, 8, 8)?;
-    let read = [env.go_fd as u64, answer, 1];
+    let read = [env.fds.go as u64, answer, 1];
     seq.push(Op::syscall(Step::Go, libc::SYS_read, &read, Want::Exactly(1)));
     if process.parent.is_none() {
         seq.extend(process.threads.first().map(parent_death));
     }
-    if env.has_stopped_children {
+    if env.duties.has_stopped_children {
         forget_stops(area, process, &mut seq)?;
     }
 
@@ -264,7 +247,7 @@ pub fn last_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, ends: &
     for timer in timers {
         posix_timer(area, timer, &mut next_id, &mut seq)?;
     }
-    let close = [env.first_own_fd as u64, u64::from(u32::MAX), 0];
+    let close = [env.fds.first as u64, u64::from(u32::MAX), 0];
     seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &close, Want::Exactly(0)));
     seq.push(jump(ends.leader));
     Ok(seq)
@@ -277,8 +260,8 @@ fn lock_files(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, seq: &mut
     if process.locks.is_empty() {
         return Ok(());
     }
-    let (low, high) = (env.status_fd.min(env.go_fd), env.status_fd.max(env.go_fd));
-    for (first, last) in [(env.first_own_fd, low - 1), (low + 1, high - 1), (high + 1, i32::MAX)] {
+    let (low, high) = (env.fds.status.min(env.fds.go), env.fds.status.max(env.fds.go));
+    for (first, last) in [(env.fds.first, low - 1), (low + 1, high - 1), (high + 1, i32::MAX)] {
         if first <= last {
             let args = [first as u64, last as u64, 0];
             seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &args, Want::Exactly(0)));
@@ -304,11 +287,6 @@ fn lock_files(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, seq: &mut
         seq.push(op);
     }
     Ok(())
-}
-
-/// Bytes of the drop region that the locks of a process take at most.
-pub fn locks_bound(process: &ProcessV1) -> u64 {
-    ops_bytes(process.locks.len() as u64 + 3) + process.locks.len() as u64 * 40
 }
 
 /// A timer with its recorded id: ids are given out in order from zero, so those between are made and deleted.

@@ -1,29 +1,24 @@
 //! Descriptors that can be made only when all processes exist: the tape says that its process does, and takes them in.
 
-use super::area::{Area, Region};
-use super::compile::TapeEnv;
+use super::area::Region;
+use super::assembly::Assembly;
 use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use snap_error::Result;
-use snap_state::{FdV1, ProcessV1};
-
-/// Bytes of the drop region at most.
-pub fn drop_bound(process: &ProcessV1, env: &TapeEnv<'_>) -> u64 {
-    let late = process.fds.iter().filter(|fd| (env.is_late)(fd.file)).count() as u64;
-    super::compile::ops_bytes(1 + 4 * late) + Record::BYTES as u64 + 256
-}
+use snap_state::FdV1;
 
 /// To be executed when the threads of the process exist. One message for each descriptor, ascending; each arrives under the lowest
 /// number that is free.
-pub fn ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1) -> Result<Sequence> {
+pub fn ops(asm: &mut Assembly<'_>) -> Result<Sequence> {
+    let (env, process, area) = (asm.env, asm.process, &mut asm.area);
     let mut seq = Sequence::default();
-    if !env.announces {
+    if !env.duties.announces {
         return Ok(seq);
     }
     let record = area.put(Region::Drop, &Record::new(RecordKind::Exists, process.pid.0, 0).bytes(), 8)?;
-    let write = [env.status_fd as u64, record, Record::BYTES as u64];
+    let write = [env.fds.status as u64, record, Record::BYTES as u64];
     seq.push(Op::syscall(Step::Announce, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
-    let Some(socket) = env.late_fd else { return Ok(seq) };
+    let Some(socket) = env.fds.late else { return Ok(seq) };
 
     const CONTROL_BYTES: u64 = 24; // CMSG_SPACE(sizeof(int))
     let byte = area.reserve(Region::Drop, 8, 8)?;
@@ -35,7 +30,7 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1) -> Result<Se
         [0, 0, iov, 1, control, CONTROL_BYTES, 0].iter().flat_map(|word: &u64| word.to_ne_bytes()).collect();
     let header = area.put(Region::Drop, &header, 8)?;
 
-    let is_late = |fd: &&FdV1| (env.is_late)(fd.file);
+    let is_late = |fd: &&FdV1| env.objects.is_late(fd.file);
     let mut taken: Vec<i32> = process.fds.iter().filter(|fd| !is_late(fd)).map(|fd| fd.fd.0).collect();
     for fd in process.fds.iter().filter(is_late) {
         let number = fd.fd.0;

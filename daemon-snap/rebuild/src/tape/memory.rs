@@ -1,14 +1,15 @@
 //! Ops that replace the address space: park, unmap, map, load, protect.
 
 use super::area::{Area, Region, TASK_END};
-use super::compile::TapeEnv;
+use super::assembly::Assembly;
+use super::env::{TapeEnv, VdsoPart};
 use super::inherited::Kept;
 use super::op::{Op, Step, Want};
 use super::sequence::Sequence;
 use super::vacancy::{self, Unplaceable};
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{BackingV1, LockFutureV1, MmV1, PAGE_BYTES, PageRunV1, ProcessV1, VmaV1};
+use snap_state::{BackingV1, LockFutureV1, MmV1, PAGE_BYTES, PageRunV1, VmaV1};
 
 const MREMAP_MOVE_TO: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
 const WRITABLE: u8 = (libc::PROT_READ | libc::PROT_WRITE) as u8;
@@ -70,37 +71,13 @@ fn chunk_bytes(loads: &[PageRunV1]) -> u64 {
     CHUNK_BYTES.max((total / 8192).next_multiple_of(PAGE_BYTES))
 }
 
-/// Bytes of the drop region that the memory ops need at most.
-pub fn drop_bound(process: &ProcessV1, kept: &Kept) -> u64 {
-    let mm = &process.mm;
-    let chunks = chunks(&kept.loads, chunk_bytes(&kept.loads));
-    let vectors: usize = chunks.iter().map(|c| c.vectors.len()).sum();
-    let long = |chunk: &Chunk| chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).count();
-    let populated: usize = chunks.iter().map(long).sum();
-    let names: usize = mm.vmas.iter().filter_map(|v| v.name.as_ref()).map(|n| n.len() + 16).sum();
-    vectors as u64 * IOVEC_BYTES
-        + chunks.len() as u64 * (8 + 104)
-        + populated as u64 * 104
-        + names as u64
-        + mm.auxv.len() as u64
-        + mm.vmas.len() as u64 * 104 * 10
-        + (kept.pieces.len() * 2 + kept.drops.len() + mm.guards.len() * 2) as u64 * 104
-        + vacancy::ops_bound(kept.pieces.len() + mm.vmas.len(), mm.vmas.len()) as u64 * 104
-        + 64 * 1024
-}
-
 /// Moves vDSO parts out of the way and unmaps all but the area and what is kept. `parking` is page-aligned room in the drop region.
-pub fn unmap_ops(
-    env: &TapeEnv<'_>,
-    area: &Area,
-    process: &ProcessV1,
-    kept: &Kept,
-    parking: u64,
-) -> Result<Sequence> {
+pub fn unmap_ops(asm: &Assembly<'_>, kept: &Kept, parking: u64) -> Result<Sequence> {
+    let (env, process, area) = (asm.env, asm.process, &asm.area);
     let mut seq = Sequence::default();
     let mut places = Vec::new();
     let mut at = parking;
-    for part in &env.vdso_parts {
+    for part in &env.now.vdso_parts {
         let len = part.end - part.start;
         seq.push(Op::syscall(
             Step::ParkVdso,
@@ -127,8 +104,8 @@ pub fn unmap_ops(
     }
     for vma in &process.mm.vmas {
         let wanted = match vma.backing {
-            BackingV1::Vdso => super::compile::VdsoPart::Code,
-            BackingV1::Vvar { part } => super::compile::VdsoPart::Data(part),
+            BackingV1::Vdso => VdsoPart::Code,
+            BackingV1::Vvar { part } => VdsoPart::Data(part),
             _ => continue,
         };
         let found = places.iter().find(|(part, _, len)| *part == wanted && *len == vma.len_bytes());
@@ -169,7 +146,7 @@ fn receives_pages(mm: &MmV1, loads: &[PageRunV1]) -> Vec<bool> {
 /// Maps `start..end` of an area.
 fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Result<Option<Op>> {
     if let BackingV1::Inode { inode, may_write, .. } = vma.backing
-        && let Some(segment) = (env.segment)(inode)
+        && let Some(segment) = env.objects.segment(inode)
     {
         let how =
             if may_write { 0 } else { libc::SHM_RDONLY } | if prot & 4 != 0 { libc::SHM_EXEC } else { 0 };
@@ -180,7 +157,7 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
     let (fd, offset) = match &vma.backing {
         BackingV1::Vdso | BackingV1::Vvar { .. } => return Ok(None),
         // There already.
-        BackingV1::Inode { inode, .. } if (env.is_unplaceable)(*inode) => return Ok(None),
+        BackingV1::Inode { inode, .. } if env.objects.is_unplaceable(*inode) => return Ok(None),
         BackingV1::Anon => {
             flags |= libc::MAP_ANONYMOUS;
             flags |= if vma.flags.droppable { MAP_DROPPABLE } else { libc::MAP_PRIVATE };
@@ -188,7 +165,7 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
         }
         BackingV1::Inode { inode, offset, may_write } => {
             flags |= if vma.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-            ((env.mapped_fd)(*inode, vma.shared && *may_write)?, *offset + (start - vma.start.0))
+            (env.objects.mapped_fd(*inode, vma.shared && *may_write)?, *offset + (start - vma.start.0))
         }
     };
     if vma.flags.grows_down {
@@ -202,9 +179,9 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
 }
 
 /// Maps every VMA, loads pages, sets protection and advice.
-pub fn map_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, kept: &Kept) -> Result<Sequence> {
-    let mm = &process.mm;
-    let mut seq = unplaceable_ops(env, area, process, kept)?;
+pub fn map_ops(asm: &mut Assembly<'_>, kept: &Kept) -> Result<Sequence> {
+    let mut seq = unplaceable_ops(asm, kept)?;
+    let (env, mm, area) = (asm.env, &asm.process.mm, &mut asm.area);
     let loaded = receives_pages(mm, &kept.loads);
     let mut now = Vec::with_capacity(mm.vmas.len());
     for (vma, loads) in mm.vmas.iter().zip(&loaded) {
@@ -250,15 +227,16 @@ pub fn map_ops(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, kept: &K
 }
 
 /// What is mapped while nothing else is.
-fn unplaceable_ops(env: &TapeEnv<'_>, area: &Area, process: &ProcessV1, kept: &Kept) -> Result<Sequence> {
+fn unplaceable_ops(asm: &Assembly<'_>, kept: &Kept) -> Result<Sequence> {
+    let (env, process, area) = (asm.env, asm.process, &asm.area);
     let mut wanted = Vec::new();
     let mut taken = vec![area.range()];
     taken.extend(kept.pieces.iter().map(|piece| piece.start..piece.end));
     for vma in &process.mm.vmas {
         match vma.backing {
             BackingV1::Vdso | BackingV1::Vvar { .. } => taken.push(vma.start.0..vma.end.0),
-            BackingV1::Inode { inode, offset, may_write } if (env.is_unplaceable)(inode) => {
-                let fd = (env.mapped_fd)(inode, vma.shared && may_write)?;
+            BackingV1::Inode { inode, offset, may_write } if env.objects.is_unplaceable(inode) => {
+                let fd = env.objects.mapped_fd(inode, vma.shared && may_write)?;
                 let (start, end) = (vma.start.0, vma.end.0);
                 wanted.push(Unplaceable { start, end, prot: u64::from(vma.prot), fd, offset });
             }
@@ -271,7 +249,7 @@ fn unplaceable_ops(env: &TapeEnv<'_>, area: &Area, process: &ProcessV1, kept: &K
 /// shmat(2) knows only two protections.
 fn prot_as_mapped(env: &TapeEnv<'_>, vma: &VmaV1) -> u8 {
     match vma.backing {
-        BackingV1::Inode { inode, may_write, .. } if (env.segment)(inode).is_some() => {
+        BackingV1::Inode { inode, may_write, .. } if env.objects.segment(inode).is_some() => {
             vma.prot & libc::PROT_EXEC as u8 | if may_write { WRITABLE } else { libc::PROT_READ as u8 }
         }
         _ => vma.prot,
@@ -369,7 +347,7 @@ fn load_ops(env: &TapeEnv<'_>, area: &mut Area, loads: &[PageRunV1], seq: &mut S
     for (chunk, vectors) in chunks.iter().zip(placed) {
         // Chunk by chunk, so that what has just been zeroed is still in the processor's cache when it is read into.
         seq.extend(chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).map(populate));
-        let args = [env.image_fd as u64, vectors, chunk.vectors.len() as u64, chunk.image_offset, 0];
+        let args = [env.fds.image as u64, vectors, chunk.vectors.len() as u64, chunk.image_offset, 0];
         let want = Want::Exactly(chunk.len_bytes as i64);
         seq.push(Op::syscall(Step::ReadPages, libc::SYS_preadv, &args, want));
     }
@@ -382,7 +360,8 @@ fn populate((addr, len): &(u64, u64)) -> Op {
 }
 
 /// `PR_SET_MM_MAP`: layout, auxiliary vector and executable link (prctl(2), since Linux 3.18).
-pub fn layout_op(env: &TapeEnv<'_>, area: &mut Area, mm: &MmV1) -> Result<Op> {
+pub fn layout_op(asm: &mut Assembly<'_>) -> Result<Op> {
+    let (env, mm, area) = (asm.env, &asm.process.mm, &mut asm.area);
     let auxv = area.put(Region::Drop, &mm.auxv, 8)?;
     let l = &mm.layout;
     let mut bytes = Vec::with_capacity(104);
@@ -403,7 +382,7 @@ pub fn layout_op(env: &TapeEnv<'_>, area: &mut Area, mm: &MmV1) -> Result<Op> {
     }
     bytes.extend_from_slice(&auxv.to_ne_bytes());
     bytes.extend_from_slice(&(mm.auxv.len() as u32).to_ne_bytes());
-    bytes.extend_from_slice(&env.exe_fd.to_ne_bytes());
+    bytes.extend_from_slice(&env.fds.exe.to_ne_bytes());
     let at = area.put(Region::Drop, &bytes, 8)?;
     let args = [libc::PR_SET_MM as u64, libc::PR_SET_MM_MAP as u64, at, bytes.len() as u64, 0];
     Ok(Op::syscall(Step::SetMm, libc::SYS_prctl, &args, Want::Exactly(0)))

@@ -20,9 +20,11 @@
 //! What may not live here: decisions that need the outside world. Those belong to `rebuild`.
 
 mod area;
+mod assembly;
 mod bpf;
 mod compile;
 mod creds;
+mod env;
 mod finish;
 mod inherited;
 mod late;
@@ -35,7 +37,8 @@ mod vacancy;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use compile::{Compiled, TapeEnv, TidMode, VdsoPart, VdsoPlace, compile};
+pub use compile::{Compiled, compile};
+pub use env::{Duties, Objects, OwnFds, ProcessNow, TapeEnv, TidMode, VdsoPart, VdsoPlace};
 pub use inherited::{
     Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,
 };

@@ -61,7 +61,7 @@ impl Sequence {
     }
 
     /// The same into room that was reserved before.
-    pub fn write_at(&self, area: &Area, at: u64) {
+    pub fn write_at(&self, area: &mut Area, at: u64) {
         let address = |index: usize| at + index as u64 * OP_BYTES;
         for (index, (op, jumps)) in self.ops.iter().enumerate() {
             let mut op = *op;

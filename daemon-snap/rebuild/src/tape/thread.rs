@@ -1,14 +1,15 @@
 //! Ops of one thread: being created, and what belongs to it alone.
 
 use super::area::{Area, Region};
-use super::compile::{TapeEnv, TidMode, Words, ops_bytes, put_context};
+use super::assembly::{Assembly, Framed};
 use super::creds;
+use super::env::{TapeEnv, TidMode};
 use super::finish::Ends;
 use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{MEMORY_FAILURE_DEFAULT, ProcessV1, SigInfoV1, ThreadControlV1, ThreadV1};
+use snap_state::{MEMORY_FAILURE_DEFAULT, SigInfoV1, ThreadControlV1, ThreadV1};
 use snap_sys::ring::REGISTER_RING_FDS;
 use std::mem::size_of;
 
@@ -44,33 +45,6 @@ struct CloneArgs {
 
 const _: () = assert!(size_of::<CloneArgs>() == 80);
 
-/// Bytes of the drop region for all threads of a process at most.
-pub fn drop_bound(process: &ProcessV1) -> u64 {
-    let profile = process.profile.as_ref().map_or(0, |name| name.len() as u64 + 128 + ops_bytes(1));
-    let per_thread = ops_bytes(150 + 4 * LAST_PID_ATTEMPTS as u64) + 2560 + profile;
-    let variable: u64 = process
-        .threads
-        .iter()
-        .map(|t| {
-            let signals = (t.pending.len() as u64) * (128 + 16 + ops_bytes(1));
-            let rings = t.ring_numbers.len() as u64 * (16 + 8 + ops_bytes(1));
-            rings + signals + t.creds.groups.len() as u64 * 4 + t.affinity.len() as u64 * 8
-        })
-        .sum();
-    let process_signals = process.pending.len() as u64 * (128 + 16 + ops_bytes(1));
-    let timers: u64 = process.posix_timers.iter().map(|_| 4 * ops_bytes(1) + 256).sum();
-    let timer_gaps =
-        process.posix_timers.iter().map(|t| t.id).max().map_or(0, |id| 2 * ops_bytes(id as u64 + 1));
-    let stops = ops_bytes(process.told_stops.len() as u64 + 1);
-    stops
-        + per_thread * (process.threads.len() as u64 + 1)
-        + variable
-        + process_signals
-        + timers
-        + timer_gaps
-        + 16384
-}
-
 /// `clone3` of a thread into the leader's tape. With `tid` 0 any id will do.
 pub fn clone_op(area: &mut Area, tid: i32, mode: TidMode, child: u64) -> Result<Op> {
     let mut args = CloneArgs { flags: CLONE_FLAGS, ..CloneArgs::default() };
@@ -99,33 +73,26 @@ pub fn clone_op(area: &mut Area, tid: i32, mode: TidMode, child: u64) -> Result<
 }
 
 /// Appends to the leader's tape the creation of `thread`, and places the thread's own tape.
-#[allow(clippy::too_many_arguments)]
-pub fn create(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    process: &ProcessV1,
-    thread: &ThreadV1,
-    frame: u64,
-    words: &Words,
-    ends: &Ends,
-    leader: &mut Sequence,
-) -> Result<()> {
+pub fn create(asm: &mut Assembly<'_>, framed: Framed<'_>, ends: &Ends, leader: &mut Sequence) -> Result<()> {
+    let (env, process, words, thread) = (asm.env, asm.process, asm.words, framed.thread);
+    let tid_mode = env.duties.tid_mode;
     let mut own = Sequence::default();
-    if env.tid_mode == TidMode::LastPid {
+    if tid_mode == TidMode::LastPid {
         let gettid =
             Op::syscall(Step::CheckTid, libc::SYS_gettid, &[], Want::Exactly(i64::from(thread.tid.0)));
         own.push(gettid.or_else(ends.exit));
-        own.push(ordinary(area)?);
+        own.push(ordinary(&mut asm.area)?);
     }
     own.push(Op::wait_at_least(Step::WaitMapped, words.mapped, 1, words.patience));
-    own.append(own_state(env, area, process, thread)?);
-    own.append(give_up_privilege(env, area, process, thread)?);
+    own.append(own_state(asm, thread)?);
+    own.append(give_up_privilege(asm, thread)?);
     own.push(Op::post(words.arrived, ends.wait_go));
-    let tape = own.place(area, Region::Drop)?;
-    let context = put_context(env, area, process.pid.0, tape, frame)?;
+    let tape = own.place(&mut asm.area, Region::Drop)?;
+    let context = asm.put_context(tape, framed.frame)?;
 
-    match env.tid_mode {
-        TidMode::SetTid => leader.push(clone_op(area, thread.tid.0, env.tid_mode, context)?),
+    let area = &mut asm.area;
+    match tid_mode {
+        TidMode::SetTid => leader.push(clone_op(area, thread.tid.0, tid_mode, context)?),
         TidMode::LastPid => {
             let want = Record::new(RecordKind::WantTid, process.pid.0, i64::from(thread.tid.0));
             let record = area.put(Region::Drop, &want.bytes(), 8)?;
@@ -133,22 +100,22 @@ pub fn create(
             // The worker makes the process a real-time task just before it answers, which a new thread inherits.
             let after = leader.len() + 3 * LAST_PID_ATTEMPTS;
             for attempt in 0..LAST_PID_ATTEMPTS {
-                let write = [env.status_fd as u64, record, Record::BYTES as u64];
+                let write = [env.fds.status as u64, record, Record::BYTES as u64];
                 leader.push(Op::syscall(
                     Step::WantTid,
                     libc::SYS_write,
                     &write,
                     Want::Exactly(Record::BYTES as i64),
                 ));
-                let read = [env.go_fd as u64, answer, 1];
+                let read = [env.fds.go as u64, answer, 1];
                 leader.push(Op::syscall(Step::WantTid, libc::SYS_read, &read, Want::Exactly(1)));
                 let again = (attempt + 1 < LAST_PID_ATTEMPTS).then(|| leader.len() + 1);
-                leader.push_jumping(clone_op(area, thread.tid.0, env.tid_mode, context)?, Some(after), again);
+                leader.push_jumping(clone_op(area, thread.tid.0, tid_mode, context)?, Some(after), again);
             }
             leader.push(ordinary(area)?);
             let done = Record::new(RecordKind::TidTaken, process.pid.0, i64::from(thread.tid.0));
             let done = area.put(Region::Drop, &done.bytes(), 8)?;
-            let write = [env.status_fd as u64, done, Record::BYTES as u64];
+            let write = [env.fds.status as u64, done, Record::BYTES as u64];
             let whole = Want::Exactly(Record::BYTES as i64);
             leader.push(Op::syscall(Step::WantTid, libc::SYS_write, &write, whole));
         }
@@ -164,12 +131,8 @@ fn ordinary(area: &mut Area) -> Result<Op> {
 }
 
 /// What a thread sets for itself while it still has every privilege.
-pub fn own_state(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    process: &ProcessV1,
-    thread: &ThreadV1,
-) -> Result<Sequence> {
+pub fn own_state(asm: &mut Assembly<'_>, thread: &ThreadV1) -> Result<Sequence> {
+    let (env, process, area) = (asm.env, asm.process, &mut asm.area);
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
     let tid = Want::Exactly(i64::from(thread.tid.0));
@@ -266,7 +229,7 @@ fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<S
     // A thread that may run everywhere keeps doing so on a machine with other CPUs.
     let trimmed = |mask: &[u64]| mask.iter().rposition(|w| *w != 0).map_or(0, |i| i + 1);
     let same = |a: &[u64], b: &[u64]| a[..trimmed(a)] == b[..trimmed(b)];
-    if !same(&thread.affinity, env.own_affinity) {
+    if !same(&thread.affinity, env.now.affinity) {
         let bytes: Vec<u8> = thread.affinity.iter().flat_map(|w| w.to_ne_bytes()).collect();
         let mask = area.put(Region::Drop, &bytes, 8)?;
         let args = [0, bytes.len() as u64, mask];
@@ -282,13 +245,9 @@ fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<S
 /// Credentials, and what a change of credentials would reset. Nothing after this needs privilege.
 ///
 /// The parent death signal of a root waits until its parent is the one that stays ([`parent_death`], after the go).
-pub fn give_up_privilege(
-    env: &TapeEnv<'_>,
-    area: &mut Area,
-    process: &ProcessV1,
-    thread: &ThreadV1,
-) -> Result<Sequence> {
-    let mut seq = creds::ops(env, area, thread, process.profile.as_deref())?;
+pub fn give_up_privilege(asm: &mut Assembly<'_>, thread: &ThreadV1) -> Result<Sequence> {
+    let process = asm.process;
+    let mut seq = creds::ops(asm.env, &mut asm.area, thread, process.profile.as_deref())?;
     if process.parent.is_some() {
         seq.push(parent_death(thread));
     } else if thread.pdeath_signal != 0 && thread.tid != process.pid {
