@@ -68,7 +68,7 @@ pub struct SectionKind(pub u32);
 impl SectionKind {
     /// What must still be true ([`EvidenceV1`](crate::EvidenceV1)).
     pub const EVIDENCE: SectionKind = SectionKind(1);
-    /// The saved state of the processes. The engine owns its content.
+    /// What was saved of the process tree as a whole. The engine owns its content.
     pub const STATE: SectionKind = SectionKind(2);
     /// One checksum per chunk of the page area. Written by [`ImageWriter`](crate::ImageWriter) itself.
     pub const PAGE_CHECKSUMS: SectionKind = SectionKind(3);
@@ -76,10 +76,14 @@ impl SectionKind {
     pub const UNIT: SectionKind = SectionKind(4);
     /// Which memory the pages of the page area belong to. The engine owns its content.
     pub const PAGE_RUNS: SectionKind = SectionKind(5);
-    /// Content of files that travel in the image. The engine owns its content.
+    /// Open file descriptions and pipes. The engine owns its content.
     pub const FILES: SectionKind = SectionKind(6);
     /// Bus connections. The engine owns its content.
     pub const BUS: SectionKind = SectionKind(7);
+    /// Processes, their threads and memory. The engine owns its content.
+    pub const PROCESSES: SectionKind = SectionKind(8);
+    /// What files and mappings lead to. The engine owns its content.
+    pub const OBJECTS: SectionKind = SectionKind(9);
 
     /// Name of a kind that this build knows.
     pub fn name(self) -> Option<&'static str> {
@@ -91,6 +95,8 @@ impl SectionKind {
             SectionKind::PAGE_RUNS => "page-runs",
             SectionKind::FILES => "files",
             SectionKind::BUS => "bus",
+            SectionKind::PROCESSES => "processes",
+            SectionKind::OBJECTS => "objects",
             _ => return None,
         })
     }

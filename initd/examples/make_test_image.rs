@@ -13,8 +13,6 @@ use image_store::{
     SectionKind, ServiceRecord, UnitEvidence,
 };
 use snap_collect::dump::{self, CollectOptions, TreeSelector};
-use snap_state::TREE_VERSION;
-use snap_state::encode;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new("/");
@@ -50,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let tree = frozen.collect(&mut writer, &options)?.tree;
             frozen.thaw()?;
             pids = tree.processes.iter().flat_map(|p| p.threads.iter().map(|thread| thread.tid.0)).collect();
-            writer.add_section(SectionKind::STATE, TREE_VERSION, &encode::encode(&tree)?)?;
+            snap_image::write_tree(&mut writer, &tree)?;
         } else {
             for page in 0..300u32 {
                 writer.append_pages(&[page as u8; 4096])?;

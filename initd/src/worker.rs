@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
-use image_store::{Image, ReasonCode, SectionKind, StaleReason, Stamp, UncheckedImage, fault};
+use image_store::{Image, ReasonCode, StaleReason, Stamp, UncheckedImage, fault};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use snap_rebuild::restore::{Request, Stored, UnitContext, restore};
-use snap_state::encode;
-use snap_state::{Pid, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
+use snap_state::{Pid, TreeV1};
 
 use crate::boot::monotonic_us;
 use crate::dynamic_user;
@@ -261,11 +260,7 @@ fn rebuild(
 }
 
 fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
-    let bytes = image
-        .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
-        .map_err(|corrupt| snap_error::Error::from(corrupt).to_stale_reason())?;
-    encode::decode(&bytes, image.page_area())
-        .map_err(|corrupt| snap_error::Error::from(corrupt).to_stale_reason())
+    snap_image::read_tree(image).map_err(|error| error.to_stale_reason())
 }
 
 /// Only for a service whose PID file systemd reads; an error here would make the start fail, so it ends the attempt.

@@ -11,7 +11,8 @@ pub use obstacle::{Obstacle, UnitObstacle};
 use image_store::{ReasonCode, StaleReason};
 use nix::errno::Errno;
 use serde::Serialize;
-use snap_state::encode::{Corrupt, EncodeError};
+use snap_state::check::Corrupt;
+use snap_state::sections::EncodeError;
 use snap_state::{Addr, Pid, TargetFd};
 use std::fmt;
 

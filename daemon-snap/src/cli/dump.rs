@@ -8,8 +8,8 @@ use image_store::{
 use serde::Serialize;
 use snap_collect::dump::{CollectOptions, Collected, LostPeer, TreeSelector, freeze};
 use snap_error::{CodedReason, Error};
-use snap_state::encode;
-use snap_state::{InodeKindV1, Pid, TREE_VERSION, TreeV1};
+use snap_state::sections;
+use snap_state::{InodeKindV1, Pid, TreeV1};
 use std::path::{Path, PathBuf};
 
 /// Longest file whose content is fingerprinted: the tree stands still meanwhile. Of longer ones size and times decide.
@@ -78,11 +78,11 @@ fn dump(args: &Args) -> anyhow::Result<u8> {
     lost.iter().for_each(|lost| tracing::warn!("{lost}"));
     let (state, evidence) = std::thread::scope(|scope| {
         let evidence = scope.spawn(|| evidence(machine, &tree).encode(&args.output));
-        let state = encode::encode(&tree);
+        let state = sections::encode(&tree);
         (state, evidence.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let (state, evidence) = (state?, evidence?);
-    writer.add_section(SectionKind::STATE, TREE_VERSION, &state)?;
+    let (state, evidence) = (state.map_err(Error::from)?, evidence?);
+    snap_image::write_sections(&mut writer, &state)?;
     writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence)?;
     let written = writer.finish(Durability::NoSync)?;
     let freeze_ms = frozen.since().elapsed().as_secs_f64() * 1e3;

@@ -4,8 +4,7 @@ use image_store::{CheckDepth, EvidenceV1, Image, MachineEvidence, SectionKind, U
 use nix::sys::wait::{WaitStatus, waitpid};
 use snap_error::Error;
 use snap_rebuild::restore::{self, Request};
-use snap_state::encode;
-use snap_state::{Pid, TREE_MAX_BYTES, TREE_VERSION};
+use snap_state::Pid;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,8 +29,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let deadline = Instant::now() + Duration::from_millis(args.deadline_ms);
     let image = UncheckedImage::open(&args.image)?.check()?;
     check_evidence(&image)?;
-    let state = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)?;
-    let tree = encode::decode(&state, image.page_area())?;
+    let tree = snap_image::read_tree(&image)?;
     let restored = restore::restore(Request {
         image: &image,
         tree,

@@ -4,8 +4,7 @@ use super::common::{StoreArgs, mb, unit_names};
 use anyhow::Context as _;
 use image_store::{EvidenceV1, SectionKind};
 use serde::Serialize;
-use snap_state::encode;
-use snap_state::{FileKindV1, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
+use snap_state::{FileKindV1, TreeV1};
 use std::collections::BTreeMap;
 
 /// Show what an image holds and what it depends on
@@ -47,8 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let image = store.open_image(entry)?;
     let evidence = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN)?;
     let evidence = EvidenceV1::decode(&evidence, image.path())?;
-    let state = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)?;
-    let mut tree = encode::decode(&state, image.page_area())?;
+    let mut tree = snap_image::read_tree(&image)?;
     if args.state {
         // Where pages lie in the image says nothing without the image.
         tree.processes.iter_mut().for_each(|process| process.mm.runs.clear());

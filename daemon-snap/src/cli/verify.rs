@@ -6,14 +6,11 @@ use fastboot_runtime::{EARLY_CATALOGUE, stale_reason};
 use image_store::evidence::Digests;
 use image_store::validate::Place;
 use image_store::{
-    CatalogueEntry, MachineEvidence, Opened, ReasonCode, SectionKind, StaleReason, Store, SystemdEvidence,
-    UnitEvidence,
+    CatalogueEntry, MachineEvidence, Opened, ReasonCode, StaleReason, Store, SystemdEvidence, UnitEvidence,
 };
 use serde::Serialize;
 use snap_error::Error;
 use snap_policy::{StartBudget, StartTimes};
-use snap_state::encode;
-use snap_state::{TREE_MAX_BYTES, TREE_VERSION};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -122,12 +119,7 @@ fn check_early(store: &Store, entry: &CatalogueEntry) -> Result<(), StaleReason>
 }
 
 fn check_state(opened: &Opened) -> Result<(), StaleReason> {
-    let image = &opened.image;
-    let state = image
-        .section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64)
-        .map_err(|error| error.to_stale_reason())?;
-    let decoded = encode::decode(&state, image.page_area());
-    decoded.map(drop).map_err(|corrupt| Error::from(corrupt).to_stale_reason())
+    snap_image::read_tree(&opened.image).map(drop).map_err(|error| error.to_stale_reason())
 }
 
 /// The generator's own question.

@@ -11,8 +11,7 @@ use snap_collect::collect_confinement;
 use snap_collect::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector};
 use snap_error::{Blocker, Error, Objection, Result, ServiceFault, UnitObstacle};
 use snap_hook_calls::HookEvent;
-use snap_state::encode;
-use snap_state::{TREE_VERSION, TreeV1};
+use snap_state::TreeV1;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -70,7 +69,7 @@ pub(super) fn take(
     }
     gathered.notes.into_iter().for_each(|note| unit.note(note));
     let evidence = gathered.evidence;
-    writer.add_section(SectionKind::STATE, TREE_VERSION, &encode::encode(&tree)?)?;
+    snap_image::write_tree(&mut writer, &tree)?;
     writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence.encode(&path)?)?;
     point("snapshot.encode")?;
 

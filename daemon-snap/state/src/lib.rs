@@ -7,7 +7,7 @@ pub mod bands;
 mod bus;
 pub mod bus_framing;
 mod cgroup;
-pub mod encode;
+pub mod check;
 mod file;
 mod ids;
 mod inhibitor;
@@ -17,6 +17,7 @@ mod lock;
 mod memory;
 mod process;
 mod ring;
+pub mod sections;
 mod socket;
 mod stored;
 #[cfg(any(test, feature = "testing"))]
@@ -44,12 +45,6 @@ pub use volatile::*;
 pub use zombie::*;
 
 use serde::{Deserialize, Serialize};
-
-/// Version of the state section that holds a [`TreeV1`]. Raised with each change of the layout as long as no release has written
-/// images; version 1 was that of the first complete path.
-pub const TREE_VERSION: u16 = 7;
-/// Upper bound of a decoded state section in bytes; larger ones are refused before allocation.
-pub const TREE_MAX_BYTES: usize = 512 << 20;
 
 /// A process tree: one or several roots whose parent is outside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,8 @@
 //! What a second dump, of the restored tree, has to say: the same as the first. Every difference needs a rule that names it.
 
-use image_store::{Image, SectionKind, UncheckedImage};
+use image_store::{Image, UncheckedImage};
 use serde_json::Value;
-use snap_state::encode;
-use snap_state::{Addr, PAGE_BYTES, TREE_MAX_BYTES, TREE_VERSION, TreeV1};
+use snap_state::{Addr, PAGE_BYTES, TreeV1};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -231,8 +230,7 @@ pub struct State {
 impl State {
     pub fn read(path: &Path) -> Self {
         let image = UncheckedImage::open(path).and_then(UncheckedImage::check).expect("open the image");
-        let bytes = image.section(SectionKind::STATE, TREE_VERSION, TREE_MAX_BYTES as u64).expect("state");
-        let tree = encode::decode(&bytes, image.page_area()).expect("decode the state");
+        let tree = snap_image::read_tree(&image).expect("decode the state");
         Self { tree, image }
     }
 

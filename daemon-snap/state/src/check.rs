@@ -1,4 +1,4 @@
-//! [`TreeV1`] as the bytes of the state section, and back.
+//! What has to hold in a [`TreeV1`] that was decoded.
 //!
 //! An image is untrusted until everything in it has been checked: a decoded tree has no id out of range, no overlapping areas,
 //! and no page outside its area or outside the image.
@@ -7,8 +7,7 @@ use crate::bus_framing::are_whole_messages;
 use crate::{
     BackingV1, CgroupV1, ContentRunV1, EpollWatchV1, FileId, FileKindV1, InodeId, InodeKindV1,
     MAX_PROFILE_BYTES, MAX_STORED, MAX_STORED_NAME_BYTES, PAGE_BYTES, Pid, PidFdV1, PipeEnd, ProcessV1,
-    StoredV1, TREE_MAX_BYTES, TargetFd, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so,
-    is_stored_name,
+    StoredV1, TargetFd, TreeV1, UnixStateV1, VmaV1, VolatileNodeKindV1, can_end_so, is_stored_name,
 };
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,7 +30,7 @@ const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "us
 const ADDRESS_BYTES: usize = 128;
 const FILTER_INSTRUCTION_BYTES: usize = 8;
 
-/// A state section that is not a consistent tree; the text says what is wrong in it.
+/// Sections that are not a consistent tree; the text says what is wrong in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corrupt(pub String);
 
@@ -43,43 +42,7 @@ impl fmt::Display for Corrupt {
 
 impl std::error::Error for Corrupt {}
 
-/// Why a tree has no bytes.
-#[derive(Debug, thiserror::Error)]
-pub enum EncodeError {
-    #[error("a state of {len_bytes} bytes is too large")]
-    TooLarge { len_bytes: usize },
-    #[error(transparent)]
-    Serialise(#[from] postcard::Error),
-}
-
 type Result<T> = std::result::Result<T, Corrupt>;
-
-/// The bytes of the state section.
-///
-/// # Errors
-/// When the tree is larger than [`TREE_MAX_BYTES`].
-pub fn encode(tree: &TreeV1) -> std::result::Result<Vec<u8>, EncodeError> {
-    let bytes = postcard::to_stdvec(tree)?;
-    if bytes.len() > TREE_MAX_BYTES {
-        return Err(EncodeError::TooLarge { len_bytes: bytes.len() });
-    }
-    Ok(bytes)
-}
-
-/// The tree in a state section; `page_area` is where the image holds pages.
-///
-/// # Errors
-/// [`Corrupt`] when the bytes are not a consistent tree.
-pub fn decode(bytes: &[u8], page_area: Range<u64>) -> Result<TreeV1> {
-    if bytes.len() > TREE_MAX_BYTES {
-        return Err(corrupt(format!("a state of {} bytes is too large", bytes.len())));
-    }
-    let (tree, rest) =
-        postcard::take_from_bytes::<TreeV1>(bytes).map_err(|e| corrupt(format!("state: {e}")))?;
-    check(rest.is_empty(), "bytes behind the state")?;
-    check_tree(&tree, &page_area)?;
-    Ok(tree)
-}
 
 fn corrupt(what: impl Into<String>) -> Corrupt {
     Corrupt(what.into())
@@ -89,7 +52,11 @@ fn check(holds: bool, what: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(corrupt(what)) }
 }
 
-fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
+/// Whether every id, area and page of a tree is where it may be; `page_area` is where the image holds pages.
+///
+/// # Errors
+/// [`Corrupt`] with the first thing that is not.
+pub fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
     check(!tree.processes.is_empty(), "a tree without processes")?;
     let in_order = |ids: &mut dyn Iterator<Item = u32>| ids.enumerate().all(|(at, id)| at == id as usize);
     check(in_order(&mut tree.files.iter().map(|file| file.id.0)), "files out of order")?;
