@@ -148,19 +148,6 @@ impl Reason {
             Self::UnknownOption { .. } | Self::OptionValue { .. } => "option",
         }
     }
-
-    /// Whether it is about the moment and not about the unit's settings: what systemd tells of a service that runs.
-    pub fn is_of_the_moment(&self) -> bool {
-        matches!(
-            self,
-            Self::NotRunning { .. }
-                | Self::NoMainProcess
-                | Self::NeedsReload
-                | Self::StoreUnlisted { .. }
-                | Self::StoreUnheard { .. }
-                | Self::StoreOverSoftReboot
-        )
-    }
 }
 
 /// Without a final full stop, and so that "UNIT: " may stand before it.

@@ -315,6 +315,17 @@ pub(super) const CASES: &[Case] = &[
         "DynamicUser=yes\nStateDirectory=hook-python\n\
          Environment=COUNT_FILE=/var/lib/hook-python/count\nExecStart=/usr/local/bin/hooks.py",
     ),
+    // Its shim could not reach the restore daemon: the generator would leave it alone.
+    refused(
+        "no-unix-sockets",
+        "RestrictAddressFamilies=AF_INET\nExecStart=/usr/local/bin/subject",
+        "RestrictAddressFamilies= does not allow AF_UNIX",
+    ),
+    refused(
+        "wrong-options",
+        "ExecStart=/usr/local/bin/subject\n[X-Fastboot]\nAllowState=maybe\nDependsOn=relative",
+        "[X-Fastboot] DependsOn=relative is not an absolute path; [X-Fastboot] AllowState=maybe is not yes or no",
+    ),
     refused("oneshot", "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true", "Type=oneshot"),
 ];
 
