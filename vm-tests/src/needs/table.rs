@@ -46,6 +46,7 @@ pub const TABLE: &[Need] = &[
     need("readlink", "coreutils", &[Tests]),
     need("sleep", "coreutils", &[Tests, Roots]),
     need("tr", "coreutils", &[Tests]),
+    need("true", "coreutils", &[Tests]),
     need("grep", "grep", &[Tests]),
     need("sed", "sed", &[Tests]),
     need("findmnt", "util-linux", &[Tests]),
