@@ -81,6 +81,12 @@ const KNOWN: [(i32, &[i32]); 10] = [
     (VSOCK, &[1, 2, 0, 8]),
 ];
 
+/// The options of a level that are read.
+#[cfg(test)]
+pub(crate) fn known_names(level: i32) -> &'static [i32] {
+    KNOWN.iter().find(|(known, _)| *known == level).map_or(&[], |(_, names)| names)
+}
+
 /// Family, type and protocol.
 pub(super) type SocketKind = (i32, i32, i32);
 
