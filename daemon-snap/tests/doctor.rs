@@ -65,7 +65,6 @@ fn store_with_mode(mode: u32) -> tempfile::TempDir {
     dir
 }
 
-#[test]
 fn what_the_engine_tests_do_here_is_found_possible() {
     let answer = doctor(store_with_mode(0o700).path());
     answer.require_consistent();
@@ -87,7 +86,6 @@ fn what_the_engine_tests_do_here_is_found_possible() {
     }
 }
 
-#[test]
 fn a_store_that_others_may_enter_is_named_and_fails() {
     let answer = doctor(store_with_mode(0o755).path());
     answer.require_consistent();
@@ -96,7 +94,6 @@ fn a_store_that_others_may_enter_is_named_and_fails() {
     assert!(answer.is_ok("store-survives"));
 }
 
-#[test]
 fn a_store_in_memory_is_named_and_fails() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let answer = doctor(&dir.path().join("store"));
@@ -107,7 +104,6 @@ fn a_store_in_memory_is_named_and_fails() {
     assert!(answer.is_ok("store-permissions"), "it is made by the first snapshot");
 }
 
-#[test]
 fn capabilities_that_are_missing_show_in_what_needs_them() {
     let answer = doctor_without("-sys_admin,-checkpoint_restore");
     answer.require_consistent();
@@ -121,7 +117,6 @@ fn capabilities_that_are_missing_show_in_what_needs_them() {
     assert!(answer.is_ok("kcmp") && answer.is_ok("pidfd-getfd"));
 }
 
-#[test]
 fn a_capability_that_only_some_services_need_is_no_failure() {
     let before = doctor_without("-syslog");
     let answer = doctor_without("-sys_nice");
@@ -131,7 +126,6 @@ fn a_capability_that_only_some_services_need_is_no_failure() {
     assert!(findings.iter().any(|finding| finding["found"] == "CAP_SYS_NICE is missing"), "{}", answer.json);
 }
 
-#[test]
 fn people_get_a_table_with_the_same_verdict() {
     let store = store_with_mode(0o755);
     let output = Command::new(FASTBOOT).args(["doctor", "--store"]).arg(store.path()).output().unwrap();
@@ -139,4 +133,16 @@ fn people_get_a_table_with_the_same_verdict() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("MISSING") && text.contains("store-permissions"), "{text}");
     assert!(text.trim_end().ends_with("missing"), "{text}");
+}
+
+fn main() -> std::process::ExitCode {
+    test_frame::libtest::main(test_frame::tests![
+        [test_frame::Need::Root];
+        what_the_engine_tests_do_here_is_found_possible,
+        a_store_that_others_may_enter_is_named_and_fails,
+        a_store_in_memory_is_named_and_fails,
+        capabilities_that_are_missing_show_in_what_needs_them,
+        a_capability_that_only_some_services_need_is_no_failure,
+        people_get_a_table_with_the_same_verdict,
+    ])
 }

@@ -241,7 +241,6 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
     }
 }
 
-#[test]
 fn hand_made_process_runs_and_is_refused_when_its_world_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(dir.path(), |_| {}), Ok(42));
@@ -265,4 +264,11 @@ fn hand_made_process_runs_and_is_refused_when_its_world_is_missing() {
         (process.pid, process.sid, process.pgid, process.threads[0].tid) = (own, own, own, own);
     });
     assert_eq!(taken, Err(format!("image is stale: PID {} is taken", std::process::id())));
+}
+
+fn main() -> std::process::ExitCode {
+    test_frame::libtest::main(test_frame::tests![
+        [test_frame::Need::Root];
+        hand_made_process_runs_and_is_refused_when_its_world_is_missing,
+    ])
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::container::Machine;
+use crate::container::Container;
 use crate::needs;
 
 /// Binary and its place.
@@ -213,7 +213,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
 ///
 /// # Errors
 /// The command does not run or prints something else. What was refused or failed is in the report.
-pub fn snapshot(machine: &Machine, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
+pub fn snapshot(machine: &Container, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
     snapshot_with_trial(machine, units, &[&["--no-trial"], more].concat())
 }
 
@@ -221,7 +221,7 @@ pub fn snapshot(machine: &Machine, units: &[&str], more: &[&str]) -> Result<Snap
 ///
 /// # Errors
 /// As [`snapshot`].
-pub fn snapshot_with_trial(machine: &Machine, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
+pub fn snapshot_with_trial(machine: &Container, units: &[&str], more: &[&str]) -> Result<SnapshotReport> {
     let mut arguments =
         vec!["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "fastboot", "snapshot"];
     arguments.extend(units);
@@ -238,7 +238,7 @@ pub fn snapshot_with_trial(machine: &Machine, units: &[&str], more: &[&str]) -> 
 ///
 /// # Errors
 /// The command fails or prints something else.
-pub fn status(machine: &Machine) -> Result<StatusReport> {
+pub fn status(machine: &Container) -> Result<StatusReport> {
     parse(&machine.run(&["fastboot", "status", "--json"])?.success()?)
 }
 

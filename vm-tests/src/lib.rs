@@ -1,6 +1,6 @@
 //! Root file systems, containers, scenarios and the demo: fastboot as an administrator meets it.
 //!
-//! Runs the built binaries and reads their JSON; links no other crate of the workspace. A test here boots a real
+//! Runs the built binaries and reads their JSON; links no other crate of the workspace but the frame of all tests. A test here boots a real
 //! Debian under systemd-nspawn, in a throw-away copy of a cached root, and asks real servers real questions.
 
 #![forbid(unsafe_code)]
@@ -8,7 +8,6 @@
 pub mod bare;
 pub mod bench;
 pub mod boots;
-pub mod checks;
 pub mod client;
 pub mod container;
 pub mod daemons;
@@ -22,9 +21,13 @@ pub mod needs;
 pub mod package;
 pub mod randomness;
 pub mod reboots;
+pub mod registry;
 pub mod roots;
+pub mod rust_tests;
 pub mod scenarios;
 pub mod service;
+pub mod site;
+pub mod source;
 pub mod stats;
 pub mod units;
 pub mod verify;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vm_tests::{bare, bench, boots, daemons, dbus, demo, layers, needs, package, randomness, units, verify};
+use vm_tests::{bare, bench, boots, daemons, demo, needs, package, verify};
 
 /// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
 #[derive(Debug, Parser)]
@@ -48,23 +48,30 @@ enum Action {
         #[arg(long)]
         keep: bool,
     },
-    /// Services on the system bus: recorded, restored, watched, under both buses.
-    Dbus {
-        /// Only this bus: dbus-daemon or dbus-broker.
-        only: Option<String>,
+    /// Print the names of all tests, or of those that have FILTER in theirs.
+    List {
+        /// A test, a family, or a part of names.
+        filter: Option<String>,
+        /// Also what each needs, and whether it would be skipped here.
+        #[arg(long)]
+        needs: bool,
     },
-    /// One unit for each feature of systemd, restored.
-    Units {
-        /// Only the units whose name contains this.
-        only: Option<String>,
-    },
-    /// Check everything: format, lints, unit and engine tests, containers.
-    Verify {
-        /// Also the long stages: the whole demo.
+    /// Run tests and families of tests by their names.
+    Run {
+        /// `family/name` or `family`, as `list` has them.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Also what takes long of a family.
         #[arg(long)]
         full: bool,
-        /// Only the stages or scenarios whose name contains this.
-        #[arg(long, value_name = "STAGE")]
+    },
+    /// Run all tests of the workspace: format, lints, unit and engine tests, containers, machines.
+    Verify {
+        /// Also what takes long: more machines, the whole demo.
+        #[arg(long)]
+        full: bool,
+        /// Only the test or the family of this name, or else all whose names contain this.
+        #[arg(long, value_name = "NAME")]
         only: Option<String>,
         /// A skip is a failure, as it always is where the environment has CI=true.
         #[arg(long)]
@@ -112,10 +119,6 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// One image restored twice: which generators draw the same numbers again
-    Randomness,
-    /// Who uses whom in the sources, against the table of docs/ARCHITECTURE.md; circles of files
-    Layers,
     /// The commands of the README from nothing, in a bare Debian 12 and a bare Debian 13. Takes hours.
     Bare {
         /// Only this release: bookworm or trixie.
@@ -172,19 +175,15 @@ fn main() -> ExitCode {
         Action::Daemons { json, only, runs, keep } => {
             daemons::run(&daemons::Options { json, only, runs, keep }).map(|tally| tally.failed == 0)
         }
-        Action::Dbus { only } => dbus::run(only.as_deref()).map(|checks| checks.failures().next().is_none()),
-        Action::Units { only } => {
-            units::run(only.as_deref()).map(|checks| checks.failures().next().is_none())
-        }
-        Action::Randomness => randomness::run().map(|checks| checks.failures().next().is_none()),
-        Action::Verify { full, only, no_skips } => verify::run(&verify::Options { full, only, no_skips }),
+        Action::List { filter, needs } => verify::list(filter.as_deref(), needs).map(|()| true),
+        Action::Run { names, full } => verify::run_named(&names, full),
+        Action::Verify { full, only, no_skips } => verify::verify(&verify::Options { full, only, no_skips }),
         Action::BenchBoot { machine, container, runs, profile, package, no_criu, json } => {
             boots::run(&boots::Options { machine, container, runs, profile, package, no_criu, json })
         }
         Action::CompareBoots { boots, machine, keep, release, json } => {
             demo::compare(&demo::CompareOptions { boots, machine, keep, release, json })
         }
-        Action::Layers => layers::run().map(|checks| checks.failures().next().is_none()),
         Action::Bare { suite, commands, report, keep, root } => {
             bare::run(&bare::Options { suite, commands, report, keep, root })
         }

@@ -59,10 +59,15 @@ fn permissions(store: &Path) -> Seen {
         Ok(metadata) => metadata,
     };
     let what = format!("{} is {:o}, of uid {}", store.display(), metadata.mode() & 0o7777, metadata.uid());
-    match metadata.is_dir() && metadata.uid() == 0 && metadata.mode() & 0o077 == 0 {
+    match metadata.is_dir() && is_fit(metadata.uid(), metadata.mode()) {
         true => Ok(what),
         false => Err(format!("{what}; it has to be a directory of root's, 0700")),
     }
+}
+
+/// Root's alone.
+fn is_fit(uid: u32, mode: u32) -> bool {
+    uid == 0 && mode & 0o077 == 0
 }
 
 fn catalogue(store: &Path) -> Seen {
@@ -150,7 +155,9 @@ mod tests {
         assert!(permissions(&store).is_ok(), "it is made later");
         fs::create_dir(&store).unwrap();
         fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(permissions(&store).is_ok());
+        // Whoever runs this test has made it; only root's is fit.
+        assert_eq!(permissions(&store).is_ok(), nix::unistd::geteuid().is_root());
+        assert!(is_fit(0, 0o700) && !is_fit(1000, 0o700) && !is_fit(0, 0o750));
         fs::set_permissions(&store, fs::Permissions::from_mode(0o750)).unwrap();
         assert!(permissions(&store).unwrap_err().contains("is 750"));
     }

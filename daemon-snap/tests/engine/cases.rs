@@ -2,20 +2,27 @@
 
 use crate::compile::Toolchain;
 use crate::fastboot::Fastboot;
-use crate::process::missing_need;
-use crate::running::{Running, Subject, all_pass_without_dump, dump_and_restore, judge};
+use crate::running::{
+    Outcome, Running, Subject, dump_and_restore, judge, of_subject, without_dump, without_dump_holding,
+};
 use std::fs;
+use test_frame::{Need, Test};
+
+/// A subject that is dumped and restored.
+struct Kept {
+    test: &'static str,
+    subject: Subject,
+    between: fn(&Running),
+}
 
 /// `name: program, variant;` with an optional `, what happens between dump and restore`.
 macro_rules! subjects {
     ($($name:ident: $program:literal, $variant:literal $(, between $between:expr)? $(, with $toolchain:ident)?;)*) => {
-        const ALL: &[Subject] = &[$(subject!($program, $variant $(, $toolchain)?)),*];
-        $(#[test]
-        fn $name() {
-            if missing_need().is_none() {
-                dump_and_restore(subject!($program, $variant $(, $toolchain)?), between!($($between)?));
-            }
-        })*
+        const KEPT: &[Kept] = &[$(Kept {
+            test: stringify!($name),
+            subject: subject!($program, $variant $(, $toolchain)?),
+            between: between!($($between)?),
+        }),*];
     };
 }
 
@@ -341,13 +348,9 @@ fn empty_tmpfs(running: &Running) {
 }
 
 /// A whole tree below a directory that the dump is told of.
-#[test]
-fn restore_makes_volatile_directory_again_after_reboot() {
-    if missing_need().is_some() {
-        return;
-    }
+fn restore_makes_volatile_directory_again_after_reboot() -> Outcome {
     let subject = Subject::new("volatile_tree", "");
-    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let mut running = Running::ready(subject)?;
     let image = running.file("image");
     let dump = Fastboot::dump(running.pid, &image).volatile(running.shm());
     let answer = running.run(dump);
@@ -355,23 +358,20 @@ fn restore_makes_volatile_directory_again_after_reboot() {
     running.assert_gone("after the dump");
     fs::remove_dir_all(running.shm().join("tree")).expect("remove what a reboot removes");
     running.restore(&image);
-    judge(subject, &running.finish("restored"));
+    judge(subject, &running.finish("restored"))
 }
 
 /// Subjects that go through process numbers so fast that nobody else can have theirs meanwhile; what they hold is never twice the same.
-const RESTLESS: [Subject; 4] = [
-    Subject::new("churn", "threads"),
-    Subject::new("churn", "fork"),
-    Subject::new("churn", "vfork"),
-    Subject::new("churn", "spawn"),
+const RESTLESS: [(&str, Subject); 4] = [
+    ("restore_keeps_process_that_makes_threads_all_the_time", Subject::new("churn", "threads")),
+    ("restore_keeps_process_that_forks_all_the_time", Subject::new("churn", "fork")),
+    ("dump_waits_until_a_child_of_vfork_has_ended", Subject::new("churn", "vfork")),
+    ("restore_keeps_process_that_starts_programs_all_the_time", Subject::new("churn", "spawn")),
 ];
 
-fn keeps_restless(subject: Subject) {
-    if missing_need().is_some() {
-        return;
-    }
+fn keeps_restless(subject: Subject) -> Outcome {
     let _alone = crate::process::NUMBERS.write();
-    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let mut running = Running::ready(subject)?;
     let image = running.file("image");
     for _ in 0..5 {
         let answer = running.run(Fastboot::dump(running.pid, &image).leave_running());
@@ -380,59 +380,28 @@ fn keeps_restless(subject: Subject) {
     }
     running.dump(&image);
     running.restore(&image);
-    judge(subject, &running.finish("restored"));
+    judge(subject, &running.finish("restored"))
 }
 
-#[test]
-fn restore_keeps_process_that_makes_threads_all_the_time() {
-    keeps_restless(RESTLESS[0]);
-}
-
-#[test]
-fn restore_keeps_process_that_forks_all_the_time() {
-    keeps_restless(RESTLESS[1]);
-}
-
-#[test]
-fn dump_waits_until_a_child_of_vfork_has_ended() {
-    keeps_restless(RESTLESS[2]);
-}
-
-#[test]
-fn restore_keeps_process_that_starts_programs_all_the_time() {
-    keeps_restless(RESTLESS[3]);
-}
-
-#[test]
-fn restore_keeps_3000_threads() {
-    if missing_need().is_some() {
-        return;
-    }
+fn restore_keeps_3000_threads() -> Outcome {
     let _alone = crate::process::NUMBERS.write();
     let subject = Subject::new("threads_3000", "");
-    let mut running = match Running::start(subject) {
-        Ok(running) => running,
-        Err(verdict) => return judge(subject, &verdict),
-    };
+    let mut running = Running::ready(subject)?;
     let (first, second) = (running.file("first.image"), running.file("second.image"));
     running.dump(&first);
     running.restore(&first);
     let answer = running.run(Fastboot::dump(running.pid, &second).leave_running());
     assert_eq!(answer.code, Some(0), "second dump: {answer:?}");
     crate::equal::assert_same_state(subject.program, &first, &second);
-    judge(subject, &running.finish("restored"));
+    judge(subject, &running.finish("restored"))
 }
 
 /// The root of a tree may be stopped too; a dump leaves it so.
-#[test]
-fn restore_keeps_stopped_root_and_dump_leaves_it_stopped() {
+fn restore_keeps_stopped_root_and_dump_leaves_it_stopped() -> Outcome {
     use nix::sys::signal::{Signal, kill};
-    if missing_need().is_some() {
-        return;
-    }
     let _numbers_stay = crate::process::NUMBERS.read();
     let subject = Subject::new("threads_64", "");
-    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let mut running = Running::ready(subject)?;
     let root = nix::unistd::Pid::from_raw(running.pid);
     let is_stopped = |when: &str| {
         let threads = crate::process::threads(root.as_raw());
@@ -458,47 +427,54 @@ fn restore_keeps_stopped_root_and_dump_leaves_it_stopped() {
     wait();
     is_stopped("restored");
     kill(root, Signal::SIGCONT).expect("let the root go on");
-    judge(subject, &running.finish("restored"));
+    judge(subject, &running.finish("restored"))
 }
-
-const LOST: [Subject; 4] = [
-    Subject::new("lost_peer", "accepted"),
-    Subject::new("lost_peer", "outgoing"),
-    Subject::new("lost_peer", "connecting"),
-    Subject::new("lost_peer", "unix"),
-];
 
 /// Where that is asked for, who was connected to others finds them gone.
-#[test]
-fn restore_ends_connections_to_others_where_that_is_asked_for() {
-    if missing_need().is_some() {
-        return;
-    }
-    for subject in LOST {
-        let mut running = match Running::start(subject) {
-            Ok(running) => running,
-            Err(verdict) => {
-                judge(subject, &verdict);
-                continue;
-            }
-        };
-        let image = running.file("image");
-        let answer = running.run(Fastboot::dump(running.pid, &image).close_lost_peers());
-        assert_eq!(answer.code, Some(0), "dump: {answer:?}");
-        running.assert_gone("after the dump");
-        running.restore(&image);
-        judge(subject, &running.finish("restored"));
-    }
+const LOST: [(&str, Subject); 4] = [
+    (
+        "restore_ends_connections_to_others_where_that_is_asked_for_accepted",
+        Subject::new("lost_peer", "accepted"),
+    ),
+    (
+        "restore_ends_connections_to_others_where_that_is_asked_for_outgoing",
+        Subject::new("lost_peer", "outgoing"),
+    ),
+    (
+        "restore_ends_connections_to_others_where_that_is_asked_for_connecting",
+        Subject::new("lost_peer", "connecting"),
+    ),
+    ("restore_ends_connections_to_others_where_that_is_asked_for_unix", Subject::new("lost_peer", "unix")),
+];
+
+fn ends_connections(subject: Subject) -> Outcome {
+    let mut running = Running::ready(subject)?;
+    let image = running.file("image");
+    let answer = running.run(Fastboot::dump(running.pid, &image).close_lost_peers());
+    assert_eq!(answer.code, Some(0), "dump: {answer:?}");
+    running.assert_gone("after the dump");
+    running.restore(&image);
+    judge(subject, &running.finish("restored"))
 }
 
-/// The subjects themselves are right: each passes when nobody dumps it.
-#[test]
-fn every_subject_passes_without_dump() {
-    if missing_need().is_none() {
-        all_pass_without_dump(ALL);
-        all_pass_without_dump(&LOST);
-        all_pass_without_dump(&[crate::left_out::KEYRINGS]);
-        let _alone = crate::process::NUMBERS.write();
-        all_pass_without_dump(&RESTLESS);
-    }
+/// What is kept, and of each subject that it passes when nobody dumps it.
+pub fn tests() -> Vec<Test> {
+    let kept = KEPT.iter().map(|kept| {
+        let &Kept { test, subject, between } = kept;
+        of_subject(test, subject, move || dump_and_restore(subject, between))
+    });
+    let restless = RESTLESS.map(|(test, subject)| of_subject(test, subject, move || keeps_restless(subject)));
+    let lost = LOST.map(|(test, subject)| of_subject(test, subject, move || ends_connections(subject)));
+    let mut tests: Vec<Test> = kept.chain(restless).chain(lost).collect();
+    tests.extend(test_frame::tests![
+        [Need::Root, Toolchain::Shared.need()];
+        restore_makes_volatile_directory_again_after_reboot,
+        restore_keeps_3000_threads,
+        restore_keeps_stopped_root_and_dump_leaves_it_stopped,
+    ]);
+    let quiet = KEPT.iter().map(|kept| kept.subject).chain(LOST.map(|(_, subject)| subject));
+    tests.extend(without_dump(quiet));
+    let alone = RESTLESS.map(|(_, subject)| subject);
+    tests.extend(without_dump_holding(alone, || crate::process::NUMBERS.write()));
+    tests
 }

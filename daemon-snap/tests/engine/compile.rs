@@ -5,9 +5,10 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use test_frame::Need;
 
 /// How a subject is linked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Toolchain {
     /// C against the system's shared libraries.
     Shared,
@@ -17,6 +18,27 @@ pub enum Toolchain {
     Musl,
     /// Go without cgo, static (Debian: golang-go).
     Go,
+}
+
+impl Toolchain {
+    /// What it must find here.
+    pub const fn need(self) -> Need {
+        match self {
+            Toolchain::Shared | Toolchain::Static => Need::Program { name: "cc", package: "gcc" },
+            Toolchain::Musl => Need::Program { name: "musl-gcc", package: "musl-tools" },
+            Toolchain::Go => Need::Program { name: "go", package: "golang-go" },
+        }
+    }
+
+    /// For names of tests; empty for the usual one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Toolchain::Shared => "",
+            Toolchain::Static => "static",
+            Toolchain::Musl => "musl",
+            Toolchain::Go => "go",
+        }
+    }
 }
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/subjects");

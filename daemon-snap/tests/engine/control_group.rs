@@ -1,11 +1,13 @@
 //! A control group as the tree, as it is for a service: what the group does not list, and who has left it.
 
-use crate::process::{NUMBERS, missing_need, tree};
-use crate::running::{Running, Subject, judge};
+use crate::compile::Toolchain;
+use crate::process::{NUMBERS, tree};
+use crate::running::{Outcome, Running, Subject, judge};
 use snap_collect::dump::{self, CollectOptions, PageSink, TreeSelector};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+use test_frame::{Need, Test};
 
 /// A group of cgroup v2 that goes away with this.
 struct Group(PathBuf);
@@ -46,15 +48,11 @@ impl PageSink for Nowhere {
     }
 }
 
-#[test]
-fn zombies_of_a_control_group_are_found_although_it_does_not_list_them() {
-    if missing_need().is_some() {
-        return;
-    }
+fn zombies_of_a_control_group_are_found_although_it_does_not_list_them() -> Outcome {
     let _numbers_stay = NUMBERS.read();
     let subject = Subject::new("zombies", "");
     let group = Group::make("zombies");
-    let running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let running = Running::ready(subject)?;
     group.add(running.pid);
     let children = tree(running.pid).len() - 1;
     let mut frozen = dump::freeze(TreeSelector::Cgroup(group.0.clone())).expect("freeze the group");
@@ -62,18 +60,14 @@ fn zombies_of_a_control_group_are_found_although_it_does_not_list_them() {
     frozen.thaw().expect("let it go on");
     let zombies = collected.expect("collect the group").tree.zombies;
     assert_eq!(zombies.len(), children, "{zombies:?}");
-    judge(subject, &running.finish("untouched"));
+    judge(subject, &running.finish("untouched"))
 }
 
-#[test]
-fn dump_refuses_child_that_has_left_the_control_group() {
-    if missing_need().is_some() {
-        return;
-    }
+fn dump_refuses_child_that_has_left_the_control_group() -> Outcome {
     let _numbers_stay = NUMBERS.read();
     let subject = Subject::new("process_tree", "");
     let group = Group::make("left");
-    let running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let running = Running::ready(subject)?;
     group.add(running.pid);
     let found = dump::inspect(TreeSelector::Cgroup(group.0.clone()), &CollectOptions::default());
     let blockers: Vec<String> =
@@ -84,5 +78,15 @@ fn dump_refuses_child_that_has_left_the_control_group() {
         assert!(blockers.contains(&line), "not `{line}`: {blockers:?}");
     }
     assert!(!children.is_empty(), "the subject has no children");
-    judge(subject, &running.finish("untouched"));
+    judge(subject, &running.finish("untouched"))
+}
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = test_frame::tests![
+        [Need::Root, Toolchain::Shared.need()];
+        zombies_of_a_control_group_are_found_although_it_does_not_list_them,
+        dump_refuses_child_that_has_left_the_control_group,
+    ];
+    tests.iter_mut().for_each(|test| test.needs.push(Need::ControlGroups));
+    tests
 }

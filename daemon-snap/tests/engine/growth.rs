@@ -1,11 +1,13 @@
 //! Dump and restore ten times in a row: nothing grows.
 
+use crate::compile::Toolchain;
 use crate::equal::State;
 use crate::fastboot::Fastboot;
-use crate::process::{NUMBERS, missing_need, tree};
-use crate::running::{Running, Subject, judge};
+use crate::process::{NUMBERS, tree};
+use crate::running::{Outcome, Running, Subject, judge};
 use std::fs;
 use std::path::Path;
+use test_frame::{Need, Test};
 
 const ROUNDS: usize = 10;
 /// The first thread of each process runs between two images: stack, tables of lazy binding.
@@ -38,13 +40,10 @@ fn measure(root: i32, image: &Path) -> Size {
     }
 }
 
-fn ten_times(program: &'static str, variant: &'static str) {
-    if missing_need().is_some() {
-        return;
-    }
+fn ten_times(program: &'static str, variant: &'static str) -> Outcome {
     let _numbers_stay = NUMBERS.read();
     let subject = Subject::new(program, variant);
-    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+    let mut running = Running::ready(subject)?;
     let image = running.file("image");
     let mut sizes = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
@@ -56,7 +55,7 @@ fn ten_times(program: &'static str, variant: &'static str) {
         sizes.push(measure(running.pid, &image));
         fs::remove_file(&image).expect("remove the image");
     }
-    judge(subject, &running.finish("restored"));
+    judge(subject, &running.finish("restored"))?;
     let (first, last) = (&sizes[0], &sizes[ROUNDS - 1]);
     assert_eq!(
         (first.areas, first.descriptors, first.files),
@@ -65,39 +64,46 @@ fn ten_times(program: &'static str, variant: &'static str) {
     );
     assert!(last.image_bytes <= first.image_bytes + IMAGE_SLACK_BYTES, "{sizes:#?}");
     assert!(last.resident_kib <= first.resident_kib + RESIDENT_SLACK_KIB, "{sizes:#?}");
+    Ok(())
 }
 
-#[test]
-fn tree_of_processes_does_not_grow_in_ten_restores() {
-    ten_times("process_tree", "");
+fn tree_of_processes_does_not_grow_in_ten_restores() -> Outcome {
+    ten_times("process_tree", "")
 }
 
-#[test]
-fn shared_memory_and_epoll_do_not_grow_in_ten_restores() {
-    ten_times("epoll_shared", "");
+fn shared_memory_and_epoll_do_not_grow_in_ten_restores() -> Outcome {
+    ten_times("epoll_shared", "")
 }
 
-#[test]
-fn pages_shared_by_fork_do_not_grow_in_ten_restores() {
-    ten_times("prefork", "data");
+fn pages_shared_by_fork_do_not_grow_in_ten_restores() -> Outcome {
+    ten_times("prefork", "data")
 }
 
-#[test]
-fn rings_do_not_grow_in_ten_restores() {
-    ten_times("io_uring", "half_way");
+fn rings_do_not_grow_in_ten_restores() -> Outcome {
+    ten_times("io_uring", "half_way")
 }
 
-#[test]
-fn sockets_do_not_grow_in_ten_restores() {
-    ten_times("unix_listener", "path");
+fn sockets_do_not_grow_in_ten_restores() -> Outcome {
+    ten_times("unix_listener", "path")
 }
 
-#[test]
-fn threads_do_not_grow_in_ten_restores() {
-    ten_times("threads_64", "");
+fn threads_do_not_grow_in_ten_restores() -> Outcome {
+    ten_times("threads_64", "")
 }
 
-#[test]
-fn pidfds_and_zombies_do_not_grow_in_ten_restores() {
-    ten_times("pidfd", "tree");
+fn pidfds_and_zombies_do_not_grow_in_ten_restores() -> Outcome {
+    ten_times("pidfd", "tree")
+}
+
+pub fn tests() -> Vec<Test> {
+    test_frame::tests![
+        [Need::Root, Toolchain::Shared.need()];
+        tree_of_processes_does_not_grow_in_ten_restores,
+        shared_memory_and_epoll_do_not_grow_in_ten_restores,
+        pages_shared_by_fork_do_not_grow_in_ten_restores,
+        rings_do_not_grow_in_ten_restores,
+        sockets_do_not_grow_in_ten_restores,
+        threads_do_not_grow_in_ten_restores,
+        pidfds_and_zombies_do_not_grow_in_ten_restores,
+    ]
 }

@@ -1,22 +1,14 @@
 //! What an image does not carry although its process lives on without it: it is named when the image is taken.
 
+use crate::compile::Toolchain;
 use crate::fastboot::Fastboot;
-use crate::process::missing_need;
-use crate::running::{Running, Subject, judge};
+use crate::running::{Outcome, Running, Subject, judge, without_dump};
+use test_frame::{Need, Test};
 
 pub const KEYRINGS: Subject = Subject::new("keyrings", "");
 
-/// `None` where it cannot be; the reason has been judged then.
-fn started() -> Option<Running> {
-    if missing_need().is_some() {
-        return None;
-    }
-    Running::start(KEYRINGS).map_err(|verdict| judge(KEYRINGS, &verdict)).ok()
-}
-
-#[test]
-fn dump_names_keys_that_it_does_not_carry() {
-    let Some(mut running) = started() else { return };
+fn dump_names_keys_that_it_does_not_carry() -> Outcome {
+    let mut running = Running::ready(KEYRINGS)?;
     let (first, second) = (running.file("first.image"), running.file("second.image"));
     let answer = running.run(Fastboot::dump(running.pid, &first));
     assert_eq!(answer.code, Some(0), "dump: {answer:?}");
@@ -33,14 +25,23 @@ fn dump_names_keys_that_it_does_not_carry() {
     running.restore(&first);
     let answer = running.run(Fastboot::dump(running.pid, &second).leave_running());
     assert!(answer.code == Some(0) && !answer.stderr.contains("of-the-"), "second dump: {answer:?}");
-    judge(KEYRINGS, &running.finish("restored"));
+    judge(KEYRINGS, &running.finish("restored"))
 }
 
-#[test]
-fn dump_leaves_keys_where_they_are() {
-    let Some(mut running) = started() else { return };
+fn dump_leaves_keys_where_they_are() -> Outcome {
+    let mut running = Running::ready(KEYRINGS)?;
     let image = running.file("image");
     let answer = running.run(Fastboot::dump(running.pid, &image).leave_running());
     assert_eq!(answer.code, Some(0), "dump: {answer:?}");
-    judge(KEYRINGS, &running.finish("untouched"));
+    judge(KEYRINGS, &running.finish("untouched"))
+}
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = test_frame::tests![
+        [Need::Root, Toolchain::Shared.need()];
+        dump_names_keys_that_it_does_not_carry,
+        dump_leaves_keys_where_they_are,
+    ];
+    tests.extend(without_dump([KEYRINGS]));
+    tests
 }

@@ -16,3 +16,17 @@ mod refusals;
 mod restore_failures;
 mod running;
 mod view;
+
+fn main() -> std::process::ExitCode {
+    let all = [
+        view::tests,
+        cases::tests,
+        refusals::tests,
+        left_out::tests,
+        control_group::tests,
+        dump_failures::tests,
+        restore_failures::tests,
+        growth::tests,
+    ];
+    test_frame::libtest::main(all.into_iter().flat_map(|tests| tests()).collect())
+}

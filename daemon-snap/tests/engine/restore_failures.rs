@@ -1,23 +1,25 @@
 //! Restores that fail: nothing of the tree is left, and who was there before is not harmed.
 
+use crate::compile::Toolchain;
 use crate::fastboot::{Answer, Fastboot};
-use crate::process::{self, missing_need};
-use crate::running::{Running, Subject};
+use crate::process;
+use crate::running::{Outcome, Running, Subject};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use test_frame::{Need, Skip, Test};
 
 const TREE: Subject = Subject::new("process_tree", "");
 
 /// A subject that was dumped and is gone, and its image.
-fn dumped(subject: Subject) -> (Running, PathBuf) {
-    let mut running = Running::start(subject).unwrap_or_else(|verdict| panic!("{verdict}"));
+fn dumped(subject: Subject) -> Result<(Running, PathBuf), Skip> {
+    let mut running = Running::ready(subject)?;
     let image = running.file("image");
     running.dump(&image);
-    (running, image)
+    Ok((running, image))
 }
 
 /// The restore fails with one of these codes, says why, and leaves nobody.
@@ -30,12 +32,8 @@ fn fails(running: &mut Running, image: &Path, codes: &[i32]) -> Answer {
     answer
 }
 
-#[test]
-fn restore_of_damaged_image_is_refused() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped(TREE);
+fn restore_of_damaged_image_is_refused() -> Outcome {
+    let (mut running, image) = dumped(TREE)?;
     let content = fs::read(&image).expect("image");
     let damaged = running.file("damaged");
     let len = content.len();
@@ -54,14 +52,11 @@ fn restore_of_damaged_image_is_refused() {
     }
     running.restore(&image); // the sound one still works
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
 }
 
-#[test]
-fn restore_is_stale_when_a_lock_is_taken() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped(Subject::new("file_locks", "flock"));
+fn restore_is_stale_when_a_lock_is_taken() -> Outcome {
+    let (mut running, image) = dumped(Subject::new("file_locks", "flock"))?;
     let file = fs::File::open(running.file("file")).expect("the file that the subject had locked");
     let lock =
         Flock::lock(file, FlockArg::LockSharedNonblock).map_err(|(_, e)| e).expect("its lock went with it");
@@ -70,14 +65,11 @@ fn restore_is_stale_when_a_lock_is_taken() {
     drop(lock);
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
 }
 
-#[test]
-fn restore_of_truncated_image_is_refused() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped(TREE);
+fn restore_of_truncated_image_is_refused() -> Outcome {
+    let (mut running, image) = dumped(TREE)?;
     let len = fs::metadata(&image).expect("image").len();
     for keep in [0, 1, 63, 4095, 4096, len / 2, len - 4096, len - 1] {
         let cut = running.file("cut");
@@ -85,23 +77,17 @@ fn restore_of_truncated_image_is_refused() {
         fs::OpenOptions::new().write(true).open(&cut).and_then(|f| f.set_len(keep)).expect("truncate");
         fails(&mut running, &cut, &[1, 3]);
     }
+    Ok(())
 }
 
-#[test]
-fn restore_of_missing_image_fails() {
-    if missing_need().is_some() {
-        return;
-    }
+fn restore_of_missing_image_fails() -> Outcome {
     let directory = tempfile::tempdir().expect("temporary directory");
     let answer = Fastboot::restore(&directory.path().join("none")).run(&directory.path().join("step"), || {});
     assert_eq!(answer.code, Some(1), "{answer:?}");
+    Ok(())
 }
 
-#[test]
-fn restore_of_something_else_is_refused() {
-    if missing_need().is_some() {
-        return;
-    }
+fn restore_of_something_else_is_refused() -> Outcome {
     let directory = tempfile::tempdir().expect("temporary directory");
     let other = directory.path().join("other");
     for content in [&b"#!/bin/sh\n"[..], &[0u8; 8192], &[0xff; 70000]] {
@@ -109,6 +95,7 @@ fn restore_of_something_else_is_refused() {
         let answer = Fastboot::restore(&other).run(&directory.path().join("step"), || {});
         assert!(matches!(answer.code, Some(1 | 3)), "{answer:?}");
     }
+    Ok(())
 }
 
 /// Starts a process that has this number.
@@ -125,13 +112,9 @@ fn take_pid(pid: i32) -> std::process::Child {
     panic!("could not take pid {pid}");
 }
 
-#[test]
-fn restore_to_taken_pid_fails_and_harms_nobody() {
-    if missing_need().is_some() {
-        return;
-    }
+fn restore_to_taken_pid_fails_and_harms_nobody() -> Outcome {
     let _alone = process::NUMBERS.write();
-    let (mut running, image) = dumped(TREE);
+    let (mut running, image) = dumped(TREE)?;
     let members: Vec<i32> = running.members.iter().copied().collect();
     for pid in [running.pid, members[members.len() - 1]] {
         let mut squatter = take_pid(pid);
@@ -155,28 +138,21 @@ fn restore_to_taken_pid_fails_and_harms_nobody() {
     }
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
 }
 
-#[test]
-fn restore_without_a_recorded_file_fails() {
-    if missing_need().is_some() {
-        return;
-    }
+fn restore_without_a_recorded_file_fails() -> Outcome {
     for (program, file) in [("file_offset", "log"), ("private_file", "data"), ("directory_offset", "many")] {
-        let (mut running, image) = dumped(Subject::new(program, ""));
+        let (mut running, image) = dumped(Subject::new(program, ""))?;
         fs::rename(running.file(file), running.file("moved-away")).expect("move the file away");
         let answer = fails(&mut running, &image, &[1, 3]);
         assert!(answer.stderr.contains(file), "the missing file is not named: {answer:?}");
     }
+    Ok(())
 }
 
-#[test]
-fn restore_to_taken_port_fails() {
-    if missing_need().is_some() {
-        return;
-    }
-    let mut running =
-        Running::start(Subject::new("epoll_exclusive", "")).unwrap_or_else(|verdict| panic!("{verdict}"));
+fn restore_to_taken_port_fails() -> Outcome {
+    let mut running = Running::ready(Subject::new("epoll_exclusive", ""))?;
     let ports = listening_ports();
     let image = running.file("image");
     running.dump(&image);
@@ -188,6 +164,7 @@ fn restore_to_taken_port_fails() {
     drop(taken);
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
 }
 
 /// Ports of 127.0.0.1 that somebody listens on (/proc/net/tcp, state 0A).
@@ -201,26 +178,19 @@ fn listening_ports() -> Vec<u16> {
     table.lines().filter_map(port).collect()
 }
 
-#[test]
-fn restore_over_changed_mapped_file_is_refused() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped(Subject::new("private_file", ""));
+fn restore_over_changed_mapped_file_is_refused() -> Outcome {
+    let (mut running, image) = dumped(Subject::new("private_file", ""))?;
     // the mapped file changed behind the image's back; its clean pages are not in the image
     let data = fs::OpenOptions::new().write(true).open(running.file("data")).expect("data");
     data.write_at(b"changed", 4096 * 6).expect("change the file");
     drop(data);
     let answer = fails(&mut running, &image, &[3]);
     assert!(answer.stderr.contains("data"), "the changed file is not named: {answer:?}");
+    Ok(())
 }
 
-#[test]
-fn restore_that_is_killed_leaves_nothing() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped(TREE);
+fn restore_that_is_killed_leaves_nothing() -> Outcome {
+    let (mut running, image) = dumped(TREE)?;
     for round in 0..4 {
         let prefix = running.file(&format!("killed{round}"));
         let mut started = Fastboot::restore(&image).fault("worker.mid:sleep").start(&prefix);
@@ -239,14 +209,11 @@ fn restore_that_is_killed_leaves_nothing() {
     }
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
 }
 
-#[test]
-fn image_can_be_restored_more_than_once() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped(TREE);
+fn image_can_be_restored_more_than_once() -> Outcome {
+    let (mut running, image) = dumped(TREE)?;
     for round in 0..3 {
         running.restore(&image);
         let again = running.file(&format!("again{round}"));
@@ -254,4 +221,22 @@ fn image_can_be_restored_more_than_once() {
     }
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
+}
+
+pub fn tests() -> Vec<Test> {
+    test_frame::tests![
+        [Need::Root, Toolchain::Shared.need()];
+        restore_of_damaged_image_is_refused,
+        restore_is_stale_when_a_lock_is_taken,
+        restore_of_truncated_image_is_refused,
+        restore_of_missing_image_fails,
+        restore_of_something_else_is_refused,
+        restore_to_taken_pid_fails_and_harms_nobody,
+        restore_without_a_recorded_file_fails,
+        restore_to_taken_port_fails,
+        restore_over_changed_mapped_file_is_refused,
+        restore_that_is_killed_leaves_nothing,
+        image_can_be_restored_more_than_once,
+    ]
 }

@@ -10,16 +10,15 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use test_frame::{Need, Skip, Test};
 
 /// Longest time from start to ready, and from `go` to the verdict.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A program and which of its variants.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subject {
     pub program: &'static str,
     pub variant: &'static str,
@@ -71,6 +70,14 @@ impl Running {
         running.members =
             tree.iter().flat_map(|&member| process::threads(member)).chain(tree.clone()).collect();
         Ok(running)
+    }
+
+    /// The same where a verdict before that is a skip or a failure.
+    pub fn ready(subject: Subject) -> Result<Self, Skip> {
+        Self::start(subject).map_err(|verdict| match skip(&verdict) {
+            Some(skip) => skip,
+            None => panic!("{} {} was not ready: {verdict}", subject.program, subject.variant),
+        })
     }
 
     fn await_ready(&mut self) -> Result<(), String> {
@@ -211,12 +218,9 @@ fn open_directory(parent: &Path) -> TempDir {
 }
 
 /// The whole way: start, dump, restore, a second dump that leaves it running, verdict.
-pub fn dump_and_restore(subject: Subject, between: impl FnOnce(&Running)) {
+pub fn dump_and_restore(subject: Subject, between: fn(&Running)) -> Outcome {
     let _numbers_stay = crate::process::NUMBERS.read();
-    let mut running = match Running::start(subject) {
-        Ok(running) => running,
-        Err(verdict) => return judge(subject, &verdict),
-    };
+    let mut running = Running::ready(subject)?;
     let (first, second) = (running.file("first.image"), running.file("second.image"));
     let before = View::of(&running.members);
     running.dump(&first);
@@ -227,8 +231,9 @@ pub fn dump_and_restore(subject: Subject, between: impl FnOnce(&Running)) {
     // Only now: who has been frozen has the last instructions of the restore behind it.
     let different = lasting_differences(&before, &running, subject.program);
     assert_same_state(subject.program, &first, &second);
-    judge(subject, &running.finish("restored"));
+    judge(subject, &running.finish("restored"))?;
     assert!(different.is_empty(), "{} {}:\n{}", subject.program, subject.variant, different.join("\n"));
+    Ok(())
 }
 
 /// What differs and goes on to differ. Who has just been let go is seen in its system call (with the signal mask of ppoll(2), asleep
@@ -244,42 +249,51 @@ fn lasting_differences(before: &View, running: &Running, program: &str) -> Vec<S
     }
 }
 
-/// The control: each of the subjects passes when nothing is done to it. `SUBJECT=name` tries only that program.
-pub fn all_pass_without_dump(subjects: &[Subject]) {
-    let only = std::env::var("SUBJECT").ok();
-    let next = AtomicUsize::new(0);
-    let others = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while let Some(&subject) = subjects.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if only.as_deref().is_some_and(|name| name != subject.program) {
-                        continue;
-                    }
-                    let verdict = Running::start(subject).map_or_else(|early| early, |r| r.finish("control"));
-                    if verdict != "pass" {
-                        others.lock().expect("no thread panics with it").push((subject, verdict));
-                    }
-                }
-            });
+/// How a test ends that does not panic.
+pub type Outcome = Result<(), Skip>;
+
+/// The verdict on a subject becomes that of the test.
+pub fn judge(subject: Subject, verdict: &str) -> Outcome {
+    match skip(verdict) {
+        Some(skip) => Err(skip),
+        None => {
+            assert_eq!(verdict, "pass", "{} {}", subject.program, subject.variant);
+            Ok(())
         }
-    });
-    let others = others.into_inner().expect("no thread panics with it");
-    let (skips, failures): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, v)| v.starts_with("skip: "));
-    skips.iter().for_each(|(subject, verdict)| judge(*subject, verdict));
-    let lines: Vec<String> =
-        failures.iter().map(|(s, v)| format!("{} {}: {v}", s.program, s.variant)).collect();
-    assert!(lines.is_empty(), "{}", lines.join("\n"));
+    }
 }
 
-/// The verdict on a subject becomes that of the test; a skip is said, and counts as failure where CI runs.
-pub fn judge(subject: Subject, verdict: &str) {
-    if let Some(reason) = verdict.strip_prefix("skip: ") {
-        // nobody can install another CPU
-        let excused = reason.ends_with("on this CPU") || std::env::var_os("CI").is_none();
-        assert!(excused, "{} {}: {reason}", subject.program, subject.variant);
-        eprintln!("skipped: {} {}: {reason}", subject.program, subject.variant);
-        return;
-    }
-    assert_eq!(verdict, "pass", "{} {}", subject.program, subject.variant);
+/// What a subject lacks that does not go on.
+fn skip(verdict: &str) -> Option<Skip> {
+    let kernel = verdict.strip_prefix("skip: ").map(Skip::kernel);
+    kernel.or_else(|| verdict.strip_prefix("skip for the processor: ").map(Skip::processor))
+}
+
+/// A test with a subject: engine tests need root, and something that compiles the subject.
+pub fn of_subject(name: &str, subject: Subject, run: impl Fn() -> Outcome + Send + 'static) -> Test {
+    Test::beside(name, &[Need::Root, subject.toolchain.need()], move || Ok(run()?))
+}
+
+/// The control: each of the subjects passes when nothing is done to it. Each once.
+pub fn without_dump(subjects: impl IntoIterator<Item = Subject>) -> Vec<Test> {
+    without_dump_holding(subjects, || ())
+}
+
+/// The same for those that need something held while they run.
+pub fn without_dump_holding<Guard: 'static>(
+    subjects: impl IntoIterator<Item = Subject>,
+    hold: fn() -> Guard,
+) -> Vec<Test> {
+    let subjects: BTreeSet<Subject> = subjects.into_iter().collect();
+    let control = |subject: Subject| {
+        let of = [subject.variant, subject.toolchain.name()].into_iter().filter(|word| !word.is_empty());
+        let of: String = of.map(|word| format!("_{word}")).collect();
+        let name = format!("{}{of}_passes_without_dump", subject.program);
+        of_subject(&name, subject, move || {
+            let _held = hold();
+            let verdict = Running::start(subject).map_or_else(|early| early, |r| r.finish("control"));
+            judge(subject, &verdict)
+        })
+    };
+    subjects.into_iter().map(control).collect()
 }

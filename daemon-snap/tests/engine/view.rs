@@ -5,6 +5,7 @@ use crate::process;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use test_frame::Test;
 
 /// One fact: whose it is, the file of /proc, and what in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -345,40 +346,42 @@ fn lasting_line(line: &str, inode_stays: bool) -> Option<String> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Of the comparison itself; these need nothing.
+pub fn tests() -> Vec<Test> {
+    test_frame::tests![
+        [];
+        what_differs_is_found_and_what_is_meant_is_not,
+        a_look_at_ourselves_sees_areas_threads_and_descriptors,
+    ]
+}
 
-    fn view(facts: &[(i32, &'static str, &str, &str)]) -> View {
-        let mut view = View::default();
-        for (id, file, field, value) in facts {
-            view.put(*id, file, *field, *value);
-        }
-        view
+fn view(facts: &[(i32, &'static str, &str, &str)]) -> View {
+    let mut view = View::default();
+    for (id, file, field, value) in facts {
+        view.put(*id, file, *field, *value);
     }
+    view
+}
 
-    #[test]
-    fn what_differs_is_found_and_what_is_meant_is_not() {
-        let before = view(&[
-            (7, "status", "FDSize", "64"),
-            (7, "limits", "Max open files", "20 20"),
-            (7, "fd", "3", "pipe 0"),
-        ]);
-        let after = view(&[(7, "status", "FDSize", "128"), (7, "limits", "Max open files", "20 30")]);
-        let found = before.unexplained(&after, "any");
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].contains("fd 3") && found[1].contains("Max open files"), "{found:?}");
-        assert!(before.unexplained(&before, "any").is_empty());
-        // A table that has shrunk is not what the rule is about.
-        assert!(!after.unexplained(&before, "any").iter().all(|line| !line.contains("FDSize")));
-    }
+fn what_differs_is_found_and_what_is_meant_is_not() {
+    let before = view(&[
+        (7, "status", "FDSize", "64"),
+        (7, "limits", "Max open files", "20 20"),
+        (7, "fd", "3", "pipe 0"),
+    ]);
+    let after = view(&[(7, "status", "FDSize", "128"), (7, "limits", "Max open files", "20 30")]);
+    let found = before.unexplained(&after, "any");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("fd 3") && found[1].contains("Max open files"), "{found:?}");
+    assert!(before.unexplained(&before, "any").is_empty());
+    // A table that has shrunk is not what the rule is about.
+    assert!(!after.unexplained(&before, "any").iter().all(|line| !line.contains("FDSize")));
+}
 
-    #[test]
-    fn a_look_at_ourselves_sees_areas_threads_and_descriptors() {
-        let own = i32::try_from(std::process::id()).expect("a pid is positive");
-        let view = View::of(&BTreeSet::from([own]));
-        for file in ["smaps", "fdinfo", "limits", "ns", "status", "stat", "sched", "cgroup", "timers"] {
-            assert!(view.facts.keys().any(|key| key.file == file), "nothing of {file}");
-        }
+fn a_look_at_ourselves_sees_areas_threads_and_descriptors() {
+    let own = i32::try_from(std::process::id()).expect("a pid is positive");
+    let view = View::of(&BTreeSet::from([own]));
+    for file in ["smaps", "fdinfo", "limits", "ns", "status", "stat", "sched", "cgroup", "timers"] {
+        assert!(view.facts.keys().any(|key| key.file == file), "nothing of {file}");
     }
 }

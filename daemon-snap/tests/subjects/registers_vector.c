@@ -78,11 +78,11 @@ int main(int argc, char **argv)
     size_t len = 16 * 16;
     if (variant("avx")) {
         if (!__builtin_cpu_supports("avx"))
-            subject_skip("no AVX on this CPU");
+            subject_skip_for_processor("it has no AVX");
         spin = spin_avx, len = 16 * 32;
     } else if (variant("avx512")) {
         if (!__builtin_cpu_supports("avx512f"))
-            subject_skip("no AVX-512 on this CPU");
+            subject_skip_for_processor("it has no AVX-512");
         spin = spin_avx512, len = 32 * 64;
     }
     fill(wanted, sizeof wanted, 11);

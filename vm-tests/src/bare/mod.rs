@@ -9,7 +9,8 @@ mod report;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use test_frame::{Need, Test, When};
 
 use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, sweep};
@@ -77,4 +78,18 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     print!("\n{}", report.text());
     Ok(report.rows.iter().all(|row| row.passed))
+}
+
+/// A test for each release. They run where they are named, for one of them runs all others.
+pub fn tests() -> Vec<Test> {
+    let test = |suite: &'static str| {
+        Test::alone(format!("bare/{suite}"), &[Need::Root, Need::Container], move |_| {
+            let suite = Some(suite.to_owned());
+            let options = Options { suite, commands: Vec::new(), report: None, keep: false, root: None };
+            ensure!(run(&options)?, "a command did not end well");
+            Ok(())
+        })
+        .when(When::Named)
+    };
+    SUITES.map(test).into()
 }

@@ -10,7 +10,7 @@ use super::criu;
 use super::profile::{Profile, Served};
 use super::sample::{Kind, Sample, latest, outcomes};
 use crate::client::{first_answer, talk};
-use crate::container::{BootOptions, Machine, Output, run_in_root};
+use crate::container::{BootOptions, Container, Output, run_in_root};
 use crate::fastboot::{self, STORE_DIR};
 use crate::host;
 use crate::needs;
@@ -121,7 +121,7 @@ impl Contained {
         host::drop_page_cache()?;
         let log = self.logs.join(format!("{}-{kind:?}-{number}.log", self.profile.name()));
         let options = BootOptions { counted: true, ..BootOptions::default() };
-        let machine = Machine::boot(scratch.root(), "bench-boot", &log, &options)?;
+        let machine = Container::boot(scratch.root(), "bench-boot", &log, &options)?;
         let answers_us = first_answers(&machine, self.profile.served());
         machine.wait_booted(BOUND)?;
         let usage = machine.usage()?;
@@ -161,7 +161,7 @@ fn try_criu(
     notes: &mut Vec<String>,
 ) -> Result<usize> {
     let copy = Scratch::copy_of(criu.root(), "boot-criu-trial")?;
-    let machine = Machine::boot(copy.root(), "bench-boot", log, &BootOptions::default())?;
+    let machine = Container::boot(copy.root(), "bench-boot", log, &BootOptions::default())?;
     machine.wait_booted(BOUND)?;
     let lost = criu::lost(&machine, profile, taken, notes)?;
     for unit in &lost {
@@ -171,7 +171,7 @@ fn try_criu(
     Ok(lost.len())
 }
 
-impl criu::Site for Machine {
+impl criu::Site for Container {
     fn command(&self, words: &[&str], bound: Duration) -> Result<Output> {
         self.run_for(words, bound)
     }
@@ -203,8 +203,8 @@ fn install(scratch: &Scratch, package: &Path) -> Result<()> {
 }
 
 /// Boot, and wait until all services answer.
-fn all_up(profile: Profile, scratch: &Scratch, log: &Path) -> Result<Machine> {
-    let machine = Machine::boot(scratch.root(), "bench-boot", log, &BootOptions::default())?;
+fn all_up(profile: Profile, scratch: &Scratch, log: &Path) -> Result<Container> {
+    let machine = Container::boot(scratch.root(), "bench-boot", log, &BootOptions::default())?;
     let answers = first_answers(&machine, profile.served());
     for (served, answer) in profile.served().iter().zip(answers) {
         answer
@@ -216,7 +216,7 @@ fn all_up(profile: Profile, scratch: &Scratch, log: &Path) -> Result<Machine> {
 }
 
 /// One client per service, each on its own thread, from the first moment on. CLOCK_MONOTONIC in µs.
-fn first_answers(machine: &Machine, served: &[Served]) -> Vec<Option<u64>> {
+fn first_answers(machine: &Container, served: &[Served]) -> Vec<Option<u64>> {
     let client = |served: &Served| {
         let (port, turn) = (served.port, served.turn);
         machine.in_network(|| first_answer(BOUND, || talk(port, &[turn])))

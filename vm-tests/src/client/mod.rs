@@ -1,5 +1,5 @@
 //! Real clients, kept small so that they cost little beside what they measure. They run on a thread inside the
-//! container's network ([`Machine::in_network`](crate::container::Machine::in_network)).
+//! container's network ([`Container::in_network`](crate::container::Container::in_network)).
 
 mod dns;
 mod http;

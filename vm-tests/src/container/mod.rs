@@ -1,14 +1,14 @@
 //! Containers with systemd as PID 1: boot a root, look inside, run commands, talk to its servers, end it.
 
+mod booted;
 mod cgroup;
 mod enter;
-mod machine;
 mod nspawn;
 mod units;
 
+pub use booted::{BootOptions, Container, end_left_over_machines};
 pub use cgroup::Usage;
 pub use enter::Output;
-pub use machine::{BootOptions, Machine, end_left_over_machines};
 pub use nspawn::run_in_root;
 pub use units::UnitState;
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, ensure};
 
 use crate::client::{self, Turn};
-use crate::container::Machine;
+use crate::container::Container;
 
 /// Longest part of a wrong answer in messages.
 const MAX_SHOWN: usize = 200;
@@ -102,7 +102,7 @@ impl Ask {
     ///
     /// # Errors
     /// No answer, or a wrong one.
-    pub fn ask(self, machine: &Machine) -> Result<()> {
+    pub fn ask(self, machine: &Container) -> Result<()> {
         match self {
             Ask::Shell { script, has } => {
                 let said = machine.run(&["sh", "-c", script])?.success()?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::container::{Machine, UnitState};
+use crate::container::{Container, UnitState};
 
 /// One process. Two processes with the same addresses are the same life: a new one has its stack and heap elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Facts {
     ///
     /// # Errors
     /// systemd does not know it, or the machine does not answer.
-    pub(super) fn of(machine: &Machine, unit: &str) -> Result<Facts> {
+    pub(super) fn of(machine: &Container, unit: &str) -> Result<Facts> {
         let state = machine.unit(unit)?;
         let group =
             machine.run(&["systemctl", "show", "--property=ControlGroup", "--value", unit])?.success()?;

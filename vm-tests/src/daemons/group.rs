@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::Options;
 use super::daemon::Daemon;
 use super::facts::Facts;
+use super::group_site::{Booted, GroupSite, wait_for};
 use super::list::Group;
-use super::site::{Booted, Site, wait_for};
 use super::state::State;
 use super::verdict::{Seen, Verdict};
 use crate::fastboot::{self, SnapshotReport, SnapshotUnit, StatusReport};
@@ -20,10 +20,9 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// What a group needs.
 #[derive(Debug)]
-pub(super) struct Lab<'a> {
+pub(super) struct GroupRun<'a> {
     pub(super) group: &'a Group,
     pub(super) release: &'a Path,
-    pub(super) logs: &'a Path,
     pub(super) options: &'a Options,
 }
 
@@ -59,9 +58,9 @@ impl Subject {
     }
 }
 
-impl Lab<'_> {
+impl GroupRun<'_> {
     pub(super) fn run(&self) -> Result<Outcomes> {
-        let mut site = Site::new(self.group, self.logs)?;
+        let mut site = GroupSite::new(self.group)?;
         let (mut subjects, broken) = self.provision(&mut site)?;
         let mut problems = Vec::new();
         for _ in 1..self.options.runs {
@@ -69,7 +68,7 @@ impl Lab<'_> {
             note_cold_times(&mut subjects, &booted);
             booted.poweroff()?;
         }
-        install_fastboot(self.release, &site.scratch)?;
+        install_fastboot(self.release, &site.machine.scratch)?;
         let failed = take(&mut site, &mut subjects)?;
         for number in 1..=self.options.runs {
             let booted = site.boot(&daemons(&subjects))?;
@@ -85,7 +84,7 @@ impl Lab<'_> {
             booted.poweroff()?;
         }
         if self.options.keep {
-            println!("root: {}", site.scratch.keep()?.display());
+            println!("root: {}", site.machine.scratch.keep()?.display());
         }
         let verdict = |subject: Subject| Verdict::of(subject.daemon, self.group.name, subject.seen);
         Ok(Outcomes { verdicts: subjects.into_iter().chain(broken).map(verdict).collect(), problems })
@@ -93,7 +92,7 @@ impl Lab<'_> {
 
     /// The first boot of a machine writes much that no later one writes. The second list is
     /// of those that do not work here: nothing can be learned from them.
-    fn provision(&self, site: &mut Site) -> Result<(Vec<Subject>, Vec<Subject>)> {
+    fn provision(&self, site: &mut GroupSite) -> Result<(Vec<Subject>, Vec<Subject>)> {
         let daemons = &self.group.daemons;
         let scripts: Vec<&str> =
             daemons.iter().map(|daemon| daemon.provision).filter(|script| !script.is_empty()).collect();
@@ -132,7 +131,7 @@ fn note_cold_times(subjects: &mut [Subject], booted: &Booted) {
 }
 
 /// The boot in which the images are taken. Returns the units that failed in it without our doing.
-fn take(site: &mut Site, subjects: &mut [Subject]) -> Result<Vec<String>> {
+fn take(site: &mut GroupSite, subjects: &mut [Subject]) -> Result<Vec<String>> {
     let booted = site.boot(&daemons(subjects))?;
     let machine = &booted.machine;
     note_cold_times(subjects, &booted);
@@ -146,7 +145,7 @@ fn take(site: &mut Site, subjects: &mut [Subject]) -> Result<Vec<String>> {
     let units: Vec<&str> = subjects.iter().map(|subject| subject.daemon.unit).collect();
     let mut told = Vec::new();
     // Once before the images are taken, and once of what was restored from them for trial.
-    let report = snapshot_while(&site.scratch, machine, &units, "--keep-slow", || {
+    let report = snapshot_while(&site.machine.scratch, machine, &units, "--keep-slow", || {
         told.push(tell_all(subjects, &booted));
         Ok(())
     })?;

@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use serde_json::{Map, Value};
 
 use super::daemon::GoesOn;
-use crate::container::Machine;
+use crate::container::Container;
 use crate::fastboot::parse;
 
 /// Of a process: compared piece by piece, or not at all.
@@ -47,7 +47,7 @@ impl State {
     ///
     /// # Errors
     /// There is none, or it is printed as something else.
-    pub(super) fn of(machine: &Machine, unit: &str) -> Result<State> {
+    pub(super) fn of(machine: &Container, unit: &str) -> Result<State> {
         let text = machine.run(&["fastboot", "show", "--state", unit])?.success()?;
         State::parse(&text)
     }

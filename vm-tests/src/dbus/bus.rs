@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::container::Machine;
+use crate::container::Container;
 
 /// One name on the bus.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,7 +26,7 @@ struct Answer<T> {
 
 /// A method that answers one number.
 pub(super) fn call(
-    machine: &Machine,
+    machine: &Container,
     destination: &str,
     path: &str,
     interface: &str,
@@ -37,7 +37,7 @@ pub(super) fn call(
 }
 
 fn raw_call<T: for<'a> Deserialize<'a>>(
-    machine: &Machine,
+    machine: &Container,
     destination: &str,
     path: &str,
     interface: &str,
@@ -51,7 +51,7 @@ fn raw_call<T: for<'a> Deserialize<'a>>(
 }
 
 /// Every name that somebody owns.
-pub(super) fn names(machine: &Machine) -> Result<Vec<Name>> {
+pub(super) fn names(machine: &Container) -> Result<Vec<Name>> {
     let text = machine.run(&["busctl", "--system", "--json=short", "list"])?.success()?;
     let all: Vec<Name> = serde_json::from_str(&text).with_context(|| format!("reading busctl's {text:?}"))?;
     Ok(all.into_iter().filter(|name| name.pid.is_some()).collect())
@@ -72,7 +72,7 @@ pub(super) struct Presence {
 }
 
 /// What a unit has on the bus now.
-pub(super) fn presence(machine: &Machine, unit: &str) -> Result<Presence> {
+pub(super) fn presence(machine: &Container, unit: &str) -> Result<Presence> {
     let all = names(machine)?;
     let own: Vec<&Name> = all.iter().filter(|name| name.unit.as_deref() == Some(unit)).collect();
     let (unique, known): (Vec<&Name>, Vec<&Name>) =
@@ -98,7 +98,7 @@ pub(super) fn presence(machine: &Machine, unit: &str) -> Result<Presence> {
 }
 
 /// Unique name of the owner of a well-known one.
-pub(super) fn owner(machine: &Machine, name: &str) -> Result<String> {
+pub(super) fn owner(machine: &Container, name: &str) -> Result<String> {
     let all = names(machine)?;
     let found = all.iter().find(|entry| entry.name == name);
     found.and_then(|entry| entry.connection.clone()).with_context(|| format!("nobody owns {name}"))

@@ -1,11 +1,11 @@
 //! Buses on which a restored service cannot be what it was: it starts cold, and the reason says why.
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::Checks;
 
 use super::subject::SUBJECTS;
-use super::{SOON, Site, packaged};
-use crate::checks::Checks;
-use crate::container::{Machine, wait_until};
+use super::{BusSite, SOON, packaged};
+use crate::container::{Container, wait_until};
 use crate::fastboot;
 
 /// Takes every connection that the user of one subject may have, before that starts.
@@ -15,15 +15,15 @@ const HOG: &str = "[Unit]\nBefore=bus-sdbus.service\n[Service]\nUser=busclient\n
 
 /// A bus that comes later than its clients. Connecting to it works from the first moment, because systemd listens; nobody answers before
 /// it has started. Within the bound of a restore that is waited for, beyond it the service starts cold and waits by itself.
-pub(super) fn check_late(site: &mut Site<'_>, checks: &mut Checks) -> Result<()> {
+pub(super) fn check_late(site: &mut BusSite<'_>, checks: &mut Checks) -> Result<()> {
     let file = match site.bus {
         "dbus-broker" => "/usr/lib/systemd/system/dbus-broker.service",
         _ => "/usr/lib/systemd/system/dbus.service",
     };
-    let plain =
-        std::fs::read_to_string(site.scratch.path(file)).with_context(|| format!("reading {file}"))?;
+    let plain = std::fs::read_to_string(site.machine.scratch.path(file))
+        .with_context(|| format!("reading {file}"))?;
     for (seconds, outcome, word) in [(1, "restored", ""), (8, "cold", "the bus does not answer")] {
-        site.scratch.write(file, &late(&plain, seconds), 0o644)?;
+        site.machine.scratch.write(file, &late(&plain, seconds), 0o644)?;
         let machine = site.start()?;
         for subject in SUBJECTS {
             let unit = subject.unit();
@@ -47,7 +47,7 @@ pub(super) fn check_late(site: &mut Site<'_>, checks: &mut Checks) -> Result<()>
         }
         machine.poweroff()?;
     }
-    site.scratch.write(file, &plain, 0o644)
+    site.machine.scratch.write(file, &plain, 0o644)
 }
 
 /// The unit of the bus with a pause before its start. dbus-broker's own comes before basic.target, which makes everybody wait for it: here
@@ -59,7 +59,7 @@ fn late(unit: &str, seconds: u32) -> String {
 }
 
 /// The test would show nothing if the service had been started after the bus.
-fn is_late(machine: &Machine, unit: &str, seconds: u32) -> Result<()> {
+fn is_late(machine: &Container, unit: &str, seconds: u32) -> Result<()> {
     let show = |unit: &str, property: &str| -> Result<u64> {
         let property = format!("--property={property}");
         let text = machine.run(&["systemctl", "show", "--value", &property, unit])?.success()?;
@@ -77,14 +77,14 @@ fn is_late(machine: &Machine, unit: &str, seconds: u32) -> Result<()> {
 
 /// A name that somebody else has, a policy that denies it, and on dbus-daemon as many connections of the user as it allows: cold, with
 /// the reason.
-pub(super) fn check_names(site: &mut Site<'_>, checks: &mut Checks) -> Result<()> {
+pub(super) fn check_names(site: &mut BusSite<'_>, checks: &mut Checks) -> Result<()> {
     // No BusName=: systemd does not let two units have the same.
     let thief = "[Unit]\nBefore=bus-gdbus.service\n[Service]\n\
                  ExecStart=/usr/local/bin/sdbus-count com.example.gdbus com.example.x\n\
                  ExecStartPost=/bin/sh -c 'until busctl --system status com.example.gdbus; do sleep 0.05; done'\n\
                  [Install]\nWantedBy=multi-user.target\n";
-    site.scratch.write("/etc/systemd/system/thief.service", thief, 0o644)?;
-    let wants = site.scratch.path("/etc/systemd/system/multi-user.target.wants/thief.service");
+    site.machine.scratch.write("/etc/systemd/system/thief.service", thief, 0o644)?;
+    let wants = site.machine.scratch.path("/etc/systemd/system/multi-user.target.wants/thief.service");
     std::os::unix::fs::symlink("../thief.service", &wants).context("enabling the thief")?;
     let policy = include_str!("../../roots/dbus/policy.conf");
     let denied = policy.replace(
@@ -92,13 +92,13 @@ pub(super) fn check_names(site: &mut Site<'_>, checks: &mut Checks) -> Result<()
         "<allow own_prefix=\"com.example\"/><deny own=\"com.example.zbus\"/>",
     );
     ensure!(denied != policy, "the policy is another one than this test expects");
-    site.scratch.write("/etc/dbus-1/system.d/example.conf", &denied, 0o644)?;
+    site.machine.scratch.write("/etc/dbus-1/system.d/example.conf", &denied, 0o644)?;
 
     // dbus-broker counts what a user has queued and no connections.
     let counts_connections = site.bus == "dbus-daemon";
     if counts_connections {
-        site.scratch.write("/etc/systemd/system/hog.service", HOG, 0o644)?;
-        let wants = site.scratch.path("/etc/systemd/system/multi-user.target.wants/hog.service");
+        site.machine.scratch.write("/etc/systemd/system/hog.service", HOG, 0o644)?;
+        let wants = site.machine.scratch.path("/etc/systemd/system/multi-user.target.wants/hog.service");
         std::os::unix::fs::symlink("../hog.service", &wants).context("enabling the hog")?;
     }
 
@@ -128,7 +128,7 @@ pub(super) fn check_names(site: &mut Site<'_>, checks: &mut Checks) -> Result<()
     machine.poweroff()
 }
 
-fn is_cold(machine: &Machine, unit: &str, word: &str) -> Result<()> {
+fn is_cold(machine: &Container, unit: &str, word: &str) -> Result<()> {
     wait_until(unit, SOON, || {
         let status = fastboot::status(machine)?;
         let said = status.unit(unit).context("fastboot status does not know it")?;

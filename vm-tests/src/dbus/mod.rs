@@ -1,4 +1,4 @@
-//! `vm-tests dbus`: restored services on the bus, under dbus-daemon and under dbus-broker.
+//! Restored services on the bus, under dbus-daemon and under dbus-broker.
 //!
 //! Services of ours, one for each client library, watch each other in a ring; Debian's own are asked for what they know. What
 //! holds before the snapshot must hold after the restored boot: names, rules, counters, what watchers hear.
@@ -10,17 +10,15 @@ mod silent;
 mod subject;
 mod watcher;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::{Checks, Need, Once, Test};
 
-use crate::checks::Checks;
-use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until};
+use crate::container::{BootOptions, Container, wait_until};
 use crate::fastboot::{self, StatusReport};
-use crate::needs::{self, Purpose};
-use crate::roots::{CACHE_DIR, Recipe, RootFile, Scratch, cached, sweep};
-use crate::service::install_fastboot;
+use crate::roots::{Recipe, RootFile, Scratch};
+use crate::site::{Lab, Site};
 use bus::Presence;
 use subject::{SUBJECTS, Subject};
 
@@ -29,28 +27,21 @@ const BOUND: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(10);
 const BUSES: [&str; 2] = ["dbus-daemon", "dbus-broker"];
 
-/// Run on both buses, or on the one whose name has `only` in it; returns all checks.
-///
-/// # Errors
-/// The root or fastboot cannot be built.
-pub fn run(only: Option<&str>) -> Result<Checks> {
-    needs::install(&[Purpose::Roots])?;
-    end_left_over_machines()?;
-    sweep()?;
-    let release = fastboot::build().context("building fastboot")?;
-    let zbus_count = fastboot::build_program("vm-tests", "zbus-count")?;
-    let root = cached(&recipe(&zbus_count)?)?;
-    let mut checks = Checks::default();
-    for bus in BUSES.into_iter().filter(|bus| only.is_none_or(|only| bus.contains(only))) {
-        println!("\n-- {bus}");
-        let whole = on_bus(bus, &root, &release, &mut checks);
-        checks.note(format!("{bus}: all boots went through"), whole);
-    }
-    Ok(checks)
+/// One test for each bus.
+pub fn tests() -> Vec<Test> {
+    let lab = Once::new(|| Lab::prepare("dbus", recipe));
+    let test = |bus: &'static str| {
+        let lab = lab.clone();
+        Test::alone(format!("dbus/{bus}"), &[Need::Root, Need::Container], move |checks| {
+            on_bus(bus, lab.get()?, checks).context("before the end of all boots")
+        })
+    };
+    BUSES.into_iter().map(test).collect()
 }
 
-fn recipe(zbus_count: &Path) -> Result<Recipe> {
-    let program = std::fs::read(zbus_count).with_context(|| format!("reading {}", zbus_count.display()))?;
+fn recipe() -> Result<Recipe> {
+    let zbus_count = fastboot::build_program("vm-tests", "zbus-count")?;
+    let program = std::fs::read(&zbus_count).with_context(|| format!("reading {}", zbus_count.display()))?;
     let mut packages = vec!["systemd", "systemd-sysv", "dbus", "dbus-broker", "procps", "iproute2"];
     packages.extend(["python3-gi", "python3-dbus", "python3-dbus-next", "libsystemd0"]);
     packages.extend(packaged::PACKAGES);
@@ -71,41 +62,27 @@ fn files(zbus_count: Vec<u8>) -> Result<Vec<RootFile>> {
 }
 
 /// One bus: its machine from boot to boot.
-struct Site<'a> {
+struct BusSite<'a> {
     bus: &'a str,
-    scratch: Scratch,
-    logs: PathBuf,
-    boots: u32,
+    machine: Site,
 }
 
-impl Site<'_> {
-    fn boot(&mut self) -> Result<Machine> {
-        let machine = self.start()?;
-        machine.wait_booted(BOUND)?;
-        Ok(machine)
-    }
-
+impl BusSite<'_> {
     /// Boot and wait for nothing.
-    fn start(&mut self) -> Result<Machine> {
-        self.boots += 1;
-        let console = self.logs.join(format!("{}-boot-{}.log", self.bus, self.boots));
-        let name = format!("bus-{}", self.bus);
-        Machine::boot(self.scratch.root(), &name, &console, &BootOptions::default())
+    fn start(&mut self) -> Result<Container> {
+        self.machine.start(&BootOptions::default())
     }
 }
 
-fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result<()> {
-    let logs = PathBuf::from(CACHE_DIR).join("logs/dbus");
-    std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-    let scratch = Scratch::copy_of(root, &format!("bus-{bus}"))?;
-    install_fastboot(release, &scratch)?;
-    subject::install(&scratch)?;
-    silent::install(&scratch)?;
-    watcher::install(&scratch)?;
-    choose_bus(&scratch, bus)?;
-    let mut site = Site { bus, scratch, logs, boots: 0 };
+fn on_bus(bus: &str, lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let mut site = BusSite { bus, machine: lab.site(&format!("bus-{bus}"))? };
+    let scratch = &site.machine.scratch;
+    subject::install(scratch)?;
+    silent::install(scratch)?;
+    watcher::install(scratch)?;
+    choose_bus(scratch, bus)?;
 
-    let running = site.boot()?;
+    let running = site.machine.boot(BOUND)?;
     let is_right =
         running.run(&["systemctl", "show", "--property=Id", "--value", "dbus.service"])?.success()?;
     ensure!(
@@ -122,12 +99,12 @@ fn on_bus(bus: &str, root: &Path, release: &Path, checks: &mut Checks) -> Result
     );
     let before = snapshot(bus, &running, checks)?;
     running.poweroff()?;
-    watcher::forget(&site.scratch)?;
+    watcher::forget(&site.machine.scratch)?;
     for subject in SUBJECTS {
-        subject.forget(&site.scratch)?;
+        subject.forget(&site.machine.scratch)?;
     }
 
-    let running = site.boot()?;
+    let running = site.machine.boot(BOUND)?;
     let status = fastboot::status(&running)?;
     for taken in &before {
         checks.note(format!("{bus}: {} is on the bus as it was", taken.unit), taken.check(&running, &status));
@@ -181,7 +158,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn check(&self, machine: &Machine, status: &StatusReport) -> Result<()> {
+    fn check(&self, machine: &Container, status: &StatusReport) -> Result<()> {
         let said = status.unit(&self.unit).context("fastboot status does not know it")?;
         ensure!(said.outcome == "restored", "it is {}: {:?}", said.outcome, said.reason);
         let now = bus::presence(machine, &self.unit)?;
@@ -195,7 +172,7 @@ impl Taken {
 }
 
 /// All, after each of ours has counted to three.
-fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Taken>> {
+fn snapshot(bus: &str, machine: &Container, checks: &mut Checks) -> Result<Vec<Taken>> {
     let wanted = packaged::SERVICES;
     let units: Vec<String> = SUBJECTS
         .iter()
@@ -238,7 +215,7 @@ fn snapshot(bus: &str, machine: &Machine, checks: &mut Checks) -> Result<Vec<Tak
 }
 
 /// Ours: what they heard of the new boot, that they go on counting, that they can call and be called.
-fn check_subjects(bus: &str, machine: &Machine, taken: &[Taken], checks: &mut Checks) {
+fn check_subjects(bus: &str, machine: &Container, taken: &[Taken], checks: &mut Checks) {
     for (subject, count) in taken.iter().filter_map(|taken| taken.count) {
         let library = subject.library;
         let heard = wait_until("events", SOON, || {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::{SOON, bus};
-use crate::container::{Machine, wait_until};
+use crate::container::{Container, wait_until};
 use crate::fastboot;
 use crate::fastboot::StatusReport;
 
@@ -95,7 +95,7 @@ impl Packaged {
     }
 
     /// Its answer.
-    pub(super) fn ask(self, machine: &Machine) -> Result<String> {
+    pub(super) fn ask(self, machine: &Container) -> Result<String> {
         let mut arguments = vec!["busctl", "--system", "--timeout=10"];
         arguments.extend(self.question);
         machine.run(&arguments)?.success()
@@ -106,7 +106,7 @@ const PACKAGEKIT: &str = "packagekit.service";
 const TRANSACTIONS: &str = "/var/lib/PackageKit/transactions.db";
 
 /// The restored PackageKit is asked for a transaction, and numbers it in its database.
-pub(super) fn write_state(machine: &Machine) -> Result<()> {
+pub(super) fn write_state(machine: &Container) -> Result<()> {
     let sum = || machine.run(&["sha256sum", TRANSACTIONS])?.success();
     let before = sum()?;
     let name = "org.freedesktop.PackageKit";
@@ -129,7 +129,7 @@ pub(super) fn write_state(machine: &Machine) -> Result<()> {
 }
 
 /// In the boot after that its image is older than its database: it starts cold and says so.
-pub(super) fn check_written_state(machine: &Machine) -> Result<()> {
+pub(super) fn check_written_state(machine: &Container) -> Result<()> {
     wait_until(PACKAGEKIT, SOON, || {
         let status = fastboot::status(machine)?;
         let said = status.unit(PACKAGEKIT).context("fastboot status does not know it")?;
@@ -140,7 +140,7 @@ pub(super) fn check_written_state(machine: &Machine) -> Result<()> {
 }
 
 /// A service that the bus starts for a question and that ends by itself is nobody's business here.
-pub(super) fn check_short_lived(machine: &Machine, status: &StatusReport) -> Result<()> {
+pub(super) fn check_short_lived(machine: &Container, status: &StatusReport) -> Result<()> {
     let unit = "systemd-hostnamed.service";
     let question = [
         "busctl",
@@ -161,7 +161,7 @@ pub(super) fn check_short_lived(machine: &Machine, status: &StatusReport) -> Res
 }
 
 /// polkit says of a connection whether it may do something; it looks the connection's process up for that.
-pub(super) fn is_authorised(machine: &Machine, name: &str) -> Result<String> {
+pub(super) fn is_authorised(machine: &Container, name: &str) -> Result<String> {
     let owner = bus::owner(machine, name)?;
     let arguments = [
         "busctl",

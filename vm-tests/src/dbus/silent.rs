@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::{SOON, bus};
-use crate::container::{Machine, wait_until};
+use crate::container::{Container, wait_until};
 use crate::fastboot::StatusReport;
 use crate::roots::{RootFile, Scratch};
 
@@ -26,7 +26,7 @@ pub(super) fn install(scratch: &Scratch) -> Result<()> {
 
 /// In the restored boot: the answers to its two calls and its name from before the snapshot first, the watched name's going and
 /// coming last.
-pub(super) fn check(machine: &Machine, status: &StatusReport) -> Result<()> {
+pub(super) fn check(machine: &Container, status: &StatusReport) -> Result<()> {
     let said = status.unit(UNIT).context("fastboot status does not know it")?;
     ensure!(said.outcome == "restored", "it is {}: {:?}", said.outcome, said.reason);
     // The watched one may be the last to come.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, ensure};
 
 use super::bus;
-use crate::container::{Machine, wait_until};
+use crate::container::{Container, wait_until};
 use crate::roots::{Language, RootFile, Scratch, compiled};
 
 /// One of them.
@@ -55,12 +55,12 @@ impl Subject {
     }
 
     /// Counts once more; the new count.
-    pub(super) fn next(self, machine: &Machine) -> Result<u64> {
+    pub(super) fn next(self, machine: &Container) -> Result<u64> {
         bus::call(machine, &self.name(), PATH, INTERFACE, &["Next"])
     }
 
     /// Lets it call the one that it watches; that one's new count.
-    pub(super) fn ask(self, machine: &Machine) -> Result<u64> {
+    pub(super) fn ask(self, machine: &Container) -> Result<u64> {
         bus::call(machine, &self.name(), PATH, INTERFACE, &["Ask", "s", &self.watched().name()])
     }
 
@@ -69,7 +69,7 @@ impl Subject {
     }
 
     /// What it wrote down about the owner of the watched name, or about signals.
-    pub(super) fn events(self, machine: &Machine) -> Result<Vec<String>> {
+    pub(super) fn events(self, machine: &Container) -> Result<Vec<String>> {
         let text = machine.run(&["cat", &self.log()])?.success()?;
         Ok(text.lines().map(str::to_owned).collect())
     }
@@ -80,7 +80,7 @@ impl Subject {
     }
 
     /// The same while the machine runs.
-    pub(super) fn forget_running(self, machine: &Machine) -> Result<()> {
+    pub(super) fn forget_running(self, machine: &Container) -> Result<()> {
         machine.run(&["truncate", "--size=0", &self.log()])?.success().map(drop)
     }
 
@@ -92,7 +92,7 @@ impl Subject {
 }
 
 /// All of them restarted, one after the other: what each watcher hears then is the measure for a restored boot.
-pub(super) fn check_plain_restarts(machine: &Machine) -> Result<()> {
+pub(super) fn check_plain_restarts(machine: &Container) -> Result<()> {
     for subject in SUBJECTS {
         subject.forget_running(machine)?;
     }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::SOON;
 use super::packaged::{Packaged, SERVICES};
-use crate::container::{Machine, wait_until};
+use crate::container::{Container, wait_until};
 use crate::roots::Scratch;
 
 pub(super) const UNIT: &str = "bus-watcher.service";
@@ -33,7 +33,7 @@ fn expected(service: Packaged) -> [String; 2] {
 }
 
 /// What it has heard of a service is its going and its coming, and nothing else.
-pub(super) fn has_heard(machine: &Machine, service: Packaged) -> Result<()> {
+pub(super) fn has_heard(machine: &Container, service: Packaged) -> Result<()> {
     wait_until("what it heard", SOON, || {
         let text = machine.run(&["cat", LOG])?.success()?;
         let own = format!("{} ", service.name());
@@ -44,7 +44,7 @@ pub(super) fn has_heard(machine: &Machine, service: Packaged) -> Result<()> {
 }
 
 /// Each of them restarted once: the measure for a restored boot.
-pub(super) fn check_plain_restarts(machine: &Machine) -> Result<()> {
+pub(super) fn check_plain_restarts(machine: &Container) -> Result<()> {
     for service in SERVICES {
         machine.run(&["truncate", "--size=0", LOG])?.success()?;
         machine.run(&["systemctl", "restart", service.unit])?.success()?;

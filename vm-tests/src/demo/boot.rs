@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::root::SERVICES;
 use crate::client::{Answer, first_answer};
-use crate::container::{BootOptions, Machine};
+use crate::container::{BootOptions, Container};
 use crate::host;
 use crate::roots::Scratch;
 use crate::service::Service;
@@ -46,7 +46,7 @@ impl Provisioned {
     ///
     /// # Errors
     /// The container does not boot. A service that does not answer is in the times.
-    pub fn boot(&mut self) -> Result<(Machine, BootTimes)> {
+    pub fn boot(&mut self) -> Result<(Container, BootTimes)> {
         self.boot_with(&BootOptions::default())
     }
 
@@ -54,11 +54,11 @@ impl Provisioned {
     ///
     /// # Errors
     /// As [`boot`](Provisioned::boot).
-    pub fn boot_with(&mut self, options: &BootOptions) -> Result<(Machine, BootTimes)> {
+    pub fn boot_with(&mut self, options: &BootOptions) -> Result<(Container, BootTimes)> {
         host::drop_page_cache()?;
         self.boots += 1;
         let console = self.logs.join(format!("boot-{}.log", self.boots));
-        let machine = Machine::boot(self.scratch.root(), "demo", &console, options)?;
+        let machine = Container::boot(self.scratch.root(), "demo", &console, options)?;
         let answers = first_answers(&machine);
         machine.wait_booted(BOOT_BOUND)?;
         let boot_start_us = machine.boot_start_us()?;
@@ -78,7 +78,7 @@ impl Provisioned {
 }
 
 /// One client per service, each on its own thread, from the first moment on.
-fn first_answers(machine: &Machine) -> Vec<Result<Answer>> {
+fn first_answers(machine: &Container) -> Vec<Result<Answer>> {
     let client = |service: &Service| {
         let service = *service;
         machine.in_network(|| first_answer(ANSWER_BOUND, || service.ask()))

@@ -16,9 +16,9 @@ pub(crate) use root::recipe;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use test_frame::{Checks, Need, Test, When};
 
-use crate::checks::Checks;
 use crate::needs::{self, Purpose};
 use crate::roots::{CACHE_DIR, Scratch, cached, sweep};
 use crate::{container, fastboot, host};
@@ -86,6 +86,17 @@ pub fn run(options: &Options) -> Result<bool> {
         println!("root: {}", machine.scratch.keep()?.display());
     }
     Ok(failures == 0)
+}
+
+/// The whole demo is one test; it shows its checks itself.
+pub fn tests() -> Vec<Test> {
+    let run = |_: &mut Checks| {
+        let all_passed = run(&Options { json: None, keep: false, boots: 3, cold_only: false })?;
+        ensure!(all_passed, "checks of the demo failed");
+        Ok(())
+    };
+    let name = "demo/five_services_come_back_as_they_were";
+    vec![Test::alone(name, &[Need::Root, Need::Container], run).when(When::Full)]
 }
 
 /// The first boot of a machine writes much that no later one writes: machine id, caches, compiled pages.

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
+use test_frame::Checks;
 
 use super::boot::BootTimes;
 use super::root::SERVICES;
-use crate::checks::Checks;
 use crate::fastboot::{SnapshotReport, StatusReport};
 use crate::stats::{Spread, short};
 

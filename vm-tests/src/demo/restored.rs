@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::Checks;
 
 use super::boot::Provisioned;
 use super::report::Report;
 use super::root::SERVICES;
 use super::{heading, note_answers, stale};
-use crate::checks::Checks;
-use crate::container::Machine;
+use crate::container::Container;
 use crate::fastboot;
 use crate::service::{self, Taken, install_fastboot, require_restored, snapshot_while_driving};
 
@@ -83,7 +83,7 @@ pub(super) fn check_instruments(machine: &mut Provisioned, checks: &mut Checks) 
     running.poweroff()
 }
 
-fn restart_and_kill(running: &Machine, taken: &Taken, checks: &mut Checks) {
+fn restart_and_kill(running: &Container, taken: &Taken, checks: &mut Checks) {
     let unit = taken.service.unit;
     let name = format!("{unit}: systemctl restart ends in a working cold start");
     checks.note(name, service::restart(running, taken));

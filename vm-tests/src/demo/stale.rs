@@ -5,11 +5,11 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::Checks;
 
 use super::boot::Provisioned;
 use super::note_answers;
-use crate::checks::Checks;
-use crate::container::Machine;
+use crate::container::Container;
 use crate::fastboot::{self, StatusReport};
 use crate::roots::flip_middle_byte;
 use crate::service::{Taken, require_cold, require_restored};
@@ -78,7 +78,7 @@ pub(super) fn run(machine: &mut Provisioned, taken: &[Taken], checks: &mut Check
     running.poweroff()
 }
 
-fn require_reason(running: &Machine, status: &StatusReport, change: &Change, taken: &Taken) -> Result<()> {
+fn require_reason(running: &Container, status: &StatusReport, change: &Change, taken: &Taken) -> Result<()> {
     let said = status.unit(change.unit).context("fastboot status does not name it")?;
     ensure!(said.outcome == "cold", "fastboot status says {}", said.outcome);
     let code = said.reason_code.as_deref().unwrap_or("none");

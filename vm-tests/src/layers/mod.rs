@@ -1,4 +1,4 @@
-//! `vm-tests layers`: who uses whom in the sources, against the table of docs/ARCHITECTURE.md; and circles of files.
+//! Who uses whom in the sources, against the table of docs/ARCHITECTURE.md; and circles of files.
 //!
 //! Cargo's manifests say which crate may use which at all; the sources say what is used, file by file. Tests are left
 //! out: they may look at everything.
@@ -14,8 +14,8 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
+use test_frame::{Checks, Test};
 
-use crate::checks::Checks;
 use crate::fastboot::workspace;
 use crate::needs;
 use modules::Crate;
@@ -48,18 +48,18 @@ struct Target {
     src_path: PathBuf,
 }
 
-/// Check the work tree.
-///
-/// # Errors
-/// Cargo does not run; a source or the table cannot be read.
-pub fn run() -> Result<Checks> {
+/// The work tree is checked as one test.
+pub fn tests() -> Vec<Test> {
+    vec![Test::alone("layers/nobody_uses_what_the_table_does_not_allow", &[], check)]
+}
+
+fn check(checks: &mut Checks) -> Result<()> {
     let root = workspace();
     let document = root.join("docs/ARCHITECTURE.md");
     let document =
         std::fs::read_to_string(&document).with_context(|| format!("reading {}", document.display()))?;
     let layers = table::parse(&document)?;
     let packages = packages(&root)?;
-    let mut checks = Checks::default();
     checks.note("every crate is in the table, and every row is there", complete(&root, &layers, &packages));
     checks
         .note("no manifest has an edge that the table does not allow", manifests(&root, &layers, &packages));
@@ -71,7 +71,7 @@ pub fn run() -> Result<Checks> {
             no_circle(&root, read, uses),
         );
     }
-    Ok(checks)
+    Ok(())
 }
 
 type Source = (String, Crate, Vec<Uses>);

@@ -1,16 +1,17 @@
 //! The package's life on one suite: installed, used over a reboot, removed, installed again, purged.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use test_frame::Checks;
 
 use super::tree::Tree;
-use crate::checks::Checks;
-use crate::container::{BootOptions, Machine, wait_until};
+use crate::container::{Container, wait_until};
 use crate::fastboot;
-use crate::roots::{CACHE_DIR, Recipe, RootFile, Scratch, cached};
+use crate::roots::{Recipe, RootFile, Scratch, cached};
+use crate::site::Site;
 
 /// The service that is taken and given back.
 const UNIT: &str = "idle.service";
@@ -26,12 +27,9 @@ const APT_BOUND: Duration = Duration::from_secs(300);
 /// # Errors
 /// The root cannot be built. What fails on it is noted in `checks`.
 pub(super) fn run(suite: &'static str, package: &Path, checks: &mut Checks) -> Result<()> {
-    println!("{suite}");
-    let scratch = Scratch::copy_of(&cached(&recipe(suite))?, &format!("package-{suite}"))?;
-    fs::copy(package, scratch.path(DEB)).with_context(|| format!("copying {}", package.display()))?;
-    let logs = PathBuf::from(CACHE_DIR).join("logs/package");
-    fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-    let mut life = Life { suite, scratch, logs, boots: 0, checks };
+    let site = Site::new("package", &format!("package-{suite}"), &cached(&recipe(suite))?)?;
+    fs::copy(package, site.scratch.path(DEB)).with_context(|| format!("copying {}", package.display()))?;
+    let mut life = Life { suite, site, checks };
     if let Err(error) = life.live() {
         life.note("the package's life goes on to its end", Err(error));
     }
@@ -65,9 +63,7 @@ fn recipe(suite: &'static str) -> Recipe {
 
 struct Life<'a> {
     suite: &'static str,
-    scratch: Scratch,
-    logs: PathBuf,
-    boots: u32,
+    site: Site,
     checks: &'a mut Checks,
 }
 
@@ -76,12 +72,8 @@ impl Life<'_> {
         self.checks.note(format!("{}: {name}", self.suite), result);
     }
 
-    fn boot(&mut self) -> Result<Machine> {
-        self.boots += 1;
-        let console = self.logs.join(format!("{}-boot-{}.log", self.suite, self.boots));
-        let name = format!("package-{}", self.suite);
-        let running = Machine::boot(self.scratch.root(), &name, &console, &BootOptions::default())?;
-        running.wait_booted(BOUND)?;
+    fn boot(&mut self) -> Result<Container> {
+        let running = self.site.boot(BOUND)?;
         running.wait_active(UNIT, BOUND)?;
         Ok(running)
     }
@@ -89,14 +81,17 @@ impl Life<'_> {
     fn live(&mut self) -> Result<()> {
         // What a first boot writes is no work of ours.
         self.boot()?.poweroff()?;
-        let before = Tree::read(self.scratch.root())?;
+        let before = Tree::read(self.site.scratch.root())?;
 
         let running = self.boot()?;
         apt(&running, &["install", DEB])?;
         self.note("files are as packed", quiet(&running, &["dpkg", "--verify", "fastboot-services"]));
         self.note("root's fastboot is ours, and the version is the package's", version(&running));
         self.note("no file belongs to the Android tool's package too", only_ours(&running));
-        self.note("every manual page renders without a warning", manual_pages(&running, self.scratch.root()));
+        self.note(
+            "every manual page renders without a warning",
+            manual_pages(&running, self.site.scratch.root()),
+        );
         self.note("bash, zsh and fish complete its commands", completions(&running));
         self.note("the images' directory is root's alone", store_mode(&running));
         self.note("nothing is started without an image", stopped(&running));
@@ -116,7 +111,7 @@ impl Life<'_> {
         self.note("removal leaves it running", same_life(&running, taken_pid));
         self.note("nothing of ours is in front of it any more", disarmed(&running));
         self.note("a restart after the removal is an ordinary start", restarts_cold(&running, taken_pid));
-        self.note("removal keeps the images", kept(&self.scratch));
+        self.note("removal keeps the images", kept(&self.site.scratch));
         apt(&running, &["install", DEB])?;
         self.note(
             "a restart after a new installation is not from the old image",
@@ -130,7 +125,7 @@ impl Life<'_> {
         self.note("purge leaves it running", same_life(&running, taken_pid));
         self.note("purge leaves nothing in /run", quiet(&running, &["find", "/run", "-name", "*fastboot*"]));
         running.poweroff()?;
-        let differences = before.differences(&Tree::read(self.scratch.root())?);
+        let differences = before.differences(&Tree::read(self.site.scratch.root())?);
         let result =
             if differences.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(differences.join("\n"))) };
         self.note("purge leaves every file as it was", result);
@@ -141,14 +136,14 @@ impl Life<'_> {
     }
 }
 
-fn apt(running: &Machine, arguments: &[&str]) -> Result<()> {
+fn apt(running: &Container, arguments: &[&str]) -> Result<()> {
     let mut command = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--yes"];
     command.extend(arguments);
     running.run_for(&command, APT_BOUND)?.success().map(drop)
 }
 
 /// The command ends well and prints nothing.
-fn quiet(running: &Machine, command: &[&str]) -> Result<()> {
+fn quiet(running: &Container, command: &[&str]) -> Result<()> {
     let output = running.run(command)?;
     ensure!(output.stderr.is_empty(), "{}", output.stderr.trim());
     let printed = output.success()?;
@@ -156,7 +151,7 @@ fn quiet(running: &Machine, command: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn version(running: &Machine) -> Result<()> {
+fn version(running: &Container) -> Result<()> {
     let place = running.run(&["sh", "-c", "command -v fastboot"])?.success()?;
     ensure!(place.trim() == "/usr/sbin/fastboot", "it is {}", place.trim());
     let says = running.run(&["fastboot", "--version"])?.success()?;
@@ -166,12 +161,12 @@ fn version(running: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn files_of(running: &Machine, package: &str) -> Result<Vec<String>> {
+fn files_of(running: &Container, package: &str) -> Result<Vec<String>> {
     let list = running.run(&["dpkg", "--listfiles", package])?.success()?;
     Ok(list.lines().map(str::to_owned).collect())
 }
 
-fn only_ours(running: &Machine) -> Result<()> {
+fn only_ours(running: &Container) -> Result<()> {
     let (ours, theirs) = (files_of(running, "fastboot-services")?, files_of(running, "fastboot")?);
     ensure!(theirs.iter().any(|path| path == "/usr/bin/fastboot"), "the Android tool is not installed");
     for path in ours.iter().filter(|path| theirs.contains(path)) {
@@ -181,7 +176,7 @@ fn only_ours(running: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn manual_pages(running: &Machine, root: &Path) -> Result<()> {
+fn manual_pages(running: &Container, root: &Path) -> Result<()> {
     let files = files_of(running, "fastboot-services")?;
     let pages: Vec<&String> =
         files.iter().filter(|path| path.starts_with(PAGES) && path.ends_with(".gz")).collect();
@@ -213,7 +208,7 @@ fn manual_pages(running: &Machine, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn completions(running: &Machine) -> Result<()> {
+fn completions(running: &Container) -> Result<()> {
     let bash = "source /usr/share/bash-completion/completions/fastboot.bash && COMP_WORDS=(fastboot sna) && \
                 COMP_CWORD=1 && _fastboot fastboot sna fastboot && echo ${COMPREPLY[*]}";
     let fish = "complete --do-complete 'fastboot sna'";
@@ -228,13 +223,13 @@ fn completions(running: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn store_mode(running: &Machine) -> Result<()> {
+fn store_mode(running: &Container) -> Result<()> {
     let mode = running.run(&["stat", "--format=%a %U:%G", fastboot::STORE_DIR])?.success()?;
     ensure!(mode.trim() == "700 root:root", "it is {}", mode.trim());
     Ok(())
 }
 
-fn stopped(running: &Machine) -> Result<()> {
+fn stopped(running: &Container) -> Result<()> {
     for unit in ["fastboot-initd.service", "fastboot-initd.socket"] {
         let state = running.run(&["systemctl", "is-active", unit])?.stdout;
         ensure!(state.trim() == "inactive", "{unit} is {}", state.trim());
@@ -242,7 +237,7 @@ fn stopped(running: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn restored(running: &Machine, taken_pid: u32) -> Result<()> {
+fn restored(running: &Container, taken_pid: u32) -> Result<()> {
     let status = fastboot::status(running)?;
     let unit = status.unit(UNIT).context("not in the status")?;
     ensure!(unit.outcome == "restored", "{}: {}", unit.outcome, unit.reason.as_deref().unwrap_or_default());
@@ -250,7 +245,7 @@ fn restored(running: &Machine, taken_pid: u32) -> Result<()> {
 }
 
 /// The process of the snapshot is still the main one.
-fn same_life(running: &Machine, taken_pid: u32) -> Result<()> {
+fn same_life(running: &Container, taken_pid: u32) -> Result<()> {
     let unit = running.unit(UNIT)?;
     ensure!(unit.is_active() && unit.main_pid == taken_pid, "{} as {}", unit.active, unit.main_pid);
     let program = running.run(&["readlink", &format!("/proc/{taken_pid}/exe")])?.success()?;
@@ -258,7 +253,7 @@ fn same_life(running: &Machine, taken_pid: u32) -> Result<()> {
     Ok(())
 }
 
-fn upgraded(running: &Machine, taken_pid: u32) -> Result<()> {
+fn upgraded(running: &Container, taken_pid: u32) -> Result<()> {
     same_life(running, taken_pid)?;
     let daemon = running.unit("fastboot-initd.service")?;
     ensure!(daemon.is_active() && daemon.main_pid > 0, "the daemon is {}", daemon.active);
@@ -267,7 +262,7 @@ fn upgraded(running: &Machine, taken_pid: u32) -> Result<()> {
     restored(running, taken_pid)
 }
 
-fn disarmed(running: &Machine) -> Result<()> {
+fn disarmed(running: &Container) -> Result<()> {
     let drop_ins =
         running.run(&["systemctl", "show", "--property=DropInPaths,ExecStart", UNIT])?.success()?;
     ensure!(!drop_ins.contains("fastboot"), "{}", drop_ins.trim());
@@ -276,7 +271,7 @@ fn disarmed(running: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn doctor_is_content(running: &Machine) -> Result<()> {
+fn doctor_is_content(running: &Container) -> Result<()> {
     let output = running.run(&["fastboot", "doctor"])?;
     ensure!(output.code == Some(0), "exit code {:?}:\n{}{}", output.code, output.stdout, output.stderr);
     // A finding that only a container has, so that this is the answer of this one.
@@ -284,7 +279,7 @@ fn doctor_is_content(running: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn doctor_sees_mask(running: &Machine) -> Result<()> {
+fn doctor_sees_mask(running: &Container) -> Result<()> {
     let mask = "/run/systemd/system-generators/fastboot-generator";
     running.run(&["mkdir", "-p", "/run/systemd/system-generators"])?.success()?;
     running.run(&["ln", "-s", "/dev/null", mask])?.success()?;
@@ -295,7 +290,7 @@ fn doctor_sees_mask(running: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn restarts_cold(running: &Machine, taken_pid: u32) -> Result<()> {
+fn restarts_cold(running: &Container, taken_pid: u32) -> Result<()> {
     let before = running.unit(UNIT)?.main_pid;
     running.run(&["systemctl", "restart", UNIT])?.success()?;
     let unit = running.wait_active(UNIT, BOUND)?;
@@ -320,6 +315,6 @@ fn kept(scratch: &Scratch) -> Result<()> {
     fastboot::image_path(scratch.root(), UNIT).map(drop)
 }
 
-fn no_failed_units(running: &Machine) -> Result<()> {
+fn no_failed_units(running: &Container) -> Result<()> {
     quiet(running, &["systemctl", "list-units", "--failed", "--no-legend", "--plain"])
 }

@@ -10,27 +10,35 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::{Need, Once, Test};
 
-use crate::checks::Checks;
 use crate::needs::{self, Purpose};
 
 /// Debian suites that the package is for.
 const SUITES: [&str; 2] = ["trixie", "bookworm"];
 
-/// Build the package and check it: lintian, then installation, use, removal and purge on each suite.
-///
-/// # Errors
-/// It cannot be built; a root cannot.
-pub fn check() -> Result<Checks> {
-    needs::install(&[Purpose::Roots, Purpose::Package])?;
-    let package = build()?;
-    let mut checks = Checks::default();
-    checks.note("lintian finds no errors and no warnings", lintian(&package));
-    checks.note("a second build is the same, byte for byte", build_again(&package));
-    for suite in SUITES {
-        life::run(suite, &package, &mut checks)?;
-    }
-    Ok(checks)
+/// Of the package that is built from this work tree: lintian, then installation, use, removal and purge on each suite.
+pub fn tests() -> Vec<Test> {
+    let package = Once::new(|| {
+        needs::install(&[Purpose::Roots, Purpose::Package])?;
+        build()
+    });
+    let of_package = |name: &str, needs: &[Need], run: fn(&Path) -> Result<()>| {
+        let package = package.clone();
+        Test::alone(format!("package/{name}"), needs, move |_| run(package.get()?))
+    };
+    let mut tests = vec![
+        of_package("lintian_finds_no_errors_and_no_warnings", &[Need::Root], lintian),
+        of_package("a_second_build_is_the_same_byte_for_byte", &[Need::Root], build_again),
+    ];
+    tests.extend(SUITES.map(|suite| {
+        let package = package.clone();
+        let name = format!("package/life_on_{suite}");
+        Test::alone(name, &[Need::Root, Need::Container], move |checks| {
+            life::run(suite, package.get()?, checks)
+        })
+    }));
+    tests
 }
 
 fn lintian(package: &Path) -> Result<()> {

@@ -103,6 +103,11 @@ pub(super) const SERVICES: [Service; 7] = [
 ];
 
 impl Service {
+    /// Name of its test.
+    pub(super) fn test(self) -> String {
+        format!("randomness/{}", self.name)
+    }
+
     pub(super) fn unit(self) -> String {
         format!("{}.service", self.name)
     }

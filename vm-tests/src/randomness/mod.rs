@@ -1,73 +1,77 @@
-//! `vm-tests randomness`: one image, restored in two boots. Are the numbers that are drawn afterwards the same?
+//! One image, restored in two boots. Are the numbers that are drawn afterwards the same?
 
 mod generator;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::{Body, Need, Report, Test, Together};
 
-use crate::checks::Checks;
-use crate::container::{BootOptions, Machine, end_left_over_machines};
+use crate::container::Container;
 use crate::fastboot::{self, RESEED};
-use crate::needs::{self, Purpose};
-use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled, sweep};
-use crate::service::install_fastboot;
-use generator::{Draws, SERVICES};
+use crate::roots::{Language, Recipe, RootFile, compiled};
+use crate::site::Lab;
+use generator::{Draws, SERVICES, Service};
 
 const BOUND: Duration = Duration::from_secs(90);
 
 /// What each generator gave, by service and name.
 type Drawn = BTreeMap<(&'static str, String), String>;
 
+/// One test for each service.
+pub fn tests() -> Vec<Test> {
+    let machine: Rc<dyn Together> = Rc::new(OneMachine);
+    let test = |service: Service| {
+        let run = Body::Together(Rc::clone(&machine));
+        Test::new(service.test(), &[Need::Root, Need::Container], run)
+    };
+    SERVICES.map(test).into()
+}
+
+/// All of them run on one machine.
+struct OneMachine;
+
+impl Together for OneMachine {
+    fn run(&self, names: &[&str], report: &mut Report) -> Result<()> {
+        let is_chosen = |service: &Service| names.contains(&service.test().as_str());
+        let chosen: Vec<Service> = SERVICES.into_iter().filter(is_chosen).collect();
+        live(&chosen, report)
+    }
+}
+
 /// Take one image of each, restore it twice, and compare.
-///
-/// # Errors
-/// The root or fastboot cannot be built, or the machine does not boot.
-pub fn run() -> Result<Checks> {
-    needs::install(&[Purpose::Roots])?;
-    end_left_over_machines()?;
-    sweep()?;
-    let release = fastboot::build().context("building fastboot")?;
-    let logs = PathBuf::from(CACHE_DIR).join("logs/randomness");
-    std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-    let scratch = Scratch::copy_of(&cached(&recipe()?)?, "randomness")?;
-    install_fastboot(&release, &scratch)?;
+fn live(services: &[Service], report: &mut Report) -> Result<()> {
+    let mut site = Lab::prepare("randomness", recipe)?.site("randomness")?;
+    let scratch = &site.scratch;
     std::fs::copy(fastboot::build_reseed()?, scratch.path(RESEED)).context("installing the library")?;
-    for service in SERVICES {
+    for service in services {
         let unit = service.unit();
         scratch.write(&format!("/etc/systemd/system/{unit}"), &service.text(), 0o644)?;
         let link = scratch.path(&format!("/etc/systemd/system/multi-user.target.wants/{unit}"));
         std::os::unix::fs::symlink(format!("../{unit}"), link).with_context(|| format!("enabling {unit}"))?;
     }
-    let boot = |number: u32| -> Result<Machine> {
-        let console = logs.join(format!("boot-{number}.log"));
-        let machine = Machine::boot(scratch.root(), "randomness", &console, &BootOptions::default())?;
-        machine.wait_booted(BOUND)?;
-        Ok(machine)
-    };
-    let mut checks = Checks::default();
-    let running = boot(1)?;
-    let units = SERVICES.map(|service| service.unit());
+    let running = site.boot(BOUND)?;
+    let units: Vec<String> = services.iter().map(|service| service.unit()).collect();
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
-    let report = fastboot::snapshot(&running, &names, &[])?;
-    for unit in &units {
-        let row = report.unit(unit).context("it is not in the report")?;
+    let taken = fastboot::snapshot(&running, &names, &[])?;
+    for (service, unit) in services.iter().zip(&units) {
+        let row = taken.unit(unit).context("it is not in the report")?;
         let stored = || -> Result<()> {
             ensure!(row.outcome == "stored", "{}: {}", row.outcome, row.reasons.join("; "));
             Ok(())
         };
-        checks.note(format!("{unit} is stored"), stored());
+        report.checks(&service.test()).note(format!("{unit} is stored"), stored());
     }
     running.poweroff()?;
     let mut both = Vec::new();
-    for number in [2, 3] {
-        let running = boot(number)?;
-        both.push(draw(&running)?);
+    for _ in 0..2 {
+        let running = site.boot(BOUND)?;
+        both.push(draw(&running, services)?);
         running.poweroff()?;
     }
-    for service in SERVICES {
+    for service in services {
         for (name, expected) in service.generators {
             let key = (service.name, (*name).to_owned());
             let seen = both.iter().map(|drawn| drawn.get(&key)).collect::<Option<Vec<_>>>();
@@ -77,10 +81,11 @@ pub fn run() -> Result<Checks> {
                 Ok(())
             });
             let word = if *expected == Draws::Fresh { "fresh" } else { "repeated" };
-            checks.note(format!("{}: {name} is {word}", service.name), compared);
+            let sentence = format!("{}: {name} is {word}", service.name);
+            report.checks(&service.test()).note(sentence, compared);
         }
     }
-    Ok(checks)
+    Ok(())
 }
 
 fn recipe() -> Result<Recipe> {
@@ -111,11 +116,11 @@ fn recipe() -> Result<Recipe> {
 }
 
 /// Lets all restored services draw, and reads what they drew. One that was started cold has nothing to say here.
-fn draw(machine: &Machine) -> Result<Drawn> {
+fn draw(machine: &Container, services: &[Service]) -> Result<Drawn> {
     let status = fastboot::status(machine)?;
     machine.run(&["touch", "/run/draw"])?.success()?;
     let mut drawn = Drawn::new();
-    for service in SERVICES {
+    for service in services {
         let is_restored = status.unit(&service.unit()).is_some_and(|unit| unit.outcome == "restored");
         if !is_restored {
             continue;

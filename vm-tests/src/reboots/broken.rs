@@ -1,13 +1,13 @@
 //! Boots at which something is missing that was there at the snapshot: all cold, all up, and no slower for it.
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::Checks;
 
 use super::hung;
 use super::lives::provision;
 use super::root;
-use super::site::{Lab, boot, cold, restored};
+use super::steps::{Parcel, boot, cold, restored};
 use super::subject::{SUBJECTS, Subject};
-use crate::checks::Checks;
 use crate::machine::{Boot, Kernel, Running, Store};
 
 const INITD: &str = "/usr/lib/fastboot/fastboot-initd";
@@ -15,10 +15,10 @@ const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
 /// What a start may take longer than without fastboot. The daemon gives up after 800 ms; emulated, the look for the disk comes on top.
 const DELAY_MS: u64 = 2000;
 
-pub(super) fn missing(lab: &Lab, checks: &mut Checks) -> Result<()> {
+pub(super) fn missing(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
     let store = Store::Nvme;
     let other = Kernel::of(&root::recipe("bookworm")?)?;
-    let mut machine = lab.machine("missing", "trixie", std::slice::from_ref(&other), store)?;
+    let mut machine = parcel.machine("missing", "trixie", std::slice::from_ref(&other), store)?;
     let (running, taken) = provision(&mut machine, store, &Boot::default())?;
     running.poweroff()?;
 

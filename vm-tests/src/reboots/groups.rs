@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site;
+use super::steps;
 use crate::fastboot::{self, SnapshotReport};
 use crate::machine::Running;
 
@@ -72,7 +72,7 @@ impl Groups {
 
     /// In a restored boot: all as it was.
     pub(super) fn require_kept(&self, running: &Running) -> Result<()> {
-        let status = site::status(running)?;
+        let status = steps::status(running)?;
         for unit in TAKEN {
             let said = status.unit(unit).context("fastboot status does not know it")?;
             ensure!(said.outcome == "restored", "{unit} is {}: {:?}", said.outcome, said.reason);
@@ -118,7 +118,7 @@ pub(super) fn obstruct(running: &Running) -> Result<()> {
 
 /// In that boot: the shim is back where systemd had put it, and the cold one has made its groups itself.
 pub(super) fn is_cold(running: &Running) -> Result<()> {
-    let status = site::status(running)?;
+    let status = steps::status(running)?;
     for (unit, (_, main_pid)) in TAKEN.into_iter().zip(Groups::look(running)?.0) {
         let said = status.unit(unit).context("fastboot status does not know it")?;
         let reason = said.reason.as_deref().unwrap_or_default();

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, ensure};
+use test_frame::Checks;
 
-use super::site::Lab;
-use crate::checks::Checks;
+use super::steps::Parcel;
 use crate::machine::{Boot, Machine, Running, Store};
 
 /// Emulated on a busy host, the kernel's first line may take half of it.
@@ -17,8 +17,8 @@ const SLACK: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The kernel comes up, and then nothing happens any more.
-pub(super) fn in_its_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut machine = lab.machine("hung", "trixie", &[], Store::OnRoot)?;
+pub(super) fn in_its_boot(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    let mut machine = parcel.machine("hung", "trixie", &[], Store::OnRoot)?;
     let arguments = vec!["ignore_loglevel", "init=/bin/sleep", "--", "infinity"];
     let asleep = Boot { arguments, bound: Some(BOUND), ..Boot::default() };
     let began = Instant::now();

@@ -1,14 +1,14 @@
 //! Machines from the installation of the package to its purge.
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::Checks;
 
 use super::groups::{self, Groups};
 use super::root;
-use super::site::{
-    Lab, all_up, boot, cold_for, install, mount_store, restored, snapshot, snapshot_with, status,
+use super::steps::{
+    Parcel, all_up, boot, cold_for, install, mount_store, restored, snapshot, snapshot_with, status,
 };
 use super::subject::Seen;
-use crate::checks::Checks;
 use crate::machine::{Boot, Kernel, Machine, Running, Store};
 
 /// All that is on the root's file system, with type, mode and owner; contents of /etc. Left out is what changes by itself
@@ -23,8 +23,8 @@ const PROFILE: &str = "/etc/apparmor.d/counter";
 const NGINX_CONF: &str = "/etc/nginx/nginx.conf";
 
 /// Install, snapshot, reboot, restored; configuration changed, off and on, cold with the reason; purge.
-pub(super) fn debian_13(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut machine = lab.machine("debian13", "trixie", &[], Store::OnRoot)?;
+pub(super) fn debian_13(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    let mut machine = parcel.machine("debian13", "trixie", &[], Store::OnRoot)?;
     let mut running = boot(&mut machine, &Boot::default())?;
     confine(&running)?;
     let before = running.shell(TREE)?;
@@ -100,8 +100,8 @@ fn still_confined(running: &Running) -> Result<()> {
 }
 
 /// The power fails as soon as the snapshot says that it is done.
-pub(super) fn debian_12(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut machine = lab.machine("debian12", "bookworm", &[], Store::OnRoot)?;
+pub(super) fn debian_12(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    let mut machine = parcel.machine("debian12", "bookworm", &[], Store::OnRoot)?;
     let (running, taken) = provision(&mut machine, Store::OnRoot, &Boot::default())?;
     mark(&running)?;
     running.power_cut()?;
@@ -118,8 +118,8 @@ pub(super) fn debian_12(lab: &Lab, checks: &mut Checks) -> Result<()> {
     running.poweroff()
 }
 
-pub(super) fn pmem(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut machine = lab.machine("pmem", "trixie", &[], Store::Pmem)?;
+pub(super) fn pmem(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    let mut machine = parcel.machine("pmem", "trixie", &[], Store::Pmem)?;
     let (running, taken) = provision(&mut machine, Store::Pmem, &Boot::default())?;
     running.poweroff()?;
     let running = boot(&mut machine, &Boot::default())?;
@@ -132,35 +132,35 @@ pub(super) fn pmem(lab: &Lab, checks: &mut Checks) -> Result<()> {
     running.poweroff()
 }
 
-pub(super) fn virtio_blk(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    over_a_power_cycle(lab, checks, "trixie", None, Store::VirtioBlk)
+pub(super) fn virtio_blk(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    over_a_power_cycle(parcel, checks, "trixie", None, Store::VirtioBlk)
 }
 
-pub(super) fn trixie_on_bookworm_kernel(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    over_a_power_cycle(lab, checks, "trixie", Some("bookworm"), Store::OnRoot)
+pub(super) fn trixie_on_bookworm_kernel(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    over_a_power_cycle(parcel, checks, "trixie", Some("bookworm"), Store::OnRoot)
 }
 
-pub(super) fn bookworm_on_trixie_kernel(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    over_a_power_cycle(lab, checks, "bookworm", Some("trixie"), Store::OnRoot)
+pub(super) fn bookworm_on_trixie_kernel(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    over_a_power_cycle(parcel, checks, "bookworm", Some("trixie"), Store::OnRoot)
 }
 
-pub(super) fn trixie_on_sid_kernel(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    over_a_power_cycle(lab, checks, "trixie", Some("sid"), Store::OnRoot)
+pub(super) fn trixie_on_sid_kernel(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    over_a_power_cycle(parcel, checks, "trixie", Some("sid"), Store::OnRoot)
 }
 
-pub(super) fn sid(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    over_a_power_cycle(lab, checks, "sid", None, Store::OnRoot)
+pub(super) fn sid(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    over_a_power_cycle(parcel, checks, "sid", None, Store::OnRoot)
 }
 
 fn over_a_power_cycle(
-    lab: &Lab,
+    parcel: &Parcel,
     checks: &mut Checks,
     suite: &'static str,
     kernel: Option<&'static str>,
     store: Store,
 ) -> Result<()> {
     let kernel = kernel.map(|suite| Kernel::of(&root::recipe(suite)?)).transpose()?;
-    let mut machine = lab.machine(&format!("cycle-{suite}"), suite, kernel.as_slice(), store)?;
+    let mut machine = parcel.machine(&format!("cycle-{suite}"), suite, kernel.as_slice(), store)?;
     let options = Boot { kernel, ..Boot::default() };
     let (running, taken) = provision(&mut machine, store, &options)?;
     running.poweroff()?;

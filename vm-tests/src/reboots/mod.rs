@@ -8,65 +8,56 @@ mod groups;
 mod hung;
 mod lives;
 mod root;
-mod site;
+mod steps;
 mod subject;
 mod upgraded;
 
-use std::time::Instant;
+use anyhow::{Context as _, Result};
+use test_frame::{Checks, Need, Once, Test, When};
 
-use anyhow::Result;
-
-use crate::checks::Checks;
-use crate::machine::Kernel;
+use crate::machine::{Accelerator, Kernel};
 use crate::roots::sweep;
 use crate::{host, needs, package};
-use site::Lab;
+use steps::Parcel;
 
 /// What happens to one machine.
 struct Life {
-    /// Says what is shown; `--only` looks for words in it.
+    /// Says what is shown.
     name: &'static str,
     /// Only with `--full`.
     long: bool,
-    run: fn(&Lab, &mut Checks) -> Result<()>,
+    run: fn(&Parcel, &mut Checks) -> Result<()>,
 }
 
 const LIVES: &[Life] = &[
-    Life { name: "life on Debian 13", long: false, run: lives::debian_13 },
-    Life { name: "life on Debian 12, with a power cut", long: false, run: lives::debian_12 },
-    Life { name: "images on pmem with DAX", long: false, run: lives::pmem },
-    Life { name: "what is missing at a boot", long: false, run: broken::missing },
-    Life { name: "a guest that hangs", long: false, run: hung::in_its_boot },
-    Life { name: "systemd is upgraded", long: true, run: upgraded::systemd },
-    Life { name: "images on a virtio disk", long: true, run: lives::virtio_blk },
-    Life { name: "matrix: Debian 13 on kernel 6.1", long: true, run: lives::trixie_on_bookworm_kernel },
-    Life { name: "matrix: Debian 12 on kernel 6.12", long: true, run: lives::bookworm_on_trixie_kernel },
-    Life { name: "matrix: Debian 13 on sid's kernel", long: true, run: lives::trixie_on_sid_kernel },
-    Life { name: "matrix: sid", long: true, run: lives::sid },
+    Life { name: "life_on_debian_13", long: false, run: lives::debian_13 },
+    Life { name: "life_on_debian_12_with_a_power_cut", long: false, run: lives::debian_12 },
+    Life { name: "images_on_pmem_with_dax", long: false, run: lives::pmem },
+    Life { name: "what_is_missing_at_a_boot", long: false, run: broken::missing },
+    Life { name: "a_guest_that_hangs", long: false, run: hung::in_its_boot },
+    Life { name: "systemd_is_upgraded", long: true, run: upgraded::systemd },
+    Life { name: "images_on_a_virtio_disk", long: true, run: lives::virtio_blk },
+    Life { name: "matrix_debian_13_on_kernel_6.1", long: true, run: lives::trixie_on_bookworm_kernel },
+    Life { name: "matrix_debian_12_on_kernel_6.12", long: true, run: lives::bookworm_on_trixie_kernel },
+    Life { name: "matrix_debian_13_on_the_kernel_of_sid", long: true, run: lives::trixie_on_sid_kernel },
+    Life { name: "matrix_sid", long: true, run: lives::sid },
 ];
 
-/// Live the lives whose name has `only` in it (without: those that are not long, or all with `full`).
-///
-/// # Errors
-/// QEMU cannot be had; fastboot does not build.
-pub fn run(only: Option<&str>, full: bool) -> Result<Checks> {
-    let mut checks = Checks::default();
-    needs::install_for_machines()?;
-    sweep()?;
-    let lab = Lab::prepare(&package::build()?)?;
-    println!("{}", host::describe());
-    println!("guests run on {}", crate::machine::Accelerator::probe(&Kernel::of(&root::recipe("trixie")?)?)?);
-    for life in LIVES.iter().filter(|life| only.map_or(full || !life.long, |only| life.name.contains(only))) {
-        println!("{}", life.name);
-        let started = Instant::now();
-        let lived = (life.run)(&lab, &mut checks);
-        let name = format!("{}: to its end, in {:.0} s", life.name, started.elapsed().as_secs_f64());
-        checks.note(name, lived);
-    }
-    Ok(checks)
-}
-
-/// Whether some life's name has `text` in it.
-pub fn any_named(text: &str) -> bool {
-    LIVES.iter().any(|life| life.name.contains(text))
+/// All lives.
+pub fn tests() -> Vec<Test> {
+    let parcel = Once::new(|| {
+        needs::install_for_machines()?;
+        sweep()?;
+        let parcel = Parcel::prepare(&package::build()?)?;
+        let kernel = Kernel::of(&root::recipe("trixie")?)?;
+        println!("{}\nguests run on {}", host::describe(), Accelerator::probe(&kernel)?);
+        Ok(parcel)
+    });
+    let test = |life: &'static Life| {
+        let parcel = parcel.clone();
+        let live = move |checks: &mut Checks| (life.run)(parcel.get()?, checks).context("before its end");
+        let test = Test::alone(format!("machines/{}", life.name), &[Need::Root, Need::Machine], live);
+        test.when(if life.long { When::Full } else { When::Always })
+    };
+    LIVES.iter().map(test).collect()
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use test_frame::Checks;
 
 use super::lives::provision;
-use super::site::{Lab, all_up, boot, cold, install_from, restored, snapshot, status};
-use crate::checks::Checks;
+use super::steps::{Parcel, all_up, boot, cold, install_from, restored, snapshot, status};
 use crate::machine::{Boot, Running, Store};
 use crate::roots::downloaded;
 
@@ -20,9 +20,9 @@ const WITHOUT_HWDB: &str = "-o 'DPkg::Options::=--path-exclude=/usr/lib/udev/hwd
 /// Directory on the disk with the packages.
 const DIR: &str = "systemd";
 
-pub(super) fn systemd(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    lab.add(&downloaded(NEWER, &PACKAGES)?, Path::new(DIR))?;
-    let mut machine = lab.machine("upgraded", SUITE, &[], Store::OnRoot)?;
+pub(super) fn systemd(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
+    parcel.add(&downloaded(NEWER, &PACKAGES)?, Path::new(DIR))?;
+    let mut machine = parcel.machine("upgraded", SUITE, &[], Store::OnRoot)?;
     let (running, taken) = provision(&mut machine, Store::OnRoot, &Boot::default())?;
     let old = version(&running)?;
     install_from(&running, &format!("{DIR}/*.deb"), WITHOUT_HWDB)?;

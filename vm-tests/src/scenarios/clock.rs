@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use super::site::{COUNTER, Expected, Lab, require};
+use super::service_site::{COUNTER, Expected, ScenarioLab};
 use crate::client::get;
-use crate::container::{BootOptions, Machine, wait_until};
+use crate::container::{BootOptions, Container, wait_until};
 use crate::fastboot;
 use crate::service::Taken;
 
@@ -27,12 +27,12 @@ struct Clock {
     came_ms: i64,
 }
 
-fn clock(running: &Machine) -> Result<Clock> {
+fn clock(running: &Container) -> Result<Clock> {
     let body = running.in_network(|| Ok(get(8082, "/clock")?.body))?;
     serde_json::from_str(&body).with_context(|| format!("the counter says {body:?}"))
 }
 
-pub(super) fn continues(lab: &Lab) -> Result<()> {
+pub(super) fn continues(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("clock")?;
     site.drop_in(COUNTER.unit, &format!("[Service]\nEnvironment=COUNTER_ARM_MS={ARM_MS}\n"))?;
     let running = site.boot_with(&BootOptions { clock_ahead_s: AHEAD_S, ..BootOptions::default() })?;
@@ -49,7 +49,7 @@ pub(super) fn continues(lab: &Lab) -> Result<()> {
     let running = site.boot()?;
     let restored = clock(&running)?;
     let since_boot_ms = i64::try_from(began.elapsed().as_millis())?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     ensure!(
         restored.now_ms >= before.now_ms && restored.now_ms <= armed.now_ms + since_boot_ms,
         "the clock was at {} and {} before, and {since_boot_ms} ms later at {}",

@@ -6,32 +6,32 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{COUNTER, Expected, Lab, NGINX, REDIS, Site, require};
+use super::service_site::{COUNTER, Expected, NGINX, REDIS, ScenarioLab, ServiceSite};
 use crate::container::BootOptions;
 use crate::fastboot;
 use crate::roots::flip_middle_byte;
 use crate::service::{Service, Taken};
 
-pub(super) fn intact(lab: &Lab) -> Result<()> {
+pub(super) fn intact(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("intact")?;
     for _ in 0..2 {
         let running = site.boot()?;
-        require(&running, &taken, |_| Expected::Restored)?;
+        site.require(&running, &taken, |_| Expected::Restored)?;
         running.poweroff()?;
     }
     Ok(())
 }
 
 /// redis has a user namespace of its own: its threads get their ids by counter, in a race with everybody who forks.
-pub(super) fn amid_forks(lab: &Lab) -> Result<()> {
+pub(super) fn amid_forks(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("amid-forks")?;
-    site.scratch.write("/etc/systemd/system/forks.service", FORKS, 0o644)?;
-    let wanted = site.scratch.path("/etc/systemd/system/sysinit.target.wants/forks.service");
+    site.machine.scratch.write("/etc/systemd/system/forks.service", FORKS, 0o644)?;
+    let wanted = site.machine.scratch.path("/etc/systemd/system/sysinit.target.wants/forks.service");
     fs::create_dir_all(wanted.parent().context("a directory")?)?;
     symlink("../forks.service", wanted)?;
     for _ in 0..2 {
         let running = site.boot()?;
-        require(&running, &taken, |_| Expected::Restored)?;
+        site.require(&running, &taken, |_| Expected::Restored)?;
         running.poweroff()?;
     }
     Ok(())
@@ -41,15 +41,15 @@ pub(super) fn amid_forks(lab: &Lab) -> Result<()> {
 const FORKS: &str = "[Unit]\nDefaultDependencies=no\nBefore=redis-server.service\n\n[Service]\n\
     ExecStart=/bin/sh -c 'while :; do /bin/true; done & while :; do /bin/true; done'\n";
 
-pub(super) fn damaged(lab: &Lab) -> Result<()> {
+pub(super) fn damaged(lab: &ScenarioLab) -> Result<()> {
     only_one_is_cold(lab, "damaged", REDIS, &["image-corrupt"], |site| {
-        flip_middle_byte(&fastboot::image_path(site.scratch.root(), REDIS.unit)?)
+        flip_middle_byte(&fastboot::image_path(site.machine.scratch.root(), REDIS.unit)?)
     })
 }
 
-pub(super) fn truncated(lab: &Lab) -> Result<()> {
+pub(super) fn truncated(lab: &ScenarioLab) -> Result<()> {
     only_one_is_cold(lab, "truncated", NGINX, &["image-corrupt"], |site| {
-        let path = fastboot::image_path(site.scratch.root(), NGINX.unit)?;
+        let path = fastboot::image_path(site.machine.scratch.root(), NGINX.unit)?;
         halve(&path).with_context(|| format!("cutting {}", path.display()))
     })
 }
@@ -59,38 +59,42 @@ fn halve(path: &Path) -> std::io::Result<()> {
     file.set_len(file.metadata()?.len() / 2)
 }
 
-pub(super) fn missing(lab: &Lab) -> Result<()> {
+pub(super) fn missing(lab: &ScenarioLab) -> Result<()> {
     only_one_is_cold(lab, "missing", COUNTER, &["image-missing"], |site| {
-        let path = fastboot::image_path(site.scratch.root(), COUNTER.unit)?;
+        let path = fastboot::image_path(site.machine.scratch.root(), COUNTER.unit)?;
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
     })
 }
 
-pub(super) fn damaged_catalogue(lab: &Lab) -> Result<()> {
+pub(super) fn damaged_catalogue(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("catalogue")?;
-    site.scratch.write(&format!("{}/catalogue.json", fastboot::STORE_DIR), "{\"format\": 1, \"gen", 0o600)?;
+    site.machine.scratch.write(
+        &format!("{}/catalogue.json", fastboot::STORE_DIR),
+        "{\"format\": 1, \"gen",
+        0o600,
+    )?;
     let running = site.boot()?;
-    require(&running, &taken, |_| Expected::Cold(&[]))?;
+    site.require(&running, &taken, |_| Expected::Cold(&[]))?;
     let error = fastboot::status(&running)?.error.unwrap_or_default();
     ensure!(error.contains("catalogue.json is damaged"), "fastboot status says {error:?}");
     running.poweroff()
 }
 
-pub(super) fn another_machine(lab: &Lab) -> Result<()> {
+pub(super) fn another_machine(lab: &ScenarioLab) -> Result<()> {
     all_are_cold(lab, "another-machine", &BootOptions::default(), &["machine-changed"], |site| {
-        site.scratch.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444)
+        site.machine.scratch.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444)
     })
 }
 
 /// As after an upgrade: the program that becomes PID 1 has another version in it. (A real upgrade, by Debian's packages: `reboots`.)
-pub(super) fn another_systemd(lab: &Lab) -> Result<()> {
+pub(super) fn another_systemd(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("another-systemd")?;
-    let path = site.scratch.path("/usr/lib/systemd/systemd");
+    let path = site.machine.scratch.path("/usr/lib/systemd/systemd");
     let mut program = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let was = end_of_version(&mut program).context("systemd says no version")?.to_string();
     fs::write(&path, &program).with_context(|| format!("writing {}", path.display()))?;
     let running = site.boot()?;
-    require(&running, &taken, |_| Expected::Cold(&["systemd-changed"]))?;
+    site.require(&running, &taken, |_| Expected::Cold(&["systemd-changed"]))?;
     for unit in fastboot::status(&running)?.units {
         let reason = unit.reason.unwrap_or_default();
         let names = reason.starts_with("systemd is ") && reason.ends_with(&format!("{was} at the snapshot"));
@@ -108,12 +112,12 @@ fn end_of_version(program: &mut [u8]) -> Option<char> {
     Some(was)
 }
 
-pub(super) fn switched_off(lab: &Lab) -> Result<()> {
+pub(super) fn switched_off(lab: &ScenarioLab) -> Result<()> {
     let options = BootOptions { arguments: vec!["fastboot=0".to_owned()], ..BootOptions::default() };
     all_are_cold(lab, "switched-off", &options, &[], |_| Ok(()))
 }
 
-pub(super) fn edited_unit(lab: &Lab) -> Result<()> {
+pub(super) fn edited_unit(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("edited")?;
     // The administrator's own command line must win over whatever the generator says.
     site.drop_in(
@@ -121,15 +125,15 @@ pub(super) fn edited_unit(lab: &Lab) -> Result<()> {
         "[Service]\nEnvironment=EDITED=1\nExecStart=\nExecStart=/usr/local/bin/counter 8082\n",
     )?;
     let running = site.boot()?;
-    require(&running, &taken, |service| cold_if(*service == COUNTER, &["unit-changed"]))?;
+    site.require(&running, &taken, |service| cold_if(*service == COUNTER, &["unit-changed"]))?;
     let shown = running.run(&["systemctl", "show", "--property=Environment", COUNTER.unit])?.success()?;
     ensure!(shown.contains("EDITED=1"), "the edit has no effect: {shown}");
     running.poweroff()
 }
 
-pub(super) fn unreadable_unit(lab: &Lab) -> Result<()> {
+pub(super) fn unreadable_unit(lab: &ScenarioLab) -> Result<()> {
     only_one_is_cold(lab, "unreadable", COUNTER, &["unit-changed"], |site| {
-        let dir = site.scratch.path(&format!("/etc/systemd/system/{}.d", COUNTER.unit));
+        let dir = site.machine.scratch.path(&format!("/etc/systemd/system/{}.d", COUNTER.unit));
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         // A comment that is no UTF-8, and a drop-in that leads nowhere: systemd starts the unit all the same.
         fs::write(dir.join("60-bytes.conf"), b"[Service]\n# \xff\xfe\x80\n")
@@ -144,30 +148,30 @@ fn cold_if(cold: bool, codes: &'static [&'static str]) -> Expected {
 
 /// After `meddle`, `victim` is cold for one of `codes`; the others are restored.
 fn only_one_is_cold(
-    lab: &Lab,
+    lab: &ScenarioLab,
     name: &str,
     victim: Service,
     codes: &'static [&'static str],
-    meddle: impl Fn(&Site) -> Result<()>,
+    meddle: impl Fn(&ServiceSite) -> Result<()>,
 ) -> Result<()> {
     let (mut site, taken) = lab.site_with_images(name)?;
     meddle(&site)?;
     let running = site.boot()?;
-    require(&running, &taken, |service| cold_if(*service == victim, codes))?;
+    site.require(&running, &taken, |service| cold_if(*service == victim, codes))?;
     running.poweroff()
 }
 
 /// After `meddle`, every service is cold for one of `codes`.
 fn all_are_cold(
-    lab: &Lab,
+    lab: &ScenarioLab,
     name: &str,
     options: &BootOptions,
     codes: &'static [&'static str],
-    meddle: impl Fn(&Site) -> Result<()>,
+    meddle: impl Fn(&ServiceSite) -> Result<()>,
 ) -> Result<()> {
-    let (mut site, taken): (Site, Vec<Taken>) = lab.site_with_images(name)?;
+    let (mut site, taken): (ServiceSite, Vec<Taken>) = lab.site_with_images(name)?;
     meddle(&site)?;
     let running = site.boot_with(options)?;
-    require(&running, &taken, |_| Expected::Cold(codes))?;
+    site.require(&running, &taken, |_| Expected::Cold(codes))?;
     running.poweroff()
 }

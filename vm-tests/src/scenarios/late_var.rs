@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{Expected, Lab, SERVICES, require};
+use super::service_site::{Expected, SERVICES, ScenarioLab};
 use crate::fastboot::{self, STORE_DIR};
 use crate::service::Taken;
 
@@ -12,21 +12,24 @@ use crate::service::Taken;
 const REAL: &str = "/srv/real-var";
 const FSTAB: &str = "/srv/real-var /var none bind 0 0\n";
 
-pub(super) fn restored(lab: &Lab) -> Result<()> {
+pub(super) fn restored(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("late-var")?;
-    let (var, real) = (site.scratch.path("/var"), site.scratch.path(REAL));
+    let (var, real) = (site.machine.scratch.path("/var"), site.machine.scratch.path(REAL));
     fs::rename(&var, &real).context("moving /var")?;
     fs::create_dir(&var).context("making an empty /var")?;
-    site.scratch.write("/etc/fstab", FSTAB, 0o644)?;
+    site.machine.scratch.write("/etc/fstab", FSTAB, 0o644)?;
     let running = site.boot()?;
     let report = fastboot::snapshot(&running, &SERVICES.map(|service| service.unit), &[])?;
     ensure!(report.exit_code == Some(0), "{report:?}");
     let taken = SERVICES.iter().map(|&service| Taken::observe(&running, service));
     let taken: Vec<Taken> = taken.collect::<Result<_>>()?;
     running.poweroff()?;
-    ensure!(!site.scratch.path(STORE_DIR).exists(), "the store is not on the /var that is mounted late");
+    ensure!(
+        !site.machine.scratch.path(STORE_DIR).exists(),
+        "the store is not on the /var that is mounted late"
+    );
     let running = site.boot()?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     // The copy follows: without images there is nothing to be found early either.
     running.run(&["fastboot", "remove", "--all"])?.success()?;
     running.poweroff()?;

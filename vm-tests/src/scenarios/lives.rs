@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{COUNTER, Expected, Lab, NGINX, require};
-use crate::container::{Machine, wait_until};
+use super::service_site::{COUNTER, Expected, NGINX, ScenarioLab};
+use crate::container::{Container, wait_until};
 use crate::fastboot;
 use crate::service;
 
 /// Longest for a soft reboot.
 const SOFT_REBOOT_BOUND: Duration = Duration::from_secs(60);
 
-pub(super) fn daemon_reload(lab: &Lab) -> Result<()> {
+pub(super) fn daemon_reload(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("reload")?;
     let running = site.boot()?;
     let show = |unit: &str| {
@@ -22,7 +22,7 @@ pub(super) fn daemon_reload(lab: &Lab) -> Result<()> {
     };
     let before: Vec<String> = taken.iter().map(|taken| show(taken.service.unit)).collect::<Result<_>>()?;
     running.run(&["systemctl", "daemon-reload"])?.success()?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     for (taken, before) in taken.iter().zip(before) {
         let now = show(taken.service.unit)?;
         // The command's own times and exit codes are in the same property.
@@ -32,20 +32,20 @@ pub(super) fn daemon_reload(lab: &Lab) -> Result<()> {
     running.poweroff()
 }
 
-pub(super) fn restart(lab: &Lab) -> Result<()> {
+pub(super) fn restart(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("restart")?;
     let running = site.boot()?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     for taken in &taken {
         service::restart(&running, taken).with_context(|| taken.service.unit.to_owned())?;
     }
     running.poweroff()
 }
 
-pub(super) fn crash(lab: &Lab) -> Result<()> {
+pub(super) fn crash(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("crash")?;
     let running = site.boot()?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     for taken in &taken {
         service::kill_main(&running, taken).with_context(|| taken.service.unit.to_owned())?;
     }
@@ -53,13 +53,13 @@ pub(super) fn crash(lab: &Lab) -> Result<()> {
 }
 
 /// Same kernel, same boot id, same /run: for services it is a boot nevertheless.
-pub(super) fn soft_reboot(lab: &Lab) -> Result<()> {
+pub(super) fn soft_reboot(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("soft-reboot")?;
     let running = site.boot()?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     for _ in 0..2 {
         soft_reboot_now(&running, COUNTER.unit)?;
-        require(&running, &taken, |_| Expected::Restored)?;
+        site.require(&running, &taken, |_| Expected::Restored)?;
         running.run(&["systemctl", "daemon-reload"])?.success()?;
         for taken in &taken {
             service::restart(&running, taken).with_context(|| taken.service.unit.to_owned())?;
@@ -69,7 +69,7 @@ pub(super) fn soft_reboot(lab: &Lab) -> Result<()> {
 }
 
 /// Waits until `unit` has been started again and systemd is done.
-fn soft_reboot_now(running: &Machine, unit: &str) -> Result<()> {
+fn soft_reboot_now(running: &Container, unit: &str) -> Result<()> {
     let before = running.unit(unit)?.invocation;
     running.run(&["systemctl", "soft-reboot", "--no-block"])?;
     let show = ["systemctl", "show", "--property=ActiveState,InvocationID", unit];
@@ -83,7 +83,7 @@ fn soft_reboot_now(running: &Machine, unit: &str) -> Result<()> {
 }
 
 /// What survives a soft reboot has been started before: its next start is a restart.
-pub(super) fn survivor(lab: &Lab) -> Result<()> {
+pub(super) fn survivor(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("survivor")?;
     site.drop_in(
         COUNTER.unit,
@@ -93,7 +93,7 @@ pub(super) fn survivor(lab: &Lab) -> Result<()> {
     let (_, taken) = site.snapshot(&running)?;
     running.poweroff()?;
     let running = site.boot()?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     soft_reboot_now(&running, NGINX.unit)?;
     let counter = taken.iter().find(|taken| taken.service.unit == COUNTER.unit).context("the counter")?;
     let now = running.unit(COUNTER.unit)?;

@@ -7,166 +7,94 @@ mod clock;
 mod images;
 mod late_var;
 mod lives;
+mod numbers;
 mod prefork;
 mod service_failures;
-mod site;
+mod service_site;
 mod storing;
 mod trial;
 
-use std::time::Instant;
-
 use anyhow::Result;
+use test_frame::{Need, Once, Test};
 
-use crate::container::end_left_over_machines;
-use crate::needs::{self, Purpose};
-use crate::roots::sweep;
-use site::Lab;
+use service_site::{REDIS, ScenarioLab};
 
 /// One scenario.
 struct Scenario {
-    /// A sentence that holds when it passes; `--only` looks for words in it.
+    /// A sentence that holds when it passes.
     name: &'static str,
-    run: fn(&Lab) -> Result<()>,
+    run: fn(&ScenarioLab) -> Result<()>,
+    /// A service that may be cold in one of its boots, because one of its numbers was taken.
+    may_lose_number: Option<&'static str>,
+}
+
+const fn plain(name: &'static str, run: fn(&ScenarioLab) -> Result<()>) -> Scenario {
+    Scenario { name, run, may_lose_number: None }
+}
+
+/// redis has threads in a user namespace, which are numbered by counter (README, Limits): whoever forks in that moment may get a
+/// number, and redis is cold in that boot. A scenario in which it is restored says so when that has happened.
+const fn losing(name: &'static str, run: fn(&ScenarioLab) -> Result<()>) -> Scenario {
+    Scenario { name, run, may_lose_number: Some(REDIS.unit) }
 }
 
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "a machine without images boots as ever", run: storing::no_images },
-    Scenario { name: "intact images are restored, twice", run: images::intact },
-    Scenario { name: "images are restored on a machine that is busy forking", run: images::amid_forks },
-    Scenario { name: "a damaged image ends in a cold start", run: images::damaged },
-    Scenario { name: "a truncated image ends in a cold start", run: images::truncated },
-    Scenario { name: "a missing image ends in a cold start", run: images::missing },
-    Scenario { name: "a damaged catalogue ends in cold starts", run: images::damaged_catalogue },
-    Scenario { name: "images of another machine end in cold starts", run: images::another_machine },
-    Scenario {
-        name: "another systemd than at the snapshot ends in cold starts",
-        run: images::another_systemd,
-    },
-    Scenario { name: "a unit edited after the snapshot starts cold as edited", run: images::edited_unit },
-    Scenario { name: "a unit whose text cannot be read starts cold", run: images::unreadable_unit },
-    Scenario { name: "fastboot=0 starts everything cold", run: images::switched_off },
-    Scenario { name: "a full disk while storing leaves the units running", run: storing::full_disk },
-    Scenario {
-        name: "a container's seccomp filter is met with refusals by name",
-        run: storing::container_filter,
-    },
-    Scenario {
-        name: "images are restored under a container's seccomp filter",
-        run: storing::images_under_filter,
-    },
-    Scenario { name: "an initd that is masked ends in cold starts", run: service_failures::initd_masked },
-    Scenario {
-        name: "an initd whose binary is gone ends in cold starts",
-        run: service_failures::initd_removed,
-    },
-    Scenario {
-        name: "an initd killed in mid-restore ends in cold starts",
-        run: service_failures::initd_killed,
-    },
-    Scenario {
-        name: "a worker that dies in mid-restore ends in a cold start",
-        run: service_failures::worker_dies,
-    },
-    Scenario {
-        name: "a restore past its deadline ends in a cold start",
-        run: service_failures::deadline_passes,
-    },
-    Scenario {
-        name: "an initd that dies with its zygote after the go leaves no second life",
-        run: service_failures::all_killed_after_the_go,
-    },
-    Scenario {
-        name: "a restore that hangs leaves a unit its TimeoutStartSec",
-        run: service_failures::short_timeout,
-    },
-    Scenario {
-        name: "an image that failed in two boots is not tried in the third",
-        run: service_failures::quarantined,
-    },
-    Scenario {
-        name: "a clock that is behind the snapshot's continues, and needs CAP_SYS_TIME",
-        run: clock::continues,
-    },
-    Scenario { name: "a trial keeps what gains and drops what does not", run: trial::gain_decides },
-    Scenario { name: "a trial that fails leaves the service running", run: trial::failure },
-    Scenario { name: "a trial finds a service that ends at its next request", run: trial::next_request },
-    Scenario { name: "images on a /var that is mounted late are restored", run: late_var::restored },
-    Scenario { name: "processes share after a restore what they shared before", run: prefork::stays_shared },
-    Scenario { name: "a daemon-reload changes nothing for running units", run: lives::daemon_reload },
-    Scenario { name: "a restart of a restored unit is a cold start", run: lives::restart },
-    Scenario { name: "a crash of a restored unit is followed by a cold start", run: lives::crash },
-    Scenario { name: "a soft reboot restores everything again", run: lives::soft_reboot },
-    Scenario { name: "what survives a soft reboot is left alone", run: lives::survivor },
+    plain("a_machine_without_images_boots_as_ever", storing::no_images),
+    losing("intact_images_are_restored_twice", images::intact),
+    losing("images_are_restored_on_a_machine_that_is_busy_forking", images::amid_forks),
+    plain("a_damaged_image_ends_in_a_cold_start", images::damaged),
+    losing("a_truncated_image_ends_in_a_cold_start", images::truncated),
+    losing("a_missing_image_ends_in_a_cold_start", images::missing),
+    plain("a_damaged_catalogue_ends_in_cold_starts", images::damaged_catalogue),
+    plain("images_of_another_machine_end_in_cold_starts", images::another_machine),
+    plain("another_systemd_than_at_the_snapshot_ends_in_cold_starts", images::another_systemd),
+    losing("a_unit_edited_after_the_snapshot_starts_cold_as_edited", images::edited_unit),
+    losing("a_unit_whose_text_cannot_be_read_starts_cold", images::unreadable_unit),
+    plain("fastboot=0_starts_everything_cold", images::switched_off),
+    plain("a_full_disk_while_storing_leaves_the_units_running", storing::full_disk),
+    plain("a_containers_seccomp_filter_is_met_with_refusals_by_name", storing::container_filter),
+    losing("images_are_restored_under_a_containers_seccomp_filter", storing::images_under_filter),
+    plain("an_initd_that_is_masked_ends_in_cold_starts", service_failures::initd_masked),
+    plain("an_initd_whose_binary_is_gone_ends_in_cold_starts", service_failures::initd_removed),
+    losing("an_initd_killed_in_mid-restore_ends_in_cold_starts", service_failures::initd_killed),
+    losing("a_worker_that_dies_in_mid-restore_ends_in_a_cold_start", service_failures::worker_dies),
+    losing("a_restore_past_its_deadline_ends_in_a_cold_start", service_failures::deadline_passes),
+    losing(
+        "an_initd_that_dies_with_its_zygote_after_the_go_leaves_no_second_life",
+        service_failures::all_killed_after_the_go,
+    ),
+    losing("a_restore_that_hangs_leaves_a_unit_its_TimeoutStartSec", service_failures::short_timeout),
+    plain("an_image_that_failed_in_two_boots_is_not_tried_in_the_third", service_failures::quarantined),
+    plain("a_clock_that_is_behind_the_snapshots_continues_and_needs_CAP_SYS_TIME", clock::continues),
+    plain("a_trial_keeps_what_gains_and_drops_what_does_not", trial::gain_decides),
+    plain("a_trial_that_fails_leaves_the_service_running", trial::failure),
+    plain("a_trial_finds_a_service_that_ends_at_its_next_request", trial::next_request),
+    losing("images_on_a_var_that_is_mounted_late_are_restored", late_var::restored),
+    plain("processes_share_after_a_restore_what_they_shared_before", prefork::stays_shared),
+    losing("a_daemon-reload_changes_nothing_for_running_units", lives::daemon_reload),
+    losing("a_restart_of_a_restored_unit_is_a_cold_start", lives::restart),
+    losing("a_crash_of_a_restored_unit_is_followed_by_a_cold_start", lives::crash),
+    losing("a_soft_reboot_restores_everything_again", lives::soft_reboot),
+    losing("what_survives_a_soft_reboot_is_left_alone", lives::survivor),
 ];
 
-/// How the scenarios came out.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Tally {
-    /// Scenarios that passed.
-    pub passed: usize,
-    /// Scenarios that failed.
-    pub failed: usize,
-}
-
-/// Run the scenarios whose name has `only` in it (all without). Each result is printed when it is there.
-///
-/// # Errors
-/// The root cannot be built, or fastboot cannot.
-pub fn run(only: Option<&str>) -> Result<Tally> {
-    let mut tally = Tally::default();
-    let chosen = SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| scenario.name.contains(only)));
-    let chosen: Vec<&Scenario> = chosen.collect();
-    if chosen.is_empty() {
-        return Ok(tally);
-    }
-    needs::install(&[Purpose::Roots])?;
-    end_left_over_machines()?;
-    sweep()?;
-    let lab = Lab::prepare()?;
-    for scenario in chosen {
-        let started = Instant::now();
-        let mut result = (scenario.run)(&lab);
-        if let Some(lost) = result.as_ref().err().and_then(lost_number) {
-            println!("  again {} ({lost})", scenario.name);
-            result = (scenario.run)(&lab);
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        match result {
-            Ok(()) => {
-                tally.passed += 1;
-                println!("  ok    {} ({seconds:.1} s)", scenario.name);
+/// All scenarios.
+pub fn tests() -> Vec<Test> {
+    let lab = Once::new(ScenarioLab::prepare);
+    let test = |scenario: &'static Scenario| {
+        let lab = lab.clone();
+        let name = format!("scenarios/{}", scenario.name);
+        let mut test = Test::alone(name, &[Need::Root, Need::Container], move |checks| {
+            let lab = lab.get()?;
+            lab.numbers.begin(scenario.may_lose_number);
+            let result = (scenario.run)(lab);
+            if let Some(lost) = lab.numbers.lost() {
+                checks.remark(lost);
             }
-            Err(error) => {
-                tally.failed += 1;
-                println!("  FAIL  {} ({seconds:.1} s): {error:#}", scenario.name);
-            }
-        }
-    }
-    Ok(tally)
-}
-
-/// redis has threads in a user namespace, which are numbered by counter (README, Limits): whoever forks in that moment may get a number, and
-/// redis is cold in that boot. Such a scenario says so and is tried once more.
-fn lost_number(error: &anyhow::Error) -> Option<String> {
-    let text = format!("{error:#}");
-    (text.contains("redis-server.service") && text.contains(" of a thread of process ")).then_some(text)
-}
-
-/// Whether some scenario's name has `text` in it.
-pub fn any_named(text: &str) -> bool {
-    SCENARIOS.iter().any(|scenario| scenario.name.contains(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scenario_names_are_sentences_of_their_own() {
-        for (index, scenario) in SCENARIOS.iter().enumerate() {
-            assert!(scenario.name.contains(' '));
-            assert!(SCENARIOS[..index].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
-        }
-        assert!(any_named("damaged image") && !any_named("no such scenario"));
-    }
+            result
+        });
+        test.may_lose_number = scenario.may_lose_number;
+        test
+    };
+    SCENARIOS.iter().map(test).collect()
 }

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::Lab;
-use crate::container::Machine;
+use super::service_site::ScenarioLab;
+use crate::container::Container;
 use crate::fastboot;
 
 const UNIT: &str = "prefork.service";
@@ -16,7 +16,7 @@ const PROCESSES: usize = 9;
 const MOST_PERCENT: u64 = 10;
 
 /// Proportional set sizes of the unit's processes, each in KiB: a page that n processes share counts for one n-th of it.
-fn memory(running: &Machine) -> Result<Vec<u64>> {
+fn memory(running: &Container) -> Result<Vec<u64>> {
     let text = running.run(&[
         "sh",
         "-c",
@@ -33,12 +33,12 @@ fn memory(running: &Machine) -> Result<Vec<u64>> {
     Ok(sizes)
 }
 
-fn ask(running: &Machine) -> Result<()> {
+fn ask(running: &Container) -> Result<()> {
     let words: Vec<&str> = ASK.split(' ').collect();
     running.run(&words)?.success().map(drop)
 }
 
-pub(super) fn stays_shared(lab: &Lab) -> Result<()> {
+pub(super) fn stays_shared(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("prefork")?;
     let running = site.boot()?;
     running.run(&["systemctl", "enable", "--now", UNIT])?.success()?;

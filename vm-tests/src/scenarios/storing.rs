@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{Expected, Lab, SERVICES, require};
+use super::service_site::{Expected, SERVICES, ScenarioLab};
 use crate::container::BootOptions;
 use crate::fastboot::{self, STORE_DIR};
 use crate::service::{Taken, snapshot_while_driving};
 
 /// Installed, and nothing more: the machine boots as without fastboot, with and without a filter around it.
-pub(super) fn no_images(lab: &Lab) -> Result<()> {
+pub(super) fn no_images(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("no-images")?;
     for container_filter in [false, true] {
         let arguments = vec![format!("fastboot={}", u8::from(!container_filter))];
@@ -32,11 +32,11 @@ fn small_store() -> String {
     format!("--tmpfs={STORE_DIR}:size=32k,mode=0700")
 }
 
-pub(super) fn full_disk(lab: &Lab) -> Result<()> {
+pub(super) fn full_disk(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("full-disk")?;
     let running =
         site.boot_with(&BootOptions { nspawn_options: vec![small_store()], ..BootOptions::default() })?;
-    let report = snapshot_while_driving(&site.scratch, &running, &SERVICES)?;
+    let report = snapshot_while_driving(&site.machine.scratch, &running, &SERVICES)?;
     ensure!(report.exit_code == Some(1), "the exit code is {:?} and not 1", report.exit_code);
     for unit in &report.units {
         ensure!(unit.outcome == "failed", "{}: {}", unit.unit, unit.outcome);
@@ -56,7 +56,7 @@ pub(super) fn full_disk(lab: &Lab) -> Result<()> {
 }
 
 /// In a container whose filter forbids looking into processes, every unit is refused and runs on.
-pub(super) fn container_filter(lab: &Lab) -> Result<()> {
+pub(super) fn container_filter(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("filter")?;
     let running = site.boot_with(&BootOptions { container_filter: true, ..BootOptions::default() })?;
     let before = SERVICES.iter().map(|&service| Taken::observe(&running, service));
@@ -75,9 +75,9 @@ pub(super) fn container_filter(lab: &Lab) -> Result<()> {
     running.poweroff()
 }
 
-pub(super) fn images_under_filter(lab: &Lab) -> Result<()> {
+pub(super) fn images_under_filter(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("under-filter")?;
     let running = site.boot_with(&BootOptions { container_filter: true, ..BootOptions::default() })?;
-    require(&running, &taken, |_| Expected::Restored)?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
     running.poweroff()
 }

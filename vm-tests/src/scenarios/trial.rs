@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::site::{COUNTER, Expected, Lab, require};
+use super::service_site::{COUNTER, Expected, ScenarioLab};
 use crate::client::first_answer;
-use crate::container::Machine;
+use crate::container::Container;
 use crate::fastboot::{self, SnapshotUnit};
 use crate::service::Taken;
 
@@ -15,11 +15,11 @@ const ASK_SCRIPT: &str =
     "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:8082/state', timeout=20).read()\n";
 const BURN: &str = "[Service]\nEnvironment=COUNTER_BURN_MS=600\n";
 
-fn snapshot(running: &Machine, exit_code: i32) -> Result<SnapshotUnit> {
+fn snapshot(running: &Container, exit_code: i32) -> Result<SnapshotUnit> {
     snapshot_with(running, exit_code, &[])
 }
 
-fn snapshot_with(running: &Machine, exit_code: i32, more: &[&str]) -> Result<SnapshotUnit> {
+fn snapshot_with(running: &Container, exit_code: i32, more: &[&str]) -> Result<SnapshotUnit> {
     let report = fastboot::snapshot_with_trial(running, &[COUNTER.unit], more)?;
     let unit = report.unit(COUNTER.unit).context("no report of the counter")?.clone();
     ensure!(report.exit_code == Some(exit_code), "the exit code is {:?}: {unit:?}", report.exit_code);
@@ -27,7 +27,7 @@ fn snapshot_with(running: &Machine, exit_code: i32, more: &[&str]) -> Result<Sna
 }
 
 /// As it comes it starts in a few milliseconds; made to compute, it takes more than half a second.
-pub(super) fn gain_decides(lab: &Lab) -> Result<()> {
+pub(super) fn gain_decides(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("trial")?;
     let running = site.boot()?;
     let light = snapshot(&running, 0)?;
@@ -53,13 +53,13 @@ pub(super) fn gain_decides(lab: &Lab) -> Result<()> {
     running.poweroff()?;
 
     let running = site.boot()?;
-    require(&running, &[taken], |_| Expected::Restored)?;
+    site.require(&running, &[taken], |_| Expected::Restored)?;
     let listed = running.run(&["fastboot", "list", "--json"])?.success()?;
     ensure!(listed.contains("\"gain_ms\":"), "no gain is listed: {listed}");
     running.poweroff()
 }
 
-pub(super) fn failure(lab: &Lab) -> Result<()> {
+pub(super) fn failure(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("trial-fails")?;
     site.drop_in(COUNTER.unit, BURN)?;
     site.drop_in("fastboot-initd.service", "[Service]\nEnvironment=FASTBOOT_FAULT=worker.mid:abort\n")?;
@@ -77,7 +77,7 @@ pub(super) fn failure(lab: &Lab) -> Result<()> {
 }
 
 /// It bears the restore itself; only who asks it finds out that it does not bear what a restore does to its memory.
-pub(super) fn next_request(lab: &Lab) -> Result<()> {
+pub(super) fn next_request(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("trial-asks")?;
     site.drop_in(COUNTER.unit, "[Service]\nEnvironment=COUNTER_WIPED=1\n")?;
     let running = site.boot()?;
@@ -85,7 +85,7 @@ pub(super) fn next_request(lab: &Lab) -> Result<()> {
     ensure!(unasked.outcome == "stored", "{unasked:?}");
     running.run(&["fastboot", "remove", COUNTER.unit])?.success()?;
 
-    site.scratch.write("/srv/ask-counter.py", ASK_SCRIPT, 0o644)?;
+    site.machine.scratch.write("/srv/ask-counter.py", ASK_SCRIPT, 0o644)?;
     let asked = snapshot_with(&running, 1, &["--keep-slow", "--warm-up", ASK])?;
     require_dropped(&running, &asked)?;
 
@@ -99,7 +99,7 @@ pub(super) fn next_request(lab: &Lab) -> Result<()> {
 }
 
 /// The reason names what happened, no image is left, and the service runs.
-fn require_dropped(running: &Machine, unit: &SnapshotUnit) -> Result<()> {
+fn require_dropped(running: &Container, unit: &SnapshotUnit) -> Result<()> {
     ensure!(unit.outcome == "failed", "{unit:?}");
     ensure!(unit.reasons.iter().any(|reason| reason.contains("did not stay")), "{:?}", unit.reasons);
     let left = running.run(&["find", fastboot::STORE_DIR, "-name", "*.img"])?.success()?;

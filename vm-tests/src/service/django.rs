@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 
 use super::{Counter, counter};
-use crate::container::Machine;
+use crate::container::Container;
 
 pub(super) const PORT: u16 = 8000;
 const WORKERS: usize = 3;
@@ -16,7 +16,7 @@ const STATE: &str = "/state?pause_ms=20";
 const MAX_ROUNDS: usize = 500;
 
 /// What each worker answers, by PID: several requests at once, until all have been seen.
-pub(super) fn workers(machine: &Machine) -> Result<BTreeMap<u32, Counter>> {
+pub(super) fn workers(machine: &Container) -> Result<BTreeMap<u32, Counter>> {
     let mut seen = BTreeMap::new();
     for _ in 0..MAX_ROUNDS {
         let answers = ask_at_once(machine, &[STATE; WORKERS + 1])?;
@@ -28,7 +28,7 @@ pub(super) fn workers(machine: &Machine) -> Result<BTreeMap<u32, Counter>> {
     bail!("of {WORKERS} workers only {:?} answered", seen.keys())
 }
 
-pub(super) fn drive(machine: &Machine) -> Result<()> {
+pub(super) fn drive(machine: &Container) -> Result<()> {
     for (worker, to) in workers(machine)?.into_values().zip(COUNTS) {
         if worker.count < to {
             bump(machine, &worker, to)?;
@@ -38,7 +38,7 @@ pub(super) fn drive(machine: &Machine) -> Result<()> {
 }
 
 /// One bump at a time until the right worker has taken it, while the others are kept busy.
-fn bump(machine: &Machine, worker: &Counter, to: u64) -> Result<()> {
+fn bump(machine: &Container, worker: &Counter, to: u64) -> Result<()> {
     let bump = format!("/bump?pid={}&by={}&pause_ms=20", worker.pid, to - worker.count);
     for _ in 0..MAX_ROUNDS {
         let answers = ask_at_once(machine, &[&bump, STATE, STATE])?;
@@ -49,7 +49,7 @@ fn bump(machine: &Machine, worker: &Counter, to: u64) -> Result<()> {
     bail!("worker {} did not take a request", worker.pid)
 }
 
-fn ask_at_once(machine: &Machine, paths: &[&str]) -> Result<Vec<Counter>> {
+fn ask_at_once(machine: &Container, paths: &[&str]) -> Result<Vec<Counter>> {
     std::thread::scope(|scope| {
         let ask = |path: &&str| {
             let path = (*path).to_owned();

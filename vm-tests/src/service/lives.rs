@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Taken, require_cold};
-use crate::container::{Machine, UnitState};
+use crate::container::{Container, UnitState};
 
 /// Longest for a unit to come back.
 const BOUND: Duration = Duration::from_secs(60);
@@ -14,7 +14,7 @@ const BOUND: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// What does not hold.
-pub fn restart(running: &Machine, taken: &Taken) -> Result<()> {
+pub fn restart(running: &Container, taken: &Taken) -> Result<()> {
     let before = running.unit(taken.service.unit)?;
     running.run(&["systemctl", "restart", taken.service.unit])?.success()?;
     wait_new_life(running, &before)?;
@@ -25,7 +25,7 @@ pub fn restart(running: &Machine, taken: &Taken) -> Result<()> {
 ///
 /// # Errors
 /// What does not hold.
-pub fn kill_main(running: &Machine, taken: &Taken) -> Result<()> {
+pub fn kill_main(running: &Container, taken: &Taken) -> Result<()> {
     let unit = taken.service.unit;
     let before = running.unit(unit)?;
     running.run(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", unit])?.success()?;
@@ -37,7 +37,7 @@ pub fn kill_main(running: &Machine, taken: &Taken) -> Result<()> {
     require_cold(running, taken)
 }
 
-fn wait_new_life(running: &Machine, before: &UnitState) -> Result<UnitState> {
+fn wait_new_life(running: &Container, before: &UnitState) -> Result<UnitState> {
     running.wait_unit(&before.name, "active again", BOUND, |now| {
         now.is_active() && now.invocation != before.invocation && now.main_pid != before.main_pid
     })

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::client;
-use crate::container::Machine;
+use crate::container::Container;
 
 /// One service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Service {
     ///
     /// # Errors
     /// The service does not answer as it should.
-    pub fn drive(self, machine: &Machine) -> Result<()> {
+    pub fn drive(self, machine: &Container) -> Result<()> {
         machine.in_network(|| match self.kind {
             Kind::Nginx => {
                 for _ in nginx_accepted()?..NGINX_ACCEPTED {
@@ -113,7 +113,7 @@ impl Service {
     ///
     /// # Errors
     /// The service does not answer as it should.
-    pub fn observe(self, machine: &Machine) -> Result<State> {
+    pub fn observe(self, machine: &Container) -> Result<State> {
         let facts = machine.in_network(|| {
             Ok(match self.kind {
                 // Looks after the snapshot count too, but not into the image: only what the filling made sure of is compared.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Service, State};
 use crate::client::first_answer;
-use crate::container::Machine;
+use crate::container::Container;
 use crate::fastboot::{self, SnapshotReport, StatusReport};
 use crate::roots::Scratch;
 
@@ -41,7 +41,7 @@ impl Taken {
     ///
     /// # Errors
     /// It does not answer as it should.
-    pub fn observe(running: &Machine, service: Service) -> Result<Taken> {
+    pub fn observe(running: &Container, service: Service) -> Result<Taken> {
         let state = service.observe(running).with_context(|| format!("looking at {}", service.unit))?;
         Ok(Taken { service, main_pid: running.unit(service.unit)?.main_pid, state })
     }
@@ -70,7 +70,7 @@ pub fn install_fastboot(release: &Path, scratch: &Scratch) -> Result<()> {
 /// The command fails, or a service cannot be driven.
 pub fn snapshot_while_driving(
     scratch: &Scratch,
-    running: &Machine,
+    running: &Container,
     services: &[Service],
 ) -> Result<SnapshotReport> {
     let units: Vec<&str> = services.iter().map(|service| service.unit).collect();
@@ -92,7 +92,7 @@ pub fn snapshot_while_driving(
 /// The command fails, or `drive` does.
 pub fn snapshot_while(
     scratch: &Scratch,
-    running: &Machine,
+    running: &Container,
     units: &[&str],
     more: &str,
     mut drive: impl FnMut() -> Result<()>,
@@ -118,7 +118,7 @@ pub fn snapshot_while(
 ///
 /// # Errors
 /// What does not hold.
-pub fn require_restored(running: &Machine, status: &StatusReport, taken: &Taken) -> Result<()> {
+pub fn require_restored(running: &Container, status: &StatusReport, taken: &Taken) -> Result<()> {
     let unit = taken.service.unit;
     let said = status.unit(unit).with_context(|| format!("fastboot status does not name {unit}"))?;
     if said.outcome != "restored" {
@@ -134,7 +134,7 @@ pub fn require_restored(running: &Machine, status: &StatusReport, taken: &Taken)
 ///
 /// # Errors
 /// What does not hold.
-pub fn require_cold(running: &Machine, taken: &Taken) -> Result<()> {
+pub fn require_cold(running: &Container, taken: &Taken) -> Result<()> {
     let service = taken.service;
     running
         .in_network(|| first_answer(ANSWER_BOUND, || service.ask()))

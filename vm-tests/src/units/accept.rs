@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::container::Machine;
+use crate::container::Container;
 use crate::fastboot::StatusReport;
 use crate::roots::Scratch;
 
@@ -20,7 +20,7 @@ pub(super) fn install(scratch: &Scratch) -> Result<()> {
 }
 
 /// Two clients are served, and fastboot knows nothing of it.
-pub(super) fn check(machine: &Machine, status: &StatusReport) -> Result<()> {
+pub(super) fn check(machine: &Container, status: &StatusReport) -> Result<()> {
     let script = "import socket\nfor _ in range(2):\n s = socket.create_connection(('127.0.0.1', 7140))\n print(s.recv(9).decode().strip())\n";
     let got = machine.run(&["python3", "-c", script])?.success()?;
     ensure!(got.trim() == "hello\nhello", "clients got {got:?}");

@@ -1,10 +1,12 @@
 //! One unit for each feature of systemd that a restored service has to live with.
 
+use super::feature::Feature;
+
 /// How a unit has to come through a snapshot and a boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Restored, with its count.
-    Restored,
+    /// Restored, with its count and with what it is there for.
+    Restored(Feature),
     /// Stored and tried, but started cold at the next boot; the reason has this in it.
     Cold(&'static str),
     /// Refused by name; the reason has this in it.
@@ -23,16 +25,17 @@ pub(super) struct Case {
     pub files: &'static [(&'static str, &'static str)],
 }
 
-const fn restored(name: &'static str, service: &'static str) -> Case {
-    Case { name, service, fate: Fate::Restored, files: &[] }
+const fn restored(name: &'static str, feature: Feature, service: &'static str) -> Case {
+    Case { name, service, fate: Fate::Restored(feature), files: &[] }
 }
 
 const fn with(
     name: &'static str,
+    feature: Feature,
     service: &'static str,
     files: &'static [(&'static str, &'static str)],
 ) -> Case {
-    Case { name, service, fate: Fate::Restored, files }
+    Case { name, service, fate: Fate::Restored(feature), files }
 }
 
 const fn refused(name: &'static str, service: &'static str, why: &'static str) -> Case {
@@ -64,42 +67,75 @@ pub(super) const DENIED_PORT: &str = "denied-port";
 pub(super) const DENIAL: (&str, &str) =
     ("/etc/systemd/system/denying.slice.d/deny.conf", "[Slice]\nSocketBindDeny=7180\n");
 
+/// The unit that finds its store empty after a restore that failed.
+pub(super) const STORE_FAILS: &str = "store-fails";
+
 /// All of them. Where nothing else is said the count is in `/var/lib/counts/NAME`.
 pub(super) const CASES: &[Case] = &[
-    restored("keyring", "User=counter\nExecStart=/usr/local/bin/subject keyring"),
-    restored("keyring-shared", "User=counter\nKeyringMode=shared\nExecStart=/usr/local/bin/subject keyring"),
-    restored("simple", "ExecStart=/usr/local/bin/subject"),
-    restored("exec", "Type=exec\nExecStart=/usr/local/bin/subject"),
-    restored("idle", "Type=idle\nExecStart=/usr/local/bin/subject"),
-    restored("notify", "Type=notify\nExecStart=/usr/local/bin/subject notify"),
-    restored("watchdog", "Type=notify\nWatchdogSec=2\nExecStart=/usr/local/bin/subject notify watchdog"),
-    restored("notify-reload", "Type=notify-reload\nExecStart=/usr/local/bin/subject reload"),
+    restored(
+        "keyring",
+        Feature::Keyring { seen: "keys 1 user 0" },
+        "User=counter\nExecStart=/usr/local/bin/subject keyring",
+    ),
+    restored(
+        "keyring-shared",
+        Feature::Keyring { seen: "keys 2 user 1" },
+        "User=counter\nKeyringMode=shared\nExecStart=/usr/local/bin/subject keyring",
+    ),
+    restored("simple", Feature::Service, "ExecStart=/usr/local/bin/subject"),
+    restored("exec", Feature::Service, "Type=exec\nExecStart=/usr/local/bin/subject"),
+    restored("idle", Feature::Service, "Type=idle\nExecStart=/usr/local/bin/subject"),
+    restored("notify", Feature::Status, "Type=notify\nExecStart=/usr/local/bin/subject notify"),
+    restored(
+        "watchdog",
+        Feature::Watchdog,
+        "Type=notify\nWatchdogSec=2\nExecStart=/usr/local/bin/subject notify watchdog",
+    ),
+    restored(
+        "notify-reload",
+        Feature::NotifyReload,
+        "Type=notify-reload\nExecStart=/usr/local/bin/subject reload",
+    ),
     restored(
         "forking",
+        Feature::PidFile,
         "Type=forking\nPIDFile=/run/forking.pid\nExecStart=/usr/local/bin/subject fork=/run/forking.pid",
     ),
-    restored("forking-guessed", "Type=forking\nExecStart=/usr/local/bin/subject fork"),
+    restored("forking-guessed", Feature::Service, "Type=forking\nExecStart=/usr/local/bin/subject fork"),
     restored(
         "start-post",
+        Feature::StartPost,
         "ExecStart=/usr/local/bin/subject\nExecStartPost=/bin/sh -c 'echo $MAINPID > /run/start-post'",
     ),
-    restored("reload", "ExecStart=/usr/local/bin/subject\nExecReload=/bin/kill -HUP $MAINPID"),
+    restored(
+        "reload",
+        Feature::Reload,
+        "ExecStart=/usr/local/bin/subject\nExecReload=/bin/kill -HUP $MAINPID",
+    ),
     restored(
         "stop",
+        Feature::Stop,
         "ExecStart=/usr/local/bin/subject\nExecStop=/bin/sh -c 'echo $MAINPID > /var/lib/counts/stopped; kill $MAINPID'",
     ),
     restored(
         "runtime-directory",
+        Feature::RuntimeDirectory,
         "User=counter\nRuntimeDirectory=runtime-directory\nRuntimeDirectoryMode=0750\n\
          ExecStart=/usr/local/bin/subject touch=/run/runtime-directory/made",
     ),
     restored(
         "state-directory",
+        Feature::StateDirectory,
         "StateDirectory=state-directory\nExecStart=/usr/local/bin/subject touch=/var/lib/state-directory/made",
     ),
-    restored("private-tmp", "PrivateTmp=yes\nExecStart=/usr/local/bin/subject touch=/tmp/made"),
+    restored(
+        "private-tmp",
+        Feature::PrivateTmp,
+        "PrivateTmp=yes\nExecStart=/usr/local/bin/subject touch=/tmp/made",
+    ),
     restored(
         "dynamic-user",
+        Feature::DynamicUser,
         "DynamicUser=yes\nStateDirectory=dynamic-user\nEnvironment=COUNT_FILE=/var/lib/dynamic-user/count\n\
          ExecStart=/usr/local/bin/subject",
     ),
@@ -113,28 +149,37 @@ pub(super) const CASES: &[Case] = &[
     },
     with(
         "credential",
+        Feature::Credential,
         "LoadCredential=word:/etc/credential-word\nExecStart=/usr/local/bin/subject",
         &[("/etc/credential-word", "secret\n")],
     ),
     with(
         "environment-file",
+        Feature::Service,
         "EnvironmentFile=/etc/environment-word\nExecStart=/usr/local/bin/subject",
         &[("/etc/environment-word", "WORD=one\n")],
     ),
     with(
         "slice",
+        Feature::Slice,
         "Slice=tests.slice\nExecStart=/usr/local/bin/subject",
         &[("/etc/systemd/system/tests.slice", "[Slice]\nTasksMax=100\n")],
     ),
-    restored("template@some-word", "Environment=WORD=%i\nExecStart=/usr/local/bin/subject"),
-    restored("aliased", "ExecStart=/usr/local/bin/subject\n[Install]\nAlias=other-name.service"),
+    restored("template@some-word", Feature::Service, "Environment=WORD=%i\nExecStart=/usr/local/bin/subject"),
+    restored(
+        "aliased",
+        Feature::Aliased,
+        "ExecStart=/usr/local/bin/subject\n[Install]\nAlias=other-name.service",
+    ),
     with(
         "dropped-in",
+        Feature::DroppedIn,
         "ExecStart=/usr/local/bin/subject",
         &[("/etc/systemd/system/dropped-in.service.d/local.conf", "[Service]\nNice=5\n")],
     ),
     with(
         "listen-stream",
+        Feature::ListenStream,
         "ExecStart=/usr/local/bin/subject listen",
         &[(
             "/etc/systemd/system/listen-stream.socket",
@@ -143,56 +188,70 @@ pub(super) const CASES: &[Case] = &[
     ),
     with(
         "listen-datagram",
+        Feature::ListenDatagram,
         "ExecStart=/usr/local/bin/subject listen",
         &[("/etc/systemd/system/listen-datagram.socket", "[Socket]\nListenDatagram=/run/listen-datagram\n")],
     ),
     with(
         "listen-fifo",
+        Feature::ListenFifo,
         "ExecStart=/usr/local/bin/subject listen",
         &[("/etc/systemd/system/listen-fifo.socket", "[Socket]\nListenFIFO=/run/listen-fifo\n")],
     ),
     with(
         "listen-netlink",
+        Feature::ListenNetlink,
         "ExecStart=/usr/local/bin/subject listen",
         &[("/etc/systemd/system/listen-netlink.socket", "[Socket]\nListenNetlink=route 1\n")],
     ),
     // systemd names the pressure file of the unit's own control group.
-    restored("memory-pressure", "MemoryPressureWatch=on\nExecStart=/usr/local/bin/subject pressure"),
-    restored("inhibitor", "ExecStart=/usr/local/bin/inhibitor.py"),
-    restored("syslog", "ExecStart=/usr/local/bin/subject syslog"),
-    restored("native", "ExecStart=/usr/local/bin/subject native"),
+    restored(
+        "memory-pressure",
+        Feature::MemoryPressure,
+        "MemoryPressureWatch=on\nExecStart=/usr/local/bin/subject pressure",
+    ),
+    restored("inhibitor", Feature::Inhibitor, "ExecStart=/usr/local/bin/inhibitor.py"),
+    restored("syslog", Feature::Message, "ExecStart=/usr/local/bin/subject syslog"),
+    restored("native", Feature::Message, "ExecStart=/usr/local/bin/subject native"),
     restored(
         "sandboxed",
+        Feature::Sandbox,
         "User=counter\nProtectSystem=strict\nReadWritePaths=/var/lib/counts\nNoNewPrivileges=yes\nPrivateDevices=yes\n\
          SystemCallFilter=@system-service\nRestrictNamespaces=yes\nProtectKernelTunables=yes\nUMask=0027\n\
          LimitNOFILE=512\nExecStart=/usr/local/bin/subject",
     ),
     restored(
         "socket-rules",
+        Feature::Rules { reach: "near 1 far 0 bind 0", port: 7110 },
         "IPAddressDeny=127.0.0.2\nSocketBindDeny=7111\nExecStart=/usr/local/bin/subject rules=7110",
     ),
     with(
         "slice-rules",
+        Feature::Rules { reach: "near 1 far 0 bind 0", port: 7120 },
         "Slice=guarded.slice\nExecStart=/usr/local/bin/subject rules=7120",
         &[("/etc/systemd/system/guarded.slice", "[Slice]\nIPAddressDeny=127.0.0.2\nSocketBindDeny=7121\n")],
     ),
     restored(
         "all-rules",
+        Feature::AllRules,
         "IPAddressDeny=any\nSocketBindDeny=7131\nExecStart=/usr/local/bin/subject rules=7130",
     ),
     restored(
         "interface-rules",
+        Feature::InterfaceRules,
         "RestrictNetworkInterfaces=lo\nExecStart=/usr/local/bin/subject far=192.0.2.2 rules=7170\n\
          [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
     ),
     restored(
         "filter-programs",
+        Feature::FilterPrograms,
         "IPEgressFilterPath=/run/programs/no-far\nIPIngressFilterPath=/run/programs/no-near\n\
          ExecStart=/usr/local/bin/subject rules=7150\n\
          [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
     ),
     restored(
         "bpf-program",
+        Feature::Rules { reach: "near 1 far 1 bind 0", port: 7160 },
         "BPFProgram=bind4:/run/programs/no-bind\nExecStart=/usr/local/bin/subject rules=7160\n\
          [Unit]\nRequires=rules-for-all.service\nAfter=rules-for-all.service",
     ),
@@ -210,11 +269,13 @@ pub(super) const CASES: &[Case] = &[
     },
     restored(
         "low-port-by-capability",
+        Feature::LowPort,
         "User=counter\nNoNewPrivileges=yes\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n\
          ExecStart=/usr/local/bin/subject rules=87",
     ),
     with(
         "lost-peer",
+        Feature::LostPeer,
         "ExecStart=/usr/local/bin/subject connect=7190\n[Unit]\nWants=peer.service\nAfter=peer.service\n\
          [X-Fastboot]\nOnLostPeer=close",
         &[("/etc/systemd/system/peer.service", PEER)],
@@ -225,9 +286,14 @@ pub(super) const CASES: &[Case] = &[
         "an established TCP connection to 127.0.0.1:7190",
         &[("/etc/systemd/system/peer.service", PEER)],
     ),
-    restored("delegated", "User=counter\nDelegate=yes\nExecStart=/usr/local/bin/subject groups"),
+    restored(
+        "delegated",
+        Feature::Delegated { owner: "counter", main: "" },
+        "User=counter\nDelegate=yes\nExecStart=/usr/local/bin/subject groups",
+    ),
     restored(
         "delegated-subgroup",
+        Feature::Delegated { owner: "root", main: "/main" },
         "Delegate=yes\nDelegateSubgroup=main\nExecStart=/usr/local/bin/subject groups",
     ),
     // Its groups are there when the restore fails: the cold one could not make its own if they were left.
@@ -245,18 +311,20 @@ pub(super) const CASES: &[Case] = &[
     ),
     restored(
         "store",
+        Feature::Store,
         "Type=notify\nRestart=on-failure\nRestartSec=100ms\nFileDescriptorStoreMax=20\n\
          ExecStart=/usr/local/bin/subject notify store=7200",
     ),
     restored(
         "store-preserved",
+        Feature::Store,
         "Restart=on-failure\nRestartSec=100ms\nFileDescriptorStoreMax=20\nFileDescriptorStorePreserve=yes\n\
          User=counter\nProtectSystem=strict\nReadWritePaths=/var/lib/counts\n\
          ExecStart=/usr/local/bin/subject store=7201",
     ),
     // The cold start finds an empty store and fills it itself.
     Case {
-        name: "store-fails",
+        name: STORE_FAILS,
         service: "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store=7202\n[X-Fastboot]\n\
                   AfterRestore=test -e /run/warm-up",
         fate: Fate::Cold("AfterRestore=test -e /run/warm-up: exit status: 1"),
@@ -270,6 +338,7 @@ pub(super) const CASES: &[Case] = &[
     // systemd has pidfds of its main process itself.
     restored(
         "store-self",
+        Feature::StoreSelf,
         "Type=notify\nFileDescriptorStoreMax=20\nExecStart=/usr/local/bin/subject notify store-self",
     ),
     refused(
@@ -284,12 +353,14 @@ pub(super) const CASES: &[Case] = &[
     ),
     restored(
         "skip-start-pre",
+        Feature::SkippedStartPre,
         "ExecStartPre=+/bin/sh -c 'echo ran >> /var/lib/counts/pre-kept'\n\
          ExecStartPre=/bin/sh -c 'sleep 0.3; echo \"$WORD\" >> /var/lib/counts/pre-carried'\nExecStartPre=-/bin/false\n\
          Environment=WORD=ran\nExecStart=/usr/local/bin/subject\n[X-Fastboot]\nSkipStartPre=yes",
     ),
     restored(
         "hook-commands",
+        Feature::HookCommands,
         "User=counter\nPrivateTmp=yes\nExecStart=/usr/local/bin/subject touch=/tmp/made\n[X-Fastboot]\n\
          BeforeSnapshot=test -s /tmp/made && echo \"$FASTBOOT_EVENT $(id -un)\" >> /var/lib/counts/hook-commands.events\n\
          BeforeSnapshot=-/bin/false\n\
@@ -308,10 +379,11 @@ pub(super) const CASES: &[Case] = &[
         fate: Fate::Cold("AfterRestore=test -e /run/warm-up: exit status: 1"),
         files: &[],
     },
-    restored("hook-c", "ExecStart=/usr/local/bin/subject hooks"),
-    restored("hook-rust", "ExecStart=/usr/local/bin/hooks-rust"),
+    restored("hook-c", Feature::Hooks { with_key: false }, "ExecStart=/usr/local/bin/subject hooks"),
+    restored("hook-rust", Feature::Hooks { with_key: true }, "ExecStart=/usr/local/bin/hooks-rust"),
     restored(
         "hook-python",
+        Feature::Hooks { with_key: true },
         "DynamicUser=yes\nStateDirectory=hook-python\n\
          Environment=COUNT_FILE=/var/lib/hook-python/count\nExecStart=/usr/local/bin/hooks.py",
     ),
@@ -330,6 +402,11 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 impl Case {
+    /// Name of its test.
+    pub(super) fn test(&self) -> String {
+        format!("units/{}", self.name)
+    }
+
     pub(super) fn unit(&self) -> String {
         format!("{}.service", self.name)
     }

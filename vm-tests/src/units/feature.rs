@@ -5,55 +5,112 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{COUNT, COUNT_BOUND, Case, journal, read_count};
-use crate::container::{Machine, wait_until};
+use crate::container::{Container, wait_until};
 use crate::fastboot;
 
-/// A sentence that holds when [`check`] passes.
-pub(super) fn claim(case: &Case) -> &'static str {
-    match case.name {
-        "watchdog" => "its watchdog is fed",
-        "notify-reload" => "it reloads by signal and says so",
-        "forking" => "its PID file is there",
-        "start-post" => "ExecStartPost= ran with its main PID",
-        "reload" => "ExecReload= reaches it",
-        "stop" => "ExecStop= ends it by its main PID, and it starts cold",
-        "runtime-directory" => "its file in /run is there with its owner",
-        "state-directory" | "private-tmp" => "its file is there",
-        "dynamic-user" => "it has the user of the unit",
-        "notify" => "systemd shows what it said of itself",
-        "skip-start-pre" => "ExecStartPre= waits for a cold start, where it can",
-        "hook-commands" => "its hooks ran as its user where it lives",
-        "hook-c" | "hook-rust" | "hook-python" => "it heard of everything",
-        "credential" => "its credential is there",
-        "slice" => "it is in its slice",
-        "inhibitor" => "logind knows its inhibitor",
-        "socket-rules" | "slice-rules" | "interface-rules" | "filter-programs" | "bpf-program" => {
-            "its sockets obey the rules of its control group"
+/// What a restored unit is there for. Each has a sentence and a way to see that it holds; there is no other way to have a unit looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feature {
+    /// Nothing but that systemd knows it as one of its own.
+    Service,
+    Watchdog,
+    NotifyReload,
+    PidFile,
+    StartPost,
+    Reload,
+    Stop,
+    RuntimeDirectory,
+    StateDirectory,
+    PrivateTmp,
+    DynamicUser,
+    Status,
+    SkippedStartPre,
+    HookCommands,
+    /// The hook protocol; some draw a key after it.
+    Hooks {
+        with_key: bool,
+    },
+    Credential,
+    Slice,
+    Inhibitor,
+    /// What its sockets can reach, and the port that they listen on.
+    Rules {
+        reach: &'static str,
+        port: u16,
+    },
+    InterfaceRules,
+    FilterPrograms,
+    AllRules,
+    LowPort,
+    LostPeer,
+    /// Whose the groups below its own are, and which of them is that of its main process.
+    Delegated {
+        owner: &'static str,
+        main: &'static str,
+    },
+    DroppedIn,
+    Aliased,
+    Sandbox,
+    ListenStream,
+    ListenFifo,
+    ListenNetlink,
+    ListenDatagram,
+    MemoryPressure,
+    Store,
+    StoreSelf,
+    /// What it sees of its session keyring.
+    Keyring {
+        seen: &'static str,
+    },
+    Message,
+}
+
+impl Feature {
+    /// A sentence that holds when [`check`] passes.
+    pub(super) fn claim(self) -> &'static str {
+        match self {
+            Feature::Service => "systemd has it in its control group",
+            Feature::Watchdog => "its watchdog is fed",
+            Feature::NotifyReload => "it reloads by signal and says so",
+            Feature::PidFile => "its PID file is there",
+            Feature::StartPost => "ExecStartPost= ran with its main PID",
+            Feature::Reload => "ExecReload= reaches it",
+            Feature::Stop => "ExecStop= ends it by its main PID, and it starts cold",
+            Feature::RuntimeDirectory => "its file in /run is there with its owner",
+            Feature::StateDirectory | Feature::PrivateTmp => "its file is there",
+            Feature::DynamicUser => "it has the user of the unit",
+            Feature::Status => "systemd shows what it said of itself",
+            Feature::SkippedStartPre => "ExecStartPre= waits for a cold start, where it can",
+            Feature::HookCommands => "its hooks ran as its user where it lives",
+            Feature::Hooks { .. } => "it heard of everything",
+            Feature::Credential => "its credential is there",
+            Feature::Slice => "it is in its slice",
+            Feature::Inhibitor => "logind knows its inhibitor",
+            Feature::Rules { .. } | Feature::InterfaceRules | Feature::FilterPrograms => {
+                "its sockets obey the rules of its control group"
+            }
+            Feature::AllRules => "its sockets are cut off as before",
+            Feature::LowPort => "it has its low port again",
+            Feature::LostPeer => "its peer on loopback has gone, and it finds today's",
+            Feature::Delegated { .. } => "its control groups are as it made them",
+            Feature::DroppedIn => "it has the priority of its drop-in",
+            Feature::Aliased => "its other name leads to it",
+            Feature::Sandbox => "it is still in its sandbox",
+            Feature::ListenStream => "clients of its sockets are answered from memory",
+            Feature::ListenFifo => "what is written to its FIFO counts",
+            Feature::ListenNetlink => "what its netlink socket says counts",
+            Feature::ListenDatagram => "what is sent to its socket counts",
+            Feature::MemoryPressure => "the pressure trigger of its control group is armed",
+            Feature::Store => "systemd keeps what it kept, and hands it over after a crash and at a restart",
+            Feature::StoreSelf => "systemd keeps a pidfd of it",
+            Feature::Keyring { .. } => "its session keyring is that of a cold start",
+            Feature::Message => "its messages beside stderr arrive",
         }
-        "all-rules" => "its sockets are cut off as before",
-        "low-port-by-capability" => "it has its low port again",
-        "lost-peer" => "its peer on loopback has gone, and it finds today's",
-        "delegated" | "delegated-subgroup" => "its control groups are as it made them",
-        "dropped-in" => "it has the priority of its drop-in",
-        "aliased" => "its other name leads to it",
-        "sandboxed" => "it is still in its sandbox",
-        "listen-stream" => "clients of its sockets are answered from memory",
-        "listen-fifo" => "what is written to its FIFO counts",
-        "listen-netlink" => "what its netlink socket says counts",
-        "listen-datagram" => "what is sent to its socket counts",
-        "memory-pressure" => "the pressure trigger of its control group is armed",
-        "store" | "store-preserved" => {
-            "systemd keeps what it kept, and hands it over after a crash and at a restart"
-        }
-        "store-self" => "systemd keeps a pidfd of it",
-        "keyring" | "keyring-shared" => "its session keyring is that of a cold start",
-        "syslog" | "native" => "its messages beside stderr arrive",
-        _ => "systemd has it in its control group",
     }
 }
 
 /// Looks at it.
-pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()> {
+pub(super) fn check(machine: &Container, case: &Case, feature: Feature, main_pid: u32) -> Result<()> {
     let unit = case.unit();
     let sh = |script: &str| machine.run(&["sh", "-c", script])?.success().map(|text| text.trim().to_owned());
     let show = |property: &str| {
@@ -74,26 +131,34 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             Ok(Some(()))
         })
     };
-    match case.name {
-        "watchdog" => {
+    let python = |script: &str| machine.run(&["python3", "-c", script])?.success();
+    let obey_rules = |reach: &str, port: u16| -> Result<()> {
+        let lines = sh(&format!("sort {}.rules | uniq -c", case.count_file()))?;
+        equal(lines, &format!("{} {reach}", COUNT + 1))?;
+        let sockets = sh(&format!("ss -H -l -t -n --cgroup 'sport = :{port}'"))?;
+        ensure!(sockets.contains(&format!("/{unit}")), "its listener is {sockets:?}");
+        Ok(())
+    };
+    match feature {
+        Feature::Watchdog => {
             // More than two of its periods.
             std::thread::sleep(Duration::from_secs(5));
             let state = machine.unit(&unit)?;
             ensure!(state.is_active() && state.restarts == 0, "it is {state:?}");
             equal(show("MainPID")?, &main_pid.to_string())
         }
-        "notify-reload" => {
+        Feature::NotifyReload => {
             machine.run(&["systemctl", "reload", &unit])?.success()?;
             equal(show("StatusText")?, "loaded again")?;
             counts_on()
         }
-        "forking" => equal(sh("cat /run/forking.pid")?, &main_pid.to_string()),
-        "start-post" => equal(sh("cat /run/start-post")?, &main_pid.to_string()),
-        "reload" => {
+        Feature::PidFile => equal(sh("cat /run/forking.pid")?, &main_pid.to_string()),
+        Feature::StartPost => equal(sh("cat /run/start-post")?, &main_pid.to_string()),
+        Feature::Reload => {
             machine.run(&["systemctl", "reload", &unit])?.success()?;
             counts_on()
         }
-        "stop" => {
+        Feature::Stop => {
             machine.run(&["systemctl", "stop", &unit])?.success()?;
             equal(sh("cat /var/lib/counts/stopped")?, &main_pid.to_string())?;
             machine.run(&["systemctl", "start", &unit])?.success()?;
@@ -101,20 +166,22 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             ensure!(state.is_active() && state.main_pid != main_pid, "it is {state:?}");
             Ok(())
         }
-        "runtime-directory" => equal(
+        Feature::RuntimeDirectory => equal(
             sh("stat -c '%U %a' /run/runtime-directory && stat -c '%U %s' /run/runtime-directory/made")?,
             "counter 750\ncounter 18",
         ),
-        "state-directory" => equal(sh("cat /var/lib/state-directory/made")?, "made at the start"),
-        "private-tmp" => equal(sh(&format!("cat /proc/{main_pid}/root/tmp/made"))?, "made at the start"),
-        "dynamic-user" => {
+        Feature::StateDirectory => equal(sh("cat /var/lib/state-directory/made")?, "made at the start"),
+        Feature::PrivateTmp => {
+            equal(sh(&format!("cat /proc/{main_pid}/root/tmp/made"))?, "made at the start")
+        }
+        Feature::DynamicUser => {
             let uid = sh(&format!("stat -c %u /proc/{main_pid}"))?;
             let number: u32 = uid.parse().with_context(|| format!("reading {uid:?}"))?;
             ensure!((61184..=65519).contains(&number), "its user is {number}");
             equal(sh(&format!("nsenter -t {main_pid} -m stat -c %u /var/lib/dynamic-user/count"))?, &uid)
         }
-        "notify" => equal(show("StatusText")?, "counting"),
-        "skip-start-pre" => {
+        Feature::Status => equal(show("StatusText")?, "counting"),
+        Feature::SkippedStartPre => {
             // Starts: at the first boot, for the snapshot, from the image here.
             let ran = |name: &str| sh(&format!("wc -l < /var/lib/counts/{name}"));
             equal(ran("pre-carried")?, "2")?;
@@ -127,69 +194,45 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             ensure!(machine.unit(&unit)?.is_active(), "it does not run after a restart");
             Ok(())
         }
-        "hook-commands" => equal(
+        Feature::HookCommands => equal(
             sh("cat /var/lib/counts/hook-commands.events")?,
             "before-snapshot counter\nafter-snapshot counter\nafter-restore counter",
         ),
-        "hook-c" | "hook-rust" | "hook-python" => {
+        Feature::Hooks { with_key } => {
             let file = case.count_file();
             equal(sh(&format!("cat {file}.events"))?, "BeforeSnapshot\nAfterSnapshot\nAfterRestore")?;
-            if case.name != "hook-c" {
+            if with_key {
                 let key = sh(&format!("cat {file}.key"))?;
                 ensure!(key.len() == 32, "its key is {key:?}");
             }
             Ok(())
         }
-        "credential" => equal(
+        Feature::Credential => equal(
             sh(&format!("cat /proc/{main_pid}/root/run/credentials/credential.service/word"))?,
             "secret",
         ),
-        "slice" => {
+        Feature::Slice => {
             let cgroup = sh(&format!("cat /proc/{main_pid}/cgroup"))?;
             ensure!(cgroup.contains("/tests.slice/slice.service"), "it is in {cgroup}");
             Ok(())
         }
-        "low-port-by-capability"
-        | "socket-rules"
-        | "slice-rules"
-        | "all-rules"
-        | "interface-rules"
-        | "filter-programs"
-        | "bpf-program" => {
-            let lines = sh(&format!("sort {}.rules | uniq -c", case.count_file()))?;
-            let (wanted, port) = match case.name {
-                "socket-rules" => ("near 1 far 0 bind 0", 7110),
-                "slice-rules" => ("near 1 far 0 bind 0", 7120),
-                "low-port-by-capability" => ("near 1 far 1 bind 1", 87),
-                "interface-rules" => ("near 1 far 0 bind 1", 7170),
-                "filter-programs" => ("near 1 far 0 bind 1", 7150),
-                "bpf-program" => ("near 1 far 1 bind 0", 7160),
-                _ => ("near 0 far 0 bind 0", 7130),
-            };
-            equal(lines, &format!("{} {wanted}", COUNT + 1))?;
-            let sockets = sh(&format!("ss -H -l -t -n --cgroup 'sport = :{port}'"))?;
-            ensure!(sockets.contains(&format!("/{unit}")), "its listener is {sockets:?}");
-            let python = |script: &str| machine.run(&["python3", "-c", script])?.success();
-            match case.name {
-                // Others reach what it may not.
-                "interface-rules" => equal(
-                    python(
-                        "import socket\nprint(socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.2', 9)), end='')\n",
-                    )?,
-                    "1",
-                ),
-                // What comes for its listener is dropped, which is neither an answer nor a refusal.
-                "filter-programs" => equal(
-                    python(
-                        "import socket\ntry:\n socket.create_connection(('127.0.0.1', 7150), 2)\n print('connected')\n\
-                         except OSError as error:\n print(type(error).__name__, end='')\n",
-                    )?,
-                    "TimeoutError",
-                ),
-                _ => Ok(()),
-            }
+        Feature::Rules { reach, port } => obey_rules(reach, port),
+        Feature::AllRules => obey_rules("near 0 far 0 bind 0", 7130),
+        Feature::LowPort => obey_rules("near 1 far 1 bind 1", 87),
+        Feature::InterfaceRules => {
+            obey_rules("near 1 far 0 bind 1", 7170)?;
+            // Others reach what it may not.
+            let script = "import socket\nprint(socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.2', 9)), end='')\n";
+            equal(python(script)?, "1")
         }
-        "lost-peer" => {
+        Feature::FilterPrograms => {
+            obey_rules("near 1 far 0 bind 1", 7150)?;
+            // What comes for its listener is dropped, which is neither an answer nor a refusal.
+            let script = "import socket\ntry:\n socket.create_connection(('127.0.0.1', 7150), 2)\n print('connected')\n\
+                          except OSError as error:\n print(type(error).__name__, end='')\n";
+            equal(python(script)?, "TimeoutError")
+        }
+        Feature::LostPeer => {
             let file = format!("{}.peer", case.count_file());
             wait_until("its word of the peer", COUNT_BOUND, || {
                 let lines = sh(&format!("cat {file}"))?;
@@ -199,18 +242,16 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 Ok(Some(()))
             })
         }
-        "keyring" | "keyring-shared" => {
+        Feature::Keyring { seen } => {
             let uid = sh("id -u counter")?;
-            let rest = if case.name == "keyring" { "keys 1 user 0" } else { "keys 2 user 1" };
             let id = show("InvocationID")?;
             equal(
                 sh(&format!("cat {}.keyring", case.count_file()))?,
-                &format!("owner {uid} {rest} invocation {id}"),
+                &format!("owner {uid} {seen} invocation {id}"),
             )
         }
-        "delegated" | "delegated-subgroup" => {
+        Feature::Delegated { owner, main } => {
             let dir = format!("/sys/fs/cgroup/system.slice/{unit}");
-            let owner = if case.name == "delegated" { "counter" } else { "root" };
             equal(
                 sh(&format!(
                     "cd {dir}/inner && stat -c '%U %a' . cgroup.procs empty && cat cgroup.max.depth"
@@ -218,10 +259,9 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 &format!("{owner} 755\n{owner} 644\n{owner} 750\n7"),
             )?;
             equal(sh(&format!("ps -o ppid= -p $(cat {dir}/inner/cgroup.procs)"))?, &main_pid.to_string())?;
-            let of_main = if case.name == "delegated" { dir } else { format!("{dir}/main") };
-            equal(sh(&format!("cat {of_main}/cgroup.procs"))?, &main_pid.to_string())
+            equal(sh(&format!("cat {dir}{main}/cgroup.procs"))?, &main_pid.to_string())
         }
-        "inhibitor" => {
+        Feature::Inhibitor => {
             let call = "busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager ListInhibitors";
             let all = sh(call)?;
             // logind has an order of its own for what is held up.
@@ -235,8 +275,8 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 Ok(Some(()))
             })
         }
-        "store" | "store-preserved" => check_store(machine, case, main_pid),
-        "store-self" => {
+        Feature::Store => check_store(machine, case, main_pid),
+        Feature::StoreSelf => {
             let names = stored_names(machine, &unit)?;
             ensure!(names == ["self"], "systemd keeps {names:?}");
             // Those that systemd has of its own are not waited for.
@@ -246,12 +286,12 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             );
             equal(sh(&script)?, "1")
         }
-        "dropped-in" => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
-        "aliased" => {
+        Feature::DroppedIn => equal(sh(&format!("ps -o ni= -p {main_pid}"))?, "5"),
+        Feature::Aliased => {
             let text = sh("systemctl show --value --property=MainPID aliased.service")?;
             equal(text, &main_pid.to_string())
         }
-        "sandboxed" => {
+        Feature::Sandbox => {
             let status = sh(&format!(
                 "grep -E '^(NoNewPrivs|Seccomp):' /proc/{main_pid}/status | tr -d '\\t' | tr '\\n' ' '"
             ))?;
@@ -261,18 +301,18 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
             ))?;
             equal(writes, "no")
         }
-        "listen-stream" => {
+        Feature::ListenStream => {
             let script = "import socket\nfor f, a in ((socket.AF_UNIX, '/run/listen-stream'), (socket.AF_INET, ('127.0.0.1', 7001))):\n \
                           s = socket.socket(f)\n s.connect(a)\n print(s.recv(9).decode().strip())\n";
             let got = machine.run(&["python3", "-c", script])?.success()?;
             equal(got.trim().to_owned(), "4\n4")
         }
-        "listen-datagram" => {
+        Feature::ListenDatagram => {
             let script = "import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.connect('/run/listen-datagram')\ns.send(b'x')\n";
             machine.run(&["python3", "-c", script])?.success()?;
             counts_on()
         }
-        "memory-pressure" => {
+        Feature::MemoryPressure => {
             let armed = sh(&format!("grep -c 'armed' {}.pressure", case.count_file()))?;
             // At the first boot and for the snapshot, then with each count.
             equal(armed, &(COUNT + 3).to_string())?;
@@ -281,12 +321,12 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 &format!("armed /sys/fs/cgroup/system.slice/{unit}/memory.pressure"),
             )
         }
-        "listen-fifo" => {
+        Feature::ListenFifo => {
             sh("echo x > /run/listen-fifo")?;
             counts_on()
         }
         // Group 1 of the protocol: links come, go and change.
-        "listen-netlink" => {
+        Feature::ListenNetlink => {
             sh("ip link set lo down && ip link set lo up")?;
             wait_until("the next count", COUNT_BOUND, || {
                 let (count, pid) = read_count(machine, case)?;
@@ -294,7 +334,7 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 Ok(Some(()))
             })
         }
-        "syslog" | "native" => {
+        Feature::Message => {
             let line = format!("{} {}", case.name, COUNT + 1);
             wait_until(&line, COUNT_BOUND, || {
                 let entries = journal(machine, &unit)?;
@@ -304,7 +344,7 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
                 Ok(Some(()))
             })
         }
-        _ => {
+        Feature::Service => {
             let cgroup = sh(&format!("cat /proc/{main_pid}/cgroup"))?;
             ensure!(
                 cgroup.ends_with(&unit) || cgroup.contains(&unit.replace('@', "\\x40")),
@@ -316,7 +356,7 @@ pub(super) fn check(machine: &Machine, case: &Case, main_pid: u32) -> Result<()>
 }
 
 /// Names of what systemd keeps for a unit, in its order.
-pub(super) fn stored_names(machine: &Machine, unit: &str) -> Result<Vec<String>> {
+pub(super) fn stored_names(machine: &Container, unit: &str) -> Result<Vec<String>> {
     let call = ["busctl", "--json=short", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"];
     let method = ["org.freedesktop.systemd1.Manager", "DumpUnitFileDescriptorStore", "s", unit];
     let text = machine.run(&[&call[..], &method[..]].concat())?.success()?;
@@ -327,7 +367,7 @@ pub(super) fn stored_names(machine: &Machine, unit: &str) -> Result<Vec<String>>
 }
 
 /// The store is that of the image; what is in it is what the restored instance made of it; systemd hands it over.
-fn check_store(machine: &Machine, case: &Case, main_pid: u32) -> Result<()> {
+fn check_store(machine: &Container, case: &Case, main_pid: u32) -> Result<()> {
     let unit = case.unit();
     let state = machine.run(&["fastboot", "show", "--state", &unit])?.success()?;
     let state: serde_json::Value = serde_json::from_str(&state).context("reading the state")?;

@@ -1,22 +1,21 @@
-//! `vm-tests units`: one unit for each feature of systemd, all on one machine: started cold, taken, restored at the next boot.
+//! One unit for each feature of systemd, all on one machine: started cold, taken, restored at the next boot.
 
 mod accept;
 mod case;
 mod feature;
 
-use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
+use test_frame::{Body, Need, Report, Test, Together};
 
-use crate::checks::Checks;
-use crate::container::{BootOptions, Machine, end_left_over_machines, wait_until};
+use crate::container::{Container, wait_until};
 use crate::fastboot::{self, SnapshotReport};
-use crate::needs::{self, Purpose};
-use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled, sweep};
-use crate::service::install_fastboot;
-use case::{CASES, Case, DENIAL, DENIED_PORT, Fate, LOW_PORT, LOW_PORTS, MOVED_USER};
+use crate::roots::{Language, Recipe, RootFile, Scratch, compiled};
+use crate::site::Lab;
+use case::{CASES, Case, DENIAL, DENIED_PORT, Fate, LOW_PORT, LOW_PORTS, MOVED_USER, STORE_FAILS};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Longest until a counter has written its file and the journal its line.
@@ -24,62 +23,63 @@ const COUNT_BOUND: Duration = Duration::from_secs(10);
 /// What each counts to before it is taken.
 const COUNT: u32 = 3;
 
-/// Run all cases, or those whose name has `only` in it.
-///
-/// # Errors
-/// The root or fastboot cannot be built, or the machine does not boot.
-pub fn run(only: Option<&str>) -> Result<Checks> {
-    needs::install(&[Purpose::Roots])?;
-    end_left_over_machines()?;
-    sweep()?;
-    let cases: Vec<&Case> =
-        CASES.iter().filter(|case| only.is_none_or(|only| case.name.contains(only))).collect();
-    ensure!(!cases.is_empty(), "no unit has {only:?} in its name");
-    let release = fastboot::build().context("building fastboot")?;
-    let logs = PathBuf::from(CACHE_DIR).join("logs/units");
-    std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-    let scratch = Scratch::copy_of(&cached(&recipe()?)?, "units")?;
-    install_fastboot(&release, &scratch)?;
-    for case in &cases {
-        install(&scratch, case)?;
-    }
-    accept::install(&scratch)?;
-    let mut checks = Checks::default();
-    let boot = |number: u32| -> Result<Machine> {
-        let console = logs.join(format!("boot-{number}.log"));
-        let machine = Machine::boot(scratch.root(), "units", &console, &BootOptions::default())?;
-        machine.wait_booted(BOUND)?;
-        Ok(machine)
+/// The test beside those of the units.
+const PER_CONNECTION: &str = "per-connection";
+
+/// One test for each unit.
+pub fn tests() -> Vec<Test> {
+    let machine: Rc<dyn Together> = Rc::new(OneMachine);
+    let names = CASES.iter().map(|case| case.name).chain([PER_CONNECTION]);
+    let test = |name| {
+        let run = Body::Together(Rc::clone(&machine));
+        Test::new(format!("units/{name}"), &[Need::Root, Need::Container], run)
     };
+    names.map(test).collect()
+}
 
-    let running = boot(1)?;
-    let taken = take(&running, &cases, &mut checks)?;
+/// All of them start, are taken and restored on one machine.
+struct OneMachine;
+
+impl Together for OneMachine {
+    fn run(&self, names: &[&str], report: &mut Report) -> Result<()> {
+        let is_chosen = |case: &&Case| names.contains(&case.test().as_str());
+        let cases: Vec<&Case> = CASES.iter().filter(is_chosen).collect();
+        let per_connection = format!("units/{PER_CONNECTION}");
+        let accepts = names.contains(&per_connection.as_str()).then_some(per_connection);
+        live(&cases, accepts.as_deref(), report)
+    }
+}
+
+/// The life of the machine, with these cases; `accepts` is the name of the test of a service for each connection.
+fn live(cases: &[&Case], accepts: Option<&str>, report: &mut Report) -> Result<()> {
+    let mut site = Lab::prepare("units", recipe)?.site("units")?;
+    for case in cases {
+        install(&site.scratch, case)?;
+    }
+    accept::install(&site.scratch)?;
+
+    let running = site.boot(BOUND)?;
+    let taken = if cases.is_empty() { Vec::new() } else { take(&running, cases, report)? };
     running.poweroff()?;
-    if cases.iter().any(|case| case.name == MOVED_USER) {
-        move_user(&scratch)?;
-    }
-    if cases.iter().any(|case| case.name == LOW_PORT) {
-        std::fs::remove_file(scratch.path(LOW_PORTS)).context("removing the leave for low ports")?;
-    }
-    if cases.iter().any(|case| case.name == DENIED_PORT) {
-        let (path, text) = DENIAL;
-        scratch.write(path, text, 0o644)?;
-    }
+    change(&site.scratch, cases)?;
 
-    let running = boot(2)?;
+    let running = site.boot(BOUND)?;
     let status = fastboot::status(&running)?;
     for (case, main_pid) in &taken {
-        if let Fate::Cold(why) = case.fate {
-            let cold = is_cold(&running, &status, case, why);
-            checks.note(format!("{} starts cold and says why", case.name), cold);
-            continue;
-        }
-        let alive = is_restored(&running, &status, case, *main_pid);
-        if checks.note(format!("{} is restored and goes on", case.name), alive) {
-            checks.note(
-                format!("{}: {}", case.name, feature::claim(case)),
-                feature::check(&running, case, *main_pid),
-            );
+        let checks = report.checks(&case.test());
+        match case.fate {
+            Fate::Cold(why) => {
+                let cold = is_cold(&running, &status, case, why);
+                checks.note(format!("{} starts cold and says why", case.name), cold);
+            }
+            Fate::Restored(feature) => {
+                let alive = is_restored(&running, &status, case, *main_pid);
+                if checks.note(format!("{} is restored and goes on", case.name), alive) {
+                    let holds = feature::check(&running, case, feature, *main_pid);
+                    checks.note(format!("{}: {}", case.name, feature.claim()), holds);
+                }
+            }
+            Fate::Refused(_) => {}
         }
     }
     for case in cases.iter().filter(|case| matches!(case.fate, Fate::Refused(_))) {
@@ -88,11 +88,29 @@ pub fn run(only: Option<&str>) -> Result<Checks> {
             ensure!(state.is_active(), "it is {} ({})", state.active, state.result);
             Ok(())
         });
-        checks.note(format!("{} starts as without fastboot", case.name), active);
+        report.checks(&case.test()).note(format!("{} starts as without fastboot", case.name), active);
     }
-    checks.note("a service for each connection is left alone", accept::check(&running, &status));
-    running.poweroff()?;
-    Ok(checks)
+    if let Some(name) = accepts {
+        let alone = accept::check(&running, &status);
+        report.checks(name).note("a service for each connection is left alone", alone);
+    }
+    running.poweroff()
+}
+
+/// What is another thing at the second boot, for the units that are about it.
+fn change(scratch: &Scratch, cases: &[&Case]) -> Result<()> {
+    let has = |name: &str| cases.iter().any(|case| case.name == name);
+    if has(MOVED_USER) {
+        move_user(scratch)?;
+    }
+    if has(LOW_PORT) {
+        std::fs::remove_file(scratch.path(LOW_PORTS)).context("removing the leave for low ports")?;
+    }
+    if has(DENIED_PORT) {
+        let (path, text) = DENIAL;
+        scratch.write(path, text, 0o644)?;
+    }
+    Ok(())
 }
 
 fn recipe() -> Result<Recipe> {
@@ -151,7 +169,7 @@ fn install(scratch: &Scratch, case: &Case) -> Result<()> {
 }
 
 /// Counts with each, takes all; the main PIDs of what was stored.
-fn take<'a>(machine: &Machine, cases: &[&'a Case], checks: &mut Checks) -> Result<Vec<(&'a Case, u32)>> {
+fn take<'a>(machine: &Container, cases: &[&'a Case], report: &mut Report) -> Result<Vec<(&'a Case, u32)>> {
     let counting: Vec<&str> =
         cases.iter().filter(|case| !matches!(case.fate, Fate::Refused(_))).map(|case| case.name).collect();
     let mut script = String::from("set -e\n");
@@ -164,32 +182,32 @@ fn take<'a>(machine: &Machine, cases: &[&'a Case], checks: &mut Checks) -> Resul
     machine_write(machine, "/run/warm-up", &script)?;
     let units: Vec<String> = cases.iter().map(|case| case.unit()).collect();
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
-    let report = fastboot::snapshot(machine, &names, &["--warm-up", "sh /run/warm-up"])?;
+    let snapshot = fastboot::snapshot(machine, &names, &["--warm-up", "sh /run/warm-up"])?;
     let mut taken = Vec::new();
     for case in cases {
-        let ended = ended_as_expected(machine, &report, case);
+        let ended = ended_as_expected(machine, &snapshot, case);
         if let Ok(Some(main_pid)) = ended {
             taken.push((*case, main_pid));
         }
         let sentence = match case.fate {
-            Fate::Restored | Fate::Cold(_) => format!("{} is stored", case.name),
+            Fate::Restored(_) | Fate::Cold(_) => format!("{} is stored", case.name),
             Fate::Refused(_) => format!("{} is refused by name", case.name),
         };
-        checks.note(sentence, ended.map(drop));
+        report.checks(&case.test()).note(sentence, ended.map(drop));
     }
     Ok(taken)
 }
 
-fn machine_write(machine: &Machine, path: &str, text: &str) -> Result<()> {
+fn machine_write(machine: &Container, path: &str, text: &str) -> Result<()> {
     let script = format!("cat > {path} <<'END'\n{text}END\n");
     machine.run(&["sh", "-c", &script])?.success().map(drop)
 }
 
-fn ended_as_expected(machine: &Machine, report: &SnapshotReport, case: &Case) -> Result<Option<u32>> {
+fn ended_as_expected(machine: &Container, report: &SnapshotReport, case: &Case) -> Result<Option<u32>> {
     let unit = report.unit(&case.unit()).context("it is not in the report")?;
     let reasons = unit.reasons.join("; ");
     match case.fate {
-        Fate::Restored | Fate::Cold(_) => {
+        Fate::Restored(_) | Fate::Cold(_) => {
             ensure!(unit.outcome == "stored", "{}: {reasons}", unit.outcome);
             let (count, _) = read_count(machine, case)?;
             ensure!(count == COUNT, "it counted to {count}");
@@ -203,7 +221,7 @@ fn ended_as_expected(machine: &Machine, report: &SnapshotReport, case: &Case) ->
 }
 
 /// Count and PID that it wrote last.
-fn read_count(machine: &Machine, case: &Case) -> Result<(u32, u32)> {
+fn read_count(machine: &Container, case: &Case) -> Result<(u32, u32)> {
     let text = machine.run(&["cat", &case.count_file()])?.success()?;
     let mut words = text.split_whitespace().map(str::parse::<u32>);
     match (words.next(), words.next()) {
@@ -213,13 +231,13 @@ fn read_count(machine: &Machine, case: &Case) -> Result<(u32, u32)> {
 }
 
 /// Started as ever, and `fastboot status` knows why.
-fn is_cold(machine: &Machine, status: &fastboot::StatusReport, case: &Case, why: &str) -> Result<()> {
+fn is_cold(machine: &Container, status: &fastboot::StatusReport, case: &Case, why: &str) -> Result<()> {
     let said = status.unit(&case.unit()).context("fastboot status does not know it")?;
     let reason = said.reason.as_deref().unwrap_or_default();
     ensure!(said.outcome == "cold" && reason.contains(why), "{}: {reason:?}", said.outcome);
     let state = machine.unit(&case.unit())?;
     ensure!(state.is_active() && state.restarts == 0, "it is {} ({})", state.active, state.result);
-    if case.name == "store-fails" {
+    if case.name == STORE_FAILS {
         let names = feature::stored_names(machine, &case.unit())?;
         ensure!(names.len() == 7, "systemd keeps {names:?}");
     }
@@ -240,7 +258,12 @@ struct JournalEntry {
 }
 
 /// Restored with the PID of then; the next count follows; the journal knows whose line it is.
-fn is_restored(machine: &Machine, status: &fastboot::StatusReport, case: &Case, main_pid: u32) -> Result<()> {
+fn is_restored(
+    machine: &Container,
+    status: &fastboot::StatusReport,
+    case: &Case,
+    main_pid: u32,
+) -> Result<()> {
     let unit = case.unit();
     let said = status.unit(&unit).context("fastboot status does not know it")?;
     ensure!(said.outcome == "restored", "{}: {:?}", said.outcome, said.reason);
@@ -261,7 +284,7 @@ fn is_restored(machine: &Machine, status: &fastboot::StatusReport, case: &Case, 
     })
 }
 
-fn journal(machine: &Machine, unit: &str) -> Result<Vec<JournalEntry>> {
+fn journal(machine: &Container, unit: &str) -> Result<Vec<JournalEntry>> {
     let arguments = [
         "journalctl",
         "--boot",

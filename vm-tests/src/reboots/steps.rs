@@ -20,21 +20,21 @@ const REPORT: &str = "/run/fastboot-tests-snapshot.json";
 
 /// The package, in a directory that becomes a disk.
 #[derive(Debug)]
-pub(super) struct Lab {
-    parcel: PathBuf,
+pub(super) struct Parcel {
+    dir: PathBuf,
 }
 
-impl Lab {
-    pub(super) fn prepare(package: &Path) -> Result<Lab> {
-        let parcel = Path::new(CACHE_DIR).join("machines").join(format!("parcel-{}", std::process::id()));
-        fs::create_dir_all(&parcel).with_context(|| format!("making {}", parcel.display()))?;
-        fs::copy(package, parcel.join("fastboot.deb")).context("copying the package")?;
-        Ok(Lab { parcel })
+impl Parcel {
+    pub(super) fn prepare(package: &Path) -> Result<Parcel> {
+        let dir = Path::new(CACHE_DIR).join("machines").join(format!("parcel-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        fs::copy(package, dir.join("fastboot.deb")).context("copying the package")?;
+        Ok(Parcel { dir })
     }
 
     /// Put the files of a directory beside the package, in a directory of that name. Before the machine is made.
     pub(super) fn add(&self, files: &Path, name: &Path) -> Result<()> {
-        let to = self.parcel.join(name);
+        let to = self.dir.join(name);
         fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
         for file in fs::read_dir(files).with_context(|| format!("listing {}", files.display()))? {
             let file = file.with_context(|| format!("listing {}", files.display()))?;
@@ -52,14 +52,14 @@ impl Lab {
         others: &[Kernel],
         store: Store,
     ) -> Result<Machine> {
-        Machine::new(name, &root::recipe(suite)?, others, store, Some(&self.parcel))
+        Machine::new(name, &root::recipe(suite)?, others, store, Some(&self.dir))
     }
 }
 
-impl Drop for Lab {
+impl Drop for Parcel {
     fn drop(&mut self) {
         // What is left is swept up by the next run.
-        let _ = fs::remove_dir_all(&self.parcel);
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What was looked at and how it came out.
+//! What one test looked at and how it came out.
 
 use anyhow::Result;
 
@@ -15,6 +15,7 @@ pub struct Check {
 #[derive(Debug, Default)]
 pub struct Checks {
     list: Vec<Check>,
+    remarks: Vec<String>,
 }
 
 impl Checks {
@@ -29,9 +30,19 @@ impl Checks {
         self.list.last().is_some_and(|check| check.failure.is_none())
     }
 
+    /// Something happened that the test declares as possible; it stands beside the verdict.
+    pub fn remark(&mut self, sentence: impl Into<String>) {
+        self.remarks.push(sentence.into());
+    }
+
     /// All, in order.
     pub fn all(&self) -> &[Check] {
         &self.list
+    }
+
+    /// What stands beside the verdict.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// Those that do not hold.

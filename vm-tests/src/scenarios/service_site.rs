@@ -1,17 +1,17 @@
 //! A provisioned machine for one scenario: a copy of a light root with three services and fastboot.
 
-use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::numbers::Numbers;
 use crate::client::first_answer;
-use crate::container::{BootOptions, Machine};
+use crate::container::{BootOptions, Container};
 use crate::fastboot::{self, SnapshotReport, StatusReport};
-use crate::roots::{CACHE_DIR, Language, Recipe, RootFile, Scratch, cached, compiled};
-use crate::service::{
-    Kind, Service, Taken, install_fastboot, require_cold, require_restored, snapshot_while_driving,
-};
+use crate::roots::{Language, Recipe, RootFile, compiled};
+use crate::service::{Kind, Service, Taken, require_cold, require_restored, snapshot_while_driving};
+use crate::site::{Lab, Site};
 
 pub(super) const NGINX: Service = Service { unit: "nginx.service", comes_back: false, kind: Kind::Nginx };
 pub(super) const REDIS: Service =
@@ -26,31 +26,25 @@ pub(super) const SERVICES: [Service; 3] = [NGINX, REDIS, COUNTER];
 /// Longest for a service to answer, or for systemd to be done, after a boot.
 const BOOT_BOUND: Duration = Duration::from_secs(60);
 
-/// What all scenarios share: a root to copy, and the binaries.
+/// What all scenarios share: machines, and what is known of numbers that are lost.
 #[derive(Debug)]
-pub(super) struct Lab {
-    root: PathBuf,
-    release: PathBuf,
-    logs: PathBuf,
+pub(super) struct ScenarioLab {
+    machines: Lab,
+    pub(super) numbers: Rc<Numbers>,
 }
 
-impl Lab {
-    pub(super) fn prepare() -> Result<Lab> {
-        let release = fastboot::build_with_faults().context("building fastboot")?;
-        let logs = PathBuf::from(CACHE_DIR).join("logs/scenarios");
-        std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-        Ok(Lab { root: cached(&recipe()?)?, release, logs })
+impl ScenarioLab {
+    pub(super) fn prepare() -> Result<ScenarioLab> {
+        Ok(ScenarioLab { machines: Lab::prepare_with_faults("scenarios", recipe)?, numbers: Rc::default() })
     }
 
     /// A machine with fastboot installed that has not been booted yet.
-    pub(super) fn site(&self, name: &str) -> Result<Site> {
-        let scratch = Scratch::copy_of(&self.root, name)?;
-        install_fastboot(&self.release, &scratch)?;
-        Ok(Site { scratch, name: name.to_owned(), logs: self.logs.clone(), boots: 0 })
+    pub(super) fn site(&self, name: &str) -> Result<ServiceSite> {
+        Ok(ServiceSite { machine: self.machines.site(name)?, numbers: Rc::clone(&self.numbers) })
     }
 
     /// A machine whose services all have an image. It is switched off.
-    pub(super) fn site_with_images(&self, name: &str) -> Result<(Site, Vec<Taken>)> {
+    pub(super) fn site_with_images(&self, name: &str) -> Result<(ServiceSite, Vec<Taken>)> {
         let mut site = self.site(name)?;
         let running = site.boot()?;
         let (_, taken) = site.snapshot(&running)?;
@@ -97,39 +91,35 @@ fn recipe() -> Result<Recipe> {
     })
 }
 
-/// One machine: it keeps what happens to it from boot to boot.
+/// One machine with the three services.
 #[derive(Debug)]
-pub(super) struct Site {
-    pub(super) scratch: Scratch,
-    name: String,
-    logs: PathBuf,
-    boots: u32,
+pub(super) struct ServiceSite {
+    pub(super) machine: Site,
+    numbers: Rc<Numbers>,
 }
 
-impl Site {
+impl ServiceSite {
     /// Boot, and wait until every service answers.
-    pub(super) fn boot(&mut self) -> Result<Machine> {
+    pub(super) fn boot(&mut self) -> Result<Container> {
         self.boot_with(&BootOptions::default())
     }
 
     /// The same with options.
-    pub(super) fn boot_with(&mut self, options: &BootOptions) -> Result<Machine> {
+    pub(super) fn boot_with(&mut self, options: &BootOptions) -> Result<Container> {
         let running = self.start(options)?;
-        all_answer(&running, BOOT_BOUND).with_context(|| format!("boot {}", self.boots))?;
+        all_answer(&running, BOOT_BOUND).with_context(|| format!("boot {}", self.machine.boots()))?;
         running.wait_booted(BOOT_BOUND)?;
         Ok(running)
     }
 
     /// Boot and wait for nothing.
-    pub(super) fn start(&mut self, options: &BootOptions) -> Result<Machine> {
-        self.boots += 1;
-        let console = self.logs.join(format!("{}-boot-{}.log", self.name, self.boots));
-        Machine::boot(self.scratch.root(), &self.name, &console, options)
+    pub(super) fn start(&mut self, options: &BootOptions) -> Result<Container> {
+        self.machine.start(options)
     }
 
     /// Snapshot of all services, all of which must be stored, and what they then know.
-    pub(super) fn snapshot(&self, running: &Machine) -> Result<(SnapshotReport, Vec<Taken>)> {
-        let report = snapshot_while_driving(&self.scratch, running, &SERVICES)?;
+    pub(super) fn snapshot(&self, running: &Container) -> Result<(SnapshotReport, Vec<Taken>)> {
+        let report = snapshot_while_driving(&self.machine.scratch, running, &SERVICES)?;
         for service in SERVICES {
             let unit = report.unit(service.unit).with_context(|| format!("no report of {}", service.unit))?;
             ensure!(unit.outcome == "stored", "{}: {}: {}", unit.unit, unit.outcome, unit.reasons.join("; "));
@@ -141,12 +131,44 @@ impl Site {
 
     /// A drop-in for a unit.
     pub(super) fn drop_in(&self, unit: &str, text: &str) -> Result<()> {
-        self.scratch.write(&format!("/etc/systemd/system/{unit}.d/50-scenario.conf"), text, 0o644)
+        self.machine.scratch.write(&format!("/etc/systemd/system/{unit}.d/50-scenario.conf"), text, 0o644)
+    }
+
+    /// Every service is as `expected` says, and answers. Who may lose a number may be cold for that.
+    pub(super) fn require(
+        &self,
+        running: &Container,
+        taken: &[Taken],
+        expected: impl Fn(&Service) -> Expected,
+    ) -> Result<()> {
+        let status = fastboot::status(running)?;
+        for taken in taken {
+            let unit = taken.service.unit;
+            let lost = status.unit(unit).filter(|said| self.numbers.excuse(said));
+            match (lost, expected(&taken.service)) {
+                (Some(said), _) => {
+                    self.numbers.note(said, self.machine.boots());
+                    require_cold(running, taken)
+                }
+                (None, Expected::Restored) => require_restored(running, &status, taken),
+                (None, Expected::Cold(codes)) => {
+                    require_reason(&status, unit, codes).and_then(|()| require_cold(running, taken))
+                }
+            }
+            .with_context(|| unit.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a service has lost a number in this boot, and may have.
+    pub(super) fn has_lost_number(&self, running: &Container, service: Service) -> bool {
+        let status = fastboot::status(running);
+        status.is_ok_and(|status| status.unit(service.unit).is_some_and(|said| self.numbers.excuse(said)))
     }
 }
 
 /// Every service answers, each within `bound`.
-pub(super) fn all_answer(running: &Machine, bound: Duration) -> Result<()> {
+pub(super) fn all_answer(running: &Container, bound: Duration) -> Result<()> {
     for service in SERVICES {
         running
             .in_network(|| first_answer(bound, || service.ask()))
@@ -163,26 +185,6 @@ pub(super) enum Expected {
     /// Cold, for one of these reasons (by their stable codes). None at all: whatever `fastboot status` says of it,
     /// it must not say "restored".
     Cold(&'static [&'static str]),
-}
-
-/// Every service is as `expected` says, and answers.
-pub(super) fn require(
-    running: &Machine,
-    taken: &[Taken],
-    expected: impl Fn(&Service) -> Expected,
-) -> Result<()> {
-    let status = fastboot::status(running)?;
-    for taken in taken {
-        let unit = taken.service.unit;
-        match expected(&taken.service) {
-            Expected::Restored => require_restored(running, &status, taken),
-            Expected::Cold(codes) => {
-                require_reason(&status, unit, codes).and_then(|()| require_cold(running, taken))
-            }
-        }
-        .with_context(|| unit.to_owned())?;
-    }
-    Ok(())
 }
 
 fn require_reason(status: &StatusReport, unit: &str, codes: &[&str]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The machine of a group: its root, and what is done with all services of one boot.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -9,9 +9,10 @@ use anyhow::{Context as _, Result};
 use super::daemon::{Ask, Daemon};
 use super::list::Group;
 use crate::client::{Answer, first_answer};
-use crate::container::{BootOptions, Machine, run_in_root};
+use crate::container::{BootOptions, Container, run_in_root};
 use crate::host;
-use crate::roots::{Recipe, Scratch, cached};
+use crate::roots::{Recipe, cached};
+use crate::site::Site;
 
 /// Longest for a service to answer after a boot.
 pub(super) const ANSWER_BOUND: Duration = Duration::from_secs(120);
@@ -34,27 +35,25 @@ systemctl mask --quiet console-getty.service getty@tty1.service apt-daily.timer 
 
 /// A root that keeps what happens to it from boot to boot.
 #[derive(Debug)]
-pub(super) struct Site {
-    pub(super) scratch: Scratch,
-    name: String,
-    logs: PathBuf,
-    boots: u32,
+pub(super) struct GroupSite {
+    pub(super) machine: Site,
 }
 
 /// A boot, and when its services answered.
 #[derive(Debug)]
 pub(super) struct Booted {
-    pub(super) machine: Machine,
+    pub(super) machine: Container,
     /// In the order of the group: ms from the start of the unit to the first right answer.
     pub(super) answers: Vec<Result<f64>>,
     log: PathBuf,
 }
 
-impl Site {
+impl GroupSite {
     /// A copy of the group's root with the configuration of its services; those that were not chosen do not start.
-    pub(super) fn new(group: &Group, logs: &Path) -> Result<Site> {
+    pub(super) fn new(group: &Group) -> Result<GroupSite> {
         let name = format!("daemons-{}", group.name);
-        let scratch = Scratch::copy_of(&cached(&recipe(group))?, &name)?;
+        let machine = Site::new("daemons", &name, &cached(&recipe(group))?)?;
+        let scratch = &machine.scratch;
         scratch.write("/etc/hostname", &format!("{name}\n"), 0o644)?;
         scratch.write("/etc/hosts", &format!("127.0.0.1 localhost {name}\n::1 localhost\n"), 0o644)?;
         for daemon in group.all {
@@ -64,7 +63,7 @@ impl Site {
             }
         }
         run_in_root(scratch.root(), &[], &setup(group), SETUP_BOUND).context("setup")?;
-        Ok(Site { scratch, name, logs: logs.to_owned(), boots: 0 })
+        Ok(GroupSite { machine })
     }
 
     /// Boot with nothing in the page cache; wait until every service of `daemons` has answered and systemd is done.
@@ -76,10 +75,8 @@ impl Site {
     /// The same with scripts that are run inside before anybody asks.
     pub(super) fn boot_and_provision(&mut self, daemons: &[&Daemon], scripts: &[&str]) -> Result<Booted> {
         host::drop_page_cache()?;
-        self.boots += 1;
-        let log = self.logs.join(format!("{}-boot-{}", self.name, self.boots));
-        let console = log.with_extension("console");
-        let machine = Machine::boot(self.scratch.root(), &self.name, &console, &BootOptions::default())?;
+        let machine = self.machine.start(&BootOptions::default())?;
+        let log = self.machine.log();
         if !scripts.is_empty() {
             machine.wait_booted(BOOT_BOUND)?;
         }
@@ -183,7 +180,7 @@ fn setup(group: &Group) -> String {
 }
 
 /// One client per service, each on its own thread, from the first moment on.
-fn first_answers(machine: &Machine, daemons: &[&Daemon]) -> Vec<Result<Answer>> {
+fn first_answers(machine: &Container, daemons: &[&Daemon]) -> Vec<Result<Answer>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = daemons
             .iter()
@@ -200,7 +197,7 @@ fn first_answers(machine: &Machine, daemons: &[&Daemon]) -> Vec<Result<Answer>> 
 }
 
 /// Ask until the answer is right.
-pub(super) fn wait_for(machine: &Machine, ask: Ask, bound: Duration) -> Result<Answer> {
+pub(super) fn wait_for(machine: &Container, ask: Ask, bound: Duration) -> Result<Answer> {
     first_answer(bound, || {
         let answer = ask.ask(machine);
         if answer.is_err() && ask.is_costly() {

@@ -27,7 +27,7 @@ pub struct BootOptions {
     pub container_filter: bool,
     /// The monotonic clock inside is so many seconds ahead of the host's.
     pub clock_ahead_s: u32,
-    /// What it uses up is counted, for [`Machine::usage`].
+    /// What it uses up is counted, for [`Container::usage`].
     pub counted: bool,
     /// More options for nspawn, as `--tmpfs=/var/lib/x:size=1M`.
     pub nspawn_options: Vec<String>,
@@ -35,7 +35,7 @@ pub struct BootOptions {
 
 /// A running container. Killed when dropped, and when the runner dies.
 #[derive(Debug)]
-pub struct Machine {
+pub struct Container {
     nspawn: Child,
     leader: u32,
     console: PathBuf,
@@ -43,12 +43,12 @@ pub struct Machine {
     cgroup: Cgroup,
 }
 
-impl Machine {
+impl Container {
     /// Boot `root`; returns as soon as there is a PID 1. The console goes to the file `console`.
     ///
     /// # Errors
     /// nspawn does not start or ends at once; its words are in the error.
-    pub fn boot(root: &Path, name: &str, console: &Path, options: &BootOptions) -> Result<Machine> {
+    pub fn boot(root: &Path, name: &str, console: &Path, options: &BootOptions) -> Result<Container> {
         let mut cgroup = Cgroup::create(name)?;
         if options.counted {
             cgroup.count_usage()?;
@@ -70,7 +70,7 @@ impl Machine {
             .stdout(log.try_clone().context("console log")?)
             .stderr(log);
         let nspawn = command.spawn().context("starting systemd-nspawn")?;
-        let mut machine = Machine { nspawn, leader: 0, console: console.to_owned(), cgroup };
+        let mut machine = Container { nspawn, leader: 0, console: console.to_owned(), cgroup };
         machine.leader = machine.find_leader().with_context(|| machine.console_tail())?;
         Ok(machine)
     }
@@ -119,7 +119,7 @@ impl Machine {
     /// Run a command inside, for `bound` at most.
     ///
     /// # Errors
-    /// As [`run`](Machine::run).
+    /// As [`run`](Container::run).
     pub fn run_for(&self, arguments: &[&str], bound: Duration) -> Result<Output> {
         enter::run(self.leader, arguments, bound)
     }
@@ -247,7 +247,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for Container {
     fn drop(&mut self) {
         if matches!(self.nspawn.try_wait(), Ok(Some(_))) {
             return;
