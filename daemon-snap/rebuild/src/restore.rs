@@ -18,6 +18,7 @@ use image_store::{Image, ReasonCode, Stamp, fault};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
@@ -93,8 +94,12 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
     let mask = sys::own::signal_mask();
     sys::own::block_all_signals();
     sys::own::become_subreaper(true);
+    // Every process of the tree begins as a copy of this one, with the image and all that is open, and takes the user of the
+    // service long before the last of that is closed. Nobody but root may look into it until then; the tape says when.
+    let was_dumpable = get_dumpable().unwrap_or(true);
+    let hidden = set_dumpable(false).map_err(|e| Error::kernel("PR_SET_DUMPABLE", "worker", e));
     let mut released = Vec::new();
-    let result = attempt(&request, &mut released);
+    let result = hidden.and_then(|()| attempt(&request, &mut released));
     if result.is_err() {
         end_all_children();
         for process in &released {
@@ -102,6 +107,8 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
             let _ = sys::pidfd::send_signal(process.as_fd(), libc::SIGKILL);
         }
     }
+    // Where this fails the worker stays hidden, which harms nobody.
+    let _ = set_dumpable(was_dumpable);
     sys::own::set_signal_mask(mask);
     result
 }

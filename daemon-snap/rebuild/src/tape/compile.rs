@@ -74,6 +74,7 @@ fn assemble(process: &ProcessV1, env: &TapeEnv<'_>, kept: &Kept, mut area: Area)
     leader.append(memory::unmap_ops(&asm, kept, parking)?);
     leader.append(memory::map_ops(&mut asm, kept)?);
     leader.push(memory::layout_op(&mut asm)?);
+    finish::close_unneeded(env, &mut leader);
     let after = leader.len() + 1;
     leader.push_jumping(Op::post(asm.words.mapped, 0), Some(after), None);
 

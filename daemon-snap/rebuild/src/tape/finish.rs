@@ -3,19 +3,22 @@
 use super::area::{Area, Region};
 use super::assembly::{Assembly, jump, ops_bytes};
 use super::bpf;
+use super::creds;
 use super::env::{TapeEnv, TidMode};
 use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
-use super::thread::{clone_op, parent_death, put_siginfo, signal_number};
+use super::thread::{NewThread, clone_op, parent_death, put_siginfo, signal_number};
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1};
+use snap_state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1, ThreadV1};
 
 const PR_SET_MDWE: u64 = 65;
 const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 const XFEATURE_XTILEDATA: u64 = 18;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
 const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
+/// Not private: that is how the kernel wakes whoever waits for the end of a thread.
+const FUTEX_WAIT: u64 = 0;
 
 /// Addresses in the kept region where tapes end.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +27,67 @@ pub struct Ends {
     pub wait_go: u64,
     /// For the leader: filters, release the others, unmap, return into the daemon.
     pub leader: u64,
+    dumpable: DumpableWhen,
     /// Ends one thread quietly.
     pub exit: u64,
-    /// Context of the helper thread, when there are filters.
-    pub helper: Option<u64>,
+    /// The helper thread, when there are filters.
+    pub helper: Option<Helper>,
+}
+
+/// The thread that installs the filters.
+#[derive(Clone, Copy, Debug)]
+pub struct Helper {
+    context: u64,
+    /// Word that is cleared when it has ended, where that is waited for.
+    ended: Option<u64>,
+}
+
+/// When a process may be looked into by others of its user again (PR_SET_DUMPABLE): when no descriptor of ours is left in it
+/// and no thread with a privilege that the process does not have, because whoever may write the memory of one thread writes that
+/// of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DumpableWhen {
+    /// 2 (readable by root only) cannot be asked for; it is what a change of credentials leaves behind by itself.
+    Never,
+    /// The helper, if there is one, has the credentials of the process.
+    BeforeFilters,
+    /// The helper needs CAP_SYS_ADMIN for filters without no_new_privs.
+    AfterFilters,
+}
+
+fn dumpable_when(process: &ProcessV1, programs: &[&[u8]], helper_ended: u64) -> Result<DumpableWhen> {
+    if process.dumpable >= 2 {
+        return Ok(DumpableWhen::Never);
+    }
+    if programs.is_empty() || takes_credentials(process) {
+        return Ok(DumpableWhen::BeforeFilters);
+    }
+    let prctl = bpf::allows(programs, libc::SYS_prctl as u32, &dumpable_args(process));
+    if prctl && bpf::allows(programs, libc::SYS_futex as u32, &[helper_ended, FUTEX_WAIT]) {
+        return Ok(DumpableWhen::AfterFilters);
+    }
+    // Who is root may look into it anyway.
+    let is_root = |thread: &ThreadV1| thread.creds.uids[..3].iter().all(|uid| *uid == 0);
+    if process.threads.iter().all(is_root) {
+        return Ok(DumpableWhen::BeforeFilters);
+    }
+    Err(Error::stale(
+        ReasonCode::HostUnsupported,
+        format!("the seccomp filter of process {} forbids prctl or futex", process.pid),
+    ))
+}
+
+/// With no_new_privs no privilege is needed for filters.
+fn takes_credentials(process: &ProcessV1) -> bool {
+    process.threads.first().is_some_and(|thread| thread.no_new_privs)
+}
+
+fn dumpable_args(process: &ProcessV1) -> [u64; 5] {
+    [libc::PR_SET_DUMPABLE as u64, process.dumpable as u64, 0, 0, 0]
+}
+
+fn dumpable_op(process: &ProcessV1) -> Op {
+    Op::syscall(Step::Dumpable, libc::SYS_prctl, &dumpable_args(process), Want::Exactly(0))
 }
 
 fn filters_of(process: &ProcessV1) -> &[(snap_state::FilterId, u32)] {
@@ -62,10 +122,18 @@ pub fn place_ends(asm: &mut Assembly<'_>) -> Result<Ends> {
         }
     }
 
+    let helper_ended = asm.area.put(Region::Drop, &1u32.to_ne_bytes(), 8)?;
+    let dumpable = dumpable_when(process, &programs, helper_ended)?;
     let mut leader = Sequence::default();
     if !filters.is_empty() {
         leader.push_jumping(Op::post(words.filter_start, 0), Some(leader.len() + 1), None);
         leader.push(Op::wait_at_least(Step::WaitFilters, words.filter_done, 1, words.patience));
+    }
+    if dumpable == DumpableWhen::AfterFilters {
+        // EAGAIN: it has ended already.
+        let wait = [helper_ended, FUTEX_WAIT, 1, 0];
+        leader.push(Op::syscall(Step::WaitFilters, libc::SYS_futex, &wait, Want::Anything));
+        leader.push(dumpable_op(process));
     }
     if others > 0 {
         leader.push_jumping(Op::post(words.go, 0), Some(leader.len() + 1), None);
@@ -106,10 +174,16 @@ pub fn place_ends(asm: &mut Assembly<'_>) -> Result<Ends> {
             seq.push(Op::syscall(Step::Seccomp, libc::SYS_seccomp, &args, Want::Exactly(0)));
         }
         seq.push(Op::post(words.filter_done, exit));
-        let tape = seq.place(&mut asm.area, Region::Keep)?;
-        helper = Some(asm.put_context(tape, 0)?);
+        let mut tape = seq.place(&mut asm.area, Region::Keep)?;
+        if let Some(thread) = process.threads.first().filter(|_| takes_credentials(process)) {
+            let mut before = creds::ops(env, &mut asm.area, thread, process.profile.as_deref())?;
+            before.push(jump(tape));
+            tape = before.place(&mut asm.area, Region::Drop)?;
+        }
+        let ended = (dumpable == DumpableWhen::AfterFilters).then_some(helper_ended);
+        helper = Some(Helper { context: asm.put_context(tape, 0)?, ended });
     }
-    Ok(Ends { wait_go, leader, exit, helper })
+    Ok(Ends { wait_go, leader, dumpable, exit, helper })
 }
 
 fn programs<'a>(env: &TapeEnv<'a>, filters: &[(snap_state::FilterId, u32)]) -> Result<Vec<&'a [u8]>> {
@@ -125,9 +199,10 @@ fn programs<'a>(env: &TapeEnv<'a>, filters: &[(snap_state::FilterId, u32)]) -> R
 /// Creates the thread that will install the filters, while the leader still has every privilege.
 pub fn create_helper(asm: &mut Assembly<'_>, ends: &Ends, leader: &mut Sequence) -> Result<()> {
     let duties = asm.env.duties;
-    if let Some(context) = ends.helper {
+    if let Some(Helper { context, ended }) = ends.helper {
         let tid = if duties.tid_mode == TidMode::SetTid { duties.helper_tid } else { 0 };
-        leader.push(clone_op(&mut asm.area, tid, duties.tid_mode, context)?);
+        let new = NewThread { tid, mode: duties.tid_mode, context, cleared_at_end: ended };
+        leader.push(clone_op(&mut asm.area, new)?);
     }
     Ok(())
 }
@@ -202,16 +277,11 @@ fn forget_stops(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Res
     queue_signals(area, process, seq)
 }
 
-/// From the last change of credentials to the kept region: barrier, timers, descriptors.
+/// From the last change of credentials to the kept region: locks, barrier, timers, descriptors, dumpable.
 pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
     let (env, process, area) = (asm.env, asm.process, &mut asm.area);
     let mut seq = Sequence::default();
-    // 2 (readable by root only) cannot be asked for; it is what a change of credentials leaves behind by itself.
-    if process.dumpable < 2 {
-        let args = [libc::PR_SET_DUMPABLE as u64, process.dumpable as u64, 0, 0, 0];
-        seq.push(Op::syscall(Step::Dumpable, libc::SYS_prctl, &args, Want::Exactly(0)));
-    }
-    lock_files(env, area, process, &mut seq)?;
+    lock_files(area, process, &mut seq)?;
     let ready = area.put(Region::Drop, &Record::new(RecordKind::Ready, process.pid.0, 0).bytes(), 8)?;
     let write = [env.fds.status as u64, ready, Record::BYTES as u64];
     seq.push(Op::syscall(Step::Ready, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
@@ -249,17 +319,17 @@ pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
     }
     let close = [env.fds.first as u64, u64::from(u32::MAX), 0];
     seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &close, Want::Exactly(0)));
+    if ends.dumpable == DumpableWhen::BeforeFilters {
+        seq.push(dumpable_op(process));
+    }
     seq.push(jump(ends.leader));
     Ok(seq)
 }
 
-/// File locks. A process loses its locks on a file when it closes any descriptor of that file, so ours are closed first, the two
-/// that the barrier needs aside.
-fn lock_files(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Result<()> {
-    const F_OFD_SETLK: u64 = 37;
-    if process.locks.is_empty() {
-        return Ok(());
-    }
+/// Closes our descriptors as soon as memory is in place, the two that the barrier needs aside: nothing of ours is left in a
+/// process that has given up its privileges. A process also loses its locks on a file when it closes any descriptor of that
+/// file.
+pub fn close_unneeded(env: &TapeEnv<'_>, seq: &mut Sequence) {
     let (low, high) = (env.fds.status.min(env.fds.go), env.fds.status.max(env.fds.go));
     for (first, last) in [(env.fds.first, low - 1), (low + 1, high - 1), (high + 1, i32::MAX)] {
         if first <= last {
@@ -267,6 +337,11 @@ fn lock_files(env: &TapeEnv<'_>, area: &mut Area, process: &ProcessV1, seq: &mut
             seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &args, Want::Exactly(0)));
         }
     }
+}
+
+/// File locks; no descriptor of ours refers to a locked file any more.
+fn lock_files(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Result<()> {
+    const F_OFD_SETLK: u64 = 37;
     for lock in &process.locks {
         let fd = lock.fd.0 as u64;
         let op = if lock.kind == LockKindV1::Flock {

@@ -7,13 +7,17 @@
 //!  1. create the recorded threads: their ids must exist before helper threads of the kernel (io_uring) could take them
 //!  2. move vDSO and its data pages aside, unmap everything but the area, move them to the recorded addresses
 //!  3. map all VMAs writable where pages follow, load pages, protect, advise
-//!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), release the threads
+//!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), close our descriptors but the two of the barrier, release the
+//!     threads
 //!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, pending signals, credentials (need privilege
 //!     themselves, and nothing after them does)
-//!  6. limits, dumpable, MDWE (after the last mprotect and the last change of credentials, which resets dumpable)
+//!  6. limits, MDWE (after the last mprotect)
 //!  7. report ready; wait for the go of the whole unit
-//!  8. timers; close our descriptors; seccomp filters by a helper thread that kept its privilege (TSYNC reaches the threads
-//!     that gave theirs up); let the other threads go; unmap the tape; `rt_sigreturn`
+//!  8. timers; close the last two descriptors; seccomp filters by a helper thread that kept its privilege where they need one
+//!     (TSYNC reaches the threads that gave theirs up)
+//!  9. dumpable: others of the same user may look into the process from here on, so no descriptor and no thread of ours with
+//!     another privilege may be left in it
+//! 10. let the other threads go; unmap the tape; `rt_sigreturn`
 //!
 //! What stays behind is read-only, begins with [`snap_sys::leftover::MAGIC`] and is named `fastboot`: interpreter, a signal frame per thread, filter
 //! programs if there are any. One page for a process with one thread.

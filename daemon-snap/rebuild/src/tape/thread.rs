@@ -45,9 +45,26 @@ struct CloneArgs {
 
 const _: () = assert!(size_of::<CloneArgs>() == 80);
 
-/// `clone3` of a thread into the leader's tape. With `tid` 0 any id will do.
-pub fn clone_op(area: &mut Area, tid: i32, mode: TidMode, child: u64) -> Result<Op> {
+/// A thread to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewThread {
+    /// With 0 any id will do.
+    pub tid: i32,
+    pub mode: TidMode,
+    /// Its [`Context`](super::op::Context).
+    pub context: u64,
+    /// Word that the kernel clears, and wakes a waiter of, when the thread will not run user code again.
+    pub cleared_at_end: Option<u64>,
+}
+
+/// `clone3` of a thread into the leader's tape.
+pub fn clone_op(area: &mut Area, new: NewThread) -> Result<Op> {
+    let NewThread { tid, mode, context: child, cleared_at_end } = new;
     let mut args = CloneArgs { flags: CLONE_FLAGS, ..CloneArgs::default() };
+    if let Some(word) = cleared_at_end {
+        args.flags |= libc::CLONE_CHILD_CLEARTID as u64;
+        args.child_tid = word;
+    }
     if tid != 0 && mode == TidMode::SetTid {
         args.set_tid = area.put(Region::Drop, &tid.to_ne_bytes(), 8)?;
         args.set_tid_size = 1;
@@ -91,8 +108,9 @@ pub fn create(asm: &mut Assembly<'_>, framed: Framed<'_>, ends: &Ends, leader: &
     let context = asm.put_context(tape, framed.frame)?;
 
     let area = &mut asm.area;
+    let new = NewThread { tid: thread.tid.0, mode: tid_mode, context, cleared_at_end: None };
     match tid_mode {
-        TidMode::SetTid => leader.push(clone_op(area, thread.tid.0, tid_mode, context)?),
+        TidMode::SetTid => leader.push(clone_op(area, new)?),
         TidMode::LastPid => {
             let want = Record::new(RecordKind::WantTid, process.pid.0, i64::from(thread.tid.0));
             let record = area.put(Region::Drop, &want.bytes(), 8)?;
@@ -110,7 +128,7 @@ pub fn create(asm: &mut Assembly<'_>, framed: Framed<'_>, ends: &Ends, leader: &
                 let read = [env.fds.go as u64, answer, 1];
                 leader.push(Op::syscall(Step::WantTid, libc::SYS_read, &read, Want::Exactly(1)));
                 let again = (attempt + 1 < LAST_PID_ATTEMPTS).then(|| leader.len() + 1);
-                leader.push_jumping(clone_op(area, thread.tid.0, tid_mode, context)?, Some(after), again);
+                leader.push_jumping(clone_op(area, new)?, Some(after), again);
             }
             leader.push(ordinary(area)?);
             let done = Record::new(RecordKind::TidTaken, process.pid.0, i64::from(thread.tid.0));
