@@ -1,5 +1,6 @@
 //! Everything the worker holds open while it builds, above the recorded descriptor numbers.
 
+use crate::rights::Rights;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use snap_error::{Error, Result};
@@ -26,6 +27,8 @@ pub struct Desk {
     pub segments: Vec<(InodeId, i32, u64)>,
     /// io_uring rings, and whether this kernel maps them where it is told to.
     pub rings: Vec<(InodeId, bool)>,
+    /// Whose rights recorded paths are opened with.
+    pub rights: Rights,
 }
 
 impl Desk {
@@ -56,6 +59,7 @@ impl Desk {
             mapped: HashMap::new(),
             segments: Vec::new(),
             rings: Vec::new(),
+            rights: Rights::default(),
         })
     }
 
@@ -165,12 +169,17 @@ impl Desk {
         self.segments.iter().for_each(|(.., at)| sys::sysvipc::detach(*at));
     }
 
+    /// The name of one of our own descriptors below [`Desk::proc`]: a path that leads to what it is open on, and nowhere else.
+    pub fn name_of(fd: BorrowedFd<'_>) -> String {
+        format!("self/fd/{}", fd.as_raw_fd())
+    }
+
     /// Opens one of our own descriptors once more with other flags.
     ///
     /// # Errors
     /// open(2).
     pub fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlag) -> std::result::Result<OwnedFd, Errno> {
-        self.proc.open(&format!("self/fd/{}", fd.as_raw_fd()), flags)
+        self.proc.open(&Self::name_of(fd), flags)
     }
 }
 

@@ -1,6 +1,9 @@
 //! eventfd, timerfd, signalfd, inotify.
 
 use super::desk::Desk;
+use super::rights;
+use super::trail::{self, Last};
+use super::unix_name::WorkingDirectory;
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -77,13 +80,26 @@ pub fn rebuild_inotify(id: FileId) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// `Stale`: a watched path is gone.
-pub fn rebuild_watches(id: FileId, fd: BorrowedFd<'_>, watches: &[InotifyWatchV1]) -> Result<()> {
+pub fn rebuild_watches(
+    desk: &Desk,
+    id: FileId,
+    fd: BorrowedFd<'_>,
+    watches: &[InotifyWatchV1],
+) -> Result<()> {
     let failed = |e| Error::kernel("inotify", id, e);
     let mut ordered: Vec<&InotifyWatchV1> = watches.iter().collect();
     ordered.sort_by_key(|w| w.wd);
+    // What a path has led to is named by our descriptor of it, below this directory.
+    let _there = WorkingDirectory::enter(desk.proc.as_fd())?;
     for watch in ordered {
         sys::rebuild::inotify_set_next(fd, watch.wd).map_err(failed)?;
-        let got = sys::rebuild::inotify_add(fd, &watch.path.0, watch.mask).map_err(|e| match e {
+        let path = watch.path.as_path();
+        let add = || {
+            let found = trail::resolve(path, Last::Itself)?;
+            sys::rebuild::inotify_add(fd, Desk::name_of(found.as_fd()).as_bytes(), watch.mask)
+        };
+        let got = desk.rights.act(path, add).map_err(|e| match e {
+            Errno::ELOOP => rights::failed(&watch.path, e),
             Errno::ENOENT => {
                 Error::stale(ReasonCode::FileMissing, format!("watched path {} is missing", watch.path))
             }

@@ -6,6 +6,7 @@ use super::{
     tcp, unix, vsock,
 };
 use crate::context::UnitContext;
+use crate::rights::Whose;
 use crate::status_flags::{STATUS_FLAGS, set_status_flags};
 use image_store::ReasonCode;
 use nix::fcntl::OFlag;
@@ -102,7 +103,7 @@ pub fn rebuild_files(
     desk.close_files_on_disk(tree);
     for file in &tree.files {
         if let FileKindV1::Inotify { watches } = &file.kind {
-            events::rebuild_watches(file.id, desk.file(file.id)?, watches)?;
+            events::rebuild_watches(desk, file.id, desk.file(file.id)?, watches)?;
         }
     }
     epoll::rebuild_watches(desk, tree)
@@ -117,7 +118,7 @@ fn open_description(desk: &Desk, tree: &TreeV1, file: &FileV1, id: InodeId, pos:
     if desk.object(id).is_some() {
         flags &= !NOT_BY_LINK;
     }
-    let fd = inode::open_inode(desk, inode, OFlag::from_bits_retain(flags))?;
+    let fd = inode::open_inode(desk, inode, Whose::File(file.id), OFlag::from_bits_retain(flags))?;
     if pos != 0 && flags & libc::O_PATH == 0 {
         lseek(&fd, pos as i64, Whence::SeekSet).map_err(|e| Error::kernel("lseek", file.id, e))?;
     }

@@ -1,12 +1,15 @@
 //! Files by path, volatile and deleted files, memfds, shared memory.
 
+use super::content::{fill, fill_content, own, set_time, set_xattrs};
 use super::desk::Desk;
+use super::rights::{self, Recorded, Whose};
+use super::trail::{self, Last, Place};
+use super::volatile::Attributes;
 use image_store::{Image, ReasonCode};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, futimens};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, ftruncate, linkat, unlink};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use snap_error::{Error, Result};
 use snap_state::{
     BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, Pid, RawPath, TreeV1,
@@ -14,9 +17,7 @@ use snap_state::{
 use snap_sys as sys;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 const F_ADD_SEALS: i32 = 1033;
 
@@ -30,24 +31,17 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
         match &inode.kind {
             InodeKindV1::Path { .. } | InodeKindV1::OfProcess { .. } => {}
             InodeKindV1::Renamed { was, path } => {
-                let fd = open_renamed(was, path)?;
-                check_kind(&fd, inode, path)?;
+                let fd = find_renamed(desk, inode, was, path)?;
                 desk.put_object(inode.id, fd)?;
             }
             InodeKindV1::Volatile { path } if is_dir(inode) => {
-                if super::volatile::make_dir(path, inode.mode, inode.uid, inode.gid)? {
-                    super::volatile::set_xattrs(path, &inode.xattrs)?;
-                }
+                super::volatile::make_dir(path, &Attributes::of(inode))?;
             }
             InodeKindV1::Volatile { path } if is_fifo(inode) => {
-                super::volatile::make_fifo(path, inode)?;
+                super::volatile::make_fifo(desk, path, inode)?;
             }
             InodeKindV1::Volatile { path } => {
-                let file = create_volatile(inode, path)?;
-                fill(&file, inode, image)?;
-                own(&file, inode, &path.to_string())?;
-                super::volatile::set_xattrs(path, &inode.xattrs)?;
-                set_time(&file, inode)?;
+                let file = super::volatile_file::rebuild(inode, path, image)?;
                 if !volatile.contains(&inode.id) {
                     desk.put_object(inode.id, file.into())?;
                 }
@@ -138,14 +132,6 @@ fn is_fifo(inode: &InodeV1) -> bool {
     SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFIFO
 }
 
-fn create_volatile(inode: &InodeV1, path: &RawPath) -> Result<File> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let mode = Mode::from_bits_truncate(inode.mode & 0o7777);
-    let file =
-        File::from(open(path.as_path(), flags, mode).map_err(|e| Error::kernel("creating a file", path, e))?);
-    Ok(file)
-}
-
 /// The description that made the file (O_TMPFILE): the only one with that flag.
 fn is_made_nameless(file: &FileV1, id: InodeId) -> bool {
     let made = file.flags & libc::O_TMPFILE == libc::O_TMPFILE;
@@ -168,16 +154,17 @@ fn create_deleted(
     const LATER: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_ASYNC;
     let failed = |e| Error::kernel("making a deleted file again", path, e);
     let directory = path.as_path().parent().unwrap_or(std::path::Path::new("/"));
+    let directory = trail::resolve(directory, Last::Directory);
     let mode = Mode::from_bits_truncate(inode.mode & 0o7777);
     if let Some(nameless) = nameless {
         let flags = OFlag::from_bits_retain(nameless.flags & !LATER) | OFlag::O_CLOEXEC;
-        let first = open(directory, flags, mode).map_err(failed)?;
+        let first = directory.and_then(|directory| openat(directory, ".", flags, mode)).map_err(failed)?;
         let file = desk.reopen(first.as_fd(), OFlag::O_RDWR).map_err(failed)?;
         return Ok((File::from(file), Some(first)));
     }
     // A name that is gone cannot come back: O_EXCL forbids linkat(2).
     let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let file = match open(directory, flags, mode) {
+    let file = match directory.and_then(|directory| openat(directory, ".", flags, mode)) {
         Ok(fd) => File::from(fd),
         // The directory is gone or its file system has no nameless files: memory will do, nobody can see the difference.
         Err(_) => File::from(sys::rebuild::memfd(b"deleted", 0).map_err(failed)?),
@@ -186,37 +173,29 @@ fn create_deleted(
 }
 
 /// A file under its other name. Where nothing has taken the old name meanwhile it gets that one back for a moment, so that its
-/// description says the same as before.
-fn open_renamed(was: &RawPath, path: &RawPath) -> Result<OwnedFd> {
-    let open_path = |path: &RawPath| {
-        open(path.as_path(), OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
-    };
-    let opened = match linkat(AT_FDCWD, path.as_path(), AT_FDCWD, was.as_path(), AtFlags::empty()) {
-        Ok(()) => {
-            let opened = open_path(was);
-            unlink(was.as_path()).map_err(|e| Error::kernel("unlink", was, e))?;
-            opened
-        }
-        Err(_) => open_path(path),
-    };
-    opened.map_err(|e| match e {
-        Errno::ENOENT | Errno::ENOTDIR => Error::stale(ReasonCode::FileMissing, format!("{path} is missing")),
-        e => Error::kernel("opening", path, e),
-    })
-}
-
-fn set_xattrs(file: &File, inode: &InodeV1) -> Result<()> {
-    for (name, value) in &inode.xattrs {
-        sys::xattr::set_of(file.as_fd(), name, value)
-            .map_err(|e| Error::kernel("setting an extended attribute", String::from_utf8_lossy(name), e))?;
+/// description says the same as before. It is only looked at here: who may open it is asked when it is opened.
+fn find_renamed(desk: &Desk, inode: &InodeV1, was: &RawPath, path: &RawPath) -> Result<OwnedFd> {
+    let found = trail::resolve(path.as_path(), Last::Itself).map_err(|e| rights::failed(path, e))?;
+    let stat = fstat(&found).map_err(|e| Error::kernel("stat", path, e))?;
+    rights::check_kind(&stat, inode, path)?;
+    let Ok(old) = Place::of(was.as_path()) else { return Ok(found) };
+    let name = Desk::name_of(found.as_fd());
+    let is_recorded = (stat.st_uid, stat.st_gid, stat.st_mode) == (inode.uid, inode.gid, inode.mode);
+    if !is_recorded
+        || linkat(&desk.proc, name.as_str(), &old.directory, old.name, AtFlags::AT_SYMLINK_FOLLOW).is_err()
+    {
+        return Ok(found);
     }
-    Ok(())
+    let again = old.look();
+    unlinkat(&old.directory, old.name, UnlinkatFlags::NoRemoveDir)
+        .map_err(|e| Error::kernel("unlink", was, e))?;
+    // Somebody may have put something else there just now.
+    Ok(again.ok().filter(|again| is_same(again.as_fd(), found.as_fd())).unwrap_or(found))
 }
 
-fn set_time(file: &File, inode: &InodeV1) -> Result<()> {
-    let time = |ns: i64| TimeSpec::from_duration(Duration::from_nanos(u64::try_from(ns).unwrap_or_default()));
-    futimens(file, &time(inode.atime_ns), &time(inode.mtime_ns))
-        .map_err(|e| Error::kernel("setting a file's time", inode.id, e))
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let id = |fd| fstat(fd).map(|found| (found.st_dev, found.st_ino));
+    id(one).is_ok_and(|one| id(other) == Ok(one))
 }
 
 fn create_shared_anonymous(desk: &Desk, inode: &InodeV1) -> Result<File> {
@@ -229,88 +208,48 @@ fn create_shared_anonymous(desk: &Desk, inode: &InodeV1) -> Result<File> {
     opened.map(File::from).map_err(|e| Error::kernel(what, path, e))
 }
 
-fn own(file: &File, inode: &InodeV1, name: &str) -> Result<()> {
-    let stat = fstat(file).map_err(|e| Error::kernel("stat", name, e))?;
-    let moves = (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid);
-    if moves {
-        fchown(file, Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)))
-            .map_err(|e| Error::kernel("chown", name, e))?;
-    }
-    // A new owner takes set-ids away.
-    if moves || stat.st_mode & 0o7777 != inode.mode & 0o7777 {
-        fchmod(file, Mode::from_bits_truncate(inode.mode & 0o7777))
-            .map_err(|e| Error::kernel("chmod", name, e))?;
-    }
-    Ok(())
-}
-
-/// Sets size and content.
-fn fill(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
-    let step = "writing a file's content";
-    ftruncate(file, 0).map_err(|e| Error::kernel(step, inode.id, e))?;
-    ftruncate(file, inode.len_bytes as i64).map_err(|e| Error::kernel(step, inode.id, e))?;
-    fill_content(file, inode, image)
-}
-
-fn fill_content(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
-    let step = "writing a file's content";
-    let mut buffer = vec![0; 1 << 20];
-    for run in &inode.content {
-        let mut done = 0;
-        // The last page of a file is carried whole; only what lies within the file is written.
-        let total = (u64::from(run.pages) * PAGE_BYTES).min(inode.len_bytes.saturating_sub(run.file_offset));
-        while done < total {
-            let part = &mut buffer[..(total - done).min(1 << 20) as usize];
-            image
-                .file()
-                .read_exact_at(part, run.image_offset + done)
-                .map_err(|e| Error::io(step, "image", &e))?;
-            file.write_all_at(part, run.file_offset + done).map_err(|e| Error::io(step, inode.id, &e))?;
-            done += part.len() as u64;
-        }
-    }
-    Ok(())
-}
-
 /// Opens an object with the wanted flags: by path, or once more if it was made again.
 ///
 /// # Errors
-/// `Stale`: missing, or another kind of file or device than recorded.
-pub fn open_inode(desk: &Desk, inode: &InodeV1, flags: OFlag) -> Result<OwnedFd> {
-    if let Some(object) = desk.object(inode.id) {
-        return desk
-            .reopen(object, flags)
-            .map_err(|e| Error::kernel("opening", format!("{:?}", inode.kind), e));
-    }
-    let path = match &inode.kind {
-        InodeKindV1::Path { path } => path,
-        InodeKindV1::Volatile { path } if is_dir(inode) || is_fifo(inode) => path,
-        _ => return Err(Error::Corrupt(format!("object {} was recorded but not made", inode.id))),
+/// `Stale`: missing, another kind of file or device than recorded, or not what the processes that had it may open ([`rights::Rights::open`]).
+pub fn open_inode(desk: &Desk, inode: &InodeV1, whose: Whose, flags: OFlag) -> Result<OwnedFd> {
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let by_path = |path, reopen: &dyn Fn(BorrowedFd<'_>) -> nix::Result<OwnedFd>| {
+        desk.rights.open(whose, Recorded { inode, path }, reopen)
     };
-    let fd = open(path.as_path(), flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).map_err(
-        |e| match e {
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO | Errno::ENODEV => {
-                Error::stale(ReasonCode::FileMissing, format!("{path} is missing"))
-            }
-            e => Error::kernel("opening", path, e),
-        },
-    )?;
-    check_kind(&fd, inode, path)?;
-    Ok(fd)
+    match (&inode.kind, desk.object(inode.id)) {
+        (InodeKindV1::Renamed { path, .. }, Some(object)) => by_path(path, &|found| {
+            let found = if is_same(object, found) { object } else { found };
+            desk.reopen(found, flags & !OFlag::O_NOFOLLOW)
+        }),
+        (_, Some(object)) => {
+            desk.reopen(object, flags).map_err(|e| Error::kernel("opening", format!("{:?}", inode.kind), e))
+        }
+        (InodeKindV1::Path { path }, None) => by_path(path, &|found| open_found(desk, path, found, flags)),
+        (InodeKindV1::Volatile { path }, None) if is_dir(inode) || is_fifo(inode) => {
+            by_path(path, &|found| open_found(desk, path, found, flags))
+        }
+        _ => Err(Error::Corrupt(format!("object {} was recorded but not made", inode.id))),
+    }
 }
 
-/// Another kind of file than recorded, or another device, is not the one.
-fn check_kind(fd: &OwnedFd, inode: &InodeV1, path: &RawPath) -> Result<()> {
-    let stat = fstat(fd).map_err(|e| Error::kernel("stat", path, e))?;
-    let kind = |mode: u32| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
-    if kind(stat.st_mode) != kind(inode.mode) {
-        return Err(Error::stale(ReasonCode::FileChanged, format!("{path} is another kind of file")));
+/// Opens what was found under a path. Our link in /proc cannot be followed with O_NOFOLLOW, which stays visible among the flags.
+fn open_found(desk: &Desk, path: &RawPath, found: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+    if !flags.contains(OFlag::O_NOFOLLOW) {
+        return desk.reopen(found, flags);
     }
-    let device = kind(inode.mode) == SFlag::S_IFCHR || kind(inode.mode) == SFlag::S_IFBLK;
-    if device && stat.st_rdev != inode.rdev {
-        return Err(Error::stale(ReasonCode::FileChanged, format!("{path} is another device")));
+    // Where somebody puts a FIFO there just now, nobody waits for it.
+    let how = OpenHow::new().flags(flags | OFlag::O_NONBLOCK).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let opened = openat2(AT_FDCWD, path.as_path(), how)?;
+    let (wanted, got) = (fstat(found)?, fstat(&opened)?);
+    if (wanted.st_dev, wanted.st_ino) != (got.st_dev, got.st_ino) {
+        return Err(Errno::ELOOP);
     }
-    Ok(())
+    if !flags.intersects(OFlag::O_NONBLOCK | OFlag::O_PATH) {
+        let kept = flags & (OFlag::O_APPEND | OFlag::O_DIRECT | OFlag::O_NOATIME);
+        sys::rebuild::fcntl_number(opened.as_fd(), libc::F_SETFL, kept.bits())?;
+    }
+    Ok(opened)
 }
 
 /// Opens what is mapped or executed, once each.
@@ -331,7 +270,7 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             Some(made) if is_mapped_as_made(&inode.kind, writable) => {
                 made.try_clone_to_owned().map_err(|e| Error::io("dup", id, &e))?
             }
-            _ => open_inode(desk, inode, flags)?,
+            _ => open_inode(desk, inode, Whose::Mapped(id), flags)?,
         };
         desk.put_mapped(id, writable, fd)?;
     }

@@ -1,6 +1,7 @@
 //! Descriptors of namespaces, pressure triggers, and files in a process's own directory of /proc.
 
 use super::desk::Desk;
+use super::rights::Whose;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek, write};
@@ -29,7 +30,7 @@ pub fn open_namespace(desk: &Desk, name: &str, of: NamespaceOfV1) -> Result<Owne
 /// open(2); write(2).
 pub fn rebuild_trigger(desk: &Desk, file: &FileV1, inode: &InodeV1, text: &[u8]) -> Result<OwnedFd> {
     let flags = OFlag::from_bits_retain(file.flags & (libc::O_ACCMODE | libc::O_NONBLOCK));
-    let fd = super::inode::open_inode(desk, inode, flags)?;
+    let fd = super::inode::open_inode(desk, inode, Whose::File(file.id), flags)?;
     write(&fd, text).map_err(|e| Error::kernel("writing a pressure trigger", file.id, e))?;
     Ok(fd)
 }

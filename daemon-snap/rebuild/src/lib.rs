@@ -5,6 +5,7 @@
 
 pub mod bus;
 pub mod cgroup;
+mod content;
 pub mod context;
 pub mod desk;
 pub mod epoll;
@@ -31,6 +32,7 @@ pub mod pipe;
 pub mod plan;
 pub mod process;
 pub mod restore;
+pub mod rights;
 pub mod ring;
 pub mod socket_options;
 pub mod stand_in;
@@ -41,9 +43,12 @@ pub mod sysv;
 pub mod tape;
 pub mod tcp;
 pub mod tids;
+pub mod trail;
 pub mod unix;
 mod unix_address;
+mod unix_name;
 pub mod unix_queue;
 pub mod volatile;
+pub mod volatile_file;
 pub mod vsock;
 pub mod zombie;

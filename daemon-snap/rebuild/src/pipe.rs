@@ -1,6 +1,7 @@
 //! Pipes, anonymous or behind a named FIFO.
 
 use super::desk::Desk;
+use super::rights::Whose;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, write};
@@ -37,7 +38,7 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         if let (Some(fifo), 0, false, true) = (fifo, writers, pipe.hung_up, pipe.data.is_empty()) {
             for file in ends(PipeEnd::Read) {
                 let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-                let fd = desk.raise(super::inode::open_inode(desk, fifo, flags)?)?;
+                let fd = desk.raise(super::inode::open_inode(desk, fifo, Whose::File(file.id), flags)?)?;
                 sys::rebuild::fcntl_number(fd.as_fd(), F_SETPIPE_SZ, pipe.capacity_bytes as i32)
                     .map_err(failed("F_SETPIPE_SZ"))?;
                 super::status_flags::set_status_flags(&fd, file)?;
@@ -48,9 +49,15 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         let (reader, writer) = match fifo {
             None => pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("pipe2"))?,
             Some(fifo) => {
-                let both = super::inode::open_inode(desk, fifo, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
-                let writer = super::inode::open_inode(desk, fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
-                (both, writer)
+                // For us, to put back what was unread; who had only one end may not be able to open the other.
+                let mut holders = ends(PipeEnd::Both).chain(ends(PipeEnd::Read)).chain(ends(PipeEnd::Write));
+                let Some(holder) = holders.next() else {
+                    return Err(Error::Corrupt(format!("pipe {id} belongs to nobody")));
+                };
+                let found = super::inode::open_inode(desk, fifo, Whose::File(holder.id), OFlag::O_PATH)?;
+                let again = |flags| desk.reopen(found.as_fd(), flags | OFlag::O_NONBLOCK);
+                let both = again(OFlag::O_RDWR).map_err(failed("opening a FIFO"))?;
+                (both, again(OFlag::O_WRONLY).map_err(failed("opening a FIFO"))?)
             }
         };
         sys::rebuild::fcntl_number(writer.as_fd(), F_SETPIPE_SZ, pipe.capacity_bytes as i32)
@@ -75,9 +82,12 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             let fd = match (first, fifo) {
                 (Some(fd), _) => fd,
                 (None, None) => reopen(desk, &spare, file, end)?,
-                (None, Some(fifo)) => {
-                    super::inode::open_inode(desk, fifo, access_of(end) | OFlag::O_NONBLOCK)?
-                }
+                (None, Some(fifo)) => super::inode::open_inode(
+                    desk,
+                    fifo,
+                    Whose::File(file.id),
+                    access_of(end) | OFlag::O_NONBLOCK,
+                )?,
             };
             super::status_flags::set_status_flags(&fd, file)?;
             desk.put_file(file.id, fd)?;

@@ -8,6 +8,7 @@ use crate::numbers::Numbers;
 use crate::own_maps::OwnMaps;
 use crate::pidfd::Late;
 use crate::process::Builder;
+use crate::rights::Rights;
 pub use crate::stored::Stored;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
 use crate::tids::Tids;
@@ -138,9 +139,11 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         }
         None => namespaces::UserNamespace::default(),
     };
+    let given = request.unit.as_ref().map_or(&[][..], |unit| &unit.stdio);
+    desk.rights = Rights::of(tree, user.fd.is_some(), given);
     volatile::rebuild_volatile_dirs(tree)?;
     inode::rebuild_inodes(&mut desk, tree, request.image)?;
-    volatile::rebuild_volatile_nodes(tree)?;
+    volatile::rebuild_volatile_nodes(&desk, tree)?;
     let realtime =
         clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
     let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();

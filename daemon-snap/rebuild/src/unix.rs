@@ -3,23 +3,18 @@
 use super::desk::Desk;
 use super::socket_options::set_options;
 use super::stand_in::{as_process, as_user};
-use super::unix_address::{path_of, show};
+use super::unix_address::show;
+use super::unix_name::{WorkingDirectory, bind, connect, enter};
 use image_store::ReasonCode;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, chdir, chown, fchdir, unlink};
 use snap_error::{Error, Result};
 use snap_state::{
-    CredentialsV1, FileId, FileKindV1, FileV1, PeerV1, ProcessV1, RawPath, SocketOptionV1, TreeV1,
-    UnixSocketV1, UnixStateV1,
+    CredentialsV1, FileId, FileKindV1, FileV1, PeerV1, ProcessV1, SocketOptionV1, TreeV1, UnixSocketV1,
+    UnixStateV1,
 };
 use snap_sys as sys;
 use snap_sys::rebuild::unix_address;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
 
 /// Sockets whose queues wait for descriptors that have not been made yet.
 #[derive(Debug, Default)]
@@ -46,7 +41,7 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
             socket.state,
             UnixStateV1::Listening { .. } | UnixStateV1::Unconnected | UnixStateV1::ConnectedTo { .. }
         ) {
-            let fd = alone(file.id, socket)?;
+            let fd = alone(desk, file.id, socket)?;
             desk.put_file(file.id, fd)?;
         }
     }
@@ -81,7 +76,7 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
         .collect();
     waiting.sort_by_key(|(listener, place, ..)| (*listener, *place));
     for (listener, _, file, socket) in waiting {
-        let fd = alone(file.id, socket)?;
+        let fd = alone(desk, file.id, socket)?;
         let address = listen_as(desk.file(listener)?, socket.peer.as_ref(), listener, tree)?;
         let _there = directory_of(tree, listener)?;
         as_process(holder(tree, file.id).as_ref(), "connect", || {
@@ -105,7 +100,7 @@ pub fn finish_unix(desk: &Desk, tree: &TreeV1, unfinished: Unfinished) -> Result
     drop(unfinished);
     for (file, socket) in sockets(tree) {
         if let UnixStateV1::ConnectedTo { address } = &socket.state {
-            sys::rebuild::connect(desk.file(file.id)?, &unix_address(address)).map_err(|e| match e {
+            connect(desk, desk.file(file.id)?, address).map_err(|e| match e {
                 Errno::ENOENT | Errno::ECONNREFUSED => {
                     Error::stale(ReasonCode::AddressMissing, format!("nobody listens at {}", show(address)))
                 }
@@ -167,12 +162,12 @@ fn holder(tree: &TreeV1, id: FileId) -> Option<PeerV1> {
 }
 
 /// A socket with its options and its own address, not connected.
-fn alone(id: FileId, socket: &UnixSocketV1) -> Result<OwnedFd> {
+fn alone(desk: &Desk, id: FileId, socket: &UnixSocketV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type, 0)
         .map_err(|e| Error::kernel("socket", id, e))?;
     set_early_options(id, socket, &fd)?;
     if !socket.address.is_empty() {
-        bind(socket, &fd)?;
+        bind(desk, socket, &fd)?;
     }
     if let UnixStateV1::Listening { backlog } = socket.state {
         as_process(socket.peer.as_ref(), "listen", || {
@@ -192,104 +187,11 @@ fn is_late(option: &SocketOptionV1) -> bool {
     option.level == libc::SOL_SOCKET && NAMES.contains(&option.name)
 }
 
-/// The working directory in which a relative address is bound and connected to, until this is dropped.
-fn enter(directory: Option<&RawPath>) -> Result<Option<WorkingDirectory>> {
-    directory.map(|path| WorkingDirectory::enter(path.as_path())).transpose()
-}
-
-/// The same for the address of another socket of the tree.
+/// The working directory in which the address of another socket of the tree was bound.
 fn directory_of(tree: &TreeV1, id: FileId) -> Result<Option<WorkingDirectory>> {
     match tree.files.get(id.0 as usize).map(|file| &file.kind) {
         Some(FileKindV1::Unix(socket)) => enter(socket.directory.as_ref()),
         _ => Ok(None),
-    }
-}
-
-/// Ours of before comes back when this is dropped.
-struct WorkingDirectory {
-    before: OwnedFd,
-}
-
-impl WorkingDirectory {
-    fn enter(path: &Path) -> Result<Self> {
-        let before = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|e| Error::kernel("opening", "our working directory", e))?;
-        chdir(path).map_err(|e| match e {
-            Errno::ENOENT | Errno::ENOTDIR => {
-                Error::stale(ReasonCode::FileMissing, format!("directory {} is missing", path.display()))
-            }
-            e => Error::kernel("chdir", path.display(), e),
-        })?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for WorkingDirectory {
-    fn drop(&mut self) {
-        // Every process goes to its own directory later; a wrong one of ours could only make a relative address fail.
-        let _ = fchdir(&self.before);
-    }
-}
-
-fn bind(socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
-    // Everything but bind(2) itself is done by the whole path.
-    let whole = path_of(&socket.address).map(|path| match &socket.directory {
-        Some(directory) => directory.as_path().join(path),
-        None => path.to_owned(),
-    });
-    let path = whole.as_deref();
-    if let Some(path) = path {
-        if !path.is_absolute() {
-            return Err(Error::Corrupt(format!("socket path {} begins nowhere", path.display())));
-        }
-        if socket.node.is_some() {
-            remove_leftover(path, socket)?;
-        }
-        if let Some(renamed_to) = &socket.renamed_to {
-            remove_leftover(renamed_to.as_path(), socket)?;
-        }
-    }
-    let failed = |step| move |e| Error::kernel(step, show(&socket.address), e);
-    let there = enter(socket.directory.as_ref())?;
-    sys::rebuild::bind(fd.as_fd(), &unix_address(&socket.address)).map_err(|e| match e {
-        Errno::EADDRINUSE => {
-            Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(&socket.address)))
-        }
-        e => Error::kernel("bind", show(&socket.address), e),
-    })?;
-    drop(there);
-    match (path, socket.node) {
-        (Some(path), Some(node)) => {
-            chown(path, Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))
-                .map_err(failed("chown"))?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(node.mode & 0o7777))
-                .map_err(|e| Error::io("chmod", path.display(), &e))?;
-            match &socket.renamed_to {
-                Some(to) => {
-                    std::fs::rename(path, to.as_path()).map_err(|e| Error::io("rename", path.display(), &e))
-                }
-                None => Ok(()),
-            }
-        }
-        // Bound to a path that no longer led to it: the node was removed by the daemon.
-        (Some(path), None) => unlink(path).map_err(failed("unlink")),
-        (None, _) => Ok(()),
-    }
-}
-
-/// Removes the node that the earlier life left behind; never one that somebody answers on.
-fn remove_leftover(path: &Path, socket: &UnixSocketV1) -> Result<()> {
-    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if !meta.file_type().is_socket() {
-        return Err(Error::stale(ReasonCode::FileChanged, format!("{} is no socket", path.display())));
-    }
-    let probe = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type | libc::SOCK_NONBLOCK, 0)
-        .map_err(|e| Error::kernel("socket", path.display(), e))?;
-    match sys::rebuild::connect(probe.as_fd(), &unix_address(path.as_os_str().as_bytes())) {
-        Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
-            unlink(path).map_err(|e| Error::kernel("unlink", path.display(), e))
-        }
-        _ => Err(Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", path.display()))),
     }
 }
 
@@ -305,7 +207,7 @@ fn pair(desk: &mut Desk, tree: &TreeV1, file: &FileV1, socket: &UnixSocketV1, pe
     };
     if desk.has_file(peer) {
         // A datagram socket connected to one that is connected elsewhere or not at all.
-        let fd = alone(file.id, socket)?;
+        let fd = alone(desk, file.id, socket)?;
         let _there = enter(other.directory.as_ref())?;
         sys::rebuild::connect(fd.as_fd(), &unix_address(&other.address))
             .map_err(|e| Error::kernel("connect", show(&other.address), e))?;
@@ -334,13 +236,23 @@ fn connected(
     if let Some((listener, at)) = listener_at(tree, &socket.address) {
         let _there = enter(at.directory.as_ref())?;
         let address = listen_as(desk.file(listener.id)?, other.peer.as_ref(), listener.id, tree)?;
-        let (theirs, mine) = through_listener(desk.file(listener.id)?, &address, other, socket)?;
+        let (theirs, mine) = through_listener(
+            desk,
+            Listening { fd: desk.file(listener.id)?, address: &address },
+            other,
+            socket,
+        )?;
         return Ok((mine, theirs));
     }
     if let Some((listener, at)) = listener_at(tree, &other.address) {
         let _there = enter(at.directory.as_ref())?;
         let address = listen_as(desk.file(listener.id)?, socket.peer.as_ref(), listener.id, tree)?;
-        return through_listener(desk.file(listener.id)?, &address, socket, other);
+        return through_listener(
+            desk,
+            Listening { fd: desk.file(listener.id)?, address: &address },
+            socket,
+            other,
+        );
     }
     if socket.peer == other.peer {
         let pair =
@@ -348,7 +260,7 @@ fn connected(
         let (mine, theirs) = sys::rebuild::adopt(pair);
         for (fd, end) in [(&mine, socket), (&theirs, other)] {
             if !end.address.is_empty() {
-                bind(end, fd)?;
+                bind(desk, end, fd)?;
             }
         }
         return Ok((mine, theirs));
@@ -360,7 +272,7 @@ fn connected(
     };
     let listening = sys::rebuild::socket(libc::AF_UNIX, socket.socket_type, 0)
         .map_err(|e| Error::kernel("socket", show(&accepted.address), e))?;
-    bind(accepted, &listening)?;
+    bind(desk, accepted, &listening)?;
     as_process(client.peer.as_ref(), "listen", || {
         sys::rebuild::listen(listening.as_fd(), 1).map(|()| [0; 2])
     })?;
@@ -368,26 +280,34 @@ fn connected(
     // Its path may lead elsewhere by now; a link to the descriptor does not.
     let address = sys::rebuild::own_address(listening.as_fd())
         .map_err(|e| Error::kernel("getsockname", show(&accepted.address), e))?;
-    let (theirs, mine) = through_listener(listening.as_fd(), &address, client, accepted)?;
+    let (theirs, mine) =
+        through_listener(desk, Listening { fd: listening.as_fd(), address: &address }, client, accepted)?;
     Ok(if swapped { (theirs, mine) } else { (mine, theirs) })
+}
+
+/// A listener that connections are made through, and its address as the kernel has it.
+#[derive(Clone, Copy)]
+struct Listening<'a> {
+    fd: BorrowedFd<'a>,
+    address: &'a [u8],
 }
 
 /// The client end and the accepted end.
 fn through_listener(
-    listening: BorrowedFd<'_>,
-    address: &[u8],
+    desk: &Desk,
+    listening: Listening<'_>,
     client: &UnixSocketV1,
     accepted: &UnixSocketV1,
 ) -> Result<(OwnedFd, OwnedFd)> {
     let failed = |step| move |e| Error::kernel(step, show(&client.address), e);
     let fd = sys::rebuild::socket(libc::AF_UNIX, client.socket_type, 0).map_err(failed("socket"))?;
     if !client.address.is_empty() {
-        bind(client, &fd)?;
+        bind(desk, client, &fd)?;
     }
     as_process(accepted.peer.as_ref(), "connect", || {
-        sys::rebuild::connect(fd.as_fd(), address).map(|()| [0; 2])
+        sys::rebuild::connect(fd.as_fd(), listening.address).map(|()| [0; 2])
     })?;
-    let accepted = sys::rebuild::accept(listening).map_err(failed("accept"))?;
+    let accepted = sys::rebuild::accept(listening.fd).map_err(failed("accept"))?;
     Ok((fd, accepted))
 }
 

@@ -2,10 +2,8 @@
 
 use super::desk::Desk;
 use super::stand_in::as_sender;
-use super::unix_address::{path_of, show};
-use image_store::ReasonCode;
-use nix::errno::Errno;
-use nix::unistd::unlink;
+use super::unix_address::show;
+use super::unix_name::bind_as_stranger;
 use snap_error::{Error, Result};
 use snap_state::{FileId, FileKindV1, TreeV1, UnixMessageV1, UnixSocketV1, UnixStateV1};
 use snap_sys as sys;
@@ -72,17 +70,8 @@ fn stranger(socket_type: i32, address: &[u8]) -> Result<OwnedFd> {
     let bytes = STRANGER_BUFFER_BYTES.to_ne_bytes();
     sys::rebuild::set_socket_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes)
         .map_err(failed("SO_SNDBUFFORCE"))?;
-    if address.is_empty() {
-        return Ok(fd);
-    }
-    sys::rebuild::bind(fd.as_fd(), &sys::rebuild::unix_address(address)).map_err(|e| match e {
-        Errno::EADDRINUSE => {
-            Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(address)))
-        }
-        e => failed("bind")(e),
-    })?;
-    if let Some(path) = path_of(address) {
-        unlink(path).map_err(failed("unlink"))?;
+    if !address.is_empty() {
+        bind_as_stranger(fd.as_fd(), address)?;
     }
     Ok(fd)
 }

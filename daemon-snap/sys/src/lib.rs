@@ -8,6 +8,7 @@ pub mod fanotify;
 pub mod fdquery;
 pub mod fork;
 pub mod frame;
+pub mod fs_identity;
 pub mod hook;
 pub mod inject;
 pub mod interface;

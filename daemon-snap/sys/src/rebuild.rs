@@ -478,3 +478,13 @@ pub fn own_address(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     bytes.truncate(len as usize);
     Ok(bytes)
 }
+
+/// The node that a unix socket is bound to, opened with O_PATH (SIOCUNIXFILE, since Linux 4.11).
+///
+/// # Errors
+/// `EPERM` without CAP_NET_ADMIN where the socket's network namespace belongs; `ENOENT`: it has none.
+pub fn unix_node(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
+    // SAFETY: the request has no argument and answers with a new descriptor.
+    owned(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCUNIXFILE) })
+}

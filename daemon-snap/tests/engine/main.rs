@@ -3,6 +3,7 @@
 //! See `../README.md` for the protocol and for how to add a subject.
 
 mod areas;
+mod boundary;
 mod cases;
 mod compile;
 mod control_group;

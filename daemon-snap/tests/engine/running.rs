@@ -53,6 +53,9 @@ impl Running {
         let directory = open_directory(&std::env::temp_dir());
         let shm = open_directory(Path::new("/dev/shm"));
         let output = File::create(directory.path().join("output")).expect("file for the subject's output");
+        // Subjects become other users, and only what those may open themselves is opened again in a place where anybody may put
+        // another file.
+        output.set_permissions(Permissions::from_mode(0o666)).expect("open the output to all");
         let mut command = Command::new(program);
         command.arg(directory.path()).arg(shm.path());
         if !subject.variant.is_empty() {
