@@ -71,6 +71,9 @@ pub struct ServiceRecord {
     pub exec_start_raw: String,
     /// `PIDFile=`.
     pub pid_file: Option<String>,
+    /// `BusName=` of a service with `Type=dbus`; `None` in catalogues of before it was recorded too.
+    #[serde(default)]
+    pub bus_name: Option<String>,
     /// `NotifyAccess=`.
     pub notify_access: String,
     /// Main process.

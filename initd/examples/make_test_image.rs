@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 service_type: shown("Type")?,
                 exec_start_raw: String::new(),
                 pid_file: Some(shown("PIDFile")?).filter(|path| !path.is_empty()),
+                bus_name: None,
                 notify_access: shown("NotifyAccess")?,
                 main_pid,
                 pids,

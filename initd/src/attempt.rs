@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use image_store::{ReasonCode, StaleReason};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use snap_rebuild::bus_claim::Claim;
 
 use crate::caller::Stat;
 use crate::protocol::StoredName;
@@ -44,6 +45,8 @@ pub struct RestoredTree {
     pub steps: Vec<(&'static str, Duration)>,
     /// For systemd's store.
     pub stored: Vec<(StoredName, OwnedFd)>,
+    /// The name on the bus that systemd waits for.
+    pub claim: Option<Claim>,
 }
 
 /// An attempt. Whatever becomes of it, a panic of our own included: what it has made is removed, unless systemd has taken it
@@ -96,9 +99,11 @@ impl<'a> Attempt<'a> {
     /// Run it until it has succeeded, failed, or `deadline` has passed.
     pub fn run(mut self, order: &Order, means: &Means<'_>, deadline: Instant) -> Outcome<'a> {
         let outcome = match self.wait_for_tree(order, means, deadline) {
-            Ok(Wait::Done(roots, steps_us, stored)) => {
+            Ok(Wait::Done(done)) => {
+                let Done { roots, steps_us, stored, claim } = done;
                 let tree = self.take_over(order, &roots, &steps_us, deadline);
-                tree.map(|tree| RestoredTree { stored, ..tree }).map_err(|error| failed("tree", &error))
+                tree.map(|tree| RestoredTree { stored, claim, ..tree })
+                    .map_err(|error| failed("tree", &error))
             }
             Ok(Wait::Failed(reason)) => Err(reason),
             // Dropping the attempt ends what it has made.
@@ -160,11 +165,15 @@ impl<'a> Attempt<'a> {
             }
             match Report::decode(&packet).map_err(io::Error::other)? {
                 Report::Started => self.worker = fds.into_iter().next(),
-                Report::Done { stored, .. } if stored.len() != fds.len() => {
-                    return Err(io::Error::other("it sent a wrong number of descriptors"));
-                }
-                Report::Done { roots, steps_us, stored } => {
-                    return Ok(Wait::Done(roots, steps_us, stored.into_iter().zip(fds).collect()));
+                Report::Done { roots, steps_us, stored, claim } => {
+                    if fds.len() != stored.len() + 2 * usize::from(claim.is_some()) {
+                        return Err(io::Error::other("it sent a wrong number of descriptors"));
+                    }
+                    let mut fds = fds.into_iter();
+                    let stored: Vec<_> = stored.into_iter().zip(&mut fds).collect();
+                    let claim = claim.zip(fds.next().zip(fds.next()));
+                    let claim = claim.map(|(wanted, (connection, own))| Claim { connection, own, wanted });
+                    return Ok(Wait::Done(Done { roots, steps_us, stored, claim }));
                 }
                 Report::Failed(reason) => return Ok(Wait::Failed(reason)),
             }
@@ -197,7 +206,7 @@ impl<'a> Attempt<'a> {
             return Err(io::Error::other(format!("its main process {main_pid} has ended at once")));
         }
         let steps = STEPS.iter().zip(steps_us).map(|(step, us)| (*step, Duration::from_micros((*us).into())));
-        Ok(RestoredTree { main_pid, main_pidfd, steps: steps.collect(), stored: Vec::new() })
+        Ok(RestoredTree { main_pid, main_pidfd, steps: steps.collect(), stored: Vec::new(), claim: None })
     }
 }
 
@@ -216,6 +225,11 @@ impl Unconfirmed<'_> {
         &self.tree
     }
 
+    /// What is still to be claimed; once.
+    pub fn take_claim(&mut self) -> Option<Claim> {
+        self.tree.claim.take()
+    }
+
     /// systemd has taken it over: it stays, whatever becomes of us.
     pub fn keep(self) -> RestoredTree {
         let Unconfirmed { mut attempt, tree } = self;
@@ -224,8 +238,16 @@ impl Unconfirmed<'_> {
     }
 }
 
+/// What the worker said, with its descriptors.
+struct Done {
+    roots: Vec<i32>,
+    steps_us: Vec<u32>,
+    stored: Vec<(StoredName, OwnedFd)>,
+    claim: Option<Claim>,
+}
+
 enum Wait {
-    Done(Vec<i32>, Vec<u32>, Vec<(StoredName, OwnedFd)>),
+    Done(Done),
     Failed(StaleReason),
     ShimGone,
 }

@@ -168,7 +168,7 @@ impl Server {
         let Shim { connection, hello, inherited, .. } = shim;
         // The shim keeps its own; a copy here would keep a unit's sockets open after the unit.
         drop((inherited, usable));
-        let unconfirmed = match outcome {
+        let mut unconfirmed = match outcome {
             Outcome::Restored(unconfirmed) => unconfirmed,
             Outcome::Failed(reason) => {
                 self.note_failure(start, entry, &reason);
@@ -186,10 +186,19 @@ impl Server {
             return Err(reason);
         }
         start.timeline.mark("hooks");
+        let untold = |why: String| StaleReason::new(ReasonCode::RestoreFailed, why);
         fault::point("initd.before_answer")
             .map_err(|error| error.to_string())
-            .and_then(|()| self.hand_over(connection, entry, unconfirmed.tree(), hello.has_notify_socket))
-            .map_err(|why| StaleReason::new(ReasonCode::RestoreFailed, why))?;
+            .and_then(|()| check_can_be_told(unconfirmed.tree(), hello.has_notify_socket))
+            .map_err(untold)?;
+        // With this name systemd takes the unit for started, and without it for ended: from here on there is no way back.
+        if let Some(Err(error)) = unconfirmed.take_claim().map(|claim| claim.make(deadline)) {
+            let reason = error.to_stale_reason();
+            self.note_failure(start, entry, &reason);
+            return Err(reason);
+        }
+        start.timeline.mark("bus name");
+        self.hand_over(connection, entry, unconfirmed.tree(), hello.has_notify_socket).map_err(untold)?;
         let tree = unconfirmed.keep();
         start.timeline.mark("hand-over");
         drop(turn);
@@ -263,9 +272,6 @@ impl Server {
         tree: &RestoredTree,
         has_notify_socket: bool,
     ) -> Result<(), String> {
-        if !has_notify_socket && !tree.stored.is_empty() {
-            return Err("NotifyAccess= keeps the shim from giving systemd back what it kept".to_owned());
-        }
         let service_type = entry.service.service_type.as_str();
         let answer = Answer::Restored {
             main_pid: tree.main_pid,
@@ -373,6 +379,14 @@ impl Server {
     }
 }
 
+/// Whether the shim may tell systemd all that it has to.
+fn check_can_be_told(tree: &RestoredTree, has_notify_socket: bool) -> Result<(), String> {
+    if !has_notify_socket && !tree.stored.is_empty() {
+        return Err("NotifyAccess= keeps the shim from giving systemd back what it kept".to_owned());
+    }
+    Ok(())
+}
+
 /// As the generator has computed it for the shim.
 fn budget(entry: &CatalogueEntry) -> Result<StartBudget, StaleReason> {
     let times =
@@ -413,6 +427,7 @@ fn order_for(entry: &CatalogueEntry, usable: &Usable, shim: &Shim<'_>, deadline:
         owner: (shim.caller.uid, shim.caller.gid),
         main_pid: entry.service.main_pid,
         pid_file: entry.service.pid_file.clone().filter(|_| is_forking).unwrap_or_default(),
+        bus_name: entry.service.bus_name.clone().unwrap_or_default(),
         listen_names: shim.hello.listen_names.clone(),
     }
 }

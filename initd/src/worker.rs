@@ -9,6 +9,7 @@ use image_store::{Image, ReasonCode, StaleReason, Stamp, UncheckedImage, fault};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
+use snap_rebuild::bus_claim::{Claim, Wanted};
 use snap_rebuild::restore::{Request, Stored, UnitContext, restore};
 use snap_state::{Pid, TreeV1};
 
@@ -47,6 +48,8 @@ pub struct Order {
     pub main_pid: i32,
     /// `PIDFile=`; empty for none.
     pub pid_file: String,
+    /// `BusName=` that systemd waits for; empty for none.
+    pub bus_name: String,
     /// One per descriptor of socket activation.
     pub listen_names: Vec<String>,
 }
@@ -56,7 +59,7 @@ pub struct Order {
 pub enum Report {
     /// It runs; its pidfd is attached.
     Started,
-    /// All processes run. Descriptors for systemd's store are attached.
+    /// All processes run. Descriptors for systemd's store are attached, and the two of a claim behind them.
     Done {
         /// These become children of PID 1 when the worker ends.
         roots: Vec<i32>,
@@ -64,6 +67,8 @@ pub enum Report {
         steps_us: Vec<u32>,
         /// One per descriptor.
         stored: Vec<StoredName>,
+        /// The name on the bus that is still to be claimed.
+        claim: Option<Wanted>,
     },
     /// Nothing of the tree is left.
     Failed(StaleReason),
@@ -79,7 +84,8 @@ impl Order {
         let Stamp { device, inode, len_bytes, written_ns } = self.stamp;
         encoder.u64(device).u64(inode).u64(len_bytes).u64(written_ns.cast_unsigned());
         encoder.i32(self.shim_pid).u32(self.owner.0).u32(self.owner.1).i32(self.main_pid);
-        encoder.bytes(self.pid_file.as_bytes()).u16(self.listen_names.len() as u16);
+        encoder.bytes(self.pid_file.as_bytes()).bytes(self.bus_name.as_bytes());
+        encoder.u16(self.listen_names.len() as u16);
         for name in &self.listen_names {
             encoder.bytes(name.as_bytes());
         }
@@ -103,6 +109,7 @@ impl Order {
             owner: (decoder.u32()?, decoder.u32()?),
             main_pid: decoder.i32()?,
             pid_file: decoder.string()?,
+            bus_name: decoder.string()?,
             listen_names: (0..decoder.u16()?).map(|_| decoder.string()).collect::<Result<_, _>>()?,
         })
     }
@@ -124,7 +131,7 @@ impl Report {
         let mut encoder = Encoder::default();
         match self {
             Report::Started => encoder.u16(1),
-            Report::Done { roots, steps_us, stored } => {
+            Report::Done { roots, steps_us, stored, claim } => {
                 encoder.u16(2).u16(roots.len() as u16);
                 for pid in roots {
                     encoder.i32(*pid);
@@ -132,7 +139,10 @@ impl Report {
                 encoder.u16(steps_us.len() as u16);
                 let encoder = steps_us.iter().fold(&mut encoder, |encoder, us| encoder.u32(*us));
                 StoredName::encode_all(stored, encoder);
-                encoder
+                let encoder = encoder.u16(claim.is_some().into());
+                claim.iter().fold(encoder, |encoder, Wanted { name, flags, unique_name }| {
+                    encoder.bytes(name.as_bytes()).u32(*flags).bytes(unique_name.as_bytes())
+                })
             }
             Report::Failed(reason) => {
                 // Some errors list every process; the first lines are enough.
@@ -159,6 +169,14 @@ impl Report {
                 roots: (0..decoder.u16()?).map(|_| decoder.i32()).collect::<Result<_, _>>()?,
                 steps_us: (0..decoder.u16()?).map(|_| decoder.u32()).collect::<Result<_, _>>()?,
                 stored: StoredName::decode_all(&mut decoder)?,
+                claim: match decoder.u16()? {
+                    0 => None,
+                    _ => Some(Wanted {
+                        name: decoder.string()?,
+                        flags: decoder.u32()?,
+                        unique_name: decoder.string()?,
+                    }),
+                },
             },
             3 => {
                 let code = decoder.string()?.parse().map_err(|_| Malformed("its code is unknown"))?;
@@ -178,11 +196,15 @@ pub fn run(order: &Order, fds: OrderFds<OwnedFd>) -> ! {
     drop(connection);
     let outcome = prepare(order).and_then(|()| {
         let for_pid_file = shim.try_clone().map_err(|error| internal("keep the shim's pidfd", &error))?;
-        let Rebuilt { roots, steps_us, stored } = rebuild(order, image, shim, cgroup, inherited)?;
+        let Rebuilt { roots, steps_us, stored, claim } = rebuild(order, image, shim, cgroup, inherited)?;
         write_pid_file(order, &roots, &for_pid_file)?;
         let of_one = |one: Stored| (StoredName { name: one.name, polled: one.polled }, one.fd);
-        let (stored, fds) = stored.into_iter().map(of_one).unzip();
-        Ok((Report::Done { roots, steps_us, stored }, fds))
+        let (stored, mut fds): (_, Vec<OwnedFd>) = stored.into_iter().map(of_one).unzip();
+        let claim = claim.map(|Claim { connection, own, wanted }| {
+            fds.extend([connection, own]);
+            wanted
+        });
+        Ok((Report::Done { roots, steps_us, stored, claim }, fds))
     });
     let (message, fds): (Report, Vec<OwnedFd>) =
         outcome.unwrap_or_else(|reason| (Report::Failed(reason), Vec::new()));
@@ -213,6 +235,7 @@ struct Rebuilt {
     roots: Vec<i32>,
     steps_us: Vec<u32>,
     stored: Vec<Stored>,
+    claim: Option<Claim>,
 }
 
 fn rebuild(
@@ -228,12 +251,13 @@ fn rebuild(
         || inherited.next().ok_or_else(|| internal("descriptors of the shim", &"some are missing"));
     let stdio = [next()?, next()?, next()?];
     let listen_fds = order.listen_names.iter().cloned().zip(inherited).collect();
-    let unit = UnitContext { shim, shim_pid: Pid(order.shim_pid), stdio, listen_fds, cgroup };
+    let bus_name = Some(order.bus_name.clone()).filter(|name| !name.is_empty());
+    let unit = UnitContext { shim, shim_pid: Pid(order.shim_pid), stdio, listen_fds, cgroup, bus_name };
     #[cfg(feature = "test-hooks")]
     if let Some(roots) = crate::sys::plain_child::instead_of_restore(order, &unit) {
         fault::point("worker.mid").map_err(|error| internal("worker.mid", &error))?;
         return roots
-            .map(|roots| Rebuilt { roots, steps_us: Vec::new(), stored: Vec::new() })
+            .map(|roots| Rebuilt { roots, steps_us: Vec::new(), stored: Vec::new(), claim: None })
             .map_err(|error| internal("plain process", &error));
     }
     let path = PathBuf::from(&order.image_path);
@@ -256,7 +280,7 @@ fn rebuild(
     let mut steps_us = vec![began_us.saturating_sub(order.sent_us) as u32, (decoded_us - began_us) as u32];
     steps_us.extend(restored.times.steps().map(|(_, took)| took.as_micros() as u32));
     let roots = restored.roots.iter().map(|pid| pid.0).collect();
-    Ok(Rebuilt { roots, steps_us, stored: restored.stored })
+    Ok(Rebuilt { roots, steps_us, stored: restored.stored, claim: restored.claim })
 }
 
 fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
@@ -303,6 +327,7 @@ mod tests {
             owner: (33, 34),
             main_pid: 300_000,
             pid_file: "/run/a.pid".to_owned(),
+            bus_name: "com.example.a".to_owned(),
             listen_names: vec!["x".to_owned(), String::new()],
         };
         let mut encoder = Encoder::default();
@@ -314,8 +339,13 @@ mod tests {
         }
         let failed = Report::Failed(StaleReason::new(ReasonCode::Deadline, "too late"));
         let stored = vec![StoredName { name: "kept".to_owned(), polled: false }];
-        let done = Report::Done { roots: vec![300_000, 7], steps_us: vec![1, 2, 3], stored };
-        for report in [Report::Started, done, failed] {
+        let name = "com.example.a".to_owned();
+        let claim = Some(Wanted { name, flags: 4, unique_name: ":1.7".to_owned() });
+        let done = |claim| {
+            let stored = stored.clone();
+            Report::Done { roots: vec![300_000, 7], steps_us: vec![1, 2, 3], stored, claim }
+        };
+        for report in [Report::Started, done(None), done(claim), failed] {
             let bytes = report.encode();
             assert_eq!(Report::decode(&bytes), Ok(report));
             assert!(Report::decode(&bytes[..bytes.len() - 1]).is_err());

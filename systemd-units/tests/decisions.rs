@@ -63,6 +63,7 @@ impl Root {
                 service_type: "simple".to_owned(),
                 exec_start_raw: String::new(),
                 pid_file: None,
+                bus_name: None,
                 notify_access: "none".to_owned(),
                 main_pid: 300_000,
                 pids: vec![300_000],

@@ -11,7 +11,8 @@ mod watch;
 
 pub use known::Told;
 pub use message::{
-    DRIVER, answers, body, driver_call, driver_signal, message_len, name_owner_changed, split,
+    DRIVER, answers, body, driver_call, driver_call_without_reply, driver_signal, message_len,
+    name_owner_changed, split,
 };
 pub use news::{Watcher, news};
 pub use stream::BusStream;

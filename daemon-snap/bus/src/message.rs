@@ -4,7 +4,7 @@ use snap_error::{Error, Result};
 use snap_state::bus_framing;
 use std::num::NonZeroU32;
 use zbus::Message;
-use zbus::message::Type;
+use zbus::message::{Flags, Type};
 use zbus::zvariant::serialized::{Context, Data};
 use zbus::zvariant::{DynamicType, LE, OwnedValue};
 
@@ -21,6 +21,25 @@ where
     B: serde::Serialize + DynamicType,
 {
     method_call(serial, [DRIVER, DRIVER_PATH, interface], member, body)
+}
+
+/// The same, to which the bus shall not answer.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn driver_call_without_reply<B>(serial: u32, interface: &str, member: &str, body: &B) -> Result<Vec<u8>>
+where
+    B: serde::Serialize + DynamicType,
+{
+    let build = || {
+        Message::method_call(DRIVER_PATH, member)?
+            .destination(DRIVER)?
+            .interface(interface)?
+            .serial(NonZeroU32::new(serial).unwrap_or(NonZeroU32::MIN))
+            .with_flags(Flags::NoReplyExpected)?
+            .build(body)
+    };
+    build().map(|message| message.data().to_vec()).map_err(|e| encoding(&e))
 }
 
 /// A call to anybody: destination, path, interface.

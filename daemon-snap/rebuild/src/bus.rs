@@ -3,10 +3,11 @@
 //! 1. The worker makes a socket that is not connected; the tree inherits it.
 //! 2. The process that had the connection connects it, as the user of then: the bus sees its PID and user.
 //! 3. When every process of the unit waits for the go, the worker speaks on its own descriptor of the same connection:
-//!    authentication, Hello, rules, what has changed, names last. systemd takes a `Type=dbus` unit for started when its name
-//!    appears, so nothing that can fail may come after.
+//!    authentication, Hello, rules, what has changed, names last. The name that systemd waits for (`BusName=`) is held back until
+//!    nothing is left that could fail ([`Claim`]).
 //! 4. What the daemon has to hear is put back into its end of the connection, from the bus's own end.
 
+use super::bus_claim::Claim;
 use super::desk::Desk;
 use super::socket_options::set_options;
 use super::stand_in::as_user;
@@ -15,7 +16,7 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::fstat;
 use snap_bus::{BusStream, DRIVER, Watcher, body, driver_signal, news, split};
 use snap_error::{Error, Result};
-use snap_state::{BusConnectionV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
+use snap_state::{BusConnectionV1, BusNameV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
 use snap_sys as sys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -72,20 +73,30 @@ pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()
     Ok(())
 }
 
-/// Speaks for all connections of the tree: first rules of all, then names of all.
+/// Speaks for all connections of the tree: first rules of all, then names of all but the one that is held back.
 ///
 /// # Errors
 /// `Stale` when the bus refuses something or is not there.
-pub fn introduce(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
+pub fn introduce(
+    desk: &Desk,
+    tree: &TreeV1,
+    deadline: Instant,
+    held_back: Option<&str>,
+) -> Result<Option<Claim>> {
     let mut introduced = Vec::new();
     for (id, connection) in connections(tree) {
         let limit = deadline.min(Instant::now() + PATIENCE);
-        let mut entry =
-            Entry { connection, stream: BusStream::new(desk.file(id)?, limit), unheard: Vec::new() };
-        entry.subscribe()?;
-        introduced.push((id, entry));
+        let mut entry = Entry {
+            connection,
+            stream: BusStream::new(desk.file(id)?, limit),
+            unheard: Vec::new(),
+            held_back,
+        };
+        let own = entry.subscribe()?;
+        introduced.push((id, entry, own));
     }
-    for (id, entry) in &mut introduced {
+    let mut claim = None;
+    for (id, entry, own) in &mut introduced {
         entry.request_names()?;
         entry.catch_up()?;
         if !entry.unheard.is_empty() {
@@ -93,8 +104,13 @@ pub fn introduce(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
             let near = desk.file(*id)?;
             entry.put_back(near, &far_end(desk, near, pid)?)?;
         }
+        let connection = entry.connection;
+        if let Some(name) = connection.names.iter().find(|name| entry.is_held_back(name)) {
+            let fd = desk.file(*id)?.try_clone_to_owned().map_err(|e| Error::io("dup", "bus", &e))?;
+            claim = Some(Claim::prepare(fd, connection, name, std::mem::take(own))?);
+        }
     }
-    Ok(())
+    Ok(claim)
 }
 
 /// One connection on its way.
@@ -103,11 +119,17 @@ struct Entry<'a> {
     stream: BusStream<BorrowedFd<'a>>,
     /// What the daemon has to be told.
     unheard: Vec<Message>,
+    /// A name that is claimed later.
+    held_back: Option<&'a str>,
 }
 
 impl Entry<'_> {
-    /// Hello, rules, and who is on the bus today.
-    fn subscribe(&mut self) -> Result<()> {
+    fn is_held_back(&self, name: &BusNameV1) -> bool {
+        name.owner && self.held_back == Some(name.name.as_str())
+    }
+
+    /// Hello, rules, and who is on the bus today. Its unique name of today.
+    fn subscribe(&mut self) -> Result<String> {
         let own = self.stream.greet()?;
         let rules: Vec<u32> = self
             .connection
@@ -128,7 +150,7 @@ impl Entry<'_> {
         }
         unheard.append(&mut self.unheard);
         self.unheard = unheard;
-        Ok(())
+        Ok(own)
     }
 
     /// Every name on the bus with its owner, our own left out.
@@ -168,6 +190,9 @@ impl Entry<'_> {
 
     fn request_names(&mut self) -> Result<()> {
         for wanted in &self.connection.names {
+            if self.is_held_back(wanted) {
+                continue;
+            }
             let serial = self.stream.call(DRIVER, "RequestName", &(&wanted.name, wanted.flags))?;
             let (reply, before) = self.stream.reply(serial, "RequestName")?;
             self.keep(before);
@@ -333,7 +358,7 @@ mod tests {
         ];
         far.write_all(&script.concat()).unwrap();
         let stream = BusStream::new(near.as_fd(), Instant::now() + Duration::from_secs(5));
-        let mut entry = Entry { connection: &connection, stream, unheard: Vec::new() };
+        let mut entry = Entry { connection: &connection, stream, unheard: Vec::new(), held_back: None };
         let owners = entry.owners_now(":1.5").unwrap();
         let owner = |name: &str| owners.get(name).map(String::as_str);
         assert_eq!(owner("before.list"), Some(":1.1"));

@@ -4,6 +4,7 @@
 //! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
 
 pub mod bus;
+pub mod bus_claim;
 pub mod cgroup;
 mod content;
 pub mod context;

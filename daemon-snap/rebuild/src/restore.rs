@@ -2,6 +2,7 @@
 //!
 //! [`restore`] must be called in a process with one thread: it forks the recorded tree from itself.
 
+pub use crate::bus_claim::Claim;
 pub use crate::context::UnitContext;
 use crate::desk::Desk;
 use crate::numbers::Numbers;
@@ -54,6 +55,8 @@ pub struct Restored {
     pub times: Times,
     /// For systemd's store, in the order in which it listed them.
     pub stored: Vec<Stored>,
+    /// The name that systemd waits for, still to be claimed.
+    pub claim: Option<Claim>,
 }
 
 /// How long each step took.
@@ -203,7 +206,8 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
     desk.release_segments();
     let stored = stored::hand_out(&desk, tree)?;
-    bus::introduce(&desk, tree, request.deadline)?;
+    let held_back = request.unit.as_ref().and_then(|unit| unit.bus_name.as_deref());
+    let claim = bus::introduce(&desk, tree, request.deadline, held_back)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
         // As long as they are ours their numbers are nobody else's.
@@ -224,7 +228,7 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         check_filters(&desk, tree, request.deadline)?;
     }
     times.release = lap(&mut last);
-    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times, stored })
+    Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times, stored, claim })
 }
 
 /// Time since `last`, which becomes now.

@@ -84,6 +84,7 @@ pub(super) fn take(
         // One line, as the inspection made sure.
         exec_start_raw: unit.unit().settings().exec_start().unwrap_or_default().to_owned(),
         pid_file: properties.pid_file.clone(),
+        bus_name: properties.bus_name.clone().filter(|_| properties.service_type == "dbus"),
         notify_access: properties.notify_access.clone(),
         main_pid,
         pids: numbers.into_iter().collect(),

@@ -32,6 +32,8 @@ pub struct UnitProperties {
     pub service_type: String,
     pub notify_access: String,
     pub pid_file: Option<String>,
+    /// `BusName=`.
+    pub bus_name: Option<String>,
     pub main_pid: i32,
     /// Below the root of the cgroup hierarchy; empty when nothing runs.
     pub control_group: String,
@@ -92,6 +94,7 @@ impl UnitProperties {
             service_type: values.text("Type"),
             notify_access: values.text("NotifyAccess"),
             pid_file: path(values.text("PIDFile")),
+            bus_name: path(values.text("BusName")),
             main_pid: values.number("MainPID") as i32,
             control_group: values.text("ControlGroup"),
             exec_start_count: exec_start.len(),

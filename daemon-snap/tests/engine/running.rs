@@ -144,6 +144,12 @@ impl Running {
         assert!(process::exists(self.pid), "the root {} is not there: {answer:?}", self.pid);
     }
 
+    /// Ends the tree.
+    pub fn kill(&mut self) {
+        process::kill_subject(&self.members, self.directory.path());
+        self.assert_gone("after it was killed");
+    }
+
     /// Nobody of the tree is left.
     pub fn assert_gone(&mut self, when: &str) {
         if let Some(mut child) = self.child.take() {

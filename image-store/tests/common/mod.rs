@@ -108,6 +108,7 @@ pub fn entry(root: &Path, unit: &str, file: String, info: &ImageInfo) -> Catalog
             service_type: "notify".to_owned(),
             exec_start_raw: "-@/usr/bin/redis-server redis-server /etc/redis/redis.conf".to_owned(),
             pid_file: Some("/run/redis/redis-server.pid".to_owned()),
+            bus_name: None,
             notify_access: "main".to_owned(),
             main_pid: 3_000_001,
             pids: vec![3_000_001, 3_000_002],

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;
 
 use super::subject::SUBJECTS;
-use super::{BusSite, SOON, packaged};
+use super::{BusSite, SOON, late_failure, packaged};
 use crate::container::{Container, wait_until};
 use crate::fastboot;
 
@@ -89,10 +89,15 @@ pub(super) fn check_names(site: &mut BusSite<'_>, checks: &mut Checks) -> Result
     let policy = include_str!("../../roots/dbus/policy.conf");
     let denied = policy.replace(
         "<allow own_prefix=\"com.example\"/>",
-        "<allow own_prefix=\"com.example\"/><deny own=\"com.example.zbus\"/>",
+        &format!(
+            "<allow own_prefix=\"com.example\"/><deny own=\"com.example.zbus\"/>{}",
+            late_failure::DENIAL
+        ),
     );
     ensure!(denied != policy, "the policy is another one than this test expects");
     site.machine.scratch.write("/etc/dbus-1/system.d/example.conf", &denied, 0o644)?;
+
+    late_failure::break_all(&site.machine.scratch)?;
 
     // dbus-broker counts what a user has queued and no connections.
     let counts_connections = site.bus == "dbus-daemon";
@@ -118,6 +123,7 @@ pub(super) fn check_names(site: &mut BusSite<'_>, checks: &mut Checks) -> Result
         checks
             .note(format!("{}: {unit} starts cold, because {why}", site.bus), is_cold(&machine, unit, word));
     }
+    late_failure::check(site.bus, &machine, checks);
     let sound = wait_until("next", SOON, || {
         let status = fastboot::status(&machine)?;
         let said = status.unit("bus-next.service").context("fastboot status does not know it")?;

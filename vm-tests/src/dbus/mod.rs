@@ -5,6 +5,7 @@
 
 mod bus;
 mod failure;
+mod late_failure;
 mod packaged;
 mod silent;
 mod subject;
@@ -80,6 +81,7 @@ fn on_bus(bus: &str, lab: &Lab, checks: &mut Checks) -> Result<()> {
     subject::install(scratch)?;
     silent::install(scratch)?;
     watcher::install(scratch)?;
+    late_failure::install(scratch)?;
     choose_bus(scratch, bus)?;
 
     let running = site.machine.boot(BOUND)?;
@@ -179,6 +181,7 @@ fn snapshot(bus: &str, machine: &Container, checks: &mut Checks) -> Result<Vec<T
         .map(|subject| subject.unit())
         .chain(wanted.iter().map(|service| service.unit.to_owned()))
         .chain([silent::UNIT.to_owned(), watcher::UNIT.to_owned()])
+        .chain(late_failure::units())
         .collect();
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
     let calls: String = SUBJECTS
