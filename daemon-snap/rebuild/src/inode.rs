@@ -238,8 +238,10 @@ fn open_found(desk: &Desk, path: &RawPath, found: BorrowedFd<'_>, flags: OFlag) 
     if !flags.contains(OFlag::O_NOFOLLOW) {
         return desk.reopen(found, flags);
     }
-    // Where somebody puts a FIFO there just now, nobody waits for it.
-    let how = OpenHow::new().flags(flags | OFlag::O_NONBLOCK).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    // Where somebody puts a FIFO there just now, nobody waits for it. openat2(2) takes nothing meaningless beside O_PATH.
+    let only_path = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let asked = if flags.contains(OFlag::O_PATH) { flags & only_path } else { flags | OFlag::O_NONBLOCK };
+    let how = OpenHow::new().flags(asked).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     let opened = openat2(AT_FDCWD, path.as_path(), how)?;
     let (wanted, got) = (fstat(found)?, fstat(&opened)?);
     if (wanted.st_dev, wanted.st_ino) != (got.st_dev, got.st_ino) {

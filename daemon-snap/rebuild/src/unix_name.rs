@@ -19,6 +19,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// The user who owns nothing.
+const NOBODY: u32 = 65_534;
+
 /// The working directory in which a relative address is bound and connected to, until this is dropped.
 pub fn enter(directory: Option<&RawPath>) -> Result<Option<WorkingDirectory>> {
     let Some(path) = directory else { return Ok(None) };
@@ -145,11 +148,12 @@ pub fn connect(desk: &Desk, fd: BorrowedFd<'_>, address: &[u8]) -> nix::Result<(
     }
 }
 
-/// Binds a socket to the address of a sender who is gone, as somebody who may do so: the owner of the directory. The name is taken away
-/// again. What a stranger has called itself is the stranger's to choose.
+/// Binds a socket to the address of a sender who is gone, as somebody who may do so: the owner of the directory, or anybody where that
+/// is root and others can put another directory in its place. The name is taken away again. What a stranger has called itself is the
+/// stranger's to choose.
 ///
 /// # Errors
-/// `Stale`: the address is taken, or may lead anywhere.
+/// `Stale`: the address is taken. That of bind(2).
 pub fn bind_as_stranger(fd: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
     let failed = |e| match e {
         Errno::EADDRINUSE => {
@@ -166,12 +170,12 @@ pub fn bind_as_stranger(fd: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
     let place = Place::of(&whole).map_err(failed)?;
     let owner = fstat(&place.directory).map_err(failed)?;
     let way = trail::walk(whole.parent().unwrap_or(Path::new("/")), Last::Directory).map_err(failed)?;
-    if let (0, Some(directory)) = (owner.st_uid, way.replaceable_in) {
-        let sentence = format!("the address {} may lead anywhere: {}", show(address), directory.display());
-        return Err(Error::stale(ReasonCode::FileChanged, sentence));
-    }
+    let (uid, gid) = match way.replaceable_in {
+        Some(_) if owner.st_uid == 0 => (NOBODY, NOBODY),
+        _ => (owner.st_uid, owner.st_gid),
+    };
     let there = WorkingDirectory::enter(root.as_fd())?;
-    let identity = FsIdentity { uid: owner.st_uid, gid: owner.st_gid, groups: Vec::new(), caps: 0 };
+    let identity = FsIdentity { uid, gid, groups: Vec::new(), caps: 0 };
     let done = identity.act(|| {
         sys::rebuild::bind(fd, &unix_address(address))?;
         unlinkat(&place.directory, place.name, UnlinkatFlags::NoRemoveDir)

@@ -56,6 +56,11 @@ fn place_of(path: &RawPath) -> Result<Place<'_>> {
 /// `Stale`: a directory above it is missing, or somebody has put something else in its place. mkdir(2), fchown(2), fchmod(2).
 pub fn make_dir(path: &RawPath, attributes: &Attributes<'_>) -> Result<()> {
     let failed = |step| move |e| Error::kernel(step, path, e);
+    if path.as_path().file_name().is_none() {
+        // A way up again (`a/..`), which a socket's words may have in them, is there when the way down is.
+        let there = trail::resolve(path.as_path(), Last::Directory);
+        return there.map(drop).map_err(|e| super::rights::failed(path, e));
+    }
     let place = place_of(path)?;
     match mkdirat(&place.directory, place.name, Mode::S_IRWXU) {
         Ok(()) => {}
