@@ -294,6 +294,7 @@ fn entry(unit: &str, file: String, info: &ImageInfo, evidence: EvidenceV1) -> Ca
             service_type: "simple".to_owned(),
             exec_start_raw: "/bin/d".to_owned(),
             pid_file: None,
+            bus_name: None,
             notify_access: "main".to_owned(),
             main_pid: 3_000_001,
             pids: vec![3_000_001],
