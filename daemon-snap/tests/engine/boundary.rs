@@ -2,24 +2,23 @@
 
 use crate::compile::{Toolchain, executable};
 use crate::fastboot::Fastboot;
-use crate::process::missing_need;
-use crate::running::{Running, Subject};
+use crate::running::{Outcome, Running, Subject};
 use std::fs::{self, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use test_frame::{Need, Skip, Test};
 
 const USER: u32 = 65_534;
 const SECRET: &str = "root's alone";
 
 /// A subject that runs as [`USER`], dumped and gone, and its image.
-fn dumped(variant: &'static str) -> (Running, PathBuf) {
-    let mut running =
-        Running::start(Subject::new("boundary", variant)).unwrap_or_else(|verdict| panic!("{verdict}"));
+fn dumped(variant: &'static str) -> Result<(Running, PathBuf), Skip> {
+    let mut running = Running::ready(Subject::new("boundary", variant))?;
     let image = running.file("image");
     running.dump(&image);
-    (running, image)
+    Ok((running, image))
 }
 
 /// A file that the user can neither read nor write.
@@ -45,12 +44,8 @@ fn passes(mut running: Running, image: &Path) {
     assert_eq!(running.finish("restored"), "pass");
 }
 
-#[test]
-fn log_that_is_a_link_now_is_not_followed() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("own_log");
+fn log_that_is_a_link_now_is_not_followed() -> Outcome {
+    let (mut running, image) = dumped("own_log")?;
     let (secret, log) = (secret(&running), running.file("home/log"));
     fs::rename(&log, running.file("home/kept")).expect("move the log away");
     symlink(&secret, &log).expect("link");
@@ -65,14 +60,11 @@ fn log_that_is_a_link_now_is_not_followed() {
     fs::rename(running.file("elsewhere"), running.file("home")).expect("put the directory back");
     assert_eq!(fs::read_to_string(&secret).expect("secret"), SECRET);
     passes(running, &image);
+    Ok(())
 }
 
-#[test]
-fn file_that_the_user_may_not_open_is_not_opened_for_it() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("own_log");
+fn file_that_the_user_may_not_open_is_not_opened_for_it() -> Outcome {
+    let (mut running, image) = dumped("own_log")?;
     let (secret, log) = (secret(&running), running.file("home/log"));
     fs::rename(&log, running.file("home/kept")).expect("move the log away");
     // As the user could where links to others' files are not protected (fs.protected_hardlinks).
@@ -81,20 +73,18 @@ fn file_that_the_user_may_not_open_is_not_opened_for_it() {
     assert_eq!(fs::read_to_string(&secret).expect("secret"), SECRET);
     fs::rename(running.file("home/kept"), &log).expect("put the log back");
     passes(running, &image);
+    Ok(())
 }
 
-#[test]
-fn log_of_the_user_that_was_rotated_is_opened() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("own_log");
+fn log_of_the_user_that_was_rotated_is_opened() -> Outcome {
+    let (mut running, image) = dumped("own_log")?;
     let log = running.file("home/log");
     fs::rename(&log, running.file("home/log.1")).expect("rotate");
     fs::write(&log, "").expect("new log");
     chown(&log, Some(USER), Some(USER)).expect("chown");
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
 }
 
 /// The directory that a subject has made where only root may write; gone with this.
@@ -106,12 +96,8 @@ impl Drop for RootsOwn {
     }
 }
 
-#[test]
-fn log_that_was_opened_as_root_is_opened_again_where_only_root_can_put_another() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("early_log");
+fn log_that_was_opened_as_root_is_opened_again_where_only_root_can_put_another() -> Outcome {
+    let (mut running, image) = dumped("early_log")?;
     let dir = RootsOwn(PathBuf::from(format!("/var/lib/fastboot-subject-{}", running.pid)));
     let log = dir.0.join("log");
     fs::rename(&log, dir.0.join("log.1")).expect("rotate");
@@ -125,23 +111,17 @@ fn log_that_was_opened_as_root_is_opened_again_where_only_root_can_put_another()
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
     assert_eq!(fs::read_to_string(&log).expect("log"), "restored\n");
+    Ok(())
 }
 
-#[test]
-fn log_of_root_in_a_directory_of_the_user_is_not_opened() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("early_log_at_home");
+fn log_of_root_in_a_directory_of_the_user_is_not_opened() -> Outcome {
+    let (mut running, image) = dumped("early_log_at_home")?;
     is_stale(&mut running, &image, &["home/log", "replace"]);
+    Ok(())
 }
 
-#[test]
-fn name_of_a_socket_is_made_where_the_user_may_make_it_only() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("socket");
+fn name_of_a_socket_is_made_where_the_user_may_make_it_only() -> Outcome {
+    let (mut running, image) = dumped("socket")?;
     let closed = running.file("closed");
     fs::create_dir(&closed).expect("directory of root");
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("chmod");
@@ -161,14 +141,11 @@ fn name_of_a_socket_is_made_where_the_user_may_make_it_only() {
     let made = fs::metadata(running.file("home/sock")).expect("the socket");
     assert_eq!((made.uid(), made.gid()), (USER, USER));
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
 }
 
-#[test]
-fn volatile_file_never_writes_through_another_name() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("volatile");
+fn volatile_file_never_writes_through_another_name() -> Outcome {
+    let (mut running, image) = dumped("volatile")?;
     let data = running.shm().join("home/data");
     let other = running.shm().join("other");
     fs::write(&other, SECRET).expect("a file of root's");
@@ -181,7 +158,7 @@ fn volatile_file_never_writes_through_another_name() {
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (USER, USER, 0o640));
     assert_eq!(running.finish("restored"), "pass");
 
-    let (mut running, image) = dumped("volatile");
+    let (mut running, image) = dumped("volatile")?;
     let home = running.shm().join("home");
     let closed = running.shm().join("closed");
     fs::create_dir(&closed).expect("directory of root");
@@ -189,6 +166,7 @@ fn volatile_file_never_writes_through_another_name() {
     symlink(&closed, &home).expect("link");
     is_stale(&mut running, &image, &["home", "symbolic link"]);
     assert_eq!(fs::read_dir(&closed).expect("list").count(), 0, "something was made there");
+    Ok(())
 }
 
 /// A program of the user that runs until this is told to end.
@@ -216,13 +194,9 @@ impl Attacker {
     }
 }
 
-#[test]
-fn link_that_takes_the_place_of_a_log_at_the_last_moment_is_not_followed() {
+fn link_that_takes_the_place_of_a_log_at_the_last_moment_is_not_followed() -> Outcome {
     const ROUNDS: u32 = 25;
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("own_log");
+    let (mut running, image) = dumped("own_log")?;
     let (secret, log) = (secret(&running), running.file("home/log"));
     let link = running.file("home/link");
     symlink(&secret, &link).expect("link");
@@ -246,14 +220,11 @@ fn link_that_takes_the_place_of_a_log_at_the_last_moment_is_not_followed() {
     let (_, swaps) = attacker.end();
     assert!(swaps > 1000 && refused > 0, "{swaps} swaps, {restored} restored, {refused} refused");
     assert_eq!(fs::read_to_string(&secret).expect("secret"), SECRET);
+    Ok(())
 }
 
-#[test]
-fn nobody_takes_a_descriptor_out_of_a_process_on_its_way() {
-    if missing_need().is_some() {
-        return;
-    }
-    let (mut running, image) = dumped("large");
+fn nobody_takes_a_descriptor_out_of_a_process_on_its_way() -> Outcome {
+    let (mut running, image) = dumped("large")?;
     let pids: Vec<String> = running.members.iter().map(i32::to_string).collect();
     let image_text = image.to_str().expect("a path is text").to_owned();
     let mut arguments = vec!["take", image_text.as_str()];
@@ -281,4 +252,20 @@ fn nobody_takes_a_descriptor_out_of_a_process_on_its_way() {
     }
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
+    Ok(())
+}
+
+pub fn tests() -> Vec<Test> {
+    test_frame::tests![
+        [Need::Root, Toolchain::Shared.need()];
+        log_that_is_a_link_now_is_not_followed,
+        file_that_the_user_may_not_open_is_not_opened_for_it,
+        log_of_the_user_that_was_rotated_is_opened,
+        log_that_was_opened_as_root_is_opened_again_where_only_root_can_put_another,
+        log_of_root_in_a_directory_of_the_user_is_not_opened,
+        name_of_a_socket_is_made_where_the_user_may_make_it_only,
+        volatile_file_never_writes_through_another_name,
+        link_that_takes_the_place_of_a_log_at_the_last_moment_is_not_followed,
+        nobody_takes_a_descriptor_out_of_a_process_on_its_way,
+    ]
 }

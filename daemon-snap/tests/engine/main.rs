@@ -28,6 +28,7 @@ fn main() -> std::process::ExitCode {
         dump_failures::tests,
         restore_failures::tests,
         growth::tests,
+        boundary::tests,
     ];
     test_frame::libtest::main(all.into_iter().flat_map(|tests| tests()).collect())
 }
