@@ -119,8 +119,8 @@ mod tests {
             let dir = tempfile::tempdir().expect("directory");
             let path = dir.path().join("bus").display().to_string();
             let configuration = dir.path().join("bus.conf");
-            let policy =
-                "<allow own=\"*\"/><deny own=\"com.example.denied\"/><allow send_destination=\"*\"/>";
+            let talk = "<allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/>";
+            let policy = format!("{talk}<allow own=\"*\"/><deny own=\"com.example.denied\"/>");
             let text = format!(
                 "<busconfig><type>session</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>\
                  <policy context=\"default\">{policy}<allow user=\"*\"/></policy></busconfig>"
