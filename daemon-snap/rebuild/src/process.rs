@@ -156,7 +156,7 @@ impl Builder<'_> {
             }
             done => done,
         }?;
-        tape::run(&tape)
+        tape.run()
     }
 
     /// The worker alone may hold write ends: their closing tells everybody that it is gone.

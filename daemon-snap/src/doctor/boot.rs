@@ -1,6 +1,6 @@
 //! The boot side: whether its parts are installed, and nobody has switched them off.
 
-use super::{Finding, Seen};
+use super::finding::{Finding, Seen};
 use fastboot_runtime::{GeneratorRecord, RunDir};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

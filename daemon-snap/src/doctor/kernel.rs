@@ -1,6 +1,6 @@
 //! What the kernel has, and lets us use.
 
-use super::{Finding, Seen};
+use super::finding::{Finding, Seen};
 use nix::errno::Errno;
 use snap_state::Pid;
 use snap_sys::label;

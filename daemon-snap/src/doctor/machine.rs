@@ -1,7 +1,7 @@
 //! What we may do here, and what kind of machine this is.
 
+use super::finding::{Finding, Seen};
 use super::kernel::tried;
-use super::{Finding, Seen};
 use crate::unit::Systemd;
 use caps::Capability;
 use snap_state::Pid;

@@ -1,7 +1,7 @@
 //! Where images are kept: whether they are safe there, survive, fit, and are there when the generator looks.
 
+use super::finding::{Finding, Seen};
 use super::machine::is_on;
-use super::{Finding, Seen};
 use image_store::Store;
 use nix::sys::statfs::{self, FsType, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};

@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;
 
+use super::bus_site::{self, BusSite, SOON};
+use super::{late_failure, packaged};
 use super::subject::SUBJECTS;
-use super::{BusSite, SOON, late_failure, packaged};
 use crate::container::{Container, wait_until};
 use crate::fastboot;
 
@@ -38,7 +39,7 @@ pub(super) fn check_late(site: &mut BusSite<'_>, checks: &mut Checks) -> Result<
             let waits = ended.and_then(|()| is_late(&machine, &unit, seconds));
             checks.note(sentence, waits);
         }
-        machine.wait_booted(super::BOUND)?;
+        machine.wait_booted(bus_site::BOUND)?;
         let stale = packaged::check_written_state(&machine);
         checks.note(format!("{}: PackageKit is cold, because its database is newer", site.bus), stale);
         for subject in SUBJECTS {

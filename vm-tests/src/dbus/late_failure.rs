@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;
 
-use super::SOON;
+use super::bus_site::SOON;
 use crate::container::{Container, wait_until};
 use crate::fastboot;
 use crate::roots::Scratch;

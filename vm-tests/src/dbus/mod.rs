@@ -4,6 +4,7 @@
 //! holds before the snapshot must hold after the restored boot: names, rules, counters, what watchers hear.
 
 mod bus;
+mod bus_site;
 mod failure;
 mod late_failure;
 mod packaged;
@@ -11,21 +12,17 @@ mod silent;
 mod subject;
 mod watcher;
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use test_frame::{Checks, Need, Once, Test};
 
-use crate::container::{BootOptions, Container, wait_until};
+use crate::container::{Container, wait_until};
 use crate::fastboot::{self, StatusReport};
 use crate::roots::{Recipe, RootFile, Scratch};
-use crate::site::{Lab, Site};
+use crate::site::Lab;
 use bus::Presence;
+use bus_site::{BOUND, BusSite, SOON};
 use subject::{SUBJECTS, Subject};
 
-const BOUND: Duration = Duration::from_secs(60);
-/// Longest until a restored service has heard or done what is expected of it.
-const SOON: Duration = Duration::from_secs(10);
 const BUSES: [&str; 2] = ["dbus-daemon", "dbus-broker"];
 
 /// One test for each bus.
@@ -60,19 +57,6 @@ fn files(zbus_count: Vec<u8>) -> Result<Vec<RootFile>> {
     let mut files = subject::files(zbus_count)?;
     files.push(silent::file());
     Ok(files)
-}
-
-/// One bus: its machine from boot to boot.
-struct BusSite<'a> {
-    bus: &'a str,
-    machine: Site,
-}
-
-impl BusSite<'_> {
-    /// Boot and wait for nothing.
-    fn start(&mut self) -> Result<Container> {
-        self.machine.start(&BootOptions::default())
-    }
 }
 
 fn on_bus(bus: &str, lab: &Lab, checks: &mut Checks) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{SOON, bus};
+use super::bus;
+use super::bus_site::SOON;
 use crate::container::{Container, wait_until};
 use crate::fastboot::StatusReport;
 use crate::roots::{RootFile, Scratch};

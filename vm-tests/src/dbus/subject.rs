@@ -100,7 +100,7 @@ pub(super) fn check_plain_restarts(machine: &Container) -> Result<()> {
         machine.run(&["systemctl", "restart", &subject.watched().unit()])?.success()?;
         subject.forget_running(machine)?;
         machine.run(&["systemctl", "restart", &subject.watched().unit()])?.success()?;
-        wait_until("the events of a restart", super::SOON, || {
+        wait_until("the events of a restart", super::bus_site::SOON, || {
             let mut events = subject.events(machine)?;
             // The end of the first restart may be written down after the log was emptied.
             if events.len() == 3 && events[0] == subject.expected_events()[1] {

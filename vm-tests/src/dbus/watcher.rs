@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::SOON;
+use super::bus_site::SOON;
 use super::packaged::{Packaged, SERVICES};
 use crate::container::{Container, wait_until};
 use crate::roots::Scratch;

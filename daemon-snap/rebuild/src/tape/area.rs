@@ -91,7 +91,8 @@ impl Area {
     /// There is no such place.
     pub fn placed(taken: &mut [Range<u64>], room: Room) -> Result<Self> {
         let Room { keep, drop } = room.in_pages();
-        let base = find_gap(taken, keep + drop).ok_or(RestoreFault::NoRoomForTape { len_bytes: keep + drop })?;
+        let base =
+            find_gap(taken, keep + drop).ok_or(RestoreFault::NoRoomForTape { len_bytes: keep + drop })?;
         Ok(Self::over(base..base + keep, base + keep..base + keep + drop))
     }
 

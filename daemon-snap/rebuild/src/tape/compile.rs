@@ -9,7 +9,7 @@ use super::env::TapeEnv;
 use super::inherited::Kept;
 use super::op::Op;
 use super::sequence::Sequence;
-use super::{finish, late, memory, thread};
+use super::{finish, late, memory, thread, x86_64};
 use snap_error::{Error, Result};
 use snap_state::{PAGE_BYTES, ProcessV1, ThreadV1};
 use snap_sys::frame;
@@ -22,6 +22,13 @@ pub struct Compiled {
     pub code: u64,
     /// Address of the leader's [`Context`].
     pub context: u64,
+}
+
+impl Compiled {
+    /// Runs it in this process. Does not return: the process becomes the recorded one or ends.
+    pub fn run(&self) -> ! {
+        x86_64::run(self.code, self.context)
+    }
 }
 
 /// How often the place is chosen anew. The tape's length depends on its place by the few calls that unmap around it, so the

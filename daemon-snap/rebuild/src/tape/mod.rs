@@ -48,4 +48,3 @@ pub use inherited::{
 };
 pub use memory::chunks;
 pub use op::{Record, RecordKind, Step, code_of, reason_of};
-pub use x86_64::run;

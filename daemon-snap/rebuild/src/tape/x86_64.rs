@@ -18,11 +18,13 @@ pub fn code() -> &'static [u8] {
 }
 
 /// Runs a compiled tape in this process. Does not return: the process becomes the recorded one or ends.
-pub fn run(tape: &super::Compiled) -> ! {
+///
+/// `code` is the address of the interpreter, `context` that of the first thread's context.
+pub fn run(code: u64, context: u64) -> ! {
     // SAFETY: `code` is the interpreter in its area, mapped executable by `compile`; `context` is a `Context` in the same
     // area. The interpreter needs no stack and never returns; all signals are blocked by the caller, so no handler runs
     // on the memory that it unmaps.
     unsafe {
-        asm!("jmp {code}", code = in(reg) tape.code, in("r12") tape.context, options(noreturn));
+        asm!("jmp {code}", code = in(reg) code, in("r12") context, options(noreturn));
     }
 }
