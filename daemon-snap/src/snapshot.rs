@@ -11,12 +11,14 @@ mod empty_store;
 mod image;
 mod plan;
 mod trial;
+mod witness;
 
 pub use candidate::Candidate;
 pub use plan::{PlanRow, plan};
 
 use crate::unit::{Band, Systemd};
 use empty_store::EmptyStores;
+use image_store::evidence::Digests;
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
 use snap_bus::BusWatch;
@@ -25,6 +27,7 @@ use snap_error::{CodedReason, Error, Kind, Result, ServiceFault, UnitObstacle};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use witness::{Earlier, Witness};
 
 /// What the operator asked for.
 #[derive(Clone, Debug)]
@@ -201,6 +204,8 @@ pub fn snapshot(
         }
         false => None,
     };
+    let witness = Witness::call(band.as_ref());
+    units.iter().for_each(|(_, unit)| witness.watch(&unit.properties().control_group));
     let mut stores = None;
     if let Some(band) = &band {
         let keeping = units
@@ -210,22 +215,31 @@ pub fn snapshot(
         let keeping: Vec<&str> = keeping.map(|unit| unit.id.as_str()).collect();
         stores = Some(EmptyStores::begin(&systemd, &keeping)?);
         units = path.each(Phase::Restart, units, |_, mut unit| {
-            unit.restart(&systemd, band, options.settle)?;
+            unit.restart(&systemd, band, &witness, options.settle)?;
             band.leave_gap()?;
             point("snapshot.restart")?;
             Ok(unit)
         });
+        witness.end_starts()?;
     }
     units = path.warm_up(units, options.warm_up.as_deref());
     units = path.settle(units, &systemd, options.settle);
 
     units.iter_mut().for_each(|(_, unit)| unit.record_bus(&watch));
-    let band_ref = band.as_ref();
+    let digests = Digests::default();
+    let context = image::Context {
+        systemd: &systemd,
+        witness: &witness,
+        digests: &digests,
+        band: band.as_ref(),
+        earlier: Earlier { store, catalogue: &catalogue },
+    };
     let images = path.each(Phase::Image, units, |_, unit| {
         let ask = unit.unit().options().warm_up.clone();
-        let (entry, row, stored) = image::take(&systemd, &pending, &catalogue, unit, band_ref)?;
+        let (entry, row, stored) = image::take(context, &pending, unit)?;
         Ok(Taken { entry, row, ask, stored })
     });
+    drop(witness);
     if let Some(band) = band {
         band.leave()?;
     }

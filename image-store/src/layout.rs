@@ -66,7 +66,7 @@ pub fn checksum(bytes: &[u8]) -> u64 {
 pub struct SectionKind(pub u32);
 
 impl SectionKind {
-    /// What must still be true ([`EvidenceV1`](crate::EvidenceV1)).
+    /// What must still be true ([`EvidenceV2`](crate::EvidenceV2)).
     pub const EVIDENCE: SectionKind = SectionKind(1);
     /// What was saved of the process tree as a whole. The engine owns its content.
     pub const STATE: SectionKind = SectionKind(2);

@@ -28,8 +28,8 @@ pub use catalogue::{Catalogue, CatalogueEntry, Generation, HookChannel, ServiceR
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Part, Result};
 pub use evidence::{
-    CheckDepth, EvidenceV1, FileEvidence, FileKind, MachineEvidence, ReasonCode, StaleReason,
-    SystemdEvidence, UnitEvidence,
+    CheckDepth, EvidenceV1, EvidenceV2, FileEvidence, FileItem, FileKind, MachineEvidence, Observation,
+    ReasonCode, Rule, Source, StaleReason, SystemdEvidence, UnitEvidence,
 };
 pub use layout::{ImageId, PAGE_SIZE, SectionKind};
 pub use quarantine::QuarantineRecord;

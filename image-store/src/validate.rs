@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::catalogue::CatalogueEntry;
 use crate::error::Error;
-use crate::evidence::{CheckDepth, Digests, EvidenceV1, ReasonCode, StaleReason};
+use crate::evidence::{CheckDepth, Digests, EvidenceV1, EvidenceV2, ReasonCode, StaleReason};
 use crate::layout::{MAX_SECTION_RAW_LEN, SectionKind};
 use crate::reader::Image;
 use crate::store::Store;
@@ -21,7 +21,7 @@ pub struct Opened {
     /// The image.
     pub image: Image,
     /// What must still be true.
-    pub evidence: EvidenceV1,
+    pub evidence: EvidenceV2,
 }
 
 /// Where to look.
@@ -50,8 +50,14 @@ impl Opened {
         if image.len_bytes() != entry.len_bytes {
             return corrupt(&image, "has another length than in the catalogue");
         }
-        let evidence = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN);
-        let evidence = EvidenceV1::decode(&evidence.map_err(stored)?, image.path()).map_err(stored)?;
+        let kind = SectionKind::EVIDENCE;
+        if image.sections().iter().any(|one| one.kind == kind && one.version == EvidenceV1::VERSION) {
+            let sentence = "the image is of an older version, which did not observe what the service read at its start; \
+                            take a snapshot again";
+            return Err(StaleReason::new(ReasonCode::ImageUnsupported, sentence));
+        }
+        let evidence = image.section(kind, EvidenceV2::VERSION, EvidenceV2::MAX_LEN);
+        let evidence = EvidenceV2::decode(&evidence.map_err(stored)?, image.path()).map_err(stored)?;
         if evidence.machine != entry.machine || evidence.unit != entry.unit_evidence {
             return corrupt(&image, "is of another snapshot than the catalogue");
         }
@@ -73,13 +79,8 @@ impl Opened {
         if let Err(reason) = self.evidence.check_identities(place.root) {
             found(reason)?;
         }
-        for file in self.evidence.files.iter().chain(&self.evidence.environment_files) {
-            let checked = file.check_with(place.root, CheckDepth::ContentIfStatDiffers, place.digests);
-            if let Err(reason) = checked {
-                found(reason)?;
-            }
-        }
-        ControlFlow::Continue(())
+        let depth = CheckDepth::ContentIfStatDiffers;
+        self.evidence.check_each(place.root, depth, place.digests, &mut found)
     }
 
     /// The first reason of [`check_now`](Opened::check_now), as an error.

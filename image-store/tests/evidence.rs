@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use common::{DEPTH, DROP_IN, FRAGMENT, digest, drop_ins, evidence, make_root, unit_evidence};
 use image_store::evidence::{CpuEvidence, group_id, user_id};
-use image_store::{CheckDepth, EvidenceV1, FileEvidence, FileKind, MachineEvidence, ReasonCode, StaleReason};
+use image_store::{CheckDepth, EvidenceV2, FileEvidence, FileKind, MachineEvidence, ReasonCode, StaleReason};
 
 fn root() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ fn evidence_holds_on_the_machine_it_was_taken_on() {
     let dir = root();
     let root = dir.path();
     let bytes = evidence(root).encode(Path::new("x")).unwrap();
-    let read = EvidenceV1::decode(&bytes, Path::new("x")).unwrap();
+    let read = EvidenceV2::decode(&bytes, Path::new("x")).unwrap();
     assert_eq!(read, evidence(root));
     let now = MachineEvidence::collect(root).unwrap();
     read.check_unit(root, &now, Path::new(FRAGMENT), &drop_ins()).unwrap();
@@ -48,10 +48,10 @@ fn evidence_with_bytes_missing_or_left_over_is_corrupt() {
     let dir = root();
     let mut bytes = evidence(dir.path()).encode(Path::new("x")).unwrap();
     for len in 0..bytes.len() {
-        assert!(EvidenceV1::decode(&bytes[..len], Path::new("x")).is_err());
+        assert!(EvidenceV2::decode(&bytes[..len], Path::new("x")).is_err());
     }
     bytes.push(0);
-    let error = EvidenceV1::decode(&bytes, Path::new("x")).unwrap_err();
+    let error = EvidenceV2::decode(&bytes, Path::new("x")).unwrap_err();
     assert!(error.to_string().contains("1 bytes after the evidence"), "{error}");
 }
 

@@ -5,9 +5,10 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{STATE, entry, evidence, make_root, pages};
+use common::{STATE, evidence, make_root, pages};
 use image_store::{
-    Catalogue, Durability, EvidenceV1, Generation, ImageWriter, PAGE_SIZE, SectionKind, UncheckedImage,
+    Catalogue, Durability, EvidenceV1, EvidenceV2, ImageWriter, Observation, PAGE_SIZE, Rule, SectionKind,
+    Source, UncheckedImage,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -44,6 +45,20 @@ fn catalogue_v1_reads_as_it_was_written() {
     assert_eq!(newest.service.exec_start_raw, "-@/usr/bin/redis-server redis-server /etc/redis/redis.conf");
 }
 
+#[test]
+fn evidence_v2_reads_as_it_was_written() {
+    let path = golden("image-v1-evidence-v2.img");
+    let image = UncheckedImage::open(&path).unwrap().check().unwrap();
+    let section = image.section(SectionKind::EVIDENCE, EvidenceV2::VERSION, EvidenceV2::MAX_LEN).unwrap();
+    let evidence = EvidenceV2::decode(&section, &path).unwrap();
+    assert_eq!(evidence.machine.kernel_release, "6.18.0");
+    assert_eq!(evidence.observation, Observation::Recorded { not_observed: Vec::new() });
+    let item = &evidence.files[0];
+    assert_eq!(item.file.blake3, Some(common::digest("port 6379\n")));
+    assert_eq!((item.rule, item.source), (Rule::Content, Source::Observed));
+    assert_eq!(evidence.users, [("redis".to_owned(), 105)]);
+}
+
 /// No check: made the files once, with FASTBOOT_WRITE_GOLDEN set, and refuses to make them again. For a new format version, write
 /// new names.
 #[test]
@@ -53,15 +68,12 @@ fn write_golden_files_on_request() {
     }
     let dir = tempfile::tempdir().unwrap();
     make_root(dir.path());
-    let path = golden("image-v1.img");
+    let path = golden("image-v1-evidence-v2.img");
     assert!(!path.exists(), "golden files never change");
     let mut writer = ImageWriter::create(&path).unwrap();
     writer.append_pages(&pages(2, 1)).unwrap();
-    writer.add_section(SectionKind::EVIDENCE, 1, &evidence(dir.path()).encode(&path).unwrap()).unwrap();
+    let bytes = evidence(dir.path()).encode(&path).unwrap();
+    writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &bytes).unwrap();
     writer.add_section(SectionKind::STATE, 3, &STATE.repeat(8)).unwrap();
-    let info = writer.finish(Durability::NoSync).unwrap();
-    let images = vec![entry(dir.path(), "redis.service", "images/1/redis.service.img".to_owned(), &info)];
-    let catalogue =
-        Catalogue { format: 1, generations: vec![Generation { id: 1, created_unix_s: 1, images }] };
-    std::fs::write(golden("catalogue-v1.json"), catalogue.encode(&path).unwrap()).unwrap();
+    writer.finish(Durability::NoSync).unwrap();
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use common::{Random, entry, evidence, make_root, pages, write_image};
 use image_store::layout::{HEADER_LEN, checksum};
-use image_store::{Catalogue, Durability, EvidenceV1, Generation, ImageWriter, SectionKind, UncheckedImage};
+use image_store::{Catalogue, Durability, EvidenceV2, Generation, ImageWriter, SectionKind, UncheckedImage};
 
 const MAX_RAW_LEN: u64 = 1 << 20;
 
@@ -27,7 +27,7 @@ fn exercise(bytes: &[u8]) -> bool {
             Ok(raw) => {
                 assert_eq!(raw.len() as u64, section.raw_len);
                 if section.kind == SectionKind::EVIDENCE {
-                    intact &= EvidenceV1::decode(&raw, Path::new("mutated")).is_ok();
+                    intact &= EvidenceV2::decode(&raw, Path::new("mutated")).is_ok();
                 }
             }
             Err(_) => intact = false,
@@ -89,7 +89,9 @@ fn no_mutated_image_makes_a_reader_panic() {
     let path = dir.path().join("a.img");
     let mut writer = ImageWriter::create(&path).unwrap();
     writer.append_pages(&pages(2, 5)).unwrap();
-    writer.add_section(SectionKind::EVIDENCE, 1, &evidence(dir.path()).encode(&path).unwrap()).unwrap();
+    writer
+        .add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &evidence(dir.path()).encode(&path).unwrap())
+        .unwrap();
     writer.add_section(SectionKind::STATE, 1, &common::STATE.repeat(4)).unwrap();
     writer.finish(Durability::NoSync).unwrap();
     let good = fs::read(&path).unwrap();
@@ -123,7 +125,7 @@ fn no_mutated_evidence_or_catalogue_makes_a_decoder_panic() {
         let mut random = Random(seed);
         let mut bytes = encoded_evidence.clone();
         mutate(&mut bytes, &mut random);
-        let _ = EvidenceV1::decode(&bytes, &path);
+        let _ = EvidenceV2::decode(&bytes, &path);
         let mut bytes = encoded_catalogue.clone();
         mutate(&mut bytes, &mut random);
         if bytes != encoded_catalogue {

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use fastboot_runtime::open_store;
 use image_store::{
-    CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence,
-    SectionKind, ServiceRecord, UnitEvidence,
+    CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV2, FileEvidence, FileItem, ImageWriter,
+    MachineEvidence, Observation, SectionKind, ServiceRecord, Source, UnitEvidence,
 };
 use snap_collect::dump::{self, CollectOptions, TreeSelector};
 
@@ -31,10 +31,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         let is_dump = main_pid == "dump";
         let main_pid: i32 = if is_dump { shown("MainPID")?.parse()? } else { main_pid.parse()? };
         let drop_ins: Vec<PathBuf> = shown("DropInPaths")?.split_whitespace().map(PathBuf::from).collect();
-        let evidence = EvidenceV1 {
+        let evidence = EvidenceV2 {
             machine: machine.clone(),
             unit: UnitEvidence::collect(root, Path::new(&shown("FragmentPath")?), &drop_ins)?,
-            files: FileEvidence::collect_chain(root, Path::new("/etc/hostname"), true)?,
+            observation: Observation::Recorded { not_observed: Vec::new() },
+            files: FileEvidence::collect_chain(root, Path::new("/etc/hostname"), true)?
+                .into_iter()
+                .map(|file| FileItem::new(file, Source::Observed))
+                .collect(),
+            accounts: Vec::new(),
+            values: Vec::new(),
+            left_out: Vec::new(),
             environment_files: Vec::new(),
             users: vec![("root".to_owned(), 0)],
             groups: vec![("root".to_owned(), 0)],
@@ -54,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 writer.append_pages(&[page as u8; 4096])?;
             }
         }
-        writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence.encode(Path::new(unit))?)?;
+        writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &evidence.encode(Path::new(unit))?)?;
         let info = writer.finish(Durability::Sync)?;
         entries.push(CatalogueEntry {
             unit: unit.to_owned(),

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use image_store::evidence::Digests;
+use image_store::evidence::{Digests, MountTable};
 use image_store::layout::CHECKSUM_CHUNK_LEN;
 use image_store::validate::Place;
-use image_store::{CatalogueEntry, FileKind, Opened, ReasonCode, StaleReason, Store};
+use image_store::{CatalogueEntry, FileKind, Opened, ReasonCode, Source, StaleReason, Store};
 
 use crate::lanes::{HEAVY_PATIENCE, LIGHT_LEN, Lanes};
 use crate::sys::priority::{IoClass, set_io_class};
@@ -212,8 +212,13 @@ impl Images {
             State::Opened(opened) => Arc::clone(opened),
             _ => return,
         };
-        let files = opened.evidence.files.iter();
-        let small = files.filter(|file| file.kind == FileKind::File && file.size <= SMALL_FILE);
+        // What was read and closed is not wanted by a service that is restored.
+        let held = opened.evidence.files.iter().filter(|item| item.source == Source::Held);
+        let mounts = MountTable::read(&self.root);
+        let small = held
+            .map(|item| &item.file)
+            .filter(|file| file.kind == FileKind::File && file.size <= SMALL_FILE)
+            .filter(|file| mounts.remote(&file.path).is_none());
         let mut buffer = vec![0; STEP_LEN];
         for file in small {
             let Ok(mut open) = File::open(self.root.join(file.path.strip_prefix("/").unwrap_or(&file.path)))

@@ -13,6 +13,7 @@ pub mod container;
 pub mod daemons;
 pub mod dbus;
 pub mod demo;
+pub mod evidence;
 pub mod fastboot;
 pub mod host;
 pub mod layers;

@@ -4,7 +4,8 @@ use anyhow::Result;
 use test_frame::{Registry, Source};
 
 use crate::{
-    bare, daemons, dbus, demo, layers, package, randomness, reboots, rust_tests, scenarios, source, units,
+    bare, daemons, dbus, demo, evidence, layers, package, randomness, reboots, rust_tests, scenarios, source,
+    units,
 };
 
 /// In the order in which they run: what is quick and tells most comes first.
@@ -18,6 +19,7 @@ pub fn registry() -> Result<Registry> {
     sources.extend([
         Source::new("scenarios", || Ok(scenarios::tests())),
         Source::new("units", || Ok(units::tests())),
+        Source::new("evidence", || Ok(evidence::tests())),
         Source::new("dbus", || Ok(dbus::tests())),
         Source::new("randomness", || Ok(randomness::tests())),
         Source::new("package", || Ok(package::tests())),
@@ -36,8 +38,18 @@ mod tests {
 
     /// All but those that cargo builds.
     fn own() -> Vec<Test> {
-        let families =
-            ["source", "scenarios", "units", "dbus", "randomness", "package", "machines", "demo", "daemons"];
+        let families = [
+            "source",
+            "scenarios",
+            "units",
+            "evidence",
+            "dbus",
+            "randomness",
+            "package",
+            "machines",
+            "demo",
+            "daemons",
+        ];
         registry().unwrap().named(&families.map(str::to_owned), true).unwrap()
     }
 

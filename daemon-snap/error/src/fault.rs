@@ -18,6 +18,7 @@ coded! {
             "{job}: {unit} is {state} and not {wanted}";
         "ended-meanwhile" stays EndedMeanwhile { state: String, result: String }:
             "settle: it ended and is {state} now ({result})";
+        "observation-failed" stays ObservationFailed { error: String }: "observe the start: {error}";
         "too-many-dependencies" stays TooManyDependencies { path: RawPath, most: usize }:
             "DependsOn=: {path} leads to more than {most} files";
         "warm-up-failed" stays WarmUpFailed { command: String, status: String }: "warm-up: {command:?}: {status}";

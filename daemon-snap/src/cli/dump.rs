@@ -3,7 +3,8 @@
 use image_store::evidence::TextEvidence;
 use image_store::writer::Durability;
 use image_store::{
-    Digest, EvidenceV1, FileEvidence, ImageWriter, MachineEvidence, SectionKind, UnitEvidence,
+    Digest, EvidenceV2, FileEvidence, FileItem, ImageWriter, MachineEvidence, Observation, SectionKind,
+    Source, UnitEvidence,
 };
 use serde::Serialize;
 use snap_collect::dump::{CollectOptions, Collected, LostPeer, TreeSelector, freeze};
@@ -83,7 +84,7 @@ fn dump(args: &Args) -> anyhow::Result<u8> {
     });
     let (state, evidence) = (state.map_err(Error::from)?, evidence?);
     snap_image::write_sections(&mut writer, &state)?;
-    writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence)?;
+    writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &evidence)?;
     let written = writer.finish(Durability::NoSync)?;
     let freeze_ms = frozen.since().elapsed().as_secs_f64() * 1e3;
     let ended = if args.leave_running { frozen.thaw() } else { frozen.kill() };
@@ -114,12 +115,16 @@ fn remove(image: &Path, because: &Error) {
 }
 
 /// The machine, and all programs and libraries that are mapped. A tree that is no unit has no unit text.
-fn evidence(machine: MachineEvidence, tree: &TreeV1) -> EvidenceV1 {
+fn evidence(machine: MachineEvidence, tree: &TreeV1) -> EvidenceV2 {
     let none = TextEvidence { path: PathBuf::new(), digest: Digest::of(b"") };
-    EvidenceV1 {
+    EvidenceV2 {
         machine,
         unit: UnitEvidence { fragment: none, drop_ins: Vec::new() },
-        files: mapped_files(tree),
+        observation: Observation::None { why: "fastboot dump takes processes as they are".to_owned() },
+        files: mapped_files(tree).into_iter().map(|file| FileItem::new(file, Source::Held)).collect(),
+        accounts: Vec::new(),
+        values: Vec::new(),
+        left_out: Vec::new(),
         environment_files: Vec::new(),
         users: Vec::new(),
         groups: Vec::new(),

@@ -1,6 +1,6 @@
 //! `fastboot restore`: a tree from an image file.
 
-use image_store::{CheckDepth, EvidenceV1, Image, MachineEvidence, SectionKind, UncheckedImage};
+use image_store::{CheckDepth, EvidenceV2, Image, MachineEvidence, SectionKind, UncheckedImage};
 use nix::sys::wait::{WaitStatus, waitpid};
 use snap_error::Error;
 use snap_rebuild::restore::{self, Request};
@@ -52,8 +52,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 fn check_evidence(image: &Image) -> Result<(), Error> {
-    let bytes = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN)?;
-    let evidence = EvidenceV1::decode(&bytes, image.path())?;
+    let bytes = image.section(SectionKind::EVIDENCE, EvidenceV2::VERSION, EvidenceV2::MAX_LEN)?;
+    let evidence = EvidenceV2::decode(&bytes, image.path())?;
     let now = MachineEvidence::collect(Path::new("/"))?;
     let checked = evidence
         .machine

@@ -1,8 +1,8 @@
 //! `fastboot show`.
 
-use super::common::{StoreArgs, mb, unit_names};
+use super::common::{StoreArgs, mb, table, unit_names};
 use anyhow::Context as _;
-use image_store::{EvidenceV1, SectionKind};
+use image_store::{EvidenceV2, FileKind, Observation, Rule, SectionKind, Source};
 use serde::Serialize;
 use snap_state::{FileKindV1, TreeV1};
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ pub struct Args {
     /// Print everything that is recorded of its processes, as JSON; what is in memory is left out
     #[arg(long)]
     state: bool,
+    /// Print everything that it depends on, by which rule, and who said so; and what it used that is not compared
+    #[arg(long, conflicts_with = "state")]
+    evidence: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -24,7 +27,7 @@ struct Shown {
     entry: image_store::CatalogueEntry,
     processes: Vec<Process>,
     descriptors: BTreeMap<&'static str, usize>,
-    evidence: EvidenceV1,
+    evidence: EvidenceV2,
 }
 
 #[derive(Serialize)]
@@ -44,8 +47,15 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let (generation, entry) =
         catalogue.newest(&unit).with_context(|| format!("there is no image of {unit}"))?;
     let image = store.open_image(entry)?;
-    let evidence = image.section(SectionKind::EVIDENCE, EvidenceV1::VERSION, EvidenceV1::MAX_LEN)?;
-    let evidence = EvidenceV1::decode(&evidence, image.path())?;
+    let evidence = image.section(SectionKind::EVIDENCE, EvidenceV2::VERSION, EvidenceV2::MAX_LEN)?;
+    let evidence = EvidenceV2::decode(&evidence, image.path())?;
+    if args.evidence {
+        match args.store.json {
+            true => say!("{}", serde_json::to_string(&evidence)?),
+            false => print_evidence(&evidence),
+        }
+        return Ok(0);
+    }
     let mut tree = snap_image::read_tree(&image)?;
     if args.state {
         // Where pages lie in the image says nothing without the image.
@@ -139,8 +149,14 @@ fn print(shown: &Shown) {
     for text in std::iter::once(&unit.fragment).chain(&unit.drop_ins) {
         say!("  {}", text.path.display());
     }
-    for file in shown.evidence.files.iter().chain(&shown.evidence.environment_files) {
+    for file in shown.evidence.all_files() {
         say!("  {}", file.path.display());
+    }
+    for value in &shown.evidence.values {
+        say!("  {} = {}", value.path.display(), value.value);
+    }
+    for accounts in &shown.evidence.accounts {
+        say!("  entries of {}", accounts.path.display());
     }
     let named = |what: &str, ids: &[(String, u32)]| {
         for (name, id) in ids {
@@ -149,6 +165,48 @@ fn print(shown: &Shown) {
     };
     named("user", &shown.evidence.users);
     named("group", &shown.evidence.groups);
+}
+
+/// Every item with its rule and whoever said that it matters.
+fn print_evidence(evidence: &EvidenceV2) {
+    match &evidence.observation {
+        Observation::Recorded { not_observed } => {
+            say!("the start was observed; not observed:");
+            not_observed.iter().for_each(|what| say!("  {what}"));
+        }
+        Observation::None { why } => say!("the start was not observed: {why}"),
+    }
+    let mut compared = table(&["compared", "rule", "known by"]);
+    for text in std::iter::once(&evidence.unit.fragment).chain(&evidence.unit.drop_ins) {
+        compared.add_row([text.path.display().to_string(), "content".into(), "unit file".into()]);
+    }
+    for item in &evidence.files {
+        let path = match item.file.kind {
+            FileKind::Absent => format!("{} (must not be there)", item.file.path.display()),
+            _ => item.file.path.display().to_string(),
+        };
+        compared.add_row([path, item.rule.to_string(), item.source.to_string()]);
+    }
+    for file in &evidence.environment_files {
+        compared.add_row([file.path.display().to_string(), "content".into(), "EnvironmentFile=".into()]);
+    }
+    for accounts in &evidence.accounts {
+        let entries =
+            format!("{} ({})", accounts.path.display(), counted(accounts.entries.len() as u64, "name"));
+        compared.add_row([entries, Rule::Accounts.to_string(), Source::Observed.to_string()]);
+    }
+    for value in &evidence.values {
+        let value_is = format!("{} = {}", value.path.display(), value.value);
+        compared.add_row([value_is, Rule::Value.to_string(), Source::Observed.to_string()]);
+    }
+    say!("{compared}");
+    if !evidence.left_out.is_empty() {
+        let mut left_out = table(&["used and not compared", "rule"]);
+        for one in &evidence.left_out {
+            left_out.add_row([one.path.display().to_string(), one.rule.to_string()]);
+        }
+        say!("{left_out}");
+    }
 }
 
 /// `1 thread`, `2 threads`.

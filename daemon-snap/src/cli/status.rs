@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use daemon_snap::unit::Systemd;
 use fastboot_runtime::status::Phases;
 use fastboot_runtime::{BootStatus, GeneratorRecord, Outcome, RunDir, UnitDecision, UnitStatus};
-use image_store::{Catalogue, ErrorKind, ReasonCode};
+use image_store::{Catalogue, CatalogueEntry, ErrorKind, ReasonCode, StaleReason};
 use std::time::Duration;
 
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
@@ -81,6 +81,18 @@ fn answered(
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// What this boot did not find when it asked for the image of an entry. It may have come since: the next boot may ask as early.
+pub(super) fn missing_in_this_boot(entry: &CatalogueEntry) -> Option<StaleReason> {
+    let boot_id = std::fs::read_to_string(BOOT_ID_FILE).ok()?.trim().replace('-', "");
+    let recorded = BootStatus::load(&RunDir::default(), &boot_id).ok()?;
+    let row = recorded.units.iter().find(|row| row.unit == entry.unit && row.outcome == Outcome::Cold)?;
+    let is_this = row.image_id == Some(entry.image_id) && row.reason_code == Some(ReasonCode::FileMissing);
+    let reason = row.reason.as_deref().filter(|_| is_this)?;
+    let sentence =
+        format!("{reason}, said this boot when the service started; the next one may find the same");
+    Some(StaleReason::new(ReasonCode::FileMissing, sentence))
 }
 
 /// What can be said of a unit that initd has not answered.

@@ -88,6 +88,7 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     note(check_unit_text(&entry.unit_evidence, &entry.unit, now));
     note(check_unit(entry));
     note(check_early(store, entry));
+    reasons.extend(super::status::missing_in_this_boot(entry));
     let opened = match Opened::open(store, entry) {
         Ok(opened) => opened,
         Err(reason) => {
@@ -98,6 +99,8 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let digests = Digests::default();
     let place = Place { root: Path::new("/"), store, digests: &digests };
     let _ = opened.check_now(place, |reason| {
+        // It is missing still.
+        reasons.retain(|known| known.code != reason.code || !known.sentence.starts_with(&reason.sentence));
         reasons.push(reason);
         ControlFlow::Continue(())
     });

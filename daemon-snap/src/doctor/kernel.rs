@@ -83,9 +83,8 @@ pub(super) fn examine() -> Vec<Finding> {
         Finding::useful(
             "fanotify",
             tried(probe::fanotify()),
-            "none: this version does not record what is read",
-        )
-        .but("not used by this version: name files that are read and closed again with DependsOn="),
+            "starts are not observed: only units with a DependsOn= can be taken",
+        ),
     ]
 }
 

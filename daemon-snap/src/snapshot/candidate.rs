@@ -1,6 +1,7 @@
 //! One unit on its way through the snapshot: what is known of it so far.
 
 use super::empty_store::EmptyStores;
+use super::witness::Witness;
 use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties};
 use image_store::{Catalogue, HookChannel, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
@@ -100,16 +101,24 @@ impl Candidate {
         }
     }
 
-    /// Restarts the unit in the band and waits until it is quiet; that cold start is measured.
+    /// Restarts the unit in the band and waits until it is quiet; that cold start is measured, and recorded where that can be
+    /// done.
     ///
     /// # Errors
     /// When it does not come back.
-    pub fn restart(&mut self, systemd: &Systemd, band: &Band, settle: Duration) -> Result<()> {
+    pub(super) fn restart(
+        &mut self,
+        systemd: &Systemd,
+        band: &Band,
+        witness: &Witness,
+        settle: Duration,
+    ) -> Result<()> {
         const ATTEMPTS: u32 = 2;
         if let Some(note) = self.note_on_store() {
             self.note(note);
         }
         for attempt in 1..=ATTEMPTS {
+            witness.begin(&self.properties.control_group)?;
             self.properties = systemd.restart(&self.properties.id)?;
             if !self.properties.empties_store() {
                 return Err(ServiceFault::UnitsReadAgain.into());

@@ -1,10 +1,12 @@
 //! From a running unit to its image: freeze, collect, thaw, encode, store.
 
+use super::witness::{Earlier, Witness};
 use super::{Candidate, Outcome, UnitReport, point};
-use crate::unit::{self, Band, Systemd};
+use crate::unit::{self, Band, Past, Systemd};
+use image_store::evidence::Digests;
 use image_store::writer::Durability;
 use image_store::{
-    Catalogue, CatalogueEntry, EvidenceV1, ImageWriter, PendingGeneration, SectionKind, ServiceRecord,
+    Catalogue, CatalogueEntry, EvidenceV2, ImageWriter, PendingGeneration, SectionKind, ServiceRecord,
     SystemdEvidence,
 };
 use snap_collect::collect_confinement;
@@ -19,6 +21,19 @@ use std::time::Duration;
 const ATTEMPTS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// What a new image has to fit to.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub systemd: &'a Systemd,
+    pub witness: &'a Witness,
+    /// Contents that were read for other units.
+    pub digests: &'a Digests,
+    /// Where process numbers should lie.
+    pub band: Option<&'a Band>,
+    /// Whose process numbers must not be used again.
+    pub earlier: Earlier<'a>,
+}
+
 /// Takes the image of a unit. It runs on as soon as its memory has been read: hashing files and writing sections do not
 /// need it to stand still.
 ///
@@ -26,12 +41,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// [`Error::Refused`] or [`Error::NotEligible`] when it cannot be carried, others when something fails. Nothing of it is
 /// stored then, and it runs on.
 pub(super) fn take(
-    systemd: &Systemd,
+    context: Context<'_>,
     pending: &PendingGeneration,
-    catalogue: &Catalogue,
     mut unit: Candidate,
-    band: Option<&Band>,
 ) -> Result<(CatalogueEntry, UnitReport, Vec<StoredDescriptor>)> {
+    let systemd = context.systemd;
     let id = unit.properties().id.clone();
     unit.require_time()?;
     let path = pending.image_path(&id)?;
@@ -53,24 +67,25 @@ pub(super) fn take(
         return Err(ServiceFault::MainProcessChanged { was: main_pid, is: now.main_pid }.into());
     }
     let numbers = numbers(&tree);
-    check_numbers(&numbers, &id, catalogue)?;
-    note_strays(&numbers, band, &mut unit);
+    check_numbers(&numbers, &id, context.earlier.catalogue)?;
+    note_strays(&numbers, context.band, &mut unit);
 
     let options = unit.collect_options()?;
-    let gathered = unit::gather_evidence(
-        unit.properties(),
-        unit.unit(),
-        &tree,
-        &options.volatile_roots,
-        unit.ready_at(),
-    )?;
+    let start = context.witness.start_of(unit.properties(), &context.earlier)?;
+    let past = Past {
+        volatile_roots: &options.volatile_roots,
+        ready_at: unit.ready_at(),
+        start: &start,
+        digests: context.digests,
+    };
+    let gathered = unit::gather_evidence(unit.properties(), unit.unit(), &tree, &past)?;
     if !gathered.reasons.is_empty() {
         return Err(Error::NotEligible(gathered.reasons.into_iter().map(Objection::from).collect()));
     }
     gathered.notes.into_iter().for_each(|note| unit.note(note));
     let evidence = gathered.evidence;
     snap_image::write_tree(&mut writer, &tree)?;
-    writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &evidence.encode(&path)?)?;
+    writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &evidence.encode(&path)?)?;
     point("snapshot.encode")?;
 
     let written = writer.finish(Durability::Sync)?;

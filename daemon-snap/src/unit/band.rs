@@ -43,6 +43,11 @@ impl Band {
         Ok(band)
     }
 
+    /// Its numbers.
+    pub fn range(&self) -> Range<i32> {
+        self.range.clone()
+    }
+
     /// Whether a number lies in it.
     pub fn contains(&self, pid: i32) -> bool {
         self.range.contains(&pid)

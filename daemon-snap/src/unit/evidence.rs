@@ -5,35 +5,49 @@
 
 use super::UnitProperties;
 use super::files::{self, Use};
+use super::gathered::Files;
 use super::identity::identities;
-use super::mounts::Mounts;
+use super::named;
+use super::observed::{self, Start};
 use super::{patterns, randomness};
-use image_store::{EvidenceV1, FileEvidence, FileKind, MachineEvidence, UnitEvidence};
-use snap_error::{Error, Result, ServiceFault, UnitObstacle};
-use snap_policy::{Options, Unit};
-use snap_state::{Pid, RawPath, TreeV1};
-use std::collections::BTreeMap;
+use image_store::evidence::Digests;
+use image_store::{EvidenceV2, FileEvidence, MachineEvidence, Source, UnitEvidence};
+use snap_error::{Error, Result, UnitObstacle};
+use snap_policy::Unit;
+use snap_state::{RawPath, TreeV1};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-/// Most files that `DependsOn=` may lead to.
-const MAX_DEPENDENCIES: usize = 50_000;
 /// Where systemd looks for a program without a path.
 const SEARCH_PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Its content is loaded into every program, where it is there.
+const PRELOAD: &str = "/etc/ld.so.preload";
 
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Gathered {
-    pub evidence: EvidenceV1,
+    pub evidence: EvidenceV2,
     /// Why the unit must not be taken after all.
     pub reasons: Vec<UnitObstacle>,
     /// What its owner should know.
     pub notes: Vec<String>,
 }
 
-/// Takes all fingerprints. `ready_at`: when the unit had read what it reads at its start; a file that changed later may
-/// not be what is in its memory.
+/// How the unit came to be what it is.
+#[derive(Clone, Debug)]
+pub struct Past<'a> {
+    /// Directories whose content does not outlive a reboot.
+    pub volatile_roots: &'a [PathBuf],
+    /// When it had read what it reads at its start; a file that changed later may not be what is in its memory.
+    pub ready_at: SystemTime,
+    /// What was seen of that.
+    pub start: &'a Start,
+    /// What was read for other units.
+    pub digests: &'a Digests,
+}
+
+/// Takes all fingerprints.
 ///
 /// # Errors
 /// When something cannot be read.
@@ -41,168 +55,75 @@ pub fn gather_evidence(
     unit: &UnitProperties,
     text: &Unit,
     tree: &TreeV1,
-    volatile_roots: &[PathBuf],
-    ready_at: SystemTime,
+    past: &Past<'_>,
 ) -> Result<Gathered> {
-    let mut files = Files {
-        mounts: Mounts::of(Pid(unit.main_pid)),
-        options: text.options(),
-        ready_at_ns: ready_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64),
-        found: BTreeMap::new(),
-        reasons: Vec::new(),
-        notes: randomness::notes(tree),
-    };
-    for (path, usage) in files::uses(tree, unit) {
-        files.add_use(&path, usage)?;
-    }
-    for path in files::watched(tree, unit, volatile_roots) {
-        files.add_deep(&path, false)?;
-    }
-    if let Some(program) = text.settings().exec_start().ok().and_then(program_of) {
-        files.add_chain(&program)?;
-    }
-    for pattern in &text.options().depends_on {
+    let options = text.options();
+    let mut files = Files::new(unit, options, past);
+    files.notes = randomness::notes(tree);
+    for pattern in &options.depends_on {
         files.add_pattern(pattern)?;
     }
+    let observation = observed::add(&mut files, past.start)?;
+    for (path, usage) in files::uses(tree, unit) {
+        add_use(&mut files, &path, usage)?;
+    }
+    for path in files::watched(tree, unit, past.volatile_roots) {
+        files.add_deep(&path, false, Source::Held)?;
+    }
+    if let Some(program) = text.settings().exec_start().ok().and_then(program_of) {
+        files.add_chain(&program, Source::Named)?;
+    }
+    for process in &tree.processes {
+        for path in named::of_process(process.pid.0) {
+            files.add_named(&path)?;
+        }
+    }
+    if !files.is_ignored(Path::new(PRELOAD)) {
+        files.add_chain(Path::new(PRELOAD), Source::Derived)?;
+    }
+    files.add_links()?;
     let environment_files = environment_files(unit)?;
     files.check_times(&environment_files);
 
     let fragment = unit.fragment.clone().unwrap_or_default();
     let identities = identities(Path::new("/"), tree);
-    let Files { found, reasons, notes, .. } = files;
-    let evidence = EvidenceV1 {
+    let found = files.finish();
+    let evidence = EvidenceV2 {
         machine: MachineEvidence::collect(Path::new("/"))?,
         unit: UnitEvidence::collect(Path::new("/"), &fragment, &unit.drop_ins)?,
-        files: found.into_values().collect(),
+        observation,
+        files: found.files,
+        accounts: found.accounts,
+        values: found.values,
+        left_out: found.left_out,
         environment_files,
         users: identities.users,
         groups: identities.groups,
     };
-    Ok(Gathered { evidence, reasons, notes })
+    Ok(Gathered { evidence, reasons: found.reasons, notes: found.notes })
 }
 
-struct Files<'a> {
-    mounts: Mounts,
-    options: &'a Options,
-    ready_at_ns: i64,
-    found: BTreeMap<PathBuf, FileEvidence>,
-    reasons: Vec<UnitObstacle>,
-    notes: Vec<String>,
-}
-
-impl Files<'_> {
-    fn add_use(&mut self, path: &Path, usage: Use) -> Result<()> {
-        let shown = path.display();
-        match usage {
-            _ if path.to_str().is_none() => {
-                self.reasons.push(UnitObstacle::NameNotUtf8 { path: RawPath::from_path(path) });
-            }
-            Use::Content => self.add_seen_inside(path)?,
-            Use::Device if path.exists() => {
-                let evidence = FileEvidence::collect(Path::new("/"), path, false)?;
-                self.found.insert(path.to_owned(), evidence);
-            }
-            // Made by systemd for the unit alone (PrivateDevices=): the restore compares its number.
-            Use::Device => {}
-            Use::Log => self.notes.push(format!("appends to {shown}, whose content is not checked at boot")),
-            Use::State if self.options.allow_state => {
-                self.notes.push(format!("writes to {shown} in place; [X-Fastboot] AllowState= lets it"));
-            }
-            Use::State => self.reasons.push(files::writes_state(path)),
+/// A file that the tree has open.
+fn add_use(files: &mut Files<'_>, path: &Path, usage: Use) -> Result<()> {
+    let shown = path.display();
+    match usage {
+        _ if path.to_str().is_none() => {
+            files.refuse(UnitObstacle::NameNotUtf8 { path: RawPath::from_path(path) });
         }
-        Ok(())
+        Use::Content => files.add_seen_inside(path, Source::Held)?,
+        Use::Device if path.exists() => files.add_device(path)?,
+        // Made by systemd for the unit alone (PrivateDevices=): the restore compares its number.
+        Use::Device => {}
+        Use::Log => files.notes.push(format!("appends to {shown}, whose content is not checked at boot")),
+        Use::State if files.options.allow_state => {
+            files.notes.push(format!("writes to {shown} in place; [X-Fastboot] AllowState= lets it"));
+        }
+        Use::State if files.is_ignored(path) => {
+            files.notes.push(format!("writes to {shown}; [X-Fastboot] IgnoreChanges= lets it"));
+        }
+        Use::State => files.refuse(files::writes_state(path)),
     }
-
-    /// A file that the tree has open or mapped.
-    fn add_seen_inside(&mut self, path: &Path) -> Result<()> {
-        match self.mounts.outside(path) {
-            Some(outside) => self.add(&outside),
-            None => {
-                self.reasons.push(UnitObstacle::SeenInsideOnly { path: RawPath::from_path(path) });
-                Ok(())
-            }
-        }
-    }
-
-    /// One path as it is. Content counts.
-    fn add(&mut self, path: &Path) -> Result<()> {
-        if self.is_ignored(path) || self.found.contains_key(path) {
-            return Ok(());
-        }
-        let evidence = FileEvidence::collect(Path::new("/"), path, true)?;
-        self.check_times(std::slice::from_ref(&evidence));
-        self.found.insert(path.to_owned(), evidence);
-        Ok(())
-    }
-
-    /// A path, and as long as it is a link what it leads to.
-    fn add_chain(&mut self, path: &Path) -> Result<Option<FileKind>> {
-        if self.is_ignored(path) {
-            return Ok(None);
-        }
-        let mut chain = FileEvidence::collect_chain(Path::new("/"), path, true)?;
-        // /etc/mtab leads to ../proc/self/mounts.
-        chain.retain(|evidence| !files::is_of_kernel(&evidence.path));
-        self.check_times(&chain);
-        let kind = chain.last().map(|end| end.kind);
-        self.found.extend(chain.into_iter().map(|evidence| (evidence.path.clone(), evidence)));
-        Ok(kind)
-    }
-
-    fn add_pattern(&mut self, pattern: &str) -> Result<()> {
-        let (paths, listed) = patterns::expand(pattern).map_err(|e| Error::io("list", pattern, &e))?;
-        // A name that appears later would match too.
-        for dir in listed {
-            self.add(&dir)?;
-        }
-        for path in paths {
-            self.add_deep(&path, true)?;
-        }
-        Ok(())
-    }
-
-    /// A path; of a directory also the files in it, and with `all_below` everything below.
-    fn add_deep(&mut self, path: &Path, all_below: bool) -> Result<()> {
-        if self.add_chain(path)? != Some(FileKind::Dir) {
-            return Ok(());
-        }
-        let fail = |e: std::io::Error| Error::io("list", path.display(), &e);
-        let mut entries =
-            std::fs::read_dir(path).map_err(fail)?.collect::<std::io::Result<Vec<_>>>().map_err(fail)?;
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        for entry in entries {
-            let below = entry.path();
-            let is_dir = entry.file_type().map_err(fail)?.is_dir();
-            if below.to_str().is_none() {
-                self.reasons.push(UnitObstacle::DependencyNotUtf8 { path: RawPath::from_path(&below) });
-            } else if is_dir && all_below {
-                self.add_deep(&below, true)?;
-            } else if !is_dir {
-                self.add_chain(&below)?;
-            }
-            if self.found.len() > MAX_DEPENDENCIES {
-                let path = RawPath::from_path(path);
-                return Err(ServiceFault::TooManyDependencies { path, most: MAX_DEPENDENCIES }.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn is_ignored(&self, path: &Path) -> bool {
-        self.options.ignore_changes.iter().any(|pattern| patterns::covers(pattern, path))
-    }
-
-    fn check_times(&mut self, found: &[FileEvidence]) {
-        for file in found.iter().filter(|file| file.kind == FileKind::File) {
-            if file.mtime_ns.max(file.ctime_ns) > self.ready_at_ns {
-                let path = RawPath::from_path(&file.path);
-                let reason = UnitObstacle::ChangedSinceStart { path };
-                if !self.reasons.contains(&reason) {
-                    self.reasons.push(reason);
-                }
-            }
-        }
-    }
+    Ok(())
 }
 
 /// Files that systemd reads for the unit, in the root mount namespace.

@@ -98,13 +98,11 @@ fn usage(inode: &InodeV1, access: &Access, unit: &UnitProperties) -> Option<Use>
     }
 }
 
-/// A file that grows at its end and says nothing to the daemon itself.
+/// A file whose content says nothing to the daemon itself. **Appending is not logging**: a journal of a database grows at its end too,
+/// and only its place tells the two apart.
 pub(super) fn is_log(path: &Path, len_bytes: u64, access: &Access, unit: &UnitProperties) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let named_so = name.ends_with(".log") || name.ends_with(".out") || name.ends_with(".err");
     // Lock files are opened for writing and stay empty.
-    let empty = len_bytes == 0;
-    empty || !access.in_place && (named_so || is_below_logs(path, unit) || !is_below_state(path, unit))
+    len_bytes == 0 || !access.in_place && is_below_logs(path, unit)
 }
 
 fn is_below_logs(path: &Path, unit: &UnitProperties) -> bool {
@@ -186,8 +184,14 @@ mod tests {
     #[test]
     fn logs_and_locks_may_grow_and_data_may_not() {
         assert_eq!(judge("/var/log/nginx/access.log", 9, true, false), Some(Use::Log));
-        assert_eq!(judge("/srv/app/trace", 9, true, false), Some(Use::Log));
-        assert_eq!(judge("/var/lib/app/server.log", 9, true, false), Some(Use::Log));
+        assert_eq!(judge("/var/log/nginx/pipe", 9, true, true), Some(Use::State));
+        assert_eq!(judge("/srv/app/trace", 9, true, false), Some(Use::State));
+        assert_eq!(
+            judge("/home/app/db/000003.log", 9, true, false),
+            Some(Use::State),
+            "a journal of LevelDB"
+        );
+        assert_eq!(judge("/var/lib/app/server.log", 9, true, false), Some(Use::State));
         assert_eq!(judge("/var/lib/app/lock", 0, true, true), Some(Use::Log));
         assert_eq!(judge("/var/lib/redis/appendonly.aof", 9, true, false), Some(Use::State));
         assert_eq!(judge("/srv/app/db.sqlite3", 9, true, true), Some(Use::State));

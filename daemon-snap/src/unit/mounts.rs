@@ -1,5 +1,6 @@
 //! Where a file that a unit sees is for everyone else: at boot, evidence is checked outside the unit's mount namespace.
 
+use image_store::evidence::MountTable;
 use snap_state::Pid;
 use snap_sys::netns;
 use std::fs::File;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Mounts {
     theirs: Vec<Mount>,
     ours: Vec<Mount>,
+    /// Types of theirs.
+    table: MountTable,
     /// Of its mount namespace: the process may have changed its own. `None`: of a process that is gone, or that we may not look at.
     root: Option<OwnedFd>,
 }
@@ -36,7 +39,8 @@ impl Mounts {
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         if namespace(&pid.to_string()) == namespace("self") {
             let root = File::open("/").map(OwnedFd::from).ok();
-            return Self { theirs: ours.clone(), ours, root };
+            let table = MountTable::parse(&String::from_utf8_lossy(&text));
+            return Self { theirs: ours.clone(), ours, table, root };
         }
         let entered = File::open(format!("/proc/{pid}/ns/mnt")).ok();
         let entered = entered.as_ref().map(|namespace| namespace.as_fd());
@@ -46,7 +50,13 @@ impl Mounts {
             File::from(list).read_to_end(&mut text).unwrap_or_default();
         }
         let root = entered.and_then(|namespace| netns::mount_root(namespace).ok());
-        Self { theirs: parse(&String::from_utf8_lossy(&text)), ours, root }
+        let text = String::from_utf8_lossy(&text);
+        Self { theirs: parse(&text), ours, table: MountTable::parse(&text), root }
+    }
+
+    /// The type of the unit's file system at `path` if it is one that may not answer.
+    pub fn remote(&self, path: &Path) -> Option<&str> {
+        self.table.remote(path)
     }
 
     /// Our path to the file that the unit has at `path`; `None` when we have none.
@@ -62,8 +72,24 @@ impl Mounts {
         translate(&self.theirs, &self.ours, path).into_iter().find(|candidate| is_same(candidate))
     }
 
-    /// The unit's path as one that we can open.
-    fn inside(&self, path: &Path) -> Option<PathBuf> {
+    /// The unit's path to a file of this device and inode, which was told as `path`. That is the path itself, or what is below the root
+    /// of a mount of a namespace that was gone by then: of /etc/group behind a mount on /etc (ProtectSystem=) the kernel says `/group`
+    /// once the last process of that namespace has ended. `None`: another file, or nothing, is there now.
+    pub fn told_as(&self, path: &Path, file: (u64, u64)) -> Option<PathBuf> {
+        let is_it = |path: &Path| {
+            let metadata = self.inside(path).and_then(|inside| std::fs::symlink_metadata(inside).ok());
+            metadata.is_some_and(|metadata| (metadata.dev(), metadata.ino()) == file)
+        };
+        if is_it(path) {
+            return Some(path.to_owned());
+        }
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let points = self.theirs.iter().rev().map(|mount| mount.point.join(below));
+        points.into_iter().find(|path| is_it(path))
+    }
+
+    /// The unit's path as one that we can open, as long as no link on it is absolute.
+    pub fn inside(&self, path: &Path) -> Option<PathBuf> {
         let root = PathBuf::from(format!("/proc/self/fd/{}", self.root.as_ref()?.as_raw_fd()));
         Some(root.join(path.strip_prefix("/").unwrap_or(path)))
     }

@@ -2,6 +2,7 @@
 //! is judged again by the same rules (`files.rs`), with what is only mapped.
 
 use super::files::{Access, is_log, writes_state};
+use super::patterns;
 use super::{Cgroup, UnitProperties};
 use snap_error::{Result, UnitObstacle};
 use snap_policy::Options;
@@ -54,8 +55,11 @@ pub fn inspect_open_state(
         let roots = TRAVELS.iter().map(Path::new).chain(volatile_roots.iter().map(PathBuf::as_path));
         roots.into_iter().any(|root| path.starts_with(root))
     };
-    let state =
-        files.iter().filter(|(path, (len, access))| !travels(path) && !is_log(path, *len, access, unit));
+    let is_ignored =
+        |path: &Path| options.ignore_changes.iter().any(|pattern| patterns::covers(pattern, path));
+    let state = files.iter().filter(|(path, (len, access))| {
+        !travels(path) && !is_log(path, *len, access, unit) && !is_ignored(path)
+    });
     Ok(state.map(|(path, _)| writes_state(path)).collect())
 }
 

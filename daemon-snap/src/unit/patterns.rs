@@ -4,7 +4,7 @@ use glob::{MatchOptions, Pattern};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Paths that match, sorted, and the directories whose listing decided which ones do. Text without a pattern is one path,
+/// Paths that match, sorted, and the directories whose listing decided which ones do, there or not. Text without a pattern is one path,
 /// whether it is there or not.
 ///
 /// # Errors
@@ -14,14 +14,21 @@ pub(super) fn expand(pattern: &str) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> 
         return Ok((vec![PathBuf::from(pattern)], Vec::new()));
     }
     let mut listed = Vec::new();
-    let mut above = PathBuf::from("/");
+    let mut above = vec![PathBuf::from("/")];
     for part in Path::new(pattern).components() {
         let Component::Normal(part) = part else { continue };
-        if is_pattern(&part.to_string_lossy()) {
-            let dirs = matching(&above.to_string_lossy())?;
-            listed.extend(dirs.into_iter().filter(|dir| dir.is_dir()));
+        if !is_pattern(&part.to_string_lossy()) {
+            above.iter_mut().for_each(|dir| dir.push(part));
+            continue;
         }
-        above.push(part);
+        let mut next = Vec::new();
+        for dir in &above {
+            let pattern = Path::new(&Pattern::escape(&dir.to_string_lossy())).join(part);
+            next.extend(matching(&pattern.to_string_lossy())?);
+        }
+        // Also those that are not there: they may come, with a name that matches.
+        listed.append(&mut above);
+        above = next;
     }
     Ok((matching(pattern)?, listed))
 }
@@ -56,7 +63,11 @@ mod tests {
         assert_eq!(paths, [dir.path().join("a.yaml"), dir.path().join("b.yaml")]);
         assert_eq!(listed, [dir.path()]);
         assert_eq!(expand("/no/such/file").unwrap(), (vec!["/no/such/file".into()], vec![]));
-        assert!(expand("/no/such/*").unwrap().0.is_empty());
+        assert_eq!(expand("/no/such/*").unwrap(), (vec![], vec!["/no/such".into()]));
+        let deep = format!("{}/*/conf.d/*", dir.path().display());
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        let (paths, listed) = expand(&deep).unwrap();
+        assert!(paths.is_empty() && listed.contains(&dir.path().join("d/conf.d")), "{listed:?}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ const MAX_LINKS: usize = 40;
 pub enum FileKind {
     /// Regular file: its content counts.
     File,
-    /// Directory: the names in it count.
+    /// Directory: the names in it count, but for `__pycache__`.
     Dir,
     /// Symbolic link: its target text counts.
     Symlink,
@@ -81,6 +81,14 @@ impl FileEvidence {
     /// # Errors
     /// [`Error::Io`].
     pub fn collect(root: &Path, path: &Path, with_content: bool) -> Result<FileEvidence> {
+        FileEvidence::collect_with(root, path, with_content.then_some(&Digests::default()))
+    }
+
+    /// The same; with `digests` the content counts, and what has been read for another unit is not read again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn collect_with(root: &Path, path: &Path, digests: Option<&Digests>) -> Result<FileEvidence> {
         let real = under_root(root, path);
         let fail = |source| Error::io(&real, "examine", source);
         let metadata = match fs::symlink_metadata(&real) {
@@ -89,8 +97,8 @@ impl FileEvidence {
             Err(error) => return Err(fail(error)),
         };
         let mut evidence = FileEvidence::from_metadata(path, &metadata);
-        if with_content {
-            evidence.blake3 = content_digest(&real, evidence.kind).map_err(fail)?;
+        if let Some(digests) = digests {
+            evidence.blake3 = digests.of(&real, &evidence).map_err(fail)?;
         }
         Ok(evidence)
     }
@@ -275,6 +283,8 @@ pub(super) fn content_digest(real: &Path, kind: FileKind) -> io::Result<Option<D
         FileKind::Dir => {
             let names = fs::read_dir(real)?.map(|entry| entry.map(|entry| entry.file_name()));
             let mut names: Vec<OsString> = names.collect::<io::Result<_>>()?;
+            // Python makes it beside any program at its first run; nothing depends on whether it is there.
+            names.retain(|name| name != "__pycache__");
             names.sort();
             // A name cannot contain NUL, so the joined text is unambiguous.
             let joined: Vec<u8> =

@@ -43,6 +43,10 @@ reason_codes! {
     FileChanged = "file-changed",
     /// Such a file is gone.
     FileMissing = "file-missing",
+    /// A file of the kernel that the service sized itself by has another value.
+    ValueChanged = "value-changed",
+    /// A file lies on a file system that may not answer, and was not compared.
+    FileUnreachable = "file-unreachable",
     /// The catalogue names an image that is not there.
     ImageMissing = "image-missing",
     /// A checksum or rule of the image does not hold.

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use image_store::{
-    CatalogueEntry, CheckDepth, Digest, Durability, EvidenceV1, FileEvidence, ImageInfo, ImageWriter,
-    MachineEvidence, PAGE_SIZE, SectionKind, ServiceRecord, SystemdEvidence, UnitEvidence,
+    CatalogueEntry, CheckDepth, Digest, Durability, EvidenceV2, FileEvidence, FileItem, ImageInfo,
+    ImageWriter, MachineEvidence, Observation, PAGE_SIZE, SectionKind, ServiceRecord, Source,
+    SystemdEvidence, UnitEvidence,
 };
 
 /// Pages that differ from each other and do not compress.
@@ -83,12 +84,16 @@ pub fn unit_evidence(root: &Path) -> UnitEvidence {
     UnitEvidence::collect(root, Path::new(FRAGMENT), &drop_ins()).unwrap()
 }
 
-pub fn evidence(root: &Path) -> EvidenceV1 {
+pub fn evidence(root: &Path) -> EvidenceV2 {
     let conf = Path::new("/etc/redis/redis.conf");
-    EvidenceV1 {
+    EvidenceV2 {
         machine: MachineEvidence::collect(root).unwrap(),
         unit: unit_evidence(root),
-        files: vec![FileEvidence::collect(root, conf, true).unwrap()],
+        observation: Observation::Recorded { not_observed: Vec::new() },
+        files: vec![FileItem::new(FileEvidence::collect(root, conf, true).unwrap(), Source::Observed)],
+        accounts: Vec::new(),
+        values: Vec::new(),
+        left_out: Vec::new(),
         environment_files: vec![FileEvidence::collect(root, Path::new("/etc/default/redis"), true).unwrap()],
         users: vec![("redis".to_owned(), 105)],
         groups: vec![("redis".to_owned(), 110)],

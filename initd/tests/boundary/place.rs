@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use fastboot_runtime::{BootStatus, GeneratorRecord, RunDir, UnitDecision};
 use image_store::{
-    CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV1, ImageInfo, ImageWriter, MachineEvidence,
-    SectionKind, ServiceRecord, Store, UnitEvidence,
+    CatalogueEntry, DEFAULT_ROOT, Durability, EvidenceV2, ImageInfo, ImageWriter, MachineEvidence,
+    Observation, SectionKind, ServiceRecord, Store, UnitEvidence,
 };
 use initd::protocol::SOCKET_PATH;
 use nix::mount::{MsFlags, mount};
@@ -261,7 +261,7 @@ fn publish(units: &[&str]) -> Vec<CatalogueEntry> {
         let mut writer = ImageWriter::create(&path).unwrap();
         writer.append_pages(&[7; 4096]).unwrap();
         let bytes = evidence.encode(&path).unwrap();
-        writer.add_section(SectionKind::EVIDENCE, EvidenceV1::VERSION, &bytes).unwrap();
+        writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &bytes).unwrap();
         let info = writer.finish(Durability::NoSync).unwrap();
         entries.push(entry(unit, pending.relative_path(unit).unwrap(), &info, evidence));
     }
@@ -269,19 +269,23 @@ fn publish(units: &[&str]) -> Vec<CatalogueEntry> {
     entries
 }
 
-fn evidence() -> EvidenceV1 {
+fn evidence() -> EvidenceV2 {
     let root = Path::new("/");
-    EvidenceV1 {
+    EvidenceV2 {
         machine: MachineEvidence::collect(root).unwrap(),
         unit: UnitEvidence::collect(root, Path::new(FRAGMENT), &[]).unwrap(),
+        observation: Observation::Recorded { not_observed: Vec::new() },
         files: Vec::new(),
+        accounts: Vec::new(),
+        values: Vec::new(),
+        left_out: Vec::new(),
         environment_files: Vec::new(),
         users: Vec::new(),
         groups: Vec::new(),
     }
 }
 
-fn entry(unit: &str, file: String, info: &ImageInfo, evidence: EvidenceV1) -> CatalogueEntry {
+fn entry(unit: &str, file: String, info: &ImageInfo, evidence: EvidenceV2) -> CatalogueEntry {
     CatalogueEntry {
         unit: unit.to_owned(),
         file,

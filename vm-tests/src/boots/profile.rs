@@ -110,10 +110,6 @@ impl Profile {
                 "/usr/local/bin/first-answers",
                 program(include_str!("../../roots/boot/first-answers.c"))?,
             ),
-            RootFile::text(
-                "/etc/systemd/system/nginx.service.d/fastboot.conf",
-                include_str!("../../roots/common/nginx-evidence.conf"),
-            ),
         ]);
         if self == Profile::Heavy {
             packages.extend([

@@ -55,10 +55,6 @@ pub(super) fn recipe(suite: &'static str) -> Result<Recipe> {
             RootFile::text("/usr/local/share/counter.apparmor", source!("machine/counter.apparmor")),
             RootFile::text("/etc/nginx/conf.d/status.conf", source!("common/nginx-status.conf")),
             RootFile::text("/var/www/html/index.html", source!("common/index.html")),
-            RootFile::text(
-                "/etc/systemd/system/nginx.service.d/fastboot.conf",
-                source!("common/nginx-evidence.conf"),
-            ),
             RootFile::program("/usr/local/bin/fastboot-tests-warm-up", source!("common/warm-up").as_bytes()),
             RootFile::text(
                 "/var/lib/fastboot-tests/README",

@@ -14,11 +14,6 @@ use crate::roots::Scratch;
 /// Longest for a service to answer after a start.
 const ANSWER_BOUND: Duration = Duration::from_secs(60);
 
-/// Tells fastboot of the file that nginx read and closed.
-const NGINX_EVIDENCE: (&str, &str) = (
-    "/etc/systemd/system/nginx.service.d/fastboot.conf",
-    include_str!("../../roots/common/nginx-evidence.conf"),
-);
 /// What `fastboot snapshot` is told to run when the services are ready.
 const WARM_UP: (&str, &str) =
     ("/usr/local/bin/fastboot-tests-warm-up", include_str!("../../roots/common/warm-up"));
@@ -47,16 +42,12 @@ impl Taken {
     }
 }
 
-/// Put fastboot, the warm-up command and what fastboot has to be told into a root that is not running.
+/// Put fastboot and the warm-up command into a root that is not running.
 ///
 /// # Errors
 /// A binary is missing; a file cannot be written.
 pub fn install_fastboot(release: &Path, scratch: &Scratch) -> Result<()> {
     fastboot::install(release, scratch.root())?;
-    let nginx = scratch.path("/usr/sbin/nginx");
-    if nginx.exists() {
-        scratch.write(NGINX_EVIDENCE.0, NGINX_EVIDENCE.1, 0o644)?;
-    }
     scratch.write(WARM_UP.0, WARM_UP.1, 0o755)?;
     let dir = scratch.path(WARM_UP_WANTED);
     let dir = dir.parent().context("a file needs a directory")?;

@@ -19,6 +19,14 @@ coded! {
             "{path} has a name that is not UTF-8 and could not be checked at boot";
         "dependency-name-not-utf8" stays DependencyNotUtf8 { path: RawPath }:
             "{path} has a name that is not UTF-8";
+        "file-changed-in-start" stays ChangedInStart { path: RawPath }:
+            "{path} changed while the start was recorded: nobody knows which version the service has read";
+        "file-on-remote" stays OnRemote { path: RawPath, kind: String }:
+            "{path} lies on {kind}, and comparing it could hold up a boot ([X-Fastboot] IgnoreChanges= says that it does not matter)";
+        "start-not-observed" stays StartNotObserved { why: String }:
+            "its start was not observed ({why}), so nobody knows what it has read and closed ([X-Fastboot] DependsOn= says what counts)";
+        "start-observed-in-part" stays StartObservedInPart { gap: String }:
+            "not all of its start was observed: {gap} ([X-Fastboot] DependsOn= says what counts)";
         "pid-of-other-image" stays PidOfOtherImage { number: i32, unit: String }:
             "process id {number} also belongs to the image of {unit}";
         "restarted-by-others" stays RestartedByOthers { names: String }:

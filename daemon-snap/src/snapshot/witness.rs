@@ -1,0 +1,103 @@
+//! Whoever looks on while units start, or the reason why nobody does.
+
+use crate::unit::{Band, Start, UnitProperties};
+use image_store::{Catalogue, CheckDepth, Observation, Opened, Store};
+use snap_error::{Error, Result, ServiceFault};
+use snap_observe::Recorder;
+use snap_state::bands::is_in_a_band;
+use std::path::Path;
+
+/// Looks on from before the first restart until the last image has been taken.
+#[derive(Debug)]
+pub(super) enum Witness {
+    Recorder(Recorder),
+    /// Nobody, and why.
+    Absent(String),
+}
+
+impl Witness {
+    /// Begins to look on. Where that is not possible units can be taken all the same, if they say what they depend on.
+    pub fn call(band: Option<&Band>) -> Self {
+        let Some(band) = band else { return Self::Absent("--no-restart".to_owned()) };
+        match Recorder::start(band.range()) {
+            Ok(recorder) => Self::Recorder(recorder),
+            Err(error) => Self::Absent(error.to_string()),
+        }
+    }
+
+    /// A unit of which everything counts that it does from now on.
+    pub fn watch(&self, control_group: &str) {
+        if let Self::Recorder(recorder) = self {
+            recorder.watch(control_group);
+        }
+    }
+
+    /// The unit is about to start anew.
+    ///
+    /// # Errors
+    /// When events come faster than they can be read.
+    pub fn begin(&self, control_group: &str) -> Result<()> {
+        match self {
+            Self::Recorder(recorder) => recorder.begin(control_group).map_err(failed),
+            Self::Absent(_) => Ok(()),
+        }
+    }
+
+    /// No unit is restarted any more.
+    ///
+    /// # Errors
+    /// When events come faster than they can be read.
+    pub fn end_starts(&self) -> Result<()> {
+        match self {
+            Self::Recorder(recorder) => recorder.end_starts().map_err(failed),
+            Self::Absent(_) => Ok(()),
+        }
+    }
+
+    /// What the unit has done since its start.
+    ///
+    /// # Errors
+    /// When events come faster than they can be read.
+    pub fn start_of(&self, unit: &UnitProperties, earlier: &Earlier<'_>) -> Result<Start> {
+        match self {
+            Self::Recorder(recorder) => {
+                let log = recorder.log(&unit.control_group).map_err(failed)?;
+                Ok(Start::Recorded { log, blind: recorder.blind().to_vec() })
+            }
+            Self::Absent(why) => Ok(earlier.start_of(unit, why)),
+        }
+    }
+}
+
+/// Images that there were before this snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Earlier<'a> {
+    pub store: &'a Store,
+    pub catalogue: &'a Catalogue,
+}
+
+impl Earlier<'_> {
+    /// A unit that runs as the process of an earlier image has been restored from it, or is what it was taken of: the start that was
+    /// observed then is its own, as long as all that was seen is as it was.
+    fn start_of(&self, unit: &UnitProperties, why: &str) -> Start {
+        let entry = self.catalogue.newest(&unit.id).map(|(_, entry)| entry);
+        let is_same = |main_pid: i32| main_pid == unit.main_pid && is_in_a_band(main_pid);
+        let Some(entry) = entry.filter(|entry| is_same(entry.service.main_pid)) else {
+            return Start::Unobserved(why.to_owned());
+        };
+        match Opened::open(self.store, entry).map(|opened| opened.evidence) {
+            Ok(evidence) if matches!(evidence.observation, Observation::Recorded { .. }) => {
+                match evidence.check_files(Path::new("/"), CheckDepth::ContentIfStatDiffers) {
+                    Ok(()) => Start::Inherited(Box::new(evidence)),
+                    Err(reason) => Start::Unobserved(format!("{why}; since its start {reason}")),
+                }
+            }
+            Ok(_) => Start::Unobserved(why.to_owned()),
+            Err(reason) => Start::Unobserved(format!("{why}; {reason}")),
+        }
+    }
+}
+
+fn failed(error: snap_observe::Error) -> Error {
+    ServiceFault::ObservationFailed { error: error.to_string() }.into()
+}

@@ -1,0 +1,1 @@
+exports.answer = 'node answers\n';

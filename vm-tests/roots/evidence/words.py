@@ -1,0 +1,1 @@
+ANSWER = b'uwsgi answers\n'
