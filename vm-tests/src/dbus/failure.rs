@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;
 
 use super::bus_site::{self, BusSite, SOON};
-use super::{late_failure, packaged};
 use super::subject::SUBJECTS;
+use super::{late_failure, packaged};
 use crate::container::{Container, wait_until};
 use crate::fastboot;
 
