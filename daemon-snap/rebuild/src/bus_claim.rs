@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 /// Longest until the bus has done what it was asked.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
+/// Of the patience: what the bus is left for its last answer.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
 /// Any will do for a call that nobody answers.
 const SERIAL: u32 = u32::MAX;
 
@@ -91,7 +93,7 @@ impl Claim {
                 Ok(owner) if owner.starts_with(':') => {
                     return stale(format!("bus name {name} belongs to somebody else"));
                 }
-                _ if Instant::now() + PAUSE >= deadline => {
+                _ if Instant::now() + LAST_ANSWER >= deadline => {
                     return stale(format!("RequestName: the bus does not give {name} to it"));
                 }
                 _ => std::thread::sleep(PAUSE),

@@ -275,7 +275,9 @@ pub fn judge(subject: Subject, verdict: &str) -> Outcome {
 /// What a subject lacks that does not go on.
 fn skip(verdict: &str) -> Option<Skip> {
     let kernel = verdict.strip_prefix("skip: ").map(Skip::kernel);
-    kernel.or_else(|| verdict.strip_prefix("skip for the processor: ").map(Skip::processor))
+    let processor = || verdict.strip_prefix("skip for the processor: ").map(Skip::processor);
+    let capability = || verdict.strip_prefix("skip for a capability: ").map(Skip::capability);
+    kernel.or_else(processor).or_else(capability)
 }
 
 /// A test with a subject: engine tests need root, and something that compiles the subject.

@@ -124,6 +124,14 @@ static void UNUSED subject_skip_for_processor(const char *reason)
     subject_verdict(text, 0);
 }
 
+/* Root does not have a capability here. */
+static void UNUSED subject_skip_for_capability(const char *reason)
+{
+    char text[256];
+    snprintf(text, sizeof text, "skip for a capability: %s", reason);
+    subject_verdict(text, 0);
+}
+
 static pid_t UNUSED thread_id(void)
 {
     return (pid_t)syscall(SYS_gettid);

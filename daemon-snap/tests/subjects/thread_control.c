@@ -59,14 +59,14 @@ static void change(void)
     if (variant("tsc"))
         SYS(prctl(PR_SET_TSC, PR_TSC_SIGSEGV));
     else if (variant("cpuid") && syscall(SYS_arch_prctl, SET_CPUID, 0) < 0)
-        subject_skip("this CPU cannot forbid cpuid");
+        subject_skip_for_processor("it cannot forbid cpuid");
     else if (variant("memory_failure"))
         SYS(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));
     else if (variant("io_flusher"))
         SYS(prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0));
     else if (variant("speculation")) {
         if (!(setting() & SPEC_PRCTL))
-            subject_skip("this CPU has no speculation to forbid");
+            subject_skip_for_processor("it has no speculation to forbid");
         SYS(prctl(PR_SET_SPECULATION_CTRL, STORE_BYPASS, SPEC_DISABLE, 0, 0));
     }
 }
@@ -85,7 +85,7 @@ int main(int argc, char **argv)
     struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
     SYS(sigaction(SIGSEGV, &action, NULL));
     if (variant("io_flusher") && prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) < 0)
-        subject_skip("no CAP_SYS_RESOURCE, or a kernel before 5.6");
+        subject_skip_for_capability("CAP_SYS_RESOURCE (or a kernel before 5.6)");
     pthread_t thread = start_thread(other, NULL);
     await_threads(1);
     change();

@@ -63,18 +63,20 @@ pub fn inside(name: &str, units: &[&str], body: impl FnOnce(&mut Place)) {
     }
     let cgroup = unified_root().join(format!("fastboot-boundary-{name}-{}", std::process::id()));
     fs::create_dir_all(cgroup.join("init.scope")).unwrap();
-    let status = Command::new("unshare")
+    let inside = Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)
         .env(CGROUP, &cgroup)
         .stdin(Stdio::null())
-        .status()
+        .output()
         .unwrap();
     // The end of its PID 1 has ended all that was in it.
     remove(&cgroup);
-    assert!(status.success(), "inside: {status}");
+    // Apart from what this harness says of its tests: the one inside says the like on the same line.
+    let said = [inside.stdout, inside.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(inside.status.success(), "inside: {}\n{}", inside.status, said.join("\n"));
 }
 
 fn unified_root() -> PathBuf {

@@ -45,13 +45,17 @@ pub enum NeedKind {
     Kernel,
     /// Something that this processor lacks.
     Processor,
+    /// A capability that root does not have here.
+    Capability,
     /// What a test of somebody else's harness calls ignored.
     Ignored,
 }
 
 /// What even a machine of a CI service may lack, and why. Everything else that is missing there is a failure.
-pub const CI_CANNOT_HAVE: &[(NeedKind, &str)] =
-    &[(NeedKind::Processor, "nobody chooses the processor of a machine that is rented for a run")];
+pub const CI_CANNOT_HAVE: &[(NeedKind, &str)] = &[
+    (NeedKind::Processor, "nobody chooses the processor of a machine that is rented for a run"),
+    (NeedKind::Capability, "root of such a machine may lack one, as CAP_SYS_RESOURCE"),
+];
 
 const KINDS: &[(NeedKind, &str)] = &[
     (NeedKind::Root, "root"),
@@ -61,6 +65,7 @@ const KINDS: &[(NeedKind, &str)] = &[
     (NeedKind::Program, "program"),
     (NeedKind::Kernel, "kernel"),
     (NeedKind::Processor, "processor"),
+    (NeedKind::Capability, "capability"),
     (NeedKind::Ignored, "ignored"),
 ];
 

@@ -31,6 +31,11 @@ impl Skip {
     pub fn processor(reason: impl Into<String>) -> Skip {
         Skip(Missing { kind: NeedKind::Processor, reason: reason.into() })
     }
+
+    /// Root does not have a capability.
+    pub fn capability(reason: impl Into<String>) -> Skip {
+        Skip(Missing { kind: NeedKind::Capability, reason: reason.into() })
+    }
 }
 
 impl Verdict {

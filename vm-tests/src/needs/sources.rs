@@ -13,6 +13,7 @@ const OWN: &[(&str, &str)] = &[
     ("SHIM", "a constant for fastboot-exec"),
     ("program", "a compiled subject, or a test's own program"),
     ("std::env::current_exe().unwrap()", "the test itself"),
+    ("executable(\"attacker\", Toolchain::Static)", "a compiled program of the engine's tests"),
 ];
 
 /// Path below the work tree and text of each file with this extension, without what was built.

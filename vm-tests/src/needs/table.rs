@@ -53,6 +53,7 @@ pub const TABLE: &[Need] = &[
     need("setpriv", "util-linux", &[Tests, Machines]),
     need("setsid", "util-linux", &[Tests]),
     need("systemctl", "systemd", &[Tests]),
+    need("dbus-daemon", "dbus-daemon", &[Tests]),
     // Roots and containers.
     need("mmdebstrap", "mmdebstrap", &[Roots]),
     need("apt-get", "apt", &[Roots]),
