@@ -1,16 +1,19 @@
 //! Build script of the packages whose programs are linked statically.
 //!
-//! A restore forks its own process and throws it away again, and the shim stands before every cold start. Of the 1.2 ms that
-//! such a program took from exec to exit, 0.6 ms were the dynamic linker: three libraries to map, some hundred pages to
-//! relocate, each a page fault, and half of them once more in every fork.
+//! A restore forks its own process and throws it away again, and the shim stands before every cold
+//! start. Of the 1.2 ms that such a program took from exec to exit, 0.6 ms were the dynamic linker:
+//! three libraries to map, some hundred pages to relocate, each a page fault, and half of them once
+//! more in every fork.
 //!
-//! `-C target-feature=+crt-static` would be the plain way. But without `--target` it reaches build scripts and procedural macros
-//! too, which cannot be static, and with `--target` everything is built in another place. So the programs are compiled as ever,
-//! and the linker is shown archives where it looks for `libc.so`, `libm.so` and `libgcc_s.so`. They are in the packages of a
-//! C compiler (libc6-dev, libgcc-dev). Where they are not, or with `FASTBOOT_LINK=dynamic` in the environment, the linker does what it
-//! always does.
+//! `-C target-feature=+crt-static` would be the plain way. But without `--target` it reaches build
+//! scripts and procedural macros too, which cannot be static, and with `--target` everything is
+//! built in another place. So the programs are compiled as ever, and the linker is shown archives
+//! where it looks for `libc.so`, `libm.so` and `libgcc_s.so`. They are in the packages of a C
+//! compiler (libc6-dev, libgcc-dev). Where they are not, or with `FASTBOOT_LINK=dynamic` in the
+//! environment, the linker does what it always does.
 //!
-//! Position-independent are those that live long and read what others send; the others do not pay for the relocation.
+//! Position-independent are those that live long and read what others send; the others do not pay
+//! for the relocation.
 
 use std::env;
 use std::fs;

@@ -1,6 +1,8 @@
-//! `manuals DIR`: manual pages and shell completions of the `fastboot` command, made from its own arguments.
+//! `manuals DIR`: manual pages and shell completions of the `fastboot` command, made from its own
+//! arguments.
 //!
-//! An example and not part of the command: what is shipped does not carry what only the package's build needs.
+//! An example and not part of the command: what is shipped does not carry what only the package's
+//! build needs.
 
 #[path = "../src/cli/mod.rs"]
 #[expect(dead_code, reason = "the commands are described here, not run")]
@@ -15,8 +17,8 @@ use std::process::ExitCode;
 
 /// What every page ends with.
 const TAIL: &[u8] = include_bytes!("../../docs/man/common-tail.roff");
-/// The Android tool has the same name. Fish comes with completions for that one, which ours must not hide from those whose
-/// `fastboot` it is.
+/// The Android tool has the same name. Fish comes with completions for that one, which ours must
+/// not hide from those whose `fastboot` it is.
 const FISH_HEAD: &str = "\
 if not string match --quiet -- '*/sbin/fastboot' (command --search fastboot)
     test -f $__fish_data_dir/completions/fastboot.fish

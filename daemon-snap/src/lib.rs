@@ -1,6 +1,7 @@
 //! The snapshot path: from a unit's name to its image in the store, and what surrounds it.
 //!
-//! The engine is in the crates below: `collect` reads a live tree into `state`, `rebuild` makes a live tree from it.
+//! The engine is in the crates below: `collect` reads a live tree into `state`, `rebuild` makes a
+//! live tree from it.
 
 pub mod doctor;
 pub mod snapshot;

@@ -1,6 +1,7 @@
 //! The `fastboot` command: arguments, logging and exit codes; nothing else.
 //!
-//! Exit codes of every command: 0 done · 1 failed · 2 usage · 3 refused (something cannot be carried) or stale.
+//! Exit codes of every command: 0 done · 1 failed · 2 usage · 3 refused (something cannot be
+//! carried) or stale.
 
 mod cli;
 

@@ -1,10 +1,11 @@
-//! The snapshot path: `inspect → restart in the band → warm up → settle → freeze → collect → thaw → encode → store →
-//! trial → publish`, each phase over all units before the next begins.
+//! The snapshot path: `inspect → restart in the band → warm up → settle → freeze → collect → thaw →
+//! encode → store → trial → publish`, each phase over all units before the next begins.
 //!
-//! A unit that is refused or fails in one phase leaves the path there, with its reasons in its row; the others go on.
-//! What undoes a phase stands beside it: a frozen tree that is dropped runs on, an image writer that is dropped leaves no
-//! file, a generation that is not committed leaves no directory, a band that is left gives new processes ordinary numbers.
-//! The rename of the catalogue in the last phase is the only commit.
+//! A unit that is refused or fails in one phase leaves the path there, with its reasons in its row;
+//! the others go on. What undoes a phase stands beside it: a frozen tree that is dropped runs on,
+//! an image writer that is dropped leaves no file, a generation that is not committed leaves no
+//! directory, a band that is left gives new processes ordinary numbers. The rename of the catalogue
+//! in the last phase is the only commit.
 
 mod candidate;
 mod empty_store;
@@ -159,7 +160,8 @@ pub struct Report {
 /// Takes snapshots of units.
 ///
 /// # Errors
-/// Only what concerns all units: no bus, no store, another snapshot at work. What concerns one is in its row.
+/// Only what concerns all units: no bus, no store, another snapshot at work. What concerns one is
+/// in its row.
 pub fn snapshot(
     store: &Store,
     names: &[String],
@@ -194,8 +196,9 @@ pub fn snapshot(
 
     // Rules and flags of names can be heard while they are made, not asked for later.
     let watch = BusWatch::start().map(Arc::new).map_err(|error| error.to_string());
-    // New processes are numbered in the band until the last tree is frozen: daemons go on making threads long after they
-    // are ready, most of all under the warm-up. What else starts meanwhile gets a high number too, which does no harm.
+    // New processes are numbered in the band until the last tree is frozen: daemons go on making
+    // threads long after they are ready, most of all under the warm-up. What else starts meanwhile
+    // gets a high number too, which does no harm.
     let band = match options.restart && !units.is_empty() {
         true => {
             let kept = catalogue.newest_images().into_iter();
@@ -243,8 +246,8 @@ pub fn snapshot(
     if let Some(band) = band {
         band.leave()?;
     }
-    // Not before: systemd 257 drops rules of running units (SocketBindDeny=) at every other reload, and nothing of that may get
-    // into an image.
+    // Not before: systemd 257 drops rules of running units (SocketBindDeny=) at every other reload,
+    // and nothing of that may get into an image.
     stores.map_or(Ok(()), EmptyStores::end)?;
 
     let images = path.trial(images, &systemd, options);
@@ -404,7 +407,8 @@ impl Path<'_> {
         if let Some(command) = options.warm_up.as_deref().filter(|_| !kept.is_empty()) {
             (self.progress)(Step { phase: Phase::WarmUp, what: command, index: 0, of: 1 });
             let asked = run_shell(command, None);
-            // Those that have ended over it are named; without any it cannot be told which image is at fault.
+            // Those that have ended over it are named; without any it cannot be told which image is
+            // at fault.
             let before = kept.len();
             kept.retain(|image| match trial.stays(&image.entry) {
                 Ok(()) => true,

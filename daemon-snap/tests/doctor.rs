@@ -1,4 +1,5 @@
-//! `fastboot doctor` as it is called: on this machine, with a store that is not fit, and with privileges taken away.
+//! `fastboot doctor` as it is called: on this machine, with a store that is not fit, and with
+//! privileges taken away.
 
 use serde_json::Value;
 use std::fs;

@@ -1,6 +1,8 @@
-//! A process that never existed: state written by hand, restored, observed. Tests rebuild and tape without the dump side.
+//! A process that never existed: state written by hand, restored, observed. Tests rebuild and tape
+//! without the dump side.
 //!
-//! Needs root (clone3 with chosen ids). Runs the restore in a forked child, which has one thread as the engine wants.
+//! Needs root (clone3 with chosen ids). Runs the restore in a forked child, which has one thread as
+//! the engine wants.
 
 use image_store::{Durability, ImageWriter, SectionKind, UncheckedImage};
 use snap_rebuild::restore::{Request, restore};
@@ -21,7 +23,8 @@ const EXIT_WITH_RBX: &[u8] = &[
 
 fn thread(tid: i32) -> ThreadV1 {
     let mut xstate = vec![0u8; 4096];
-    // x87 control word and MXCSR as after exec; the mask of enabled features where the kernel's regset has it.
+    // x87 control word and MXCSR as after exec; the mask of enabled features where the kernel's
+    // regset has it.
     xstate[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
     xstate[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
     xstate[464..472].copy_from_slice(&7u64.to_le_bytes());

@@ -1,5 +1,6 @@
-//! How fast pages are written, verified and read ahead: `cargo run --release -p image-store --example page-speed --
-//! DIR [MIB]`. Ratios are against plain reads of the same file in the same run.
+//! How fast pages are written, verified and read ahead: `cargo run --release -p image-store
+//! --example page-speed -- DIR [MIB]`. Ratios are against plain reads of the same file in the same
+//! run.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

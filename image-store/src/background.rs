@@ -1,7 +1,7 @@
 //! Writing beside the filling: while one chunk goes into the page cache, the next one is read.
 //!
-//! Both take about the same time, and a daemon stands still meanwhile. The thread is started with the first full chunk, so that
-//! small images do without it.
+//! Both take about the same time, and a daemon stands still meanwhile. The thread is started with
+//! the first full chunk, so that small images do without it.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,8 @@
 //! What the store holds: generations of images, and their text form.
 //!
-//! Pure values; [`Store`](crate::Store) reads and publishes them. A generation is complete in itself: publishing
-//! images of some units copies the entries of all others from the generation before.
+//! Pure values; [`Store`](crate::Store) reads and publishes them. A generation is complete in
+//! itself: publishing images of some units copies the entries of all others from the generation
+//! before.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
@@ -55,7 +56,8 @@ pub struct CatalogueEntry {
     pub unit_evidence: UnitEvidence,
     /// The machine at the snapshot.
     pub machine: MachineEvidence,
-    /// The systemd that started the service; `None` in catalogues of before it was recorded, and then nothing is compared.
+    /// The systemd that started the service; `None` in catalogues of before it was recorded, and
+    /// then nothing is compared.
     #[serde(default)]
     pub systemd: Option<SystemdEvidence>,
     /// How the unit is started and what it was.
@@ -71,7 +73,8 @@ pub struct ServiceRecord {
     pub exec_start_raw: String,
     /// `PIDFile=`.
     pub pid_file: Option<String>,
-    /// `BusName=` of a service with `Type=dbus`; `None` in catalogues of before it was recorded too.
+    /// `BusName=` of a service with `Type=dbus`; `None` in catalogues of before it was recorded
+    /// too.
     #[serde(default)]
     pub bus_name: Option<String>,
     /// `NotifyAccess=`.
@@ -82,7 +85,8 @@ pub struct ServiceRecord {
     pub pids: Vec<i32>,
     /// Pages in the image, in bytes.
     pub page_bytes: u64,
-    /// `TimeoutStartSec=` in milliseconds; `None` for infinity, and in catalogues of before it was recorded.
+    /// `TimeoutStartSec=` in milliseconds; `None` for infinity, and in catalogues of before it was
+    /// recorded.
     #[serde(default)]
     pub timeout_start_ms: Option<u64>,
     /// Measured cold start in milliseconds.
@@ -115,7 +119,8 @@ pub struct HookChannel {
 }
 
 impl ServiceRecord {
-    /// What the trial restore gained over the cold start, in milliseconds; `None` unless both were measured.
+    /// What the trial restore gained over the cold start, in milliseconds; `None` unless both were
+    /// measured.
     pub fn gain_ms(&self) -> Option<f64> {
         Some(self.cold_start_ms? - self.restore_ms?)
     }
@@ -127,7 +132,8 @@ impl Default for Catalogue {
     }
 }
 
-// The file is one JSON object whose exact text is checked: the digest covers every byte of the value of "catalogue".
+// The file is one JSON object whose exact text is checked: the digest covers every byte of the
+// value of "catalogue".
 const TEXT_HEAD: &str = "{\"blake3\":\"";
 const TEXT_MIDDLE: &str = "\",\"catalogue\":";
 const TEXT_TAIL: &str = "}\n";

@@ -20,7 +20,8 @@ pub enum ErrorKind {
     Corrupt,
     /// Intact, but something that it depends on has changed.
     Stale,
-    /// Intact, but made by a version that this one does not understand, or asked for in a way that is not offered.
+    /// Intact, but made by a version that this one does not understand, or asked for in a way that
+    /// is not offered.
     Unsupported,
     /// The file is not there.
     Gone,

@@ -1,13 +1,15 @@
 //! Fault points: named places where a test can make the next step fail, stop or crash.
 //!
-//! Off unless the environment has `FASTBOOT_FAULT`, a comma list of `name`, `name:abort` or `name:sleep=MS`:
-//! the named point then returns an error, aborts the process, or waits that many milliseconds and goes on. Tests in
-//! the same process use [`arm`] instead, which holds for one thread.
+//! Off unless the environment has `FASTBOOT_FAULT`, a comma list of `name`, `name:abort` or
+//! `name:sleep=MS`: the named point then returns an error, aborts the process, or waits that many
+//! milliseconds and goes on. Tests in the same process use [`arm`] instead, which holds for one
+//! thread.
 //!
-//! A program that is shipped has none of it: without debug assertions (the profiles `dev` and `verify` have them) every point is
-//! passed, whatever the environment says.
+//! A program that is shipped has none of it: without debug assertions (the profiles `dev` and
+//! `verify` have them) every point is passed, whatever the environment says.
 //!
-//! Other crates use it too, so names carry their subject first: `image.write.header`, `restore.worker.fork`.
+//! Other crates use it too, so names carry their subject first: `image.write.header`,
+//! `restore.worker.fork`.
 
 use std::cell::RefCell;
 use std::io;

@@ -55,7 +55,8 @@ const OFFSET_TABLE_CHECKSUM: usize = 96;
 const OFFSET_RESERVED: usize = 104;
 const OFFSET_HEADER_CHECKSUM: usize = HEADER_LEN - 8;
 
-/// XXH3-64: the checksum of header, table, sections and page chunks. It finds damage, not malice: files are root's.
+/// XXH3-64: the checksum of header, table, sections and page chunks. It finds damage, not malice:
+/// files are root's.
 pub fn checksum(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
@@ -70,7 +71,8 @@ impl SectionKind {
     pub const EVIDENCE: SectionKind = SectionKind(1);
     /// What was saved of the process tree as a whole. The engine owns its content.
     pub const STATE: SectionKind = SectionKind(2);
-    /// One checksum per chunk of the page area. Written by [`ImageWriter`](crate::ImageWriter) itself.
+    /// One checksum per chunk of the page area. Written by [`ImageWriter`](crate::ImageWriter)
+    /// itself.
     pub const PAGE_CHECKSUMS: SectionKind = SectionKind(3);
     /// What the unit was: its record and how it is started.
     pub const UNIT: SectionKind = SectionKind(4);
@@ -246,7 +248,8 @@ impl Header {
 
     /// Read a header of a file that is `file_len` bytes long.
     ///
-    /// The checksum is compared before any other field is believed, so damage is never taken for a newer version.
+    /// The checksum is compared before any other field is believed, so damage is never taken for a
+    /// newer version.
     ///
     /// # Errors
     /// [`LayoutError`]; every length and offset of an accepted header lies inside the file.
@@ -383,8 +386,8 @@ impl SectionEntry {
 
 /// Read the section table that `header` describes. `bytes` is the table as stored.
 ///
-/// Sections follow each other without gaps, from the end of the page area to the start of the table, so no byte of
-/// the file is outside every checksum, and none inside two.
+/// Sections follow each other without gaps, from the end of the page area to the start of the
+/// table, so no byte of the file is outside every checksum, and none inside two.
 ///
 /// # Errors
 /// [`LayoutError`], offsets relative to the table.

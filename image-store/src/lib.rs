@@ -1,11 +1,13 @@
 //! What fastboot keeps on disk.
 //!
-//! An image is one file: a fixed header, an area of memory pages, and a table of checksummed sections whose content
-//! belongs to the callers. Images are grouped into generations by a catalogue that is published with one rename.
-//! Evidence says what must still be true for an image to be usable; quarantine says which images have failed.
+//! An image is one file: a fixed header, an area of memory pages, and a table of checksummed
+//! sections whose content belongs to the callers. Images are grouped into generations by a
+//! catalogue that is published with one rename. Evidence says what must still be true for an image
+//! to be usable; quarantine says which images have failed.
 //!
-//! This crate knows files, sections and pages. Processes, units as running things, D-Bus and restoring may not live
-//! here, and nothing here logs above debug: callers get an [`Error`] with a [`kind`](Error::kind) and decide.
+//! This crate knows files, sections and pages. Processes, units as running things, D-Bus and
+//! restoring may not live here, and nothing here logs above debug: callers get an [`Error`] with a
+//! [`kind`](Error::kind) and decide.
 //!
 //! The byte layout is documented in `docs/image-format.md`.
 

@@ -13,7 +13,8 @@ use crate::layout::ImageId;
 /// Start of the name of every temporary file; whoever holds the store lock may remove such files.
 pub(crate) const TEMPORARY_PREFIX: &str = ".fastboot-tmp-";
 
-/// A name beside `path`. It does not contain the name of `path`, which may be as long as the file system allows.
+/// A name beside `path`. It does not contain the name of `path`, which may be as long as the file
+/// system allows.
 pub(crate) fn temporary_path(path: &Path, unique: &str) -> PathBuf {
     let mut name = OsString::from(TEMPORARY_PREFIX);
     name.push(unique);
@@ -34,8 +35,9 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 /// Fault points are `{what}.write`, `{what}.sync.file`, `{what}.rename` and `{what}.sync.dir`.
 ///
 /// # Errors
-/// [`Error::NoSpace`], [`Error::Io`], [`Error::Gone`] when the directory is missing. Before the rename the old file
-/// is untouched and the temporary one removed; an error after it (`{what}.sync.dir`) leaves the new file in place.
+/// [`Error::NoSpace`], [`Error::Io`], [`Error::Gone`] when the directory is missing. Before the
+/// rename the old file is untouched and the temporary one removed; an error after it
+/// (`{what}.sync.dir`) leaves the new file in place.
 pub(crate) fn publish(path: &Path, bytes: &[u8], what: &str) -> Result<()> {
     let fail = |step| move |source| Error::write(path, step, 0, bytes.len() as u64, source);
     let unique = ImageId::random().map_err(fail("name a temporary file for"))?.to_string();

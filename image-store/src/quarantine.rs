@@ -1,4 +1,5 @@
-//! Images that have failed: one small file per image, beside the catalogue, so that a boot never rewrites that.
+//! Images that have failed: one small file per image, beside the catalogue, so that a boot never
+//! rewrites that.
 
 use std::fs;
 use std::io;
@@ -50,7 +51,8 @@ impl QuarantineRecord {
 }
 
 impl Store {
-    /// Note that a restore from this image failed in the boot `boot_id`. Several failures in one boot count once.
+    /// Note that a restore from this image failed in the boot `boot_id`. Several failures in one
+    /// boot count once.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Io`].
@@ -104,8 +106,8 @@ impl Store {
         Ok(record)
     }
 
-    /// What is known about failures of this image. A record that cannot be read counts as a final one: it is there
-    /// because something failed.
+    /// What is known about failures of this image. A record that cannot be read counts as a final
+    /// one: it is there because something failed.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -167,8 +169,8 @@ impl Store {
     }
 }
 
-/// At most `max_len` bytes of a file; what is longer is cut, and then fails to decode. A link is not followed, and the file has to
-/// be one that nobody but root and we may write to.
+/// At most `max_len` bytes of a file; what is longer is cut, and then fails to decode. A link is
+/// not followed, and the file has to be one that nobody but root and we may write to.
 pub(crate) fn read_bounded(path: &std::path::Path, max_len: u64) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;

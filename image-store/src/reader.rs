@@ -1,5 +1,5 @@
-//! Reading one image: nothing is believed before its checksum has been compared, nothing allocated before its length
-//! has been bounded.
+//! Reading one image: nothing is believed before its checksum has been compared, nothing allocated
+//! before its length has been bounded.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +25,8 @@ pub struct UncheckedImage {
     path: PathBuf,
 }
 
-/// An image whose header and section table are intact. Sections and pages are checked as they are read.
+/// An image whose header and section table are intact. Sections and pages are checked as they are
+/// read.
 #[derive(Debug)]
 pub struct Image {
     file: File,
@@ -41,7 +42,8 @@ pub struct Stamp {
     pub device: u64,
     pub inode: u64,
     pub len_bytes: u64,
-    /// Of the last write. (That of the last change is another one too when a newer image takes this one's name away.)
+    /// Of the last write. (That of the last change is another one too when a newer image takes this
+    /// one's name away.)
     pub written_ns: i64,
 }
 
@@ -82,8 +84,9 @@ impl UncheckedImage {
         Ok(UncheckedImage { file, path: path.to_owned() })
     }
 
-    /// Open a regular file of the directory `dir` for reading, without following a link on the way. `path` is relative; `shown` is
-    /// for messages. It has to belong to us or to root, and nobody else may be able to write to it.
+    /// Open a regular file of the directory `dir` for reading, without following a link on the way.
+    /// `path` is relative; `shown` is for messages. It has to belong to us or to root, and nobody
+    /// else may be able to write to it.
     ///
     /// # Errors
     /// As [`open`](UncheckedImage::open).
@@ -144,7 +147,8 @@ impl Image {
         self.stamp
     }
 
-    /// Whether it still is what it was at `stamp`: what has been compared since then is what has been read since then.
+    /// Whether it still is what it was at `stamp`: what has been compared since then is what has
+    /// been read since then.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when somebody has written to it, [`Error::Io`].
@@ -193,8 +197,8 @@ impl Image {
     /// Content of a section of `expected_version`, of at most `max_raw_len` bytes.
     ///
     /// # Errors
-    /// [`Error::SectionMissing`], [`Error::SectionVersion`], [`Error::SectionTooLong`] (before anything is
-    /// allocated), [`Error::Corrupt`], [`Error::Io`].
+    /// [`Error::SectionMissing`], [`Error::SectionVersion`], [`Error::SectionTooLong`] (before
+    /// anything is allocated), [`Error::Corrupt`], [`Error::Io`].
     pub fn section(&self, kind: SectionKind, expected_version: u16, max_raw_len: u64) -> Result<Vec<u8>> {
         let path = &self.path;
         let Some(entry) = self.sections.iter().find(|entry| entry.kind == kind) else {
@@ -217,7 +221,8 @@ impl Image {
             });
         }
         let part = Part::Section(kind);
-        // The table guarantees stored_len <= raw_len, so the caller's bound holds for both allocations.
+        // The table guarantees stored_len <= raw_len, so the caller's bound holds for both
+        // allocations.
         let mut stored = vec![0; entry.stored_len as usize];
         read_exact_at(&self.file, path, part, &mut stored, entry.offset)?;
         if checksum(&stored) != entry.checksum {
@@ -239,7 +244,8 @@ impl Image {
     /// Read pages at a file offset inside the page area.
     ///
     /// # Errors
-    /// [`Error::Misuse`] outside the page area, [`Error::Corrupt`] when the file has become shorter, [`Error::Io`].
+    /// [`Error::Misuse`] outside the page area, [`Error::Corrupt`] when the file has become
+    /// shorter, [`Error::Io`].
     pub fn read_pages(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let area = self.page_area();
         let inside = offset >= area.start && offset <= area.end && buffer.len() as u64 <= area.end - offset;
@@ -252,7 +258,8 @@ impl Image {
     /// The checksums of the pages.
     ///
     /// # Errors
-    /// As [`section`](Image::section); [`Error::Corrupt`] when there are more or fewer than there are chunks.
+    /// As [`section`](Image::section); [`Error::Corrupt`] when there are more or fewer than there
+    /// are chunks.
     pub fn page_sums(&self) -> Result<PageSums> {
         let chunk_count = self.page_area_len().div_ceil(CHECKSUM_CHUNK_LEN as u64);
         let sums = self.section(SectionKind::PAGE_CHECKSUMS, PAGE_CHECKSUMS_VERSION, chunk_count * 8)?;
@@ -263,10 +270,12 @@ impl Image {
         Ok(PageSums(sums))
     }
 
-    /// Compare one chunk of the page area with its checksum. `buffer` is scratch space, kept from call to call.
+    /// Compare one chunk of the page area with its checksum. `buffer` is scratch space, kept from
+    /// call to call.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the chunk's file offset, [`Error::Io`], [`Error::Misuse`] for a chunk that is not there.
+    /// [`Error::Corrupt`] with the chunk's file offset, [`Error::Io`], [`Error::Misuse`] for a
+    /// chunk that is not there.
     pub fn verify_chunk(&self, sums: &PageSums, index: u64, buffer: &mut Vec<u8>) -> Result<()> {
         let area = self.page_area();
         let offset = area.start + index * CHECKSUM_CHUNK_LEN as u64;
@@ -307,7 +316,8 @@ impl Image {
                 }
                 let checked = self.verify_chunk(&sums, index, &mut buffer);
                 if checked.is_err() {
-                    // The others need not go on; chunks before this one are already taken and will be finished.
+                    // The others need not go on; chunks before this one are already taken and will
+                    // be finished.
                     next.store(chunk_count, Ordering::Relaxed);
                     return checked;
                 }
@@ -333,12 +343,14 @@ impl Image {
         results.into_iter().filter_map(Result::err).min_by_key(offset_of).map_or(Ok(()), Err)
     }
 
-    /// Ask the kernel to read the page area into the page cache, and return when all reads have been handed over.
+    /// Ask the kernel to read the page area into the page cache, and return when all reads have
+    /// been handed over.
     ///
-    /// Uses io_uring, and `posix_fadvise(2)` where that is not available. Worth it when there is other work to do
-    /// until the pages are needed: a full pass right after it, such as [`verify_pages`](Image::verify_pages), is
-    /// slower with it than without where the kernel's own window is large (0.7 of the speed on a virtio disk with
-    /// `read_ahead_kb` 8192; `examples/page-speed.rs`).
+    /// Uses io_uring, and `posix_fadvise(2)` where that is not available. Worth it when there is
+    /// other work to do until the pages are needed: a full pass right after it, such as
+    /// [`verify_pages`](Image::verify_pages), is slower with it than without where the kernel's own
+    /// window is large (0.7 of the speed on a virtio disk with `read_ahead_kb` 8192;
+    /// `examples/page-speed.rs`).
     ///
     /// # Errors
     /// [`Error::Io`]. The caller may ignore it: later reads are slower, not wrong.
@@ -347,8 +359,9 @@ impl Image {
             .map_err(|source| Error::io(&self.path, "read ahead", source))
     }
 
-    /// From now on the kernel reads what is asked for and nothing beyond it: who reads in steps can then stop between
-    /// them, and has one step under way at most. Holds for everybody who shares the open file.
+    /// From now on the kernel reads what is asked for and nothing beyond it: who reads in steps can
+    /// then stop between them, and has one step under way at most. Holds for everybody who shares
+    /// the open file.
     ///
     /// # Errors
     /// [`Error::Io`]. The caller may ignore it.

@@ -1,4 +1,5 @@
-//! The store on disk: a directory with a catalogue, the images of its generations, and the quarantine.
+//! The store on disk: a directory with a catalogue, the images of its generations, and the
+//! quarantine.
 //!
 //! ```text
 //! /var/lib/fastboot/            0700
@@ -30,15 +31,16 @@ use crate::reader::{UncheckedImage, require_private};
 /// Where the store is unless told otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/fastboot";
 
-/// Longest unit name that is used as a file name; with `.img` it stays below every file system's limit.
+/// Longest unit name that is used as a file name; with `.img` it stays below every file system's
+/// limit.
 const MAX_UNIT_FILE_NAME: usize = 200;
 
 /// A store directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-    /// Where its catalogue is copied to when it is not on the root file system: generators run before anything else is
-    /// mounted.
+    /// Where its catalogue is copied to when it is not on the root file system: generators run
+    /// before anything else is mounted.
     early: Option<PathBuf>,
 }
 
@@ -48,7 +50,8 @@ pub struct StoreLock {
     _file: Flock<File>,
 }
 
-/// A generation that is being filled. Dropped without [`commit`](PendingGeneration::commit), it leaves nothing.
+/// A generation that is being filled. Dropped without [`commit`](PendingGeneration::commit), it
+/// leaves nothing.
 #[derive(Debug)]
 pub struct PendingGeneration {
     store: Store,
@@ -62,8 +65,8 @@ impl Store {
         Store { root: root.into(), early: None }
     }
 
-    /// The same store with a place for the copy of its catalogue. Whoever opens the store of a boot asks
-    /// `fastboot_runtime::open_store`, which knows that place.
+    /// The same store with a place for the copy of its catalogue. Whoever opens the store of a boot
+    /// asks `fastboot_runtime::open_store`, which knows that place.
     #[must_use]
     pub fn with_early_copy(self, path: impl Into<PathBuf>) -> Store {
         Store { early: Some(path.into()), ..self }
@@ -84,11 +87,12 @@ impl Store {
         self.root.join(&entry.file)
     }
 
-    /// Open the image of an entry, and compare length and id with it. Header and section table are checked.
+    /// Open the image of an entry, and compare length and id with it. Header and section table are
+    /// checked.
     ///
     /// # Errors
-    /// As [`UncheckedImage::open`] and [`UncheckedImage::check`]; [`Error::Corrupt`] for another image than the one
-    /// in the catalogue.
+    /// As [`UncheckedImage::open`] and [`UncheckedImage::check`]; [`Error::Corrupt`] for another
+    /// image than the one in the catalogue.
     pub fn open_image(&self, entry: &CatalogueEntry) -> Result<crate::Image> {
         let path = self.image_file(entry);
         let image =
@@ -100,7 +104,8 @@ impl Store {
         Ok(image)
     }
 
-    /// The directory itself, which may be no link, has to belong to us or to root, and to be closed to everybody else.
+    /// The directory itself, which may be no link, has to belong to us or to root, and to be closed
+    /// to everybody else.
     fn open_root(&self) -> Result<File> {
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH;
         let root = OpenOptions::new().read(true).custom_flags(flags).open(&self.root);
@@ -110,7 +115,8 @@ impl Store {
         Ok(root)
     }
 
-    /// Wait for no one: take the lock, or say that it is held. Creates the store when it is not there.
+    /// Wait for no one: take the lock, or say that it is held. Creates the store when it is not
+    /// there.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Io`].
@@ -159,8 +165,9 @@ impl Store {
         load_from(&self.catalogue_path())
     }
 
-    /// Move a damaged catalogue out of the way, so that a new snapshot can be published, and remove its images, which
-    /// nobody can tell apart any more. Returns where it went, or `None` when the catalogue is not damaged. Hold the lock.
+    /// Move a damaged catalogue out of the way, so that a new snapshot can be published, and remove
+    /// its images, which nobody can tell apart any more. Returns where it went, or `None` when the
+    /// catalogue is not damaged. Hold the lock.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -180,7 +187,8 @@ impl Store {
         Ok(Some(aside))
     }
 
-    /// Start a generation: allocates its number and makes its directory. Hold the lock until it is committed.
+    /// Start a generation: allocates its number and makes its directory. Hold the lock until it is
+    /// committed.
     ///
     /// # Errors
     /// As [`load`](Store::load); [`Error::NoSpace`].
@@ -190,7 +198,8 @@ impl Store {
         create_private_dir(&self.root)?;
         create_private_dir(&images)?;
         let in_catalogue = catalogue.generations.iter().map(|generation| generation.id).max().unwrap_or(0);
-        // A directory without a generation was left by a crash; its number is skipped rather than reused.
+        // A directory without a generation was left by a crash; its number is skipped rather than
+        // reused.
         let on_disk = self.generation_dirs()?.into_iter().max().unwrap_or(0);
         let id = in_catalogue.max(on_disk) + 1;
         let pending = PendingGeneration { store: self.clone(), id, committed: false };
@@ -221,7 +230,8 @@ impl Store {
         let path = self.catalogue_path();
         let bytes = catalogue.encode(&path)?;
         publish(&path, &bytes, "catalogue")?;
-        // What was committed stays so: a copy that is older only names images that are not found any more.
+        // What was committed stays so: a copy that is older only names images that are not found
+        // any more.
         if let Err(error) = self.copy_early(&bytes) {
             tracing::debug!(%error, "no copy of the catalogue for the generator");
         }
@@ -263,7 +273,8 @@ impl Store {
         }
     }
 
-    /// Whether a generator would find in the copy what is in the catalogue; true where no copy is needed.
+    /// Whether a generator would find in the copy what is in the catalogue; true where no copy is
+    /// needed.
     ///
     /// # Errors
     /// As [`load`](Store::load).
@@ -287,8 +298,9 @@ impl Store {
         Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
     }
 
-    /// Remove image files, generation directories, leftovers of crashes and failure records that `catalogue` does not
-    /// refer to. The commit has happened: what cannot be removed now goes next time.
+    /// Remove image files, generation directories, leftovers of crashes and failure records that
+    /// `catalogue` does not refer to. The commit has happened: what cannot be removed now goes next
+    /// time.
     fn remove_unreferenced(&self, catalogue: &Catalogue, keep_dir: Option<u64>) {
         let images: Vec<&CatalogueEntry> = catalogue.generations.iter().flat_map(|g| &g.images).collect();
         let files: BTreeSet<PathBuf> = images.iter().map(|image| self.image_file(image)).collect();
@@ -335,7 +347,8 @@ impl PendingGeneration {
         self.store.generation_dir(self.id)
     }
 
-    /// Where the image of `unit` belongs: give this to [`ImageWriter::create`](crate::ImageWriter::create).
+    /// Where the image of `unit` belongs: give this to
+    /// [`ImageWriter::create`](crate::ImageWriter::create).
     ///
     /// # Errors
     /// [`Error::Misuse`] for a name that is not a unit name.
@@ -360,13 +373,14 @@ impl PendingGeneration {
         Ok(format!("images/{}/{name}.img", self.id))
     }
 
-    /// Publish. `entries` are the images that were written for this generation; units without a new image keep the
-    /// one they have. The generation before stays, older ones and files that nobody refers to are removed.
+    /// Publish. `entries` are the images that were written for this generation; units without a new
+    /// image keep the one they have. The generation before stays, older ones and files that nobody
+    /// refers to are removed.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for an entry twice, or one whose file is not what it says; [`Error::NoSpace`],
-    /// [`Error::Io`]. Unless the failure is the very last directory sync, the old catalogue is in force, and the
-    /// new images are removed.
+    /// [`Error::Misuse`] for an entry twice, or one whose file is not what it says;
+    /// [`Error::NoSpace`], [`Error::Io`]. Unless the failure is the very last directory sync, the
+    /// old catalogue is in force, and the new images are removed.
     pub fn commit(mut self, entries: Vec<CatalogueEntry>) -> Result<Generation> {
         let mut units = BTreeSet::new();
         for entry in &entries {
@@ -379,15 +393,16 @@ impl PendingGeneration {
         if catalogue.generations.iter().any(|generation| generation.id >= self.id) {
             return Err(Error::misuse(&self.dir(), "another snapshot was published meanwhile"));
         }
-        // The names of images and of their directory must be on disk before the catalogue mentions them.
+        // The names of images and of their directory must be on disk before the catalogue mentions
+        // them.
         for path in [self.dir().join("."), self.dir(), self.store.images_dir()] {
             sync_dir(&path).map_err(|source| Error::io(&path, "sync directory of", source))?;
         }
         let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         catalogue.add_generation(self.id, created_unix_s, entries);
         let published = self.store.publish_catalogue(&catalogue);
-        // A failed sync after the rename leaves the new catalogue in place: its images must stay then. So they must
-        // when nobody can say.
+        // A failed sync after the rename leaves the new catalogue in place: its images must stay
+        // then. So they must when nobody can say.
         let is_in_force =
             |on_disk: Catalogue| on_disk.generations.iter().any(|generation| generation.id == self.id);
         self.committed = published.is_ok() || self.store.load().map_or(true, is_in_force);

@@ -1,9 +1,9 @@
-//! Whether an image may be used: the same questions for the boot, which stops at the first "no", and for
-//! `fastboot verify`, which wants them all.
+//! Whether an image may be used: the same questions for the boot, which stops at the first "no",
+//! and for `fastboot verify`, which wants them all.
 //!
-//! What lies in the image is asked once, by [`Opened::open`]. What may change from one moment to the next is asked by
-//! [`Opened::check_now`], immediately before the image is used. Pages are compared by whoever loads them, or before
-//! by [`Opened::check_content`].
+//! What lies in the image is asked once, by [`Opened::open`]. What may change from one moment to
+//! the next is asked by [`Opened::check_now`], immediately before the image is used. Pages are
+//! compared by whoever loads them, or before by [`Opened::check_content`].
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -15,7 +15,8 @@ use crate::layout::{MAX_SECTION_RAW_LEN, SectionKind};
 use crate::reader::Image;
 use crate::store::Store;
 
-/// An image that is what the catalogue says, with its evidence. Sections and pages are compared when they are read.
+/// An image that is what the catalogue says, with its evidence. Sections and pages are compared
+/// when they are read.
 #[derive(Debug)]
 pub struct Opened {
     /// The image.
@@ -64,8 +65,8 @@ impl Opened {
         Ok(Opened { image, evidence })
     }
 
-    /// Everything that may have changed since somebody looked last, cheapest first. `found` is told each reason against
-    /// the image and says whether to go on.
+    /// Everything that may have changed since somebody looked last, cheapest first. `found` is told
+    /// each reason against the image and says whether to go on.
     pub fn check_now(
         &self,
         place: Place<'_>,

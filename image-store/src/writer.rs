@@ -1,7 +1,8 @@
 //! Writing one image: pages stream first, sections follow, the header comes last.
 //!
-//! The image is written to a temporary file beside its final path. Until the rename in [`ImageWriter::finish`] the
-//! final path is untouched; whatever goes wrong before, the temporary file is removed.
+//! The image is written to a temporary file beside its final path. Until the rename in
+//! [`ImageWriter::finish`] the final path is untouched; whatever goes wrong before, the temporary
+//! file is removed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,9 +21,11 @@ use crate::layout::{
 };
 use crate::publish::{sync_dir, temporary_path};
 
-/// State sections are small and written while a daemon stands still: level 1 takes nearly all there is to gain.
+/// State sections are small and written while a daemon stands still: level 1 takes nearly all there
+/// is to gain.
 const ZSTD_LEVEL: i32 = 1;
-/// Shorter sections are not worth it: to set up a decoder takes longer than to read them, and each restore does.
+/// Shorter sections are not worth it: to set up a decoder takes longer than to read them, and each
+/// restore does.
 const MIN_COMPRESS_LEN: usize = 8 << 10;
 /// Version of the page checksum section.
 pub(crate) const PAGE_CHECKSUMS_VERSION: u16 = 1;
@@ -58,7 +61,8 @@ struct PendingSection {
     stored: Vec<u8>,
 }
 
-/// An image that is being written. Dropped without [`finish`](ImageWriter::finish), it leaves nothing.
+/// An image that is being written. Dropped without [`finish`](ImageWriter::finish), it leaves
+/// nothing.
 #[derive(Debug)]
 pub struct ImageWriter {
     file: File,
@@ -77,7 +81,8 @@ pub struct ImageWriter {
     failed: bool,
 }
 
-/// What has to be removed when the image is not finished: first the temporary name, after the rename the final one.
+/// What has to be removed when the image is not finished: first the temporary name, after the
+/// rename the final one.
 #[derive(Debug)]
 struct UnfinishedFile {
     path: Option<PathBuf>,
@@ -93,7 +98,8 @@ impl Drop for UnfinishedFile {
 }
 
 impl ImageWriter {
-    /// Start an image that will appear at `final_path`. The directory must exist; the file gets mode 0600.
+    /// Start an image that will appear at `final_path`. The directory must exist; the file gets
+    /// mode 0600.
     ///
     /// # Errors
     /// [`Error::Gone`] when the directory does not exist, [`Error::NoSpace`], [`Error::Io`].
@@ -128,11 +134,12 @@ impl ImageWriter {
         self.flushed_page_bytes + self.chunk_used as u64
     }
 
-    /// Append whole pages. Returns the offset of the first one in the finished file, a multiple of [`PAGE_SIZE`].
+    /// Append whole pages. Returns the offset of the first one in the finished file, a multiple of
+    /// [`PAGE_SIZE`].
     ///
     /// # Errors
-    /// [`Error::Misuse`] when the length is not a multiple of [`PAGE_SIZE`], [`Error::NoSpace`], [`Error::Io`].
-    /// After an error the image cannot be finished.
+    /// [`Error::Misuse`] when the length is not a multiple of [`PAGE_SIZE`], [`Error::NoSpace`],
+    /// [`Error::Io`]. After an error the image cannot be finished.
     pub fn append_pages(&mut self, bytes: &[u8]) -> Result<u64> {
         let offset = self.begin_append(bytes.len())?;
         let mut rest = bytes;
@@ -146,12 +153,13 @@ impl ImageWriter {
         Ok(offset)
     }
 
-    /// Append `len` bytes of pages that `fill` produces, without a buffer in between: `fill` is called with pieces of
-    /// at most 1 MiB, in order, and must fill each completely. Returns the offset like
-    /// [`append_pages`](ImageWriter::append_pages).
+    /// Append `len` bytes of pages that `fill` produces, without a buffer in between: `fill` is
+    /// called with pieces of at most 1 MiB, in order, and must fill each completely. Returns the
+    /// offset like [`append_pages`](ImageWriter::append_pages).
     ///
     /// # Errors
-    /// As `append_pages`; an error of `fill` is returned as [`Error::Io`] with step "read pages for".
+    /// As `append_pages`; an error of `fill` is returned as [`Error::Io`] with step "read pages
+    /// for".
     pub fn append_pages_with(
         &mut self,
         len: usize,
@@ -172,10 +180,12 @@ impl ImageWriter {
         Ok(offset)
     }
 
-    /// Add a section. It is compressed when that makes it smaller, and kept in memory until `finish`.
+    /// Add a section. It is compressed when that makes it smaller, and kept in memory until
+    /// `finish`.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for a kind that is there already, the writer's own kind, or too many or too long sections.
+    /// [`Error::Misuse`] for a kind that is there already, the writer's own kind, or too many or
+    /// too long sections.
     pub fn add_section(&mut self, kind: SectionKind, version: u16, bytes: &[u8]) -> Result<()> {
         if kind == SectionKind::PAGE_CHECKSUMS {
             return Err(self.misuse("the page checksum section is written by the writer itself"));
@@ -209,8 +219,9 @@ impl ImageWriter {
     /// Write what is missing and give the image its name.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::Io`]. Then neither the temporary nor the final file is there, unless the final
-    /// path had an older image and the failure came before the rename: that one is untouched.
+    /// [`Error::NoSpace`], [`Error::Io`]. Then neither the temporary nor the final file is there,
+    /// unless the final path had an older image and the failure came before the rename: that one is
+    /// untouched.
     pub fn finish(mut self, durability: Durability) -> Result<ImageInfo> {
         if self.failed {
             return Err(self.misuse("an earlier write failed"));
@@ -237,7 +248,8 @@ impl ImageWriter {
         if let Some(temporary) = &self.unfinished.path {
             fs::rename(temporary, &path).map_err(fail("rename"))?;
         }
-        // Until the directory is synced the durability of the name is unknown, so a failure takes it away again.
+        // Until the directory is synced the durability of the name is unknown, so a failure takes
+        // it away again.
         self.unfinished.path = Some(path.clone());
         if durability == Durability::Sync {
             let fail = |source| Error::io(&path, "sync directory of", source);
@@ -320,7 +332,8 @@ impl ImageWriter {
         Ok(())
     }
 
-    /// Write what is left. Only the last chunk of an image may be shorter than [`CHECKSUM_CHUNK_LEN`].
+    /// Write what is left. Only the last chunk of an image may be shorter than
+    /// [`CHECKSUM_CHUNK_LEN`].
     fn flush_chunk(&mut self) -> Result<()> {
         if let Some(Err(failure)) = self.background.take().map(Background::finish) {
             return Err(self.write_failed(failure.offset, failure.source));
@@ -335,7 +348,8 @@ impl ImageWriter {
         Ok(())
     }
 
-    /// The chunk is complete: takes its checksum while it is in the processor's cache. Returns its place in the file.
+    /// The chunk is complete: takes its checksum while it is in the processor's cache. Returns its
+    /// place in the file.
     fn begin_chunk(&mut self) -> Result<u64> {
         let offset = HEADER_LEN as u64 + self.flushed_page_bytes;
         fault::point("image.write.pages").map_err(|source| self.write_failed(offset, source))?;

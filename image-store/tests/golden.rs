@@ -1,5 +1,5 @@
-//! Files of each format version, as they were written once. They never change: a build that cannot read them any
-//! more, or reads them differently, has broken the format.
+//! Files of each format version, as they were written once. They never change: a build that cannot
+//! read them any more, or reads them differently, has broken the format.
 
 mod common;
 
@@ -59,8 +59,8 @@ fn evidence_v2_reads_as_it_was_written() {
     assert_eq!(evidence.users, [("redis".to_owned(), 105)]);
 }
 
-/// No check: made the files once, with FASTBOOT_WRITE_GOLDEN set, and refuses to make them again. For a new format version, write
-/// new names.
+/// No check: made the files once, with FASTBOOT_WRITE_GOLDEN set, and refuses to make them again.
+/// For a new format version, write new names.
 #[test]
 fn write_golden_files_on_request() {
     if std::env::var_os("FASTBOOT_WRITE_GOLDEN").is_none() {

@@ -122,7 +122,8 @@ fn a_bad_page_chunk_is_named_by_its_offset() {
     let path = dir.path().join("a.img");
     write_image(&path, 256 * 12 + 1);
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    // The last, short chunk, and one in the middle: the first bad one is named, whichever thread finds it.
+    // The last, short chunk, and one in the middle: the first bad one is named, whichever thread
+    // finds it.
     flip(&file, 4096 + (12 << 20) + 17);
     let offset = |threads| match open(&path).unwrap().verify_pages(threads).unwrap_err() {
         Error::Corrupt { part: Part::Pages, offset, .. } => offset,

@@ -1,7 +1,8 @@
-//! Random damage: whatever the bytes are, opening and decoding answers, and never panics or allocates without bound.
+//! Random damage: whatever the bytes are, opening and decoding answers, and never panics or
+//! allocates without bound.
 //!
-//! `exercise` is the whole surface that untrusted bytes reach, so a fuzzer can drive the same function. The number of
-//! rounds is bounded for ordinary runs; `FASTBOOT_MUTATIONS` sets another.
+//! `exercise` is the whole surface that untrusted bytes reach, so a fuzzer can drive the same
+//! function. The number of rounds is bounded for ordinary runs; `FASTBOOT_MUTATIONS` sets another.
 
 mod common;
 
@@ -15,7 +16,8 @@ use image_store::{Catalogue, Durability, EvidenceV2, Generation, ImageWriter, Se
 
 const MAX_RAW_LEN: u64 = 1 << 20;
 
-/// Everything that a reader does with an image file. Returns whether the image was accepted in full.
+/// Everything that a reader does with an image file. Returns whether the image was accepted in
+/// full.
 fn exercise(bytes: &[u8]) -> bool {
     let file = tempfile::tempfile().unwrap();
     file.write_all_at(bytes, 0).unwrap();
@@ -39,7 +41,8 @@ fn exercise(bytes: &[u8]) -> bool {
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(3) {
         let at = random.below(bytes.len());
-        // Most fields are near the start of the header and in the tail; aim there more often than at pages.
+        // Most fields are near the start of the header and in the tail; aim there more often than
+        // at pages.
         let at = match random.below(3) {
             0 => at % 112.min(bytes.len()),
             1 => bytes.len() - 1 - at % 800.min(bytes.len()),

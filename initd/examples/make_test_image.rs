@@ -1,7 +1,8 @@
 //! For container tests of the boot side: publishes a generation of images.
 //!
-//! `make_test_image UNIT=MAIN_PID… UNIT=dump…`, to be run on the machine that shall boot with them. With a number, the
-//! image holds evidence and no process; with `dump` it is taken from the running unit.
+//! `make_test_image UNIT=MAIN_PID… UNIT=dump…`, to be run on the machine that shall boot with them.
+//! With a number, the image holds evidence and no process; with `dump` it is taken from the running
+//! unit.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! Whoever connects is found out, its start is noted, and a shim that may be answered gets a first word. Nothing here waits
-//! for anything, so that a shim hears within a moment that somebody is there.
+//! Whoever connects is found out, its start is noted, and a shim that may be answered gets a first
+//! word. Nothing here waits for anything, so that a shim hears within a moment that somebody is
+//! there.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -27,7 +28,8 @@ use crate::sys::socket::{know_senders, own, send};
 
 /// A shim asks as soon as it has been greeted, and tells systemd within seconds.
 const PEER_TIMEOUT: Duration = Duration::from_secs(8);
-/// Longest for a store to be found and its catalogue to be read; a shim's own limit is mostly shorter.
+/// Longest for a store to be found and its catalogue to be read; a shim's own limit is mostly
+/// shorter.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whom to let in.
@@ -116,7 +118,8 @@ impl Admission {
                     wait_for(listener)?;
                     continue;
                 }
-                // Out of descriptors or memory: connections wait in the queue, and their shims not for long.
+                // Out of descriptors or memory: connections wait in the queue, and their shims not
+                // for long.
                 Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                     std::thread::sleep(Duration::from_millis(10));
                     continue;
@@ -132,7 +135,8 @@ impl Admission {
 
     /// Let a shim in, or not.
     fn admit(&self, connection: OwnedFd) -> Option<Admitted> {
-        // Who is in no service of the system has no business here: not a word is lost on it, in the journal neither.
+        // Who is in no service of the system has no business here: not a word is lost on it, in the
+        // journal neither.
         let caller = Caller::identify(&connection, &self.units).ok()?;
         let claim = match self.first_starts.note(&self.armed, &caller.unit, caller.process) {
             Ok(claim) => claim,
@@ -160,7 +164,8 @@ impl Admission {
     }
 
     fn answer(self: &Arc<Self>, admitted: Admitted) {
-        // It wakes whoever waits for the store. That it counts up for ever takes longer than any machine runs.
+        // It wakes whoever waits for the store. That it counts up for ever takes longer than any
+        // machine runs.
         let _ = self.server.asked.write(1);
         let admission = Arc::clone(self);
         let unit = admitted.caller.unit.clone();

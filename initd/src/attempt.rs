@@ -49,8 +49,9 @@ pub struct RestoredTree {
     pub claim: Option<Claim>,
 }
 
-/// An attempt. Whatever becomes of it, a panic of our own included: what it has made is removed, unless systemd has taken it
-/// over ([`Unconfirmed::keep`]), and the zygote hears that the matter is settled.
+/// An attempt. Whatever becomes of it, a panic of our own included: what it has made is removed,
+/// unless systemd has taken it over ([`Unconfirmed::keep`]), and the zygote hears that the matter
+/// is settled.
 #[derive(Debug)]
 pub struct Attempt<'a> {
     zygote: &'a Zygote,
@@ -180,7 +181,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Wait for the worker's end, which makes the roots children of PID 1, and find the main process.
+    /// Wait for the worker's end, which makes the roots children of PID 1, and find the main
+    /// process.
     fn take_over(
         &mut self,
         order: &Order,
@@ -188,8 +190,8 @@ impl<'a> Attempt<'a> {
         steps_us: &[u32],
         deadline: Instant,
     ) -> io::Result<RestoredTree> {
-        // `Started` and `Done` come from two processes: the pidfd may still be on its way, or the worker be gone
-        // before the zygote could open one. Then its roots tell.
+        // `Started` and `Done` come from two processes: the pidfd may still be on its way, or the
+        // worker be gone before the zygote could open one. Then its roots tell.
         let is_over = match self.worker.take() {
             Some(worker) => wait_ended(&worker, CLEAN_TIMEOUT),
             None => wait_until(deadline, || roots.iter().all(|root| parent_is_init(*root))),

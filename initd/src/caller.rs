@@ -1,5 +1,5 @@
-//! Who has connected: a process, and the unit whose control group it is in. Any local process may; nothing that it sends
-//! has been read yet, and no descriptor of it taken.
+//! Who has connected: a process, and the unit whose control group it is in. Any local process may;
+//! nothing that it sends has been read yet, and no descriptor of it taken.
 
 use std::fs;
 use std::io;
@@ -61,8 +61,9 @@ impl Caller {
     pub fn identify(connection: impl AsFd, units: &UnitsRoot) -> io::Result<Caller> {
         let credentials = getsockopt(&connection.as_fd(), sockopt::PeerCredentials)?;
         let pid = credentials.pid();
-        // Where the kernel has no pidfd of the peer, its number may have passed to somebody else before it is opened here. What is
-        // sent later has to come from the same process, by the kernel's word (SCM_CREDENTIALS).
+        // Where the kernel has no pidfd of the peer, its number may have passed to somebody else
+        // before it is opened here. What is sent later has to come from the same process, by the
+        // kernel's word (SCM_CREDENTIALS).
         let pidfd = match peer_pidfd(connection.as_fd())? {
             Some(pidfd) if pid_of(&pidfd)? == pid => pidfd,
             Some(_) => return Err(io::Error::other(format!("pid {pid} has ended"))),
@@ -96,15 +97,16 @@ fn unified_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
-/// Unit of a cgroup path, and the path of its own group: the first part below the slices. What a unit makes below itself,
-/// or systemd for it (DelegateSubgroup=), has no say.
+/// Unit of a cgroup path, and the path of its own group: the first part below the slices. What a
+/// unit makes below itself, or systemd for it (DelegateSubgroup=), has no say.
 fn unit_of(root: &str, path: &str) -> Option<(String, String)> {
     let below = path.strip_prefix(root)?.strip_prefix('/')?;
     let mut end = path.len() - below.len();
     let mut parts = below.split('/').inspect(|part| end += part.len() + 1);
     let part = parts.find(|part| !part.ends_with(".slice"))?;
     let own = path.get(..end - 1)?.to_owned();
-    // systemd puts an underscore before names that the kernel could mistake for one of its own files.
+    // systemd puts an underscore before names that the kernel could mistake for one of its own
+    // files.
     let unit = part.strip_prefix('_').unwrap_or(part);
     unit.ends_with(".service").then(|| (unit.to_owned(), own))
 }

@@ -1,5 +1,5 @@
-//! The user of a unit with `DynamicUser=`, who may be another one in each boot. Its name is in no file that evidence could be taken of, but
-//! systemd has given the shim that user.
+//! The user of a unit with `DynamicUser=`, who may be another one in each boot. Its name is in no
+//! file that evidence could be taken of, but systemd has given the shim that user.
 
 use std::ops::RangeInclusive;
 

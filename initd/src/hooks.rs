@@ -1,4 +1,5 @@
-//! What a service does before systemd hears that it runs again: `AfterRestore=`, and processes that asked to be told.
+//! What a service does before systemd hears that it runs again: `AfterRestore=`, and processes that
+//! asked to be told.
 
 use std::time::Instant;
 

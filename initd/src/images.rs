@@ -1,9 +1,10 @@
-//! The images of this boot: looked at before anybody asks, as far as there is time, and again when somebody does.
+//! The images of this boot: looked at before anybody asks, as far as there is time, and again when
+//! somebody does.
 //!
-//! What may change (evidence) is compared when a unit asks, not before: a program that writes a configuration file in
-//! the middle of a boot must not be missed. Looking at it earlier only brings inodes and contents into memory. What
-//! cannot change under us (the image itself) is compared once: ahead as far as that came, the rest by the worker while
-//! it loads.
+//! What may change (evidence) is compared when a unit asks, not before: a program that writes a
+//! configuration file in the middle of a boot must not be missed. Looking at it earlier only brings
+//! inodes and contents into memory. What cannot change under us (the image itself) is compared
+//! once: ahead as far as that came, the rest by the worker while it loads.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -115,8 +116,9 @@ impl Images {
         Ok(Usable { opened, checked_chunks: slot.checked_chunks.load(Ordering::Acquire) })
     }
 
-    /// Bring the pages of a large image into memory and compare them, one step at a time: small ones pass in between, and
-    /// at first everybody else reads before us. Of a small image that is left to the worker.
+    /// Bring the pages of a large image into memory and compare them, one step at a time: small
+    /// ones pass in between, and at first everybody else reads before us. Of a small image that is
+    /// left to the worker.
     ///
     /// # Errors
     /// The first damage.
@@ -180,10 +182,11 @@ impl Images {
         Place { root: &self.root, store: &self.store, digests: &self.digests }
     }
 
-    /// Do ahead what can be done, until all is done. Several threads may share the work; `next` says how far they are.
+    /// Do ahead what can be done, until all is done. Several threads may share the work; `next`
+    /// says how far they are.
     pub fn look_ahead(&self, lanes: &Lanes, next: &AtomicUsize) {
-        // What is small comes first, of all images; their pages; then the files that small services map: their commands
-        // before the start and their first steps want them.
+        // What is small comes first, of all images; their pages; then the files that small services
+        // map: their commands before the start and their first steps want them.
         let (light, heavy): (Vec<&String>, Vec<&String>) =
             self.order.iter().partition(|unit| self.slots[*unit].entry.len_bytes <= LIGHT_LEN);
         let of = |units: &[&String], job| units.iter().map(|unit| ((*unit).clone(), job)).collect::<Vec<_>>();
@@ -239,7 +242,8 @@ impl Images {
             Ok(opened) => {
                 // For the sake of what it brings into memory; the verdict comes when the unit asks.
                 let _ = opened.require_now(self.place());
-                // Reading ahead of the reader is what we do ourselves, in steps between which others come.
+                // Reading ahead of the reader is what we do ourselves, in steps between which
+                // others come.
                 let _ = opened.image.read_only_what_is_asked();
                 State::Opened(Arc::new(opened))
             }
@@ -272,7 +276,8 @@ impl Slot {
         }
     }
 
-    /// Compare pages, one chunk at a time, as long as nobody waits for anything and there is room for them.
+    /// Compare pages, one chunk at a time, as long as nobody waits for anything and there is room
+    /// for them.
     fn check_pages_ahead(&self, lanes: &Lanes, chunks_left: &mut u64) {
         let opened = match &*self.lock() {
             State::Opened(opened) => Arc::clone(opened),

@@ -1,4 +1,5 @@
-//! Lines for the journal: stderr with the level in front, as `sd-daemon(3)` describes. Binaries only.
+//! Lines for the journal: stderr with the level in front, as `sd-daemon(3)` describes. Binaries
+//! only.
 
 use std::fmt;
 use std::io::Write as _;

@@ -1,8 +1,9 @@
 //! Who goes first when everybody asks at once.
 //!
-//! On a machine with few processors a large image keeps disk and processors busy for half a second, in which ten small
-//! ones could have come and gone. So small ones are served at once, large ones wait for a moment until no small one is
-//! under way, and what nobody has asked for waits until nobody waits.
+//! On a machine with few processors a large image keeps disk and processors busy for half a second,
+//! in which ten small ones could have come and gone. So small ones are served at once, large ones
+//! wait for a moment until no small one is under way, and what nobody has asked for waits until
+//! nobody waits.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,7 +45,8 @@ impl Lanes {
         Turn { lanes: self, is_light }
     }
 
-    /// Let small ones pass in the middle of a large one's work. `patience` is what is left of its waiting, and shrinks.
+    /// Let small ones pass in the middle of a large one's work. `patience` is what is left of its
+    /// waiting, and shrinks.
     pub fn let_pass(&self, patience: &mut Duration) {
         let counts = self.lock();
         if counts.light == 0 || patience.is_zero() {

@@ -1,10 +1,11 @@
 //! The boot side: `fastboot-exec` asks, `fastboot-initd` answers from an image or says why not.
 //!
-//! Processes and where they run: the shim in the unit's sandbox; initd with threads, which therefore never forks; the
-//! zygote, forked from initd while it had one thread; one worker per restore, forked from the zygote.
+//! Processes and where they run: the shim in the unit's sandbox; initd with threads, which
+//! therefore never forks; the zygote, forked from initd while it had one thread; one worker per
+//! restore, forked from the zygote.
 //!
-//! What may not live here: how a process tree is made again (that is `snap_rebuild`), and what is on disk
-//! (`image_store`).
+//! What may not live here: how a process tree is made again (that is `snap_rebuild`), and what is
+//! on disk (`image_store`).
 
 pub mod admission;
 pub mod attempt;

@@ -1,9 +1,9 @@
-//! Whom to believe: a caller that is the shim, in the namespaces that systemd made for its unit. That it is the unit's main
-//! process systemd says itself ([`crate::systemd`]).
+//! Whom to believe: a caller that is the shim, in the namespaces that systemd made for its unit.
+//! That it is the unit's main process systemd says itself ([`crate::systemd`]).
 //!
-//! A worker of a service may execute the shim as well, in namespaces of its own, where it has mounted whatever it likes over
-//! what a restore opens as root. Without privilege it can make such namespaces only below a user namespace of its own, so
-//! who owns them tells.
+//! A worker of a service may execute the shim as well, in namespaces of its own, where it has
+//! mounted whatever it likes over what a restore opens as root. Without privilege it can make such
+//! namespaces only below a user namespace of its own, so who owns them tells.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,7 +27,8 @@ pub struct ShimIdentity {
     file: FileId,
     /// Our user namespace, which is that of systemd.
     user_namespace: FileId,
-    /// Those of systemd itself, one for each of [`NAMESPACES`]. In a container they may belong to somebody outside.
+    /// Those of systemd itself, one for each of [`NAMESPACES`]. In a container they may belong to
+    /// somebody outside.
     of_systemd: Vec<FileId>,
 }
 
@@ -67,7 +68,8 @@ impl ShimIdentity {
             if file_id(&namespace.metadata()?) == *of_systemd {
                 continue;
             }
-            // One that is owned from outside of ours cannot be asked about: it is none of systemd's either.
+            // One that is owned from outside of ours cannot be asked about: it is none of systemd's
+            // either.
             let owner = owning_user_namespace(&namespace).map(File::from);
             let owner = owner.and_then(|owner| owner.metadata());
             if !owner.is_ok_and(|owner| file_id(&owner) == self.user_namespace) {

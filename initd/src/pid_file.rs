@@ -9,8 +9,9 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-/// Write the file in the mount namespace of `shim`, as the daemon would have: as the unit's user, or as root where
-/// only root can. Changes the namespace of this process for good: for a worker that is about to exit.
+/// Write the file in the mount namespace of `shim`, as the daemon would have: as the unit's user,
+/// or as root where only root can. Changes the namespace of this process for good: for a worker
+/// that is about to exit.
 ///
 /// # Errors
 /// Any; systemd would not find the main process of a forking service then.
@@ -30,7 +31,8 @@ pub fn write(path: &Path, main_pid: i32, shim: impl AsFd, uid: u32, gid: u32) ->
     }
 }
 
-/// With the rights of the unit's user: a link that somebody has put there leads no further than he could go himself.
+/// With the rights of the unit's user: a link that somebody has put there leads no further than he
+/// could go himself.
 fn write_as(path: &Path, text: &str, uid: u32, gid: u32) -> io::Result<()> {
     let (old_gid, old_uid) = (setfsgid(Gid::from_raw(gid)), setfsuid(Uid::from_raw(uid)));
     let mut options = OpenOptions::new();

@@ -11,11 +11,12 @@ use crate::sys::mount::detached_proc;
 /// Highest value on 64-bit Linux.
 pub const PID_MAX: u32 = 4_194_304;
 
-/// Raise `kernel.pid_max` if it is lower. Goes through a proc mount of our own, as /proc/sys is read-only in
-/// containers.
+/// Raise `kernel.pid_max` if it is lower. Goes through a proc mount of our own, as /proc/sys is
+/// read-only in containers.
 ///
 /// # Errors
-/// When it is lower and cannot be raised. Restores with high numbers will then fail, each for itself.
+/// When it is lower and cannot be raised. Restores with high numbers will then fail, each for
+/// itself.
 pub fn raise() -> io::Result<()> {
     let current = std::fs::read_to_string("/proc/sys/kernel/pid_max")?;
     if is_enough(&current) {

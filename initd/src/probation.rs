@@ -1,4 +1,5 @@
-//! The first seconds of a restored service: an image whose service fails in them is not trusted again.
+//! The first seconds of a restored service: an image whose service fails in them is not trusted
+//! again.
 
 use std::os::fd::OwnedFd;
 use std::process::Command;

@@ -1,6 +1,7 @@
 //! What shim and restore daemon say to each other, one packet each, over `SOCK_SEQPACKET`:
 //!
-//! 1. initd: [`Greeting`], as soon as it knows who has connected; without it the shim does not wait long
+//! 1. initd: [`Greeting`], as soon as it knows who has connected; without it the shim does not wait
+//!    long
 //! 2. shim: [`Hello`], with descriptors 0, 1, 2 and those of socket activation attached
 //! 3. initd: [`Answer`]; with `Restored` come the descriptors for systemd's store
 //! 4. shim, after `Restored`: [`Adopted`]; after `Failed` initd removes the tree and answers `Cold`
@@ -17,7 +18,8 @@ use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
 /// Most descriptors of socket activation that are handed over; the kernel takes 253 in one message.
 pub const MAX_LISTEN_FDS: usize = 250;
 
-/// Longest that a shim waits for the first word. When there was none, nobody is at work, and it starts the service cold.
+/// Longest that a shim waits for the first word. When there was none, nobody is at work, and it
+/// starts the service cold.
 pub const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(300);
 
 const MAGIC: u32 = 0x3158_4246;
@@ -40,8 +42,8 @@ pub struct Hello {
     pub unit: String,
     /// Whether it can tell systemd about another main process.
     pub has_notify_socket: bool,
-    /// It asked before, the daemon died over it, and there are strangers in the cgroup: the only answer is `Cold`, when
-    /// they are gone.
+    /// It asked before, the daemon died over it, and there are strangers in the cgroup: the only
+    /// answer is `Cold`, when they are gone.
     pub is_again: bool,
     /// `LISTEN_FDNAMES`, one per descriptor after the first three.
     pub listen_names: Vec<String>,

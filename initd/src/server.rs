@@ -191,7 +191,8 @@ impl Server {
             .map_err(|error| error.to_string())
             .and_then(|()| check_can_be_told(unconfirmed.tree(), hello.has_notify_socket))
             .map_err(untold)?;
-        // With this name systemd takes the unit for started, and without it for ended: from here on there is no way back.
+        // With this name systemd takes the unit for started, and without it for ended: from here on
+        // there is no way back.
         if let Some(Err(error)) = unconfirmed.take_claim().map(|claim| claim.make(deadline)) {
             let reason = error.to_stale_reason();
             self.note_failure(start, entry, &reason);
@@ -222,7 +223,8 @@ impl Server {
         if !start.is_trial {
             match shim.claim {
                 Some(Claim::First) => {}
-                // Whoever asks again may have others of its unit ended: only the process that the first answer was for.
+                // Whoever asks again may have others of its unit ended: only the process that the
+                // first answer was for.
                 Some(Claim::Again) if shim.hello.is_again => return Err(remove_orphans(shim.caller, entry)),
                 _ => return refuse(ReasonCode::NotFirstStart, "it was started in this boot before"),
             }
@@ -238,8 +240,8 @@ impl Server {
         Ok(())
     }
 
-    /// Whether the shim is the process that systemd has made for the unit, still in the namespaces that were made for it, and whether
-    /// that is the first in this boot.
+    /// Whether the shim is the process that systemd has made for the unit, still in the namespaces
+    /// that were made for it, and whether that is the first in this boot.
     fn check_main_process(
         &self,
         start: &Start,
@@ -395,7 +397,8 @@ fn budget(entry: &CatalogueEntry) -> Result<StartBudget, StaleReason> {
         .map_err(|reason| StaleReason::new(ReasonCode::Deadline, reason.to_string()))
 }
 
-/// The question and the descriptors of a shim, from nobody else than the process that has been let in.
+/// The question and the descriptors of a shim, from nobody else than the process that has been let
+/// in.
 fn receive_hello(connection: &OwnedFd, caller: &Caller) -> io::Result<(Hello, Vec<OwnedFd>)> {
     let Received { packet, fds, sender } = receive_from(connection, MAX_MESSAGE_LEN)?;
     if sender != Some(caller.process.pid) {
@@ -432,12 +435,14 @@ fn order_for(entry: &CatalogueEntry, usable: &Usable, shim: &Shim<'_>, deadline:
     }
 }
 
-/// An initd and its zygote died together after the go: what they had restored runs, and nobody has told systemd. The
-/// shim sees it in its cgroup and must not start the daemon a second time beside it.
+/// An initd and its zygote died together after the go: what they had restored runs, and nobody has
+/// told systemd. The shim sees it in its cgroup and must not start the daemon a second time beside
+/// it.
 fn remove_orphans(caller: &Caller, entry: &CatalogueEntry) -> StaleReason {
     let pid = caller.process.pid;
     let removed = UnitCgroup::open(&caller.cgroup, pid).and_then(|cgroup| {
-        // Only where the tree of this image is there: other processes may have been left by the administrator's leave.
+        // Only where the tree of this image is there: other processes may have been left by the
+        // administrator's leave.
         let is_ours = cgroup.processes()?.iter().any(|pid| entry.service.pids.contains(pid));
         if is_ours { cgroup.remove_all_but(pid, CLEAN_TIMEOUT) } else { Ok(true) }
     });

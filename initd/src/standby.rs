@@ -1,5 +1,5 @@
-//! An initd that is there and says nothing: its zygote answers in its place, so that one unit waits for a moment, and no other
-//! does. Everybody starts cold then, and the starts are noted as ever.
+//! An initd that is there and says nothing: its zygote answers in its place, so that one unit waits
+//! for a moment, and no other does. Everybody starts cold then, and the starts are noted as ever.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,8 +18,8 @@ use crate::sys::process::wait_readable;
 use crate::sys::pulse::Pulse;
 use crate::sys::socket::{own, send};
 
-/// A connection that has waited for so long will not be taken. Shorter than a shim waits, so that already the first one hears
-/// something.
+/// A connection that has waited for so long will not be taken. Shorter than a shim waits, so that
+/// already the first one hears something.
 const SILENCE: Duration = FIRST_WORD_TIMEOUT.saturating_sub(Duration::from_millis(60));
 
 /// Looks whether connections are taken.
@@ -56,7 +56,8 @@ impl Standby {
         Standby { listener, pulse, state: State::Quiet }
     }
 
-    /// What to wait for besides everything else, and for how long, until [`look`](Standby::look) is called.
+    /// What to wait for besides everything else, and for how long, until [`look`](Standby::look) is
+    /// called.
     pub fn interest(&self) -> (Option<BorrowedFd<'_>>, Option<Duration>) {
         match &self.state {
             // It stays readable until the connection is taken.

@@ -17,7 +17,8 @@ pub enum Device {
     NotNamed,
 }
 
-/// Ask findmnt(8), which reads fstab and looks into the kernel's devices itself: udev's links come later than the devices.
+/// Ask findmnt(8), which reads fstab and looks into the kernel's devices itself: udev's links come
+/// later than the devices.
 pub fn look(dir: &Path) -> Device {
     look_in(Path::new(FSTAB), dir)
 }
@@ -26,13 +27,15 @@ fn look_in(fstab: &Path, dir: &Path) -> Device {
     // The root is mounted.
     let below_root = dir.ancestors().filter(|ancestor| ancestor.parent().is_some());
     below_root.into_iter().find_map(|point| source(fstab, point)).map_or(Device::NotNamed, |source| {
-        // For a tag that belongs to no device nothing is printed, or (newer findmnt) the tag as it is in fstab.
+        // For a tag that belongs to no device nothing is printed, or (newer findmnt) the tag as it
+        // is in fstab.
         let is_device = source.starts_with('/') && Path::new(&source).exists();
         if is_device { Device::Known } else { Device::Missing }
     })
 }
 
-/// What `fstab` mounts on `point`, tags such as `LABEL=` replaced by the device that has them. `None` when nothing is.
+/// What `fstab` mounts on `point`, tags such as `LABEL=` replaced by the device that has them.
+/// `None` when nothing is.
 fn source(fstab: &Path, point: &Path) -> Option<String> {
     let findmnt = Command::new("findmnt")
         .args([OsStr::new("--tab-file"), fstab.as_os_str(), OsStr::new("--mountpoint"), point.as_os_str()])

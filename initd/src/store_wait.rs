@@ -1,8 +1,9 @@
 //! A store on a file system of its own may not be mounted yet when initd starts, or never be.
 //!
-//! initd is not ordered behind the mount: systemd waits for a disk that is missing for a minute and a half, and so would
-//! every service whose shim asks. It waits here, for as long as nobody asks; then a boot has no more than a moment. Where the disk is
-//! there and only its mount is still to come, that moment counts from when udev has nothing more to do.
+//! initd is not ordered behind the mount: systemd waits for a disk that is missing for a minute and
+//! a half, and so would every service whose shim asks. It waits here, for as long as nobody asks;
+//! then a boot has no more than a moment. Where the disk is there and only its mount is still to
+//! come, that moment counts from when udev has nothing more to do.
 
 use std::fs::File;
 use std::io;
@@ -15,8 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::store_device::{self, Device};
 
-/// From the first question on, or from when udev is done. Longer than a mount takes that is under way, shorter than what
-/// would be noticed.
+/// From the first question on, or from when udev is done. Longer than a mount takes that is under
+/// way, shorter than what would be noticed.
 const PATIENCE: Duration = Duration::from_millis(800);
 /// Longest for udev to be done with a disk that is there.
 const DEVICES_BOUND: Duration = Duration::from_secs(10);
@@ -37,7 +38,8 @@ pub enum Catalogue {
     },
 }
 
-/// Wait until the store has a catalogue, and for no longer than a moment once somebody is waiting on `listener`.
+/// Wait until the store has a catalogue, and for no longer than a moment once somebody is waiting
+/// on `listener`.
 ///
 /// # Errors
 /// /proc is not there; poll(2) fails.
@@ -56,7 +58,8 @@ fn wait(
     if is_there() {
         return Ok(Catalogue::Found);
     }
-    // It is ready for "priority" events whenever something was mounted since it was opened or last asked.
+    // It is ready for "priority" events whenever something was mounted since it was opened or last
+    // asked.
     let mounts = File::open("/proc/self/mountinfo")?;
     let mut asked: Option<Asked> = None;
     while !is_there() {

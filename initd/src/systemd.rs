@@ -1,11 +1,12 @@
-//! What systemd itself says about a start: which process it has made for the unit, and whether it had started the unit in
-//! this boot before.
+//! What systemd itself says about a start: which process it has made for the unit, and whether it
+//! had started the unit in this boot before.
 //!
-//! It is asked on its private socket, which answers from the first moment of a boot, before there is a bus, and only to root. One
-//! connection per question: whoever stays connected is sent a signal about every change of every unit.
+//! It is asked on its private socket, which answers from the first moment of a boot, before there
+//! is a bus, and only to root. One connection per question: whoever stays connected is sent a
+//! signal about every change of every unit.
 //!
-//! systemd forgets a unit that nothing refers to when it has stopped. What it would have said is then known only from our own
-//! notes ([`crate::first_start`]).
+//! systemd forgets a unit that nothing refers to when it has stopped. What it would have said is
+//! then known only from our own notes ([`crate::first_start`]).
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -55,7 +56,8 @@ pub struct Question {
 pub struct Word {
     /// Main process; 0: there is none.
     pub main_pid: i32,
-    /// The process of the command that is being executed, for a service that forks; 0: there is none.
+    /// The process of the command that is being executed, for a service that forks; 0: there is
+    /// none.
     pub control_pid: i32,
     /// How often systemd has started it again by itself.
     pub restarts: u64,
@@ -112,7 +114,8 @@ impl Question {
 }
 
 impl Word {
-    /// Whether this process is the one that systemd has made for the command of a service of this type.
+    /// Whether this process is the one that systemd has made for the command of a service of this
+    /// type.
     pub fn names(&self, pid: i32, service_type: &str) -> bool {
         match service_type {
             "forking" => self.control_pid == pid,
@@ -126,7 +129,8 @@ impl Word {
     }
 }
 
-/// Longest that systemd may take: a boot keeps it busy, and a cold start is better than a long wait.
+/// Longest that systemd may take: a boot keeps it busy, and a cold start is better than a long
+/// wait.
 pub const LONGEST: Duration = Duration::from_secs(2);
 
 type Get<'a> = ([&'a str; 3], (&'a str, &'a str));
@@ -135,7 +139,8 @@ fn get<'a>(path: &'a str, of: &'a str, name: &'a str) -> Get<'a> {
     ([path, PROPERTIES, "Get"], (of, name))
 }
 
-/// Path of a unit's object: what is no letter, nor a digit behind the first character, is written by its number.
+/// Path of a unit's object: what is no letter, nor a digit behind the first character, is written
+/// by its number.
 fn unit_path(unit: &str) -> String {
     let mut path = format!("{MANAGER_PATH}/unit/");
     for (at, byte) in unit.bytes().enumerate() {

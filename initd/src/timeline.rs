@@ -24,8 +24,8 @@ impl Timeline {
         self.last = now;
     }
 
-    /// Phases that somebody else has measured, and whose end nobody here has seen: what is left of the time since the
-    /// last mark belongs to `rest`.
+    /// Phases that somebody else has measured, and whose end nobody here has seen: what is left of
+    /// the time since the last mark belongs to `rest`.
     pub fn take(&mut self, measured: &[(&str, Duration)], rest: &str) {
         let now = Instant::now();
         let all: Duration = measured.iter().map(|(_, took)| *took).sum();

@@ -1,4 +1,5 @@
-//! The cgroup of a unit during one restore, with those below it: who was where before, and removing everybody who came since.
+//! The cgroup of a unit during one restore, with those below it: who was where before, and removing
+//! everybody who came since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -27,8 +28,9 @@ pub struct UnitCgroup {
     before: Population,
 }
 
-/// Processes of a group and of all below it, with the group that each is in, and those groups with the controllers that they enable for what
-/// is below them. Paths are relative; the group itself has an empty one.
+/// Processes of a group and of all below it, with the group that each is in, and those groups with
+/// the controllers that they enable for what is below them. Paths are relative; the group itself
+/// has an empty one.
 #[derive(Debug, Default)]
 struct Population {
     processes: BTreeMap<i32, PathBuf>,
@@ -36,7 +38,8 @@ struct Population {
 }
 
 impl UnitCgroup {
-    /// Open the cgroup with this path below the mount, which must hold the process `member`, itself or in one below.
+    /// Open the cgroup with this path below the mount, which must hold the process `member`, itself
+    /// or in one below.
     ///
     /// # Errors
     /// When there is no such directory, or the process is not in it.
@@ -74,8 +77,9 @@ impl UnitCgroup {
         population(self.dir()).map(|population| population.processes.into_keys().collect())
     }
 
-    /// Kill everybody who was not there before, until nobody is left, bring the others back to where they were, and remove groups that were
-    /// not there: whoever starts cold makes its own. Returns whether that was reached in time.
+    /// Kill everybody who was not there before, until nobody is left, bring the others back to
+    /// where they were, and remove groups that were not there: whoever starts cold makes its own.
+    /// Returns whether that was reached in time.
     ///
     /// # Errors
     /// When the processes cannot be listed, or a group cannot be removed.
@@ -84,7 +88,8 @@ impl UnitCgroup {
             return Ok(false);
         }
         let now = population(self.dir())?;
-        // What is below another one comes behind it, and has to give its controllers up first. Nobody may be in a group that enables some.
+        // What is below another one comes behind it, and has to give its controllers up first.
+        // Nobody may be in a group that enables some.
         for (group, enabled) in now.groups.iter().rev() {
             let before = self.before.groups.get(group);
             let new = enabled.iter().filter(|name| before.is_none_or(|before| !before.contains(*name)));
@@ -135,7 +140,8 @@ impl UnitCgroup {
                 return Ok(true);
             }
             for pid in new {
-                // The number may pass to a stranger between two looks; a pidfd that is still a member cannot.
+                // The number may pass to a stranger between two looks; a pidfd that is still a
+                // member cannot.
                 if let Ok(pidfd) = pidfd_open(pid)
                     && self.processes()?.contains(&pid)
                 {

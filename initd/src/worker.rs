@@ -59,7 +59,8 @@ pub struct Order {
 pub enum Report {
     /// It runs; its pidfd is attached.
     Started,
-    /// All processes run. Descriptors for systemd's store are attached, and the two of a claim behind them.
+    /// All processes run. Descriptors for systemd's store are attached, and the two of a claim
+    /// behind them.
     Done {
         /// These become children of PID 1 when the worker ends.
         roots: Vec<i32>,
@@ -209,7 +210,8 @@ pub fn run(order: &Order, fds: OrderFds<OwnedFd>) -> ! {
     let (message, fds): (Report, Vec<OwnedFd>) =
         outcome.unwrap_or_else(|reason| (Report::Failed(reason), Vec::new()));
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    // A report that cannot be sent is as good as none: initd sees its end, and removes what is there.
+    // A report that cannot be sent is as good as none: initd sees its end, and removes what is
+    // there.
     let sent = send(&report, &message.encode(), &fds);
     exit(if sent.is_ok() { 0 } else { 1 })
 }
@@ -224,7 +226,8 @@ fn prepare(order: &Order) -> Result<(), StaleReason> {
     set_child_end(ChildEnd::Waited).map_err(|error| internal("reset SIGCHLD", &error))?;
     let _ = set_name(c"fastboot-worker");
     if !order.is_light {
-        // Not ahead of small ones, as initd itself is; upwards is always allowed. The processes get their own value back.
+        // Not ahead of small ones, as initd itself is; upwards is always allowed. The processes get
+        // their own value back.
         let _ = set_nice(0);
     }
     fault::point("worker.start").map_err(|error| internal("worker.start", &error))
@@ -287,7 +290,8 @@ fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
     snap_image::read_tree(image).map_err(|error| error.to_stale_reason())
 }
 
-/// Only for a service whose PID file systemd reads; an error here would make the start fail, so it ends the attempt.
+/// Only for a service whose PID file systemd reads; an error here would make the start fail, so it
+/// ends the attempt.
 fn write_pid_file(order: &Order, roots: &[i32], shim: &OwnedFd) -> Result<(), StaleReason> {
     if order.pid_file.is_empty() {
         return Ok(());

@@ -1,7 +1,9 @@
-//! A small process with one thread that forks the workers: initd itself has threads and must not fork.
+//! A small process with one thread that forks the workers: initd itself has threads and must not
+//! fork.
 //!
-//! It also outlives initd by a moment. When initd dies, it ends what was under way, and only then lets go of the
-//! connections to the shims, so that none of them starts its service cold beside half a restored one.
+//! It also outlives initd by a moment. When initd dies, it ends what was under way, and only then
+//! lets go of the connections to the shims, so that none of them starts its service cold beside
+//! half a restored one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -53,7 +55,8 @@ pub struct OrderFds<T> {
 }
 
 impl Zygote {
-    /// Fork it. initd must have one thread. `standby` answers in initd's place when that says nothing.
+    /// Fork it. initd must have one thread. `standby` answers in initd's place when that says
+    /// nothing.
     ///
     /// # Errors
     /// From `fork(2)`; nothing can be restored then.
@@ -208,12 +211,14 @@ fn begin(
         Ok(connection) => connection,
         Err(error) => return failed("keep the connection", error),
     };
-    // What a worker makes is the unit's: a socket belongs for good to the control group of whoever made it, memory is charged to it.
+    // What a worker makes is the unit's: a socket belongs for good to the control group of whoever
+    // made it, memory is charged to it.
     let_others_number();
     match fork_into(cgroup.dir()) {
         Err(error) => failed("fork a worker into the unit's control group", error),
         Ok(Forked::Child) => {
-            // A restored process inherits what the worker has open: nothing of other units may be among it.
+            // A restored process inherits what the worker has open: nothing of other units may be
+            // among it.
             under_way.clear();
             drop((cgroup, connection));
             *own = None;

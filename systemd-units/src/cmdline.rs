@@ -36,12 +36,13 @@ fn join_arguments(arguments: &[u8]) -> String {
     words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether `fastboot=0` (or `no`, `off`, `false`) stands on the command line. The last one counts; a bare `fastboot`
-/// means on. In an initial RAM disk `rd.` words belong to it and are not ours.
+/// Whether `fastboot=0` (or `no`, `off`, `false`) stands on the command line. The last one counts;
+/// a bare `fastboot` means on. In an initial RAM disk `rd.` words belong to it and are not ours.
 pub fn is_off(cmdline: &str) -> bool {
     let mut off = false;
     for word in words(cmdline) {
-        // Everything after `--` belongs to PID 1's command line only in the kernel's eyes; systemd reads it all.
+        // Everything after `--` belongs to PID 1's command line only in the kernel's eyes; systemd
+        // reads it all.
         match word.split_once('=') {
             Some(("fastboot", value)) => off = is_false(value),
             None if word == "fastboot" => off = false,

@@ -105,8 +105,8 @@ pub fn for_trial(inputs: &Inputs<'_>, entries: &[CatalogueEntry]) -> OnTrial {
     on_trial
 }
 
-/// Later in the same boot: the units of `record` whose drop-in must be written again. A unit whose text has changed
-/// loses it, and the record says why; nobody gets one who had none.
+/// Later in the same boot: the units of `record` whose drop-in must be written again. A unit whose
+/// text has changed loses it, and the record says why; nobody gets one who had none.
 pub fn repeat<'r>(root: &Path, dirs: &UnitDirs, record: &'r mut GeneratorRecord) -> Vec<(&'r str, &'r str)> {
     for unit in record.units.iter_mut().filter(|unit| unit.armed) {
         let files = current_files(root, dirs, &unit.unit, &unit.unit_evidence);

@@ -17,18 +17,19 @@ pub struct DropIn {
     pub may_store: bool,
 }
 
-/// What the drop-in says beside while an image is tried: the restart for it is to be as a boot, which begins with nothing in the
-/// store (since systemd 254).
+/// What the drop-in says beside while an image is tried: the restart for it is to be as a boot,
+/// which begins with nothing in the store (since systemd 254).
 pub const EMPTY_STORE: &str = "FileDescriptorStorePreserve=no\n";
 
 /// Write the drop-in for a unit. After `limit` the shim starts the original command by itself.
 pub fn compose(unit: &Restorable<'_>, shim: &str, limit: Duration) -> DropIn {
     let (settings, service_type, line) = (unit.settings(), unit.service_type(), unit.line());
-    // A forking service needs no word from the shim: systemd reads its PID file, or finds the one process that became
-    // its child, exactly as after a cold start. Everyone else must be able to send MAINPID=.
+    // A forking service needs no word from the shim: systemd reads its PID file, or finds the one
+    // process that became its child, exactly as after a cold start. Everyone else must be able to
+    // send MAINPID=.
     let opens_notify = service_type != ServiceType::Forking && !settings.listens_to_service(service_type);
-    // systemd runs ExecStartPost= as soon as it has forked such a service, which is the shim; its $MAINPID would be gone a moment
-    // later. So it is made to wait for our word, restored or cold.
+    // systemd runs ExecStartPost= as soon as it has forked such a service, which is the shim; its
+    // $MAINPID would be gone a moment later. So it is made to wait for our word, restored or cold.
     let at_once = matches!(service_type, ServiceType::Simple | ServiceType::Exec);
     let pre = StartPre::of(unit);
     // It also ran what comes before a start, and nobody may take the service for started meanwhile.

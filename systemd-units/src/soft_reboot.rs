@@ -1,8 +1,8 @@
-//! `systemctl soft-reboot` (systemd-soft-reboot.service(8), since systemd 254): all of userspace begins anew, while the kernel,
-//! its boot id and /run go on. For services it is a boot.
+//! `systemctl soft-reboot` (systemd-soft-reboot.service(8), since systemd 254): all of userspace
+//! begins anew, while the kernel, its boot id and /run go on. For services it is a boot.
 //!
-//! Which services go on running over it, and are left alone. How often it has happened is counted in
-//! `fastboot_runtime::soft_reboot`.
+//! Which services go on running over it, and are left alone. How often it has happened is counted
+//! in `fastboot_runtime::soft_reboot`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,7 +36,8 @@ fn look_into(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Leave units alone that go on running: their next start is a restart, and who restarts a service wants it fresh.
+/// Leave units alone that go on running: their next start is a restart, and who restarts a service
+/// wants it fresh.
 pub fn leave_alone(record: &mut GeneratorRecord, survivors: &BTreeSet<String>) {
     for unit in record.units.iter_mut().filter(|unit| survivors.contains(&unit.unit)) {
         unit.armed = false;

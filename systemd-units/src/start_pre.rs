@@ -1,7 +1,9 @@
-//! `[X-Fastboot] SkipStartPre=`: which `ExecStartPre=` lines the shim runs, and only before a cold start.
+//! `[X-Fastboot] SkipStartPre=`: which `ExecStartPre=` lines the shim runs, and only before a cold
+//! start.
 //!
-//! It runs them where systemd has put it: with the user, the sandbox and the prefixes of `ExecStart=`. A line that systemd would
-//! treat otherwise stays where it is, and so do all before it, because their order counts.
+//! It runs them where systemd has put it: with the user, the sandbox and the prefixes of
+//! `ExecStart=`. A line that systemd would treat otherwise stays where it is, and so do all before
+//! it, because their order counts.
 
 use snap_policy::{ExecLine, Restorable, ServiceType};
 
@@ -21,7 +23,8 @@ impl StartPre {
         let kept: Vec<String> = settings.all("ExecStartPre").into_iter().map(str::to_owned).collect();
         // With these they would be allowed to speak to systemd, which the shim cannot give away.
         let may_notify = matches!(settings.last("NotifyAccess"), Some("all" | "exec"));
-        // A failure would not fail the unit; and what is put off until the boot is idle must not hold it up before.
+        // A failure would not fail the unit; and what is put off until the boot is idle must not
+        // hold it up before.
         let differs = main.prefixes.contains(['-', '+', '!']) || unit.service_type() == ServiceType::Idle;
         if !unit.options().skip_start_pre || may_notify || differs {
             return StartPre { kept, carried: Vec::new() };

@@ -1,4 +1,5 @@
-//! fastboot as its users have it: built binaries, their places in a root, and the JSON of the commands.
+//! fastboot as its users have it: built binaries, their places in a root, and the JSON of the
+//! commands.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -114,7 +115,8 @@ pub fn build() -> Result<PathBuf> {
     cargo_build(&PROGRAM_PACKAGES)
 }
 
-/// Build the same for tests that switch faults on (`FASTBOOT_FAULT`), which a program that is shipped does not know.
+/// Build the same for tests that switch faults on (`FASTBOOT_FAULT`), which a program that is
+/// shipped does not know.
 ///
 /// # Errors
 /// As [`build`].
@@ -179,8 +181,8 @@ pub fn workspace() -> PathBuf {
     own.parent().unwrap_or(own).to_owned()
 }
 
-/// Put the binaries of `release` and the unit files into a root that is not running. There is nothing to enable: the
-/// generator pulls the daemon in where there are images.
+/// Put the binaries of `release` and the unit files into a root that is not running. There is
+/// nothing to enable: the generator pulls the daemon in where there are images.
 ///
 /// # Errors
 /// A binary was not built; a file cannot be written.
@@ -208,8 +210,9 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("setting the mode of {}", to.display()))
 }
 
-/// `fastboot snapshot UNIT… --no-trial --json` with more arguments, run as a unit of the container's systemd, as a login
-/// would. Without a trial restore everything is kept, also what gains nothing.
+/// `fastboot snapshot UNIT… --no-trial --json` with more arguments, run as a unit of the
+/// container's systemd, as a login would. Without a trial restore everything is kept, also what
+/// gains nothing.
 ///
 /// # Errors
 /// The command does not run or prints something else. What was refused or failed is in the report.

@@ -1,7 +1,8 @@
 //! Root file systems, containers, scenarios and the demo: fastboot as an administrator meets it.
 //!
-//! Runs the built binaries and reads their JSON; links no other crate of the workspace but the frame of all tests. A test here boots a real
-//! Debian under systemd-nspawn, in a throw-away copy of a cached root, and asks real servers real questions.
+//! Runs the built binaries and reads their JSON; links no other crate of the workspace but the
+//! frame of all tests. A test here boots a real Debian under systemd-nspawn, in a throw-away copy
+//! of a cached root, and asks real servers real questions.
 
 #![forbid(unsafe_code)]
 

@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vm_tests::{bare, bench, boots, daemons, demo, needs, package, verify};
 
-/// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what it needs.
+/// Boots real systems to show and to check what fastboot does. Needs root and Debian; installs what
+/// it needs.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -88,7 +89,8 @@ enum Action {
         /// Boots of each kind.
         #[arg(long, value_name = "N", default_value_t = 5)]
         runs: u32,
-        /// Only this set of services; without, both, but the light one only where machines are emulated.
+        /// Only this set of services; without, both, but the light one only where machines are
+        /// emulated.
         #[arg(long)]
         profile: Option<boots::Profile>,
         /// A package to install in place of this work tree's.
@@ -119,7 +121,8 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// The commands of the README from nothing, in a bare Debian 12 and a bare Debian 13. Takes hours.
+    /// The commands of the README from nothing, in a bare Debian 12 and a bare Debian 13. Takes
+    /// hours.
     Bare {
         /// Only this release: bookworm or trixie.
         #[arg(long, value_name = "SUITE")]
@@ -137,7 +140,8 @@ enum Action {
         #[arg(long, value_name = "DIR", requires = "suite")]
         root: Option<PathBuf>,
     },
-    /// Install what tests, demo and benchmarks need of this machine; they do it themselves too, each for itself.
+    /// Install what tests, demo and benchmarks need of this machine; they do it themselves too,
+    /// each for itself.
     Install,
     /// Build the Debian package and say where it is.
     Package,
@@ -161,8 +165,9 @@ enum Action {
     },
 }
 
-/// The command line without the `--` that `cargo demo -- --json FILE` leaves behind the subcommand: the aliases end in a
-/// subcommand, so cargo passes the separator on, and clap would take what follows for positional arguments.
+/// The command line without the `--` that `cargo demo -- --json FILE` leaves behind the subcommand:
+/// the aliases end in a subcommand, so cargo passes the separator on, and clap would take what
+/// follows for positional arguments.
 fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     arguments.enumerate().filter(|(at, word)| !(*at == 2 && word == "--")).map(|(_, word)| word).collect()
 }

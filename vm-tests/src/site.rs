@@ -1,5 +1,5 @@
-//! What families of tests in containers share: a root to copy, fastboot to install in it, and a machine that is booted again and
-//! again.
+//! What families of tests in containers share: a root to copy, fastboot to install in it, and a
+//! machine that is booted again and again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,7 +71,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// A copy of `root`. The console of each boot goes to a file of its own among the logs of the family.
+    /// A copy of `root`. The console of each boot goes to a file of its own among the logs of the
+    /// family.
     ///
     /// # Errors
     /// It cannot be copied.

@@ -1,4 +1,5 @@
-//! Tests of the source text: its format, what the compiler and clippy say of it, and the examples in its documentation.
+//! Tests of the source text: its format, what the compiler and clippy say of it, and the examples
+//! in its documentation.
 
 use std::process::Stdio;
 

@@ -55,7 +55,8 @@ fn run_all(tests: &[Test], no_skips: bool) -> Result<bool> {
     Ok(run::run(tests, options))
 }
 
-/// Print the names of all tests, or of those that have `filter` in theirs, each on a line; with `needs` also what it needs.
+/// Print the names of all tests, or of those that have `filter` in theirs, each on a line; with
+/// `needs` also what it needs.
 ///
 /// # Errors
 /// `filter` names nothing; the test programs cannot be built.

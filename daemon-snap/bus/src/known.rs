@@ -30,7 +30,8 @@ enum Asked {
 pub struct Known {
     told: HashMap<String, Told>,
     asked: HashMap<(String, u32), Asked>,
-    /// Calls between clients that are not answered yet: caller and number, to (destination, what is called).
+    /// Calls between clients that are not answered yet: caller and number, to (destination, what is
+    /// called).
     open: HashMap<(String, u32), (String, String)>,
 }
 

@@ -1,7 +1,8 @@
-//! The system bus: what a daemon's connection to it was, and speaking the protocol for making it again.
+//! The system bus: what a daemon's connection to it was, and speaking the protocol for making it
+//! again.
 //!
-//! The bus itself always starts cold. Looking at the daemon's descriptor may not live here (`collect/bus.rs`), nor making the
-//! new one (`rebuild/bus.rs`).
+//! The bus itself always starts cold. Looking at the daemon's descriptor may not live here
+//! (`collect/bus.rs`), nor making the new one (`rebuild/bus.rs`).
 
 mod known;
 mod message;

@@ -114,10 +114,11 @@ where
     message.body().deserialize().map_err(|e| unreadable(&e))
 }
 
-/// Whose call a message answers, and with which number, as `org.freedesktop.DBus.Properties.Get` does. `None` for what is no answer.
+/// Whose call a message answers, and with which number, as `org.freedesktop.DBus.Properties.Get`
+/// does. `None` for what is no answer.
 ///
-/// Taken apart here: services that are spoken to without a bus name themselves as the sender by a name that is none of a connection
-/// (systemd does), and [`Message::header`] panics about that.
+/// Taken apart here: services that are spoken to without a bus name themselves as the sender by a
+/// name that is none of a connection (systemd does), and [`Message::header`] panics about that.
 ///
 /// # Errors
 /// It is no message, or an error or something else than a number is what is answered.
@@ -125,7 +126,8 @@ pub(crate) fn numeric_answer(bytes: &[u8]) -> Result<Option<(u32, u64)>> {
     const METHOD_RETURN: u8 = 2;
     const ERROR: u8 = 3;
     const REPLY_SERIAL: u8 = 5;
-    /// Byte order, type, flags, version, length of the body, serial, fields (D-Bus specification, "Message Format").
+    /// Byte order, type, flags, version, length of the body, serial, fields (D-Bus specification,
+    /// "Message Format").
     type Head = (u8, u8, u8, u8, u32, u32, Vec<(u8, OwnedValue)>);
     let kind = bytes.get(1).copied().unwrap_or_default();
     if !matches!(kind, METHOD_RETURN | ERROR) {

@@ -1,4 +1,5 @@
-//! What a client has to hear because the bus is another one than at the snapshot: who has gone, who is there now. Pure.
+//! What a client has to hear because the bus is another one than at the snapshot: who has gone, who
+//! is there now. Pure.
 
 use super::message::{DRIVER, name_owner_changed};
 use snap_error::Result;
@@ -42,9 +43,10 @@ fn is_driver(name: &BusName<'_>) -> bool {
     name.as_str() == DRIVER
 }
 
-/// The signals that the client would have got, had it lived through the end of the old bus and the beginning of the new one:
-/// each owner of the old one leaves, each owner of the new one comes. Every unique name of the old bus has ended, even where the
-/// new one gives the same name to somebody else.
+/// The signals that the client would have got, had it lived through the end of the old bus and the
+/// beginning of the new one: each owner of the old one leaves, each owner of the new one comes.
+/// Every unique name of the old bus has ended, even where the new one gives the same name to
+/// somebody else.
 ///
 /// # Errors
 /// A message cannot be encoded.

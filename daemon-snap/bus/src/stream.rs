@@ -14,8 +14,8 @@ use std::time::Instant;
 use zbus::Message;
 use zbus::zvariant::DynamicType;
 
-/// What every client says first (D-Bus specification, "Authentication Protocol"): as the user whom the kernel names, able to
-/// take descriptors. One write; the bus reads as it goes.
+/// What every client says first (D-Bus specification, "Authentication Protocol"): as the user whom
+/// the kernel names, able to take descriptors. One write; the bus reads as it goes.
 const GREETING: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n";
 /// Lines that answer it.
 const ANSWERS: usize = 3;
@@ -57,8 +57,9 @@ impl<F: AsFd> BusStream<F> {
         body(&reply)
     }
 
-    /// Authenticates at a service that is connected to without a bus between, and sends calls along with it; their numbers. Each is
-    /// path, interface, member and body. One write, and no round trip before the answers.
+    /// Authenticates at a service that is connected to without a bus between, and sends calls along
+    /// with it; their numbers. Each is path, interface, member and body. One write, and no round
+    /// trip before the answers.
     ///
     /// # Errors
     /// `Stale` when the service refuses.
@@ -77,7 +78,8 @@ impl<F: AsFd> BusStream<F> {
         Ok(serials)
     }
 
-    /// Waits for the answers to calls of [`greet_service`](Self::greet_service) that are numbers, in the order of the calls.
+    /// Waits for the answers to calls of [`greet_service`](Self::greet_service) that are numbers,
+    /// in the order of the calls.
     ///
     /// # Errors
     /// `Stale` when we are not let in or no answer comes; `Internal` for another one.
@@ -167,7 +169,8 @@ impl<F: AsFd> BusStream<F> {
         }
     }
 
-    /// Calls the bus and waits; everything else that arrives meanwhile is dropped, so only for connections of our own.
+    /// Calls the bus and waits; everything else that arrives meanwhile is dropped, so only for
+    /// connections of our own.
     ///
     /// # Errors
     /// As [`Self::reply`].
@@ -179,7 +182,8 @@ impl<F: AsFd> BusStream<F> {
         Ok(self.reply(serial, member)?.0)
     }
 
-    /// Calls somebody whose answer is one descriptor; only for connections of our own, and as their last call: the answer stays unread.
+    /// Calls somebody whose answer is one descriptor; only for connections of our own, and as their
+    /// last call: the answer stays unread.
     ///
     /// # Errors
     /// As [`Self::reply`].
@@ -192,7 +196,8 @@ impl<F: AsFd> BusStream<F> {
         self.send(&method_call(self.serial, whom, member, body)?)?;
         let failed = |e| Error::kernel("recvmsg", "bus", e);
         loop {
-            // A look hands out duplicates of the descriptors, and ends behind the first message that has some.
+            // A look hands out duplicates of the descriptors, and ends behind the first message
+            // that has some.
             let peeked = sys::fdquery::peek_message(self.fd.as_fd(), MOST_BYTES).map_err(failed)?;
             match peeked {
                 Some(mut peeked) if !peeked.descriptors.is_empty() => {
@@ -314,7 +319,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    /// Lets a client in on the other end and answers Hello; then says no more and goes when the client has said `until`.
+    /// Lets a client in on the other end and answers Hello; then says no more and goes when the
+    /// client has said `until`.
     fn bus_that_dies_after(mut socket: UnixStream, until: &'static str) -> std::thread::JoinHandle<()> {
         std::thread::spawn(move || {
             let mut heard = Vec::new();

@@ -1,4 +1,5 @@
-//! Listens to the bus while a snapshot is taken: rules, flags of names and open calls cannot be asked for afterwards.
+//! Listens to the bus while a snapshot is taken: rules, flags of names and open calls cannot be
+//! asked for afterwards.
 
 use super::known::{Known, Told};
 use super::message::{DRIVER, body, unreadable};
@@ -20,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the listener looks whether it shall end.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// A monitor on the system bus (`org.freedesktop.DBus.Monitoring.BecomeMonitor`), and a connection to ask questions on.
+/// A monitor on the system bus (`org.freedesktop.DBus.Monitoring.BecomeMonitor`), and a connection
+/// to ask questions on.
 #[derive(Debug)]
 pub struct BusWatch {
     known: Arc<Mutex<Known>>,
@@ -68,7 +70,8 @@ impl BusWatch {
         Ok(Self { known, end, listener: Some(listener), questions: Mutex::new(questions), own_name })
     }
 
-    /// What this connection has told the bus since we listen; everything that it said before the call is in it.
+    /// What this connection has told the bus since we listen; everything that it said before the
+    /// call is in it.
     ///
     /// # Errors
     /// The bus does not answer, or the monitor has ended.
@@ -86,8 +89,8 @@ impl BusWatch {
         Ok(told)
     }
 
-    /// Calls from or to a connection that are not answered yet, as far as was heard before the last [`Self::told`]. What is
-    /// called later waits in the queue of the frozen daemon.
+    /// Calls from or to a connection that are not answered yet, as far as was heard before the last
+    /// [`Self::told`]. What is called later waits in the queue of the frozen daemon.
     pub fn open_calls(&self, unique_name: &str, names: &[String]) -> Vec<String> {
         lock(&self.known).open_calls(unique_name, names)
     }
@@ -146,7 +149,8 @@ impl BusWatch {
         body(&self.ask(DRIVER, "ListNames", &())?)
     }
 
-    /// Waits until the monitor has seen a call that we make now: then it has seen all that came before.
+    /// Waits until the monitor has seen a call that we make now: then it has seen all that came
+    /// before.
     fn catch_up(&self) -> Result<()> {
         let marker = format!("type='signal',sender='{}',member='Fence'", self.own_name);
         for member in ["AddMatch", "RemoveMatch"] {

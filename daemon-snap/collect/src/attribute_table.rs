@@ -1,4 +1,5 @@
-//! The tables of "Attributes by call" in docs/kinds.md against the code, the headers of the kernel and the tests.
+//! The tables of "Attributes by call" in docs/kinds.md against the code, the headers of the kernel
+//! and the tests.
 
 use crate::socket_options::known_names;
 use std::collections::BTreeSet;
@@ -78,7 +79,8 @@ fn tcp_options_that_are_asked_for_are_those_of_the_table() {
     assert_eq!(listed, known_names(libc::IPPROTO_TCP).iter().copied().collect());
 }
 
-/// Names and numbers of a header of the kernel (linux-libc-dev, which compiling the tests needs anyway).
+/// Names and numbers of a header of the kernel (linux-libc-dev, which compiling the tests needs
+/// anyway).
 fn defined(header: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let text = read_to_string(header).unwrap_or_else(|e| panic!("{header}: {e}"));
     let words = text.lines().filter_map(|line| {

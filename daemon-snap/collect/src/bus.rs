@@ -1,4 +1,5 @@
-//! A connection to the system bus: its name by asking on the daemon's own socket, the rest by asking the bus.
+//! A connection to the system bus: its name by asking on the daemon's own socket, the rest by
+//! asking the bus.
 
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
@@ -14,15 +15,15 @@ use std::time::{Duration, Instant};
 use zbus::Message;
 use zbus::message::Type;
 
-/// Number of our own call on the daemon's connection. Clients count from 1; one that has made four thousand million calls does
-/// not wait for an answer to this one just now.
+/// Number of our own call on the daemon's connection. Clients count from 1; one that has made four
+/// thousand million calls does not wait for an answer to this one just now.
 const OUR_SERIAL: u32 = 0xffff_fff0;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest answer to [`OUR_SERIAL`], in bytes.
 const ANSWER_BYTES: usize = 4096;
 
-/// What the client has not read, as it is: some clients never read what they need no answer to. The bus must have read everything: it
-/// would be lost, or be cut in two by our own call.
+/// What the client has not read, as it is: some clients never read what they need no answer to. The
+/// bus must have read everything: it would be lost, or be cut in two by our own call.
 fn at_rest(file: &Description, fd: BorrowedFd<'_>) -> Found<Unread> {
     let fail = |step| failed(step, file.pid, file.fd);
     let len = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
@@ -40,7 +41,8 @@ struct Unread {
     unique_name: Option<String>,
 }
 
-/// Calls are not carried: the daemon would ask the bus about a caller who has gone, and another may have that name by then.
+/// Calls are not carried: the daemon would ask the bus about a caller who has gone, and another may
+/// have that name by then.
 fn unread(file: &Description, fd: BorrowedFd<'_>, len: usize) -> Found<Unread> {
     const MOST_BYTES: usize = 64 << 10;
     if len > MOST_BYTES {
@@ -156,9 +158,10 @@ pub(super) fn collect(
     })
 }
 
-/// Asks the bus something on the daemon's connection and takes the answer out again: it is addressed to the unique name. The
-/// daemon stands still meanwhile. `None`: something else arrived first; the daemon will find our answer behind it and, like
-/// every client, ignore an answer to a question that it did not ask.
+/// Asks the bus something on the daemon's connection and takes the answer out again: it is
+/// addressed to the unique name. The daemon stands still meanwhile. `None`: something else arrived
+/// first; the daemon will find our answer behind it and, like every client, ignore an answer to a
+/// question that it did not ask.
 fn own_name(file: &Description, fd: BorrowedFd<'_>) -> Result<Option<String>> {
     let fail = |step| failed(step, file.pid, file.fd);
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;

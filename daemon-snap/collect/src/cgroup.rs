@@ -15,8 +15,8 @@ const SETTINGS: [(&str, &str); 3] =
 /// More is no service any more.
 const MAX_GROUPS: usize = 1024;
 
-/// All groups of the unit with this directory; empty when there is none below its own and nothing is set in that. `main` is named in
-/// what is refused.
+/// All groups of the unit with this directory; empty when there is none below its own and nothing
+/// is set in that. `main` is named in what is refused.
 pub(crate) fn collect_cgroups(unit: &Path, main: Pid, blockers: &mut Blockers) -> Result<Vec<CgroupV1>> {
     let mut walk = Walk { unit, main, fresh: None, found: Vec::new(), blockers };
     walk.add(unit, false)?;

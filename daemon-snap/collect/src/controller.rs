@@ -1,14 +1,16 @@
-//! Limits and weights of control groups (cgroup-v2, the kernel's admin-guide): which files of one are set.
+//! Limits and weights of control groups (cgroup-v2, the kernel's admin-guide): which files of one
+//! are set.
 //!
-//! What a new group has in them is asked of a new group, beside the unit's own, where the unit does not see it. That holds on any kernel
-//! and for files that this program has never heard of.
+//! What a new group has in them is asked of a new group, beside the unit's own, where the unit does
+//! not see it. That holds on any kernel and for files that this program has never heard of.
 
 use snap_error::{Error, Result};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What is written back, in this order: a burst may not be above the quota. Others that are set refuse the unit: `io.*` names devices by
-/// number, `cpuset.cpus.partition` takes CPUs from everybody else, `cpu.idle` shuts `cpu.weight`.
+/// What is written back, in this order: a burst may not be above the quota. Others that are set
+/// refuse the unit: `io.*` names devices by number, `cpuset.cpus.partition` takes CPUs from
+/// everybody else, `cpu.idle` shuts `cpu.weight`.
 const CARRIED: [&str; 17] = [
     "cpuset.cpus",
     "cpuset.mems",
@@ -90,8 +92,9 @@ impl Drop for Fresh {
     }
 }
 
-/// Whether a file of a controller holds what somebody has written to it. Others are statistics and events, which begin anew, triggers
-/// (`*.pressure`, `*.peak`), which belong to descriptors, and orders (not readable).
+/// Whether a file of a controller holds what somebody has written to it. Others are statistics and
+/// events, which begin anew, triggers (`*.pressure`, `*.peak`), which belong to descriptors, and
+/// orders (not readable).
 fn is_setting(name: &str, mode: u32) -> bool {
     let is_both = mode & 0o400 != 0 && mode & 0o200 != 0;
     let is_trigger = name.ends_with(".pressure") || name.ends_with(".peak");

@@ -1,7 +1,8 @@
 //! The dump path: `freeze → inspect → collect → write`, with the way back beside it.
 //!
-//! Until all blockers are known nothing of the tree is touched. Whatever fails afterwards, the tree runs on: registers and
-//! masks are given back by their guards, and a [`Frozen`] tree that is dropped is let go.
+//! Until all blockers are known nothing of the tree is touched. Whatever fails afterwards, the tree
+//! runs on: registers and masks are given back by their guards, and a [`Frozen`] tree that is
+//! dropped is let go.
 
 use crate::blockers::Blockers;
 use crate::cgroup::collect_cgroups;
@@ -39,7 +40,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 const SECOND_NS: i64 = 1_000_000_000;
-/// Longest for the threads of a tree that has just been restored to be where they were: they have the go, but may not have run.
+/// Longest for the threads of a tree that has just been restored to be where they were: they have
+/// the go, but may not have run.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -65,7 +67,8 @@ pub struct Inspection {
 /// Stops every thread of a tree.
 ///
 /// # Errors
-/// [`Error::Gone`], [`Error::Refused`] when a thread does not stop, [`Error::Kernel`]. The tree runs on then.
+/// [`Error::Gone`], [`Error::Refused`] when a thread does not stop, [`Error::Kernel`]. The tree
+/// runs on then.
 pub fn freeze(selector: TreeSelector) -> Result<Frozen> {
     let began = Instant::now();
     loop {
@@ -145,8 +148,8 @@ impl Frozen {
     /// Reads the whole tree; pages go to `sink`.
     ///
     /// # Errors
-    /// [`Error::Refused`] with all blockers, before anything has been written; others when reading or writing fails. The
-    /// tree is as before and still frozen.
+    /// [`Error::Refused`] with all blockers, before anything has been written; others when reading
+    /// or writing fails. The tree is as before and still frozen.
     pub fn collect(&mut self, sink: &mut dyn PageSink, options: &CollectOptions) -> Result<Collected> {
         if matches!(options.bus, BusAccess::Looked) {
             let message = "bus connections were to be looked at, not recorded".into();
@@ -308,7 +311,8 @@ fn rings_of(process: &ProcessV1, tree: &TreeV1) -> Vec<TargetFd> {
     process.fds.iter().filter(ring).map(|entry| entry.fd).collect()
 }
 
-/// Rings are mapped as they are, and while all other addresses are taken, which a limit on them forbids.
+/// Rings are mapped as they are, and while all other addresses are taken, which a limit on them
+/// forbids.
 fn inspect_ring_mappings(processes: &[SeenProcess], inodes: &Inodes<'_>) -> Result<()> {
     const RLIMIT_AS: usize = libc::RLIMIT_AS as usize;
     let mut blockers = Vec::new();
@@ -363,7 +367,8 @@ fn inspect_labelled_connections<'a>(
     Ok(())
 }
 
-/// The vDSO of the tree. The kernel gives all processes the same one, though at different addresses.
+/// The vDSO of the tree. The kernel gives all processes the same one, though at different
+/// addresses.
 fn read_vdso(processes: &[SeenProcess]) -> Result<VdsoV1> {
     let first = processes.first().and_then(|one| Some((one.process.pid, one.space.vdso()?)));
     let Some((pid, area)) = first else {

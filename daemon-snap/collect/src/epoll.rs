@@ -17,7 +17,8 @@ pub(super) struct Targets<'a> {
 }
 
 impl Targets<'_> {
-    /// Whether the watch has to be added by a process that has it: of a signalfd, and of what only that process can open.
+    /// Whether the watch has to be added by a process that has it: of a signalfd, and of what only
+    /// that process can open.
     fn is_of_process(&self, id: FileId) -> bool {
         let link = &self.files[id.0 as usize].link;
         link == b"anon_inode:[signalfd]" || link.starts_with(b"/proc/")

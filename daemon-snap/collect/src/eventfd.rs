@@ -9,7 +9,8 @@ use snap_state::FileKindV1;
 use snap_sys::proc::FdInfo;
 use std::os::fd::BorrowedFd;
 
-/// The counter, from fdinfo; whether it is a semaphore as well, where the kernel says so (since Linux 6.5).
+/// The counter, from fdinfo; whether it is a semaphore as well, where the kernel says so (since
+/// Linux 6.5).
 pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> Found<FileKindV1> {
     let Some(count) = info.eventfd_count() else {
         return refused(DescriptorObstacle::EventfdUntold);
@@ -21,8 +22,8 @@ pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> 
     Ok(FileKindV1::EventFd { count, semaphore })
 }
 
-/// Finds out by reading from a counter of two or more, which is what it was afterwards. Whoever waits for it is frozen; who is woken by
-/// this looks again and finds nothing new.
+/// Finds out by reading from a counter of two or more, which is what it was afterwards. Whoever
+/// waits for it is frozen; who is woken by this looks again and finds nothing new.
 fn tried(fd: BorrowedFd<'_>, count: u64) -> Result<bool, Errno> {
     let added = 2u64.saturating_sub(count);
     if added > 0 {

@@ -1,4 +1,5 @@
-//! fanotify(7): groups that are only notified. Everything that they are is told in fdinfo, but for the privilege they were made with.
+//! fanotify(7): groups that are only notified. Everything that they are is told in fdinfo, but for
+//! the privilege they were made with.
 
 use super::description::Description;
 use super::inotify::{Mount, mounts, path_of};
@@ -63,7 +64,8 @@ pub(super) fn collect(
     Ok(FileKindV1::Fanotify(FanotifyV1 { flags: info.flags, event_flags: info.event_flags, marks }))
 }
 
-/// Where a mount lies. Something else may be mounted over it, so the path is believed only if it leads there.
+/// Where a mount lies. Something else may be mounted over it, so the path is believed only if it
+/// leads there.
 fn point_of(mounts: &[Mount], spaces: &Spaces, is_it: impl Fn(&Mount) -> bool) -> Option<RawPath> {
     let leads_there = |mount: &&Mount| {
         let mut options = File::options();

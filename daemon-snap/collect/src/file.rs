@@ -43,7 +43,8 @@ pub(crate) struct Descriptors {
     pub stored: Vec<StoredV1>,
 }
 
-/// Reads all tables, finds out which entries share a description, and asks each description what it is.
+/// Reads all tables, finds out which entries share a description, and asks each description what it
+/// is.
 pub(crate) fn collect_descriptors(
     members: &[Member],
     zombies: &[ZombieV1],
@@ -155,7 +156,8 @@ fn refuse_carried(carrier: &Carrier, obstacle: Obstacle, blockers: &mut Blockers
     }
 }
 
-/// What can be sent before there are processes, and has nothing that belongs to the process that has it open.
+/// What can be sent before there are processes, and has nothing that belongs to the process that
+/// has it open.
 fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found<FileKindV1> {
     let kind = kind?;
     let of_process = |inode: &InodeV1| matches!(inode.kind, InodeKindV1::OfProcess { .. });
@@ -172,8 +174,8 @@ fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found
     }
 }
 
-/// A file below a process's own directory of /proc is opened by that process, and an inhibitor is asked for by it, so nobody else can
-/// have the description.
+/// A file below a process's own directory of /proc is opened by that process, and an inhibitor is
+/// asked for by it, so nobody else can have the description.
 fn inspect_own_files(
     slots: &[Slot],
     file: &Description,
@@ -194,7 +196,8 @@ fn inspect_own_files(
     }
 }
 
-/// Watches on pidfds are added when the sets are in use already, and one that has had its only event is made by letting it have one.
+/// Watches on pidfds are added when the sets are in use already, and one that has had its only
+/// event is made by letting it have one.
 fn inspect_spent_watches(slots: &[Slot], files: &[FileV1], blockers: &mut Blockers) {
     let kind = |id: FileId| files.get(id.0 as usize).map(|file| &file.kind);
     for slot in slots {
@@ -226,10 +229,11 @@ fn read_tables(members: &[Member]) -> Result<Vec<Slot>> {
     Ok(slots)
 }
 
-/// Gives equal descriptions equal ids, in the order of first appearance. Returns the first slot of each.
+/// Gives equal descriptions equal ids, in the order of first appearance. Returns the first slot of
+/// each.
 ///
-/// Comparing each with each would be quadratic: whatever differs in something cheap is not compared at all, the rest is
-/// sorted by the order that the kernel defines.
+/// Comparing each with each would be quadratic: whatever differs in something cheap is not compared
+/// at all, the rest is sorted by the order that the kernel defines.
 fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
     let mut order: Vec<usize> = (0..slots.len()).collect();
     let key = |slot: &Slot| {

@@ -1,6 +1,7 @@
 //! Stopping a whole process tree: `Running → Stopped`, and back.
 //!
-//! Everything of ptrace(2) belongs to the thread that seized, so a [`Stopped`] tree must stay in its thread.
+//! Everything of ptrace(2) belongs to the thread that seized, so a [`Stopped`] tree must stay in
+//! its thread.
 
 use nix::errno::Errno;
 use snap_error::obstacle::ProcessObstacle;
@@ -17,9 +18,11 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a thread may take to stop. A running one needs microseconds; only a thread in uninterruptible wait needs more.
+/// How long a thread may take to stop. A running one needs microseconds; only a thread in
+/// uninterruptible wait needs more.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one may take to stop before it is looked whether it waits for a child of vfork(2), which we have stopped.
+/// How long one may take to stop before it is looked whether it waits for a child of vfork(2),
+/// which we have stopped.
 const VFORK_DOUBT: Duration = Duration::from_millis(2);
 
 /// Which processes belong together.
@@ -53,7 +56,8 @@ pub enum StopKind {
     GroupStop,
 }
 
-/// A tree of which every thread is stopped and to which nothing can be added. Dropping it lets it run.
+/// A tree of which every thread is stopped and to which nothing can be added. Dropping it lets it
+/// run.
 #[derive(Debug)]
 pub struct Stopped {
     /// By thread id.
@@ -64,7 +68,8 @@ pub struct Stopped {
     zombies: BTreeMap<Pid, Stat>,
     /// Tasks that cannot be stopped: dead ones, workers of the kernel.
     passed_over: BTreeSet<Pid>,
-    /// Children of vfork(2) that were let go because their parents cannot stop before, with these parents.
+    /// Children of vfork(2) that were let go because their parents cannot stop before, with these
+    /// parents.
     vforked: BTreeMap<Pid, Pid>,
     blockers: Vec<Blocker>,
     since: Instant,
@@ -78,11 +83,13 @@ impl Running {
         Self(selector)
     }
 
-    /// Seizes and stops every thread of every process, until a look at the whole tree finds no new one.
+    /// Seizes and stops every thread of every process, until a look at the whole tree finds no new
+    /// one.
     ///
     /// # Errors
-    /// [`Error::Gone`] when there is no process, [`Error::Kernel`] when the kernel does not let us. Everything that had
-    /// been stopped runs again then. What merely forbids a dump is kept as blockers.
+    /// [`Error::Gone`] when there is no process, [`Error::Kernel`] when the kernel does not let us.
+    /// Everything that had been stopped runs again then. What merely forbids a dump is kept as
+    /// blockers.
     pub fn stop(self) -> Result<Stopped> {
         let options = seize_options();
         let mut stopped = Stopped {
@@ -118,8 +125,9 @@ impl Running {
     }
 }
 
-/// A thread of the kernel that carries out requests of an io_uring: there are as many as it takes, and rings are taken only when
-/// none has anything to do. It can be stopped, but runs no system calls for us.
+/// A thread of the kernel that carries out requests of an io_uring: there are as many as it takes,
+/// and rings are taken only when none has anything to do. It can be stopped, but runs no system
+/// calls for us.
 fn is_io_worker(pid: Pid, tid: Pid) -> bool {
     const PF_IO_WORKER: u64 = 0x10;
     if tid == pid {
@@ -128,7 +136,8 @@ fn is_io_worker(pid: Pid, tid: Pid) -> bool {
     proc::task_flags(pid, tid).is_ok_and(|flags| flags & PF_IO_WORKER != 0)
 }
 
-/// SUSPEND_SECCOMP is for CAP_SYS_ADMIN without a filter of its own; who has one lives under the same filter as the tree.
+/// SUSPEND_SECCOMP is for CAP_SYS_ADMIN without a filter of its own; who has one lives under the
+/// same filter as the tree.
 fn seize_options() -> usize {
     let own = Pid(std::process::id() as i32);
     let unfiltered = Status::of(own, own).is_ok_and(|status| status.seccomp_mode == 0);
@@ -267,8 +276,8 @@ impl Stopped {
         Ok(())
     }
 
-    /// Orphans of the tree are reaped by init in its own time, which is long on a busy machine; a restore of the same numbers may come at
-    /// once.
+    /// Orphans of the tree are reaped by init in its own time, which is long on a busy machine; a
+    /// restore of the same numbers may come at once.
     fn wait_until_reaped(&self) {
         let deadline = Instant::now() + Duration::from_secs(5);
         for (pid, stat) in self.processes.iter().chain(&self.zombies) {
@@ -318,7 +327,8 @@ impl Stopped {
             }
             Ok(b'Z' | b'X') if status.tracer.is_none() => {
                 self.passed_over.insert(tid);
-                // Who has stopped by now may still have waited for it: looked at once more at the end.
+                // Who has stopped by now may still have waited for it: looked at once more at the
+                // end.
                 self.zombies.insert(pid, Stat::of(pid)?);
                 return Ok(());
             }
@@ -363,7 +373,8 @@ impl Stopped {
             Ok(Wait::Running) => return Ok(()),
             Ok(Wait::Interrupted) => StopKind::Interrupted,
             Ok(Wait::GroupStop) => StopKind::GroupStop,
-            // It came while the thread still ran, so the thread gets it; the stop that we asked for follows.
+            // It came while the thread still ran, so the thread gets it; the stop that we asked for
+            // follows.
             Ok(Wait::Signal(signal)) => {
                 return ptrace::resume(tid, signal)
                     .or_else(|e| if e == Errno::ESRCH { Ok(()) } else { Err(e) })
@@ -385,8 +396,8 @@ impl Stopped {
         Ok(())
     }
 
-    /// Lets children go that have their parent's memory while a thread of it does not stop: a parent in vfork(2) stops when its child has
-    /// executed a program or ended.
+    /// Lets children go that have their parent's memory while a thread of it does not stop: a
+    /// parent in vfork(2) stops when its child has executed a program or ended.
     fn let_vforked_go(&mut self) -> Result<()> {
         let pending = self.tracees.values().filter(|t| t.stop == StopKind::Pending);
         let waiting: BTreeSet<Pid> = pending.map(|t| t.pid).collect();
@@ -479,7 +490,8 @@ impl Stopped {
         Ok(())
     }
 
-    /// Control groups do not list zombies, their parents do. A child that has left the group would be lost to its parent.
+    /// Control groups do not list zombies, their parents do. A child that has left the group would
+    /// be lost to its parent.
     fn read_children(&mut self) {
         let mut strangers = Vec::new();
         for &pid in self.processes.keys() {
@@ -533,10 +545,11 @@ impl Drop for Stopped {
     }
 }
 
-/// When a thread ends the kernel walks its list of robust locks and marks each as that of a dead owner, in files that live on too. The
-/// image has the owner, who comes back.
+/// When a thread ends the kernel walks its list of robust locks and marks each as that of a dead
+/// owner, in files that live on too. The image has the owner, who comes back.
 fn forget_robust_locks(tid: Pid) {
-    // struct robust_list_head: first lock, or the head itself; offset of the lock word; the lock that is being taken.
+    // struct robust_list_head: first lock, or the head itself; offset of the lock word; the lock
+    // that is being taken.
     const WORD_BYTES: u64 = 8;
     const PENDING: u64 = 2 * WORD_BYTES;
     let Ok((head, 1..)) = sched::robust_list(tid) else { return };
@@ -551,8 +564,9 @@ fn forget_robust_locks(tid: Pid) {
     }
 }
 
-/// epoll_wait is the one common call that a mere stop ends with EINTR. Where it waits without a time limit nothing
-/// is lost by asking the kernel to repeat it, unless a handler has run meanwhile (-ERESTARTNOHAND).
+/// epoll_wait is the one common call that a mere stop ends with EINTR. Where it waits without a
+/// time limit nothing is lost by asking the kernel to repeat it, unless a handler has run meanwhile
+/// (-ERESTARTNOHAND).
 fn soften_epoll(tid: Pid) {
     const ERESTARTNOHAND: i64 = -514;
     if let Ok(Some(regs)) = ptrace::regs(tid)

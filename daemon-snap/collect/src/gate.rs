@@ -1,8 +1,8 @@
 //! Where a thread can be made to execute a system call, with instructions that it has anyway.
 //!
-//! The vDSO always has a `syscall`. Better is one with a `ret` behind it, and `rt_sigreturn` as the C library (or the Go runtime)
-//! keeps it for signal handlers: with a signal frame on a stack of its own, a thread whose tracer dies in mid-call comes back
-//! by itself to where it was.
+//! The vDSO always has a `syscall`. Better is one with a `ret` behind it, and `rt_sigreturn` as the
+//! C library (or the Go runtime) keeps it for signal handlers: with a signal frame on a stack of
+//! its own, a thread whose tracer dies in mid-call comes back by itself to where it was.
 
 use super::memory::AddressSpace;
 use snap_state::{Addr, BackingV1, InodeId, Pid, VmaV1};
@@ -40,7 +40,8 @@ pub(super) struct SafeGate {
     pub sigreturn: Addr,
 }
 
-/// Offsets in mapped files that were found already: most processes of a tree have the same C library.
+/// Offsets in mapped files that were found already: most processes of a tree have the same C
+/// library.
 #[derive(Debug, Default)]
 pub(super) struct Gates(HashMap<(InodeId, u64), (u64, u64)>);
 

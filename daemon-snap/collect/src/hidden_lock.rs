@@ -9,11 +9,11 @@ use snap_error::{Error, Part, Result};
 use snap_state::MappedLockV1;
 use snap_sys::proc::{LockClass, locks_of_all};
 
-/// A description that lives on only in a mapping keeps its locks too, but no `fdinfo` tells of it. Those of flock(2) are
-/// carried: the description that the mapping is made from takes them again.
+/// A description that lives on only in a mapping keeps its locks too, but no `fdinfo` tells of it.
+/// Those of flock(2) are carried: the description that the mapping is made from takes them again.
 ///
-/// `/proc/locks` is read only where there may be one: the kernel waits for a grace period of RCU when it is, which is more than
-/// all else that is done for a small daemon.
+/// `/proc/locks` is read only where there may be one: the kernel waits for a grace period of RCU
+/// when it is, which is more than all else that is done for a small daemon.
 pub(crate) fn collect_hidden_locks(
     locks: &Locks,
     members: &[Member],
@@ -35,8 +35,9 @@ pub(crate) fn collect_hidden_locks(
         };
         match (holder, line.class, mapped) {
             (None, ..) => {}
-            // The description is neither open nor mapped here: somebody else has it. systemd holds the lock of a dynamic user
-            // like this, which the process took before it became the service.
+            // The description is neither open nor mapped here: somebody else has it. systemd holds
+            // the lock of a dynamic user like this, which the process took before it became the
+            // service.
             (Some(_), LockClass::Flock, None) => {}
             (Some(pid), LockClass::Flock, Some(inode)) => {
                 carried.push(MappedLockV1 { pid, inode, exclusive: line.exclusive });

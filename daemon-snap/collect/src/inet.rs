@@ -102,7 +102,8 @@ impl<'a> InetSockets<'a> {
             return refused(SocketObstacle::TcpConnectFailed);
         }
         if closed && segments > 0 && is_over(file, fd)? {
-            // The daemon has not read everything, or has not looked yet (a JVM closes such sockets at its next select).
+            // The daemon has not read everything, or has not looked yet (a JVM closes such sockets
+            // at its next select).
             let ending = if unread { TcpEndingV1::Reset } else { TcpEndingV1::Over };
             let receive_queue = tcp::unread(file, fd)?;
             let mut options = options_of(options, fd);
@@ -195,7 +196,8 @@ fn inspect_raw(spaces: &Spaces, fd: BorrowedFd<'_>, family: i32, protocol: i32) 
     Ok(None)
 }
 
-/// Datagrams of a raw socket are copies of what others get too, and may be lost at any time; those of UDP are not dropped.
+/// Datagrams of a raw socket are copies of what others get too, and may be lost at any time; those
+/// of UDP are not dropped.
 fn inspect_queue(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Found<()> {
     let events = fdquery::poll_now(fd, libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
     let raw = socket_type == libc::SOCK_RAW;
@@ -240,14 +242,15 @@ fn segments_in(file: &Description, fd: BorrowedFd<'_>) -> Found<u32> {
     Ok(bytes.map(u32::from_ne_bytes).unwrap_or_default())
 }
 
-/// Whether a closed socket is at the end of a connection. One that has been taken back by connect(2) (AF_UNSPEC), or by the kernel after
-/// an attempt that failed, can connect again.
+/// Whether a closed socket is at the end of a connection. One that has been taken back by
+/// connect(2) (AF_UNSPEC), or by the kernel after an attempt that failed, can connect again.
 fn is_over(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
     let events = fdquery::poll_now(fd, libc::POLLRDHUP).map_err(failed("poll", file.pid, file.fd))?;
     Ok(events & libc::POLLRDHUP != 0)
 }
 
-/// A datagram that is written in pieces (UDP_CORK, MSG_MORE) lies in the socket, and nothing gives it back. What has been sent leaves at once.
+/// A datagram that is written in pieces (UDP_CORK, MSG_MORE) lies in the socket, and nothing gives
+/// it back. What has been sent leaves at once.
 fn inspect_unfinished(fd: BorrowedFd<'_>) -> Found<()> {
     const PATIENCE: Duration = Duration::from_millis(50);
     let deadline = Instant::now() + PATIENCE;
@@ -271,7 +274,8 @@ enum Tcp {
 }
 
 fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Tcp> {
-    // struct tcp_info starts with the state; tcpi_unacked and tcpi_sacked are queue and backlog of a listener.
+    // struct tcp_info starts with the state; tcpi_unacked and tcpi_sacked are queue and backlog of
+    // a listener.
     const UNACKED: usize = 24;
     const SACKED: usize = 28;
     let info = fdquery::socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)

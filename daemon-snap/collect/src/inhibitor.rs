@@ -1,7 +1,8 @@
 //! Inhibitors of logind: the write end of a FIFO that logind watches.
 //!
-//! logind tells over the bus which inhibitors there are, but not which descriptor belongs to which. Its own note beside the FIFO does
-//! (`/run/systemd/inhibit/N`), in the format of environment files; what is not there as expected refuses the unit.
+//! logind tells over the bus which inhibitors there are, but not which descriptor belongs to which.
+//! Its own note beside the FIFO does (`/run/systemd/inhibit/N`), in the format of environment
+//! files; what is not there as expected refuses the unit.
 
 use super::description::Description;
 use crate::blockers::{Found, refused};

@@ -1,4 +1,5 @@
-//! System calls that a thread of the tree executes for us, and the memory that their results are written to.
+//! System calls that a thread of the tree executes for us, and the memory that their results are
+//! written to.
 
 use crate::blockers::failed;
 use snap_error::Result;
@@ -6,7 +7,8 @@ use snap_state::{Addr, PAGE_BYTES, Pid};
 use snap_sys::inject::Injector;
 use snap_sys::vmread;
 
-/// Memory of the process that injected calls write their results to; the first page is for that, the rest for frames.
+/// Memory of the process that injected calls write their results to; the first page is for that,
+/// the rest for frames.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scratch {
     pub at: Addr,

@@ -66,21 +66,24 @@ pub(crate) struct Inodes<'a> {
     /// The tree watches files (inotify, fanotify) and would see them opened and read.
     watched: bool,
     pub(super) dirs: VolatileDirs,
-    /// Devices of `/` and `/dev`: their files are there again at the next boot whatever file system it is.
+    /// Devices of `/` and `/dev`: their files are there again at the next boot whatever file system
+    /// it is.
     steady_devices: Vec<u64>,
     ipc_objects: Objects,
     /// Nodes of sockets that the tree has, by device and inode number.
     pub(super) nodes: HashSet<(u64, u64)>,
 }
 
-/// Memory that is a file only inside the kernel: nobody ever had a descriptor of it to lock it with.
+/// Memory that is a file only inside the kernel: nobody ever had a descriptor of it to lock it
+/// with.
 fn is_nameless(entry: &MapsEntry) -> bool {
     entry.name == b"/dev/zero (deleted)"
         || entry.name.starts_with(b"[anon_shmem:")
         || entry.name.starts_with(b"/SYSV")
 }
 
-/// What tells objects apart. A SysV segment has its id for an inode number, on the same device on which memfds are numbered.
+/// What tells objects apart. A SysV segment has its id for an inode number, on the same device on
+/// which memfds are numbered.
 fn key_of(found: &FileStat, link: &[u8]) -> (u64, u64) {
     let segment = link.starts_with(b"/SYSV") && link.ends_with(DELETED) && found.st_nlink == 0;
     (if segment { u64::MAX } else { found.st_dev }, found.st_ino)
@@ -90,7 +93,8 @@ fn key_of(found: &FileStat, link: &[u8]) -> (u64, u64) {
 #[derive(Debug)]
 pub(crate) struct Source {
     pub file: File,
-    /// The description is the daemon's: its position stays, and nothing is read by read(2), which watchers are told of.
+    /// The description is the daemon's: its position stays, and nothing is read by read(2), which
+    /// watchers are told of.
     pub quiet: bool,
 }
 
@@ -180,8 +184,8 @@ impl<'a> Inodes<'a> {
             let name = String::from_utf8_lossy(&entry.name).into_owned();
             return refused(MemoryObstacle::AnonymousInode { name });
         }
-        // Others may look at the locks of what is shared with them; what is mapped privately is a library or data that stays
-        // as it is, and nobody minds that it is locked for a moment.
+        // Others may look at the locks of what is shared with them; what is mapped privately is a
+        // library or data that stays as it is, and nobody minds that it is locked for a moment.
         self.may_be_locked |= entry.shared && !is_nameless(entry);
         let key = (entry.dev.clone(), entry.ino, entry.name.clone());
         if let Some(&id) = self.mapped.get(&key) {
@@ -310,7 +314,8 @@ impl<'a> Inodes<'a> {
         Ok(id)
     }
 
-    /// A socket's node in the file system: the directories above it, where they do not outlive a reboot.
+    /// A socket's node in the file system: the directories above it, where they do not outlive a
+    /// reboot.
     pub fn note_node(&mut self, path: &RawPath, stat: &FileStat) -> snap_error::Result<()> {
         self.nodes.insert((stat.st_dev, stat.st_ino));
         let reachable = self.spaces.reachable(path);
@@ -323,7 +328,8 @@ impl<'a> Inodes<'a> {
         Ok(())
     }
 
-    /// What content is read from: where the tree would see a file opened, by its own descriptor, in a way that nobody hears of.
+    /// What content is read from: where the tree would see a file opened, by its own descriptor, in
+    /// a way that nobody hears of.
     fn source(&self, handle: Handle<'_>) -> Found<Source> {
         let own = handle.duplicate.filter(|fd| self.watched && fdquery::can_be_read(*fd));
         let Some(fd) = own else { return Ok(Source { file: open_for_reading(handle.magic)?, quiet: false }) };
@@ -428,7 +434,8 @@ impl<'a> Inodes<'a> {
             .is_ok_and(|there| (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino))
     }
 
-    /// A file that has lost the name it was opened by but has another one, which is looked for in the same directory.
+    /// A file that has lost the name it was opened by but has another one, which is looked for in
+    /// the same directory.
     fn find_other_name(&self, found: &FileStat, fs: i64, was: RawPath) -> Found<InodeKindV1> {
         let lost = |path| refused(FileObstacle::OtherNameUnknown { path });
         let Some(directory) = was.as_path().parent() else { return lost(was) };
@@ -468,7 +475,8 @@ impl<'a> Inodes<'a> {
         let there = fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW);
         match there {
             Ok(there) if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino) => {}
-            // systemd opens /dev/null outside, and PrivateDevices= makes another node of the same device inside.
+            // systemd opens /dev/null outside, and PrivateDevices= makes another node of the same
+            // device inside.
             Ok(there) if file_type == SFlag::S_IFCHR && is_same_device(&there, found) => {}
             Ok(_) => return refused(FileObstacle::PathLeadsElsewhere { path }),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {

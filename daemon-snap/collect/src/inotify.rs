@@ -52,7 +52,8 @@ pub(super) struct Mount {
 
 /// All mounts of the tree's namespace.
 pub(super) fn mounts(spaces: &Spaces) -> Found<Vec<Mount>> {
-    // A process that has changed its root (avahi) is shown only what is mounted below that; its namespace has the rest too.
+    // A process that has changed its root (avahi) is shown only what is mounted below that; its
+    // namespace has the rest too.
     let own = Pid(std::process::id() as i32);
     let namespace = |pid| proc::read_link(pid, "ns/mnt");
     let text = if namespace(spaces.main)? == namespace(own)? {
@@ -90,7 +91,8 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Asks each mount of the file system for the file with this handle, and believes a path only if it leads there.
+/// Asks each mount of the file system for the file with this handle, and believes a path only if it
+/// leads there.
 pub(super) fn path_of(mark: &MarkedInode, mounts: &[Mount], spaces: &Spaces) -> Option<RawPath> {
     for Mount { point, .. } in mounts.iter().filter(|mount| mount.device == mark.sdev) {
         let reachable = spaces.reachable(point);

@@ -1,8 +1,8 @@
 //! What only the process itself can tell: system calls executed by its own threads.
 //!
-//! A thread finds back by itself when we die: the calls run on a stack whose only content is a signal frame with the thread's own
-//! registers and mask. For the leader it lies in the unused part of its own stack, so that memory for the others can be mapped
-//! and unmapped on it.
+//! A thread finds back by itself when we die: the calls run on a stack whose only content is a
+//! signal frame with the thread's own registers and mask. For the leader it lies in the unused part
+//! of its own stack, so that memory for the others can be mapped and unmapped on it.
 
 use super::gate::{Gate, Gates};
 use super::injected::{Scratch, call};
@@ -42,8 +42,8 @@ impl Insides {
     }
 }
 
-/// Lets the process tell what only it can; `rings`: its descriptors of io_uring rings, one of each. Every thread is given its registers
-/// and signal mask back, whatever happens.
+/// Lets the process tell what only it can; `rings`: its descriptors of io_uring rings, one of each.
+/// Every thread is given its registers and signal mask back, whatever happens.
 pub(crate) fn collect_insides(
     process: &mut ProcessV1,
     outsides: &[OutsideThread],
@@ -126,8 +126,8 @@ struct BorrowedStack {
 }
 
 impl BorrowedStack {
-    /// Below the stack pointer and the red zone of the ABI. Only the stack that the kernel made is known to have nothing else
-    /// there; a coroutine's may be a few bytes in the middle of a heap.
+    /// Below the stack pointer and the red zone of the ABI. Only the stack that the kernel made is
+    /// known to have nothing else there; a coroutine's may be a few bytes in the middle of a heap.
     fn take(pid: Pid, leader: &OutsideThread, space: &AddressSpace) -> Result<Option<Self>> {
         const RED_ZONE_BYTES: u64 = 128;
         const ALIGNMENT: u64 = 64;
@@ -153,11 +153,12 @@ impl BorrowedStack {
     }
 }
 
-/// Writes the frame that brings a thread back. `None` where the process has no instructions for that, or the CPU state is one
-/// that frames do not take.
+/// Writes the frame that brings a thread back. `None` where the process has no instructions for
+/// that, or the CPU state is one that frames do not take.
 fn safe_stack(pid: Pid, thread: &ThreadV1, gate: Gate, at: Addr) -> Result<Option<SafeStack>> {
     let Some(safe) = gate.safe else { return Ok(None) };
-    // The alternate stack is not known yet; the kernel ignores one with flags that it does not know.
+    // The alternate stack is not known yet; the kernel ignores one with flags that it does not
+    // know.
     let unknown = AltStackV1 { sp: Addr(0), flags: i32::from(u8::MAX), len_bytes: 0 };
     let Ok(mut frame) = frame::build(&ThreadV1 { altstack: unknown, ..thread.clone() }, at.0) else {
         return Ok(None);
@@ -241,8 +242,8 @@ fn collect_stops(pid: Pid, children: &[Pid], injector: &mut Injector, scratch: S
     Ok(told)
 }
 
-/// Before Linux 6.3 the kernel does not tell, and the call may be filtered; a library that finds itself not registered registers
-/// again or does without.
+/// Before Linux 6.3 the kernel does not tell, and the call may be filtered; a library that finds
+/// itself not registered registers again or does without.
 fn membarrier_registrations(injector: &mut Injector) -> u32 {
     const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
     injector.call(libc::SYS_membarrier, [MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0, 0, 0]).unwrap_or_default()

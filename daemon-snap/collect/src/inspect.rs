@@ -1,5 +1,5 @@
-//! Blockers of the tree as a whole: namespaces, what processes share, kinds of task. What is wrong with single objects is
-//! found by their collectors.
+//! Blockers of the tree as a whole: namespaces, what processes share, kinds of task. What is wrong
+//! with single objects is found by their collectors.
 
 use crate::blockers::Blockers;
 use crate::member::Member;
@@ -20,7 +20,8 @@ const OF_UNITS: [&str; 6] = ["mnt", "net", "ipc", "uts", "user", "cgroup"];
 /// A thread can leave these alone.
 const OF_THREADS: [&str; 3] = ["net", "ipc", "uts"];
 
-/// Whether we ourselves may look: a container's seccomp filter may forbid it, and then nothing can be said of any tree.
+/// Whether we ourselves may look: a container's seccomp filter may forbid it, and then nothing can
+/// be said of any tree.
 ///
 /// # Errors
 /// [`Error::Refused`] for each process when not.

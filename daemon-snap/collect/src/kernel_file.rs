@@ -1,4 +1,5 @@
-//! Descriptors of /proc, /sys, control groups and namespaces: views of the kernel, opened again by name.
+//! Descriptors of /proc, /sys, control groups and namespaces: views of the kernel, opened again by
+//! name.
 
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
@@ -14,8 +15,8 @@ const SYS_MAGIC: i64 = 0x6265_6572;
 const CGROUP_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
-/// How a file of /proc, /sys or a control group comes back; `None` for files of other file systems. `open`: as a descriptor, not
-/// mapped.
+/// How a file of /proc, /sys or a control group comes back; `None` for files of other file systems.
+/// `open`: as a descriptor, not mapped.
 pub(super) fn classify(fs: i64, path: &[u8], owner: Pid, open: bool) -> Option<Found<InodeKindV1>> {
     let by_path = || InodeKindV1::Path { path: RawPath(path.to_vec()) };
     match fs {
@@ -63,8 +64,8 @@ pub(super) fn collect_namespace(file: &Description, spaces: &Spaces) -> Found<Fi
     Ok(FileKindV1::Namespace { name: name.to_owned(), of })
 }
 
-/// A pressure file (Documentation/accounting/psi.rst) that something was written to: the kernel does not tell what, but systemd
-/// told the service what to write, and where.
+/// A pressure file (Documentation/accounting/psi.rst) that something was written to: the kernel
+/// does not tell what, but systemd told the service what to write, and where.
 pub(super) fn collect_trigger(
     file: &Description,
     fd: BorrowedFd<'_>,

@@ -1,5 +1,6 @@
-//! Keyrings. What systemd makes for every unit is made again; keys that somebody added are named, and not carried: their content may
-//! be secret even from who owns them, and a cold start would not have them either.
+//! Keyrings. What systemd makes for every unit is made again; keys that somebody added are named,
+//! and not carried: their content may be secret even from who owns them, and a cold start would not
+//! have them either.
 
 use super::injected::{Scratch, call};
 use nix::errno::Errno;
@@ -74,7 +75,8 @@ impl Keyrings {
         (self.session, self.lost)
     }
 
-    /// `None` where it is not one that systemd has made for the unit: then it is that of who starts the process.
+    /// `None` where it is not one that systemd has made for the unit: then it is that of who starts
+    /// the process.
     fn collect_session(&mut self, inside: &mut Inside<'_>, id: u64) -> Result<Option<SessionKeyringV1>> {
         let Some((_, uid, gid)) = inside.describe(id)?.as_deref().and_then(parse) else { return Ok(None) };
         let user_keyring = format!("_uid.{uid}");
@@ -125,8 +127,9 @@ impl Inside<'_> {
         self.injector.call(libc::SYS_keyctl, [operation, id, self.scratch.at.0, PAGE_BYTES, 0, 0])
     }
 
-    /// Serial number of a keyring that the thread has. The session keyring of somebody who never had one becomes the default of
-    /// its user by this question, which it is anyway as soon as anybody uses it.
+    /// Serial number of a keyring that the thread has. The session keyring of somebody who never
+    /// had one becomes the default of its user by this question, which it is anyway as soon as
+    /// anybody uses it.
     fn keyring(&mut self, which: i32) -> Result<Option<u64>> {
         let none = [KEYCTL_GET_KEYRING_ID, i64::from(which) as u64, 0, 0, 0, 0];
         match self.injector.call(libc::SYS_keyctl, none) {

@@ -1,4 +1,5 @@
-//! Labels of security modules. An AppArmor profile is taken again at the end of a restore; others cannot be.
+//! Labels of security modules. An AppArmor profile is taken again at the end of a restore; others
+//! cannot be.
 
 use crate::blockers::{Found, refused};
 use crate::member::Member;
@@ -21,7 +22,8 @@ impl Labels {
         Self { own: proc::read(Pid(std::process::id() as i32), "attr/current").ok() }
     }
 
-    /// The profile that a process has to be given; `None` where it has the label that it begins with.
+    /// The profile that a process has to be given; `None` where it has the label that it begins
+    /// with.
     pub fn profile_of(&self, member: &Member) -> Found<Option<String>> {
         let Some(own) = &self.own else { return Ok(None) };
         let pid = member.pid;

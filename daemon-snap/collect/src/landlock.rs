@@ -1,4 +1,5 @@
-//! Landlock: a domain that a thread is in cannot be read, let alone be given to another; who has one is refused.
+//! Landlock: a domain that a thread is in cannot be read, let alone be given to another; who has
+//! one is refused.
 
 use crate::blockers::failed;
 use nix::errno::Errno;
@@ -14,7 +15,8 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
-/// Processes that the threads of a tree try to look into, one for each user namespace and pair of ids.
+/// Processes that the threads of a tree try to look into, one for each user namespace and pair of
+/// ids.
 #[derive(Debug)]
 pub(super) struct Bystanders {
     enabled: bool,
@@ -55,7 +57,8 @@ impl Default for Bystanders {
 }
 
 impl Bystanders {
-    /// Refuses a thread that is in a domain. `profile`: that of AppArmor, which may forbid the same.
+    /// Refuses a thread that is in a domain. `profile`: that of AppArmor, which may forbid the
+    /// same.
     pub fn inspect(
         &mut self,
         pid: Pid,
@@ -81,7 +84,8 @@ impl Bystanders {
         Err(Blocker::new(pid, Part::of_task(pid, thread.tid), obstacle).into())
     }
 
-    /// Whether it was AppArmor that said no. Most calls do not tell who did; tracing does. It cannot come to that: we do.
+    /// Whether it was AppArmor that said no. Most calls do not tell who did; tracing does. It
+    /// cannot come to that: we do.
     fn is_forbidden_by_profile(&mut self, bystander: Pid, injector: &mut Injector) -> Result<bool> {
         if !self.asked_first {
             return Ok(false);

@@ -1,5 +1,5 @@
-//! Live → state: a file per kernel object kind. Prefers reading from outside; injects system calls only for what has no
-//! other way. Knows `state` and `sys`, never `rebuild`.
+//! Live → state: a file per kernel object kind. Prefers reading from outside; injects system calls
+//! only for what has no other way. Knows `state` and `sys`, never `rebuild`.
 
 #[cfg(test)]
 mod attribute_table;

@@ -1,7 +1,7 @@
 //! File locks and who holds them.
 //!
-//! `fdinfo` lists a lock of a process under the descriptors of that process only, and a lock of a description under every
-//! descriptor that refers to it.
+//! `fdinfo` lists a lock of a process under the descriptors of that process only, and a lock of a
+//! description under every descriptor that refers to it.
 
 use super::description::{Description, Slot};
 use crate::blockers::Blockers;
@@ -22,7 +22,8 @@ pub(crate) struct Locks {
     pub(super) lines: HashSet<LockLine>,
 }
 
-/// Who holds leases is told when others open the file, and we would be such others: nothing may be opened before this.
+/// Who holds leases is told when others open the file, and we would be such others: nothing may be
+/// opened before this.
 pub(super) fn inspect_leases(slots: &[Slot], blockers: &mut Blockers) -> bool {
     let mut found = false;
     for slot in slots {

@@ -42,7 +42,8 @@ impl AddressSpace {
     }
 }
 
-/// Whether a mapping is what an earlier restore left behind: read-only, executable, anonymous, and it says so itself.
+/// Whether a mapping is what an earlier restore left behind: read-only, executable, anonymous, and
+/// it says so itself.
 fn is_left_behind(pid: Pid, entry: &MapsEntry) -> bool {
     let candidate = entry.name.is_empty() || entry.name == b"[anon:fastboot]";
     candidate && entry.prot == 5 && snap_sys::leftover::begins_at(pid, entry.start)
@@ -84,7 +85,8 @@ pub(crate) fn collect_address_space(
     Ok(space)
 }
 
-/// Whether memory lies in several nodes: with one, a policy says nothing, and the list of policies costs as much as smaps.
+/// Whether memory lies in several nodes: with one, a policy says nothing, and the list of policies
+/// costs as much as smaps.
 fn machine_has_nodes() -> bool {
     let online = std::fs::read_to_string("/sys/devices/system/node/online");
     online.is_ok_and(|online| online.contains(['-', ',']))
@@ -119,7 +121,8 @@ fn is_of_kernel(entry: &MapsEntry) -> bool {
     entry.name == b"[vdso]" || entry.name.starts_with(b"[vvar") || entry.name == ring::LINK
 }
 
-/// Two-letter attributes of smaps (proc_pid_smaps(5)) that are carried, refused, or follow from something else.
+/// Two-letter attributes of smaps (proc_pid_smaps(5)) that are carried, refused, or follow from
+/// something else.
 const KNOWN_FLAGS: [&[u8; 2]; 38] = [
     b"rd", b"wr", b"ex", b"sh", b"mr", b"mw", b"me", b"ms", b"gd", b"pf", b"lo", b"lf", b"io", b"sr", b"rr",
     b"dc", b"de", b"ac", b"nr", b"ht", b"sf", b"ar", b"wf", b"dd", b"sd", b"mm", b"hg", b"nh", b"mg", b"um",
@@ -157,7 +160,8 @@ const NO_DEVICE: &[u8] = b"00:00";
 fn backing(pid: Pid, entry: &MapsEntry, vvar_parts: &mut u8, inodes: &mut Inodes<'_>) -> Found<BackingV1> {
     match entry.name.as_slice() {
         b"[vdso]" => Ok(BackingV1::Vdso),
-        // Breakpoints (`[uprobes]`), or calls that replace them (`[uprobes-trampoline]`, since Linux 6.18).
+        // Breakpoints (`[uprobes]`), or calls that replace them (`[uprobes-trampoline]`, since
+        // Linux 6.18).
         name if name.starts_with(b"[uprobes") => refused(MemoryObstacle::Uprobes),
         name if name.starts_with(b"[vvar") => {
             let part = *vvar_parts;

@@ -1,5 +1,5 @@
-//! Multicast groups of a socket. The kernel lists groups by interface only, so each socket is asked for each group that
-//! anybody in its network namespace has joined.
+//! Multicast groups of a socket. The kernel lists groups by interface only, so each socket is asked
+//! for each group that anybody in its network namespace has joined.
 
 use super::description::Description;
 use crate::blockers::{Found, failed};

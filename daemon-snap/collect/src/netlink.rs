@@ -1,5 +1,5 @@
-//! Netlink sockets: port id, groups, options. What the kernel keeps elsewhere under a port id is refused where it can be
-//! seen.
+//! Netlink sockets: port id, groups, options. What the kernel keeps elsewhere under a port id is
+//! refused where it can be seen.
 
 use super::description::Description;
 use super::socket_options::Defaults;
@@ -96,7 +96,8 @@ impl<'a> NetlinkSockets<'a> {
                 Ok(())
             }
             libc::NETLINK_AUDIT => {
-                // Only in the first user namespace anybody can be the audit daemon, and only there we can ask.
+                // Only in the first user namespace anybody can be the audit daemon, and only there
+                // we can ask.
                 let socket = netns::socket(self.spaces.net(), libc::AF_NETLINK, libc::SOCK_RAW, protocol);
                 let daemon = socket.and_then(|socket| audit::daemon(socket.as_fd()));
                 match daemon {

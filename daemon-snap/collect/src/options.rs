@@ -6,13 +6,14 @@ use std::path::PathBuf;
 /// What is special about the tree that is dumped.
 #[derive(Clone, Debug, Default)]
 pub struct CollectOptions {
-    /// A systemd service: it may have mount, network, IPC, UTS, user and cgroup namespaces of its own, and its journal streams
-    /// are attached to today's journal.
+    /// A systemd service: it may have mount, network, IPC, UTS, user and cgroup namespaces of its
+    /// own, and its journal streams are attached to today's journal.
     pub unit: bool,
-    /// Directory of the unit's control group; groups below it are recorded. `None`: all processes have to be in one group.
+    /// Directory of the unit's control group; groups below it are recorded. `None`: all processes
+    /// have to be in one group.
     pub cgroup: Option<PathBuf>,
-    /// Directories whose content does not outlive a reboot although their file system might (RuntimeDirectory=, PrivateTmp=), as the
-    /// unit sees them. Files below travel in the image.
+    /// Directories whose content does not outlive a reboot although their file system might
+    /// (RuntimeDirectory=, PrivateTmp=), as the unit sees them. Files below travel in the image.
     pub volatile_roots: Vec<PathBuf>,
     /// Sockets that systemd holds too.
     pub activation: Vec<ActivationSocket>,
@@ -35,8 +36,8 @@ pub enum LostPeer {
 /// A socket, or a FIFO, that systemd passes as `LISTEN_FDS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivationSocket {
-    /// As in [`snap_state::UnixSocketV1::address`], or `sockaddr_in`/`sockaddr_in6` bytes as getsockname(2) gives them. Of a FIFO its
-    /// path.
+    /// As in [`snap_state::UnixSocketV1::address`], or `sockaddr_in`/`sockaddr_in6` bytes as
+    /// getsockname(2) gives them. Of a FIFO its path.
     pub address: Vec<u8>,
     /// SOCK_STREAM …, or [`snap_state::FIFO`].
     pub socket_type: i32,

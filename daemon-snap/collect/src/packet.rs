@@ -32,7 +32,8 @@ impl<'a> PacketSockets<'a> {
         Self { spaces, defaults: Defaults::new(spaces), table: None }
     }
 
-    /// One packet socket. Frames that nobody has read yet are dropped: they are of the network of then.
+    /// One packet socket. Frames that nobody has read yet are dropped: they are of the network of
+    /// then.
     pub fn collect(&mut self, file: &Description, fd: BorrowedFd<'_>) -> Found<FileKindV1> {
         let fail = |step| failed(step, file.pid, file.fd);
         let socket_type =

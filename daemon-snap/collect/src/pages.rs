@@ -30,8 +30,8 @@ pub(crate) struct Pages {
     pub guards: Vec<GuardV1>,
 }
 
-/// Pages of private memory that differ from what mapping again would give. With `sharing`, those that another process has
-/// too are stored once.
+/// Pages of private memory that differ from what mapping again would give. With `sharing`, those
+/// that another process has too are stored once.
 pub(crate) fn collect_pages(
     pid: Pid,
     space: &AddressSpace,
@@ -64,7 +64,8 @@ pub(crate) fn collect_pages(
         if !area.carries_pages() {
             continue;
         }
-        // Zero pages of anonymous memory come back by themselves; in a file mapping they hide the file's.
+        // Zero pages of anonymous memory come back by themselves; in a file mapping they hide the
+        // file's.
         let keep_zero = area.vma.backing != BackingV1::Anon;
         let forced = area.vma.prot & PROT_READ == 0;
         if own.is_empty() {
@@ -121,7 +122,8 @@ pub(crate) fn count_own_pages(pid: Pid, space: &AddressSpace) -> Result<u64> {
 
 fn own_pages(pid: Pid, map: &PageMap, area: &Area) -> Result<Vec<OwnPages>> {
     let mut own = Vec::new();
-    // Only a scan finds guard markers where there are no pages, and only there the question is cheap.
+    // Only a scan finds guard markers where there are no pages, and only there the question is
+    // cheap.
     if !area.has_own_pages && !map.is_fast() {
         return Ok(own);
     }

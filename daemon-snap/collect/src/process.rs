@@ -63,7 +63,8 @@ pub(crate) fn collect_directories(
     })
 }
 
-/// A process as far as it can be seen from outside; pages, descriptors and what only it can tell are missing.
+/// A process as far as it can be seen from outside; pages, descriptors and what only it can tell
+/// are missing.
 pub(crate) fn collect_process(
     member: &Member,
     parent: Option<Pid>,

@@ -1,10 +1,12 @@
 //! io_uring rings at rest.
 //!
-//! The kernel tells its counters in `fdinfo`, and everything else that counts lies in memory that it shares. What a ring was set up
-//! with it does not tell. That is found out by asking, by looking at what requests and completions have left behind in the ring, and by
-//! comparing with a ring of the same size. Not found out, and so not carried: IORING_SETUP_IOPOLL, IORING_SETUP_SUBMIT_ALL,
-//! IORING_SETUP_COOP_TASKRUN (completions then come earlier than the daemon asked for), limits and affinity of the kernel's workers,
-//! a group of provided buffers or credentials that no request has used lately (before Linux 6.15 credentials are told).
+//! The kernel tells its counters in `fdinfo`, and everything else that counts lies in memory that
+//! it shares. What a ring was set up with it does not tell. That is found out by asking, by looking
+//! at what requests and completions have left behind in the ring, and by comparing with a ring of
+//! the same size. Not found out, and so not carried: IORING_SETUP_IOPOLL, IORING_SETUP_SUBMIT_ALL,
+//! IORING_SETUP_COOP_TASKRUN (completions then come earlier than the daemon asked for), limits and
+//! affinity of the kernel's workers, a group of provided buffers or credentials that no request has
+//! used lately (before Linux 6.15 credentials are told).
 
 use super::description::Description;
 use crate::blockers::failed;
@@ -70,9 +72,11 @@ pub(super) fn collect(
     }))
 }
 
-/// Numbers under which a thread has registered rings (IORING_REGISTER_RING_FDS, since Linux 5.18), with a descriptor of each.
+/// Numbers under which a thread has registered rings (IORING_REGISTER_RING_FDS, since Linux 5.18),
+/// with a descriptor of each.
 ///
-/// Which ring a number means is found out by marking the rings in turn: one that has an event descriptor does not take another.
+/// Which ring a number means is found out by marking the rings in turn: one that has an event
+/// descriptor does not take another.
 ///
 /// # Errors
 /// [`Error::Refused`] when it is none of `rings`.

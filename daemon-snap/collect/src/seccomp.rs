@@ -12,7 +12,8 @@ use std::collections::HashMap;
 /// All programs of the tree.
 #[derive(Debug)]
 pub(crate) struct Filters {
-    /// Filters that we have ourselves: everything here runs under them, and the kernel shows none to us.
+    /// Filters that we have ourselves: everything here runs under them, and the kernel shows none
+    /// to us.
     own: usize,
     list: Vec<SeccompFilterV1>,
     known: HashMap<Vec<u8>, FilterId>,

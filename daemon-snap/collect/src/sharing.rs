@@ -1,11 +1,13 @@
 //! Pages that several processes have in common since a fork: stored once, read once.
 //!
-//! The page map names the physical page behind an address. Two stopped processes with the same physical page have the same
-//! content. The kernel may move a page meanwhile and give its frame to another, so whoever was there first is looked at
-//! again after the other one has been: the frame was his the whole time.
+//! The page map names the physical page behind an address. Two stopped processes with the same
+//! physical page have the same content. The kernel may move a page meanwhile and give its frame to
+//! another, so whoever was there first is looked at again after the other one has been: the frame
+//! was his the whole time.
 //!
-//! process_vm_readv(2) pins what it reads, and since Linux 5.19 a page that others have too is copied before it is pinned: the
-//! tree would grow by being looked at. Such pages are read through /proc/PID/mem, which does not pin.
+//! process_vm_readv(2) pins what it reads, and since Linux 5.19 a page that others have too is
+//! copied before it is pinned: the tree would grow by being looked at. Such pages are read through
+//! /proc/PID/mem, which does not pin.
 
 use nix::errno::Errno;
 use snap_state::{Addr, PAGE_BYTES, Pid};

@@ -1,4 +1,5 @@
-//! Keys that segments of TCP sockets are signed with (TCP_MD5SIG, TCP-AO). Without them everybody gets in.
+//! Keys that segments of TCP sockets are signed with (TCP_MD5SIG, TCP-AO). Without them everybody
+//! gets in.
 
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
@@ -18,7 +19,8 @@ const TCP_AO_INFO: i32 = 40;
 
 type KeysByInode = HashMap<u32, Vec<SigningKey>>;
 
-/// Keys of the sockets of the tree's network namespace, asked for once per family and kind of sockets.
+/// Keys of the sockets of the tree's network namespace, asked for once per family and kind of
+/// sockets.
 #[derive(Debug)]
 pub(super) struct SigningKeys<'a> {
     spaces: &'a Spaces,

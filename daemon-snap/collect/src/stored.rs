@@ -1,8 +1,10 @@
 //! Descriptors that systemd keeps for the unit.
 //!
-//! systemd lists them by what fstat(2) says and by name, not by number (DumpUnitFileDescriptorStore, since systemd 254). So they
-//! are looked for among all that PID 1 has open. Most are one of a kind there: a socket, a memfd, a file. Of those without an
-//! inode of their own (eventfd, timerfd and the like) there may be more than the unit's; what cannot be told apart is refused.
+//! systemd lists them by what fstat(2) says and by name, not by number
+//! (DumpUnitFileDescriptorStore, since systemd 254). So they are looked for among all that PID 1
+//! has open. Most are one of a kind there: a socket, a memfd, a file. Of those without an inode of
+//! their own (eventfd, timerfd and the like) there may be more than the unit's; what cannot be told
+//! apart is refused.
 
 use super::description::own_number;
 use crate::blockers::{Blockers, failed};
@@ -102,8 +104,8 @@ struct Copy {
     polled: bool,
 }
 
-/// A description that systemd and the tree have in common was stored by somebody of the unit: where all that could be meant are
-/// such, those are meant.
+/// A description that systemd and the tree have in common was stored by somebody of the unit: where
+/// all that could be meant are such, those are meant.
 fn is_same(copy: &Copy, slot: &Slot) -> bool {
     let other = &slot.description;
     kcmp::compare_files(own_number(&copy.fd), (other.pid, other.fd)).is_ok_and(|order| order.is_eq())
@@ -135,7 +137,8 @@ impl Table {
         Ok(Self { init, numbers, watched })
     }
 
-    /// Each description that fits, once; the newest number first, as systemd lists what it was given last.
+    /// Each description that fits, once; the newest number first, as systemd lists what it was
+    /// given last.
     fn find(&self, wanted: &StoredDescriptor) -> Result<Vec<Copy>> {
         let mut copies: Vec<Copy> = Vec::new();
         let numbers = self.numbers.get(&wanted.path).map_or(&[][..], Vec::as_slice);

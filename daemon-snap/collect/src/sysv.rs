@@ -39,7 +39,8 @@ pub(super) fn segment(objects: &Objects, id: u64, name: &[u8]) -> Found<(Segment
     Ok((segment, found.len_bytes))
 }
 
-/// Who may have made objects that name nobody of the tree: made and not used yet, or by a process that has ended since.
+/// Who may have made objects that name nobody of the tree: made and not used yet, or by a process
+/// that has ended since.
 #[derive(Debug)]
 pub(crate) struct Makers<'a> {
     members: &'a [Member],
@@ -47,7 +48,8 @@ pub(crate) struct Makers<'a> {
     uids: HashSet<u32>,
     /// What is older was made before the tree was; seconds since 1970.
     since: i64,
-    /// The tree is a unit: what processes have left that are gone may be its own. Of a tree without a unit they may be anybody's.
+    /// The tree is a unit: what processes have left that are gone may be its own. Of a tree without
+    /// a unit they may be anybody's.
     unit: bool,
     /// Objects that its threads wait for: the process, the call and the id.
     waits: Vec<(Pid, i64, i32)>,
@@ -69,7 +71,8 @@ impl<'a> Makers<'a> {
         self.members.iter().map(|member| member.pid).find(|member| *member == Pid(pid))
     }
 
-    /// The process that an object belongs to: it uses it, waits for it, or nobody else can have made it.
+    /// The process that an object belongs to: it uses it, waits for it, or nobody else can have
+    /// made it.
     fn owner(&self, object: &Object, calls: &[i64]) -> Option<Pid> {
         let waits = |(_, call, id): &&(Pid, i64, i32)| calls.contains(call) && *id == object.id;
         let used = object.users.iter().find_map(|pid| self.member(*pid));
@@ -97,7 +100,8 @@ fn made_since(members: &[Member]) -> Result<i64> {
     Ok(booted + first as i64 / ticks - PARENTS_S)
 }
 
-/// What the tree uses and the image cannot hold: parts of segments, segments that others have too, objects that only an id leads to.
+/// What the tree uses and the image cannot hold: parts of segments, segments that others have too,
+/// objects that only an id leads to.
 pub(crate) fn inspect_objects(
     objects: &Objects,
     makers: &Makers<'_>,

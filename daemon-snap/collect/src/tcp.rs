@@ -72,7 +72,8 @@ impl TcpConnections {
         Ok(())
     }
 
-    /// Finds the connections with both ends in the tree and reads those; says what becomes of the others.
+    /// Finds the connections with both ends in the tree and reads those; says what becomes of the
+    /// others.
     pub fn finish(&self, files: &mut [FileV1], lost_peer: LostPeer, blockers: &mut Blockers) -> Result<()> {
         let by_ends: HashMap<_, usize> = self.0.iter().enumerate().map(|(at, one)| (one.ends, at)).collect();
         let other = |one: &Connection| {
@@ -138,8 +139,8 @@ impl TcpConnections {
     }
 }
 
-/// Which states of both ends one of them can bring about that closes its direction: the FIN has arrived, or waits behind data for which
-/// there is no room yet.
+/// Which states of both ends one of them can bring about that closes its direction: the FIN has
+/// arrived, or waits behind data for which there is no room yet.
 fn can_be_made(one: u8, other: u8) -> bool {
     let pairs = [
         (ESTABLISHED, ESTABLISHED),
@@ -155,7 +156,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Options of a connection: what the kernel itself changed in the course of it is left out or made explicit.
+/// Options of a connection: what the kernel itself changed in the course of it is left out or made
+/// explicit.
 pub(super) fn options_of(mut options: Vec<SocketOptionV1>, fd: BorrowedFd<'_>) -> Vec<SocketOptionV1> {
     const TCP_WINDOW_CLAMP: i32 = 10;
     let changing = [(libc::IPPROTO_TCP, libc::TCP_MAXSEG), (libc::IPPROTO_TCP, TCP_WINDOW_CLAMP)];
@@ -207,8 +209,8 @@ fn read(one: &Connection, repair: &Repair<'_>, connection: &mut TcpConnectionV1)
     Ok(())
 }
 
-/// The window as it was before the FIN was acknowledged; its right edge stays. `struct tcp_repair_window`: snd_wl1, snd_wnd, max_window,
-/// rcv_wnd, rcv_wup.
+/// The window as it was before the FIN was acknowledged; its right edge stays. `struct
+/// tcp_repair_window`: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
 fn withdraw_fin(window: &mut [u8], receive_sequence: u32) {
     let word = |window: &[u8], at: usize| {
         let bytes = window.get(at * 4..).and_then(|rest| rest.first_chunk());

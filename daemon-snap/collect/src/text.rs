@@ -1,4 +1,5 @@
-//! Program text that has been changed in place: breakpoints of uprobes and debuggers are not the program's own.
+//! Program text that has been changed in place: breakpoints of uprobes and debuggers are not the
+//! program's own.
 
 use crate::blockers::failed;
 use nix::errno::Errno;
@@ -15,8 +16,9 @@ const PROT_EXEC: u8 = 4;
 /// `int3`
 const BREAKPOINT: u8 = 0xcc;
 
-/// Pages of program text without those that mapping the file again gives as they are. That is the question to ask, because the kernel puts
-/// the breakpoints of its probes (uprobes, perf, bpftrace) into whatever maps the file.
+/// Pages of program text without those that mapping the file again gives as they are. That is the
+/// question to ask, because the kernel puts the breakpoints of its probes (uprobes, perf, bpftrace)
+/// into whatever maps the file.
 pub(super) fn without_probes(pid: Pid, vma: &VmaV1, own: Vec<OwnPages>) -> Result<Vec<OwnPages>> {
     let BackingV1::Inode { offset, .. } = vma.backing else { return Ok(own) };
     let is_text = vma.prot == PROT_READ | PROT_EXEC && !vma.shared;

@@ -17,7 +17,8 @@ const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
 const ERESTARTNOHAND: i64 = -514;
 const ERESTART_RESTARTBLOCK: i64 = -516;
-/// PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, which together are PR_SET_IO_FLUSHER; PR_GET_IO_FLUSHER itself needs privilege.
+/// PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, which together are PR_SET_IO_FLUSHER; PR_GET_IO_FLUSHER
+/// itself needs privilege.
 const PF_IO_FLUSHER: u64 = 0x0018_0000;
 const EINTR: i64 = -(libc::EINTR as i64);
 /// Length of the `syscall` instruction.
@@ -163,9 +164,10 @@ fn creds(status: &Status) -> CredsV1 {
 
 /// Where the thread goes on with respect to restartable sequences.
 ///
-/// A thread that is stopped inside one must continue at its abort address. The kernel does that on the way back to user
-/// mode, after our stop, and judges by the registers at that time: once we have injected something it would see an address
-/// outside and forget the sequence. So we do it ourselves, as the kernel would.
+/// A thread that is stopped inside one must continue at its abort address. The kernel does that on
+/// the way back to user mode, after our stop, and judges by the registers at that time: once we
+/// have injected something it would see an address outside and forget the sequence. So we do it
+/// ourselves, as the kernel would.
 fn after_rseq(tid: Pid, area: Addr, rip: u64) -> std::result::Result<u64, nix::errno::Errno> {
     const RSEQ_CS_OFFSET: u64 = 8;
     let words = |addr: u64, count: usize| -> std::result::Result<Vec<u64>, nix::errno::Errno> {
@@ -182,9 +184,11 @@ fn after_rseq(tid: Pid, area: Addr, rip: u64) -> std::result::Result<u64, nix::e
     Ok(if rip.wrapping_sub(start) < length { abort } else { rip })
 }
 
-/// Registers as a restored thread shall have them: an interrupted call is repeated, or has been interrupted.
+/// Registers as a restored thread shall have them: an interrupted call is repeated, or has been
+/// interrupted.
 ///
-/// `interrupted`: signals are waiting for the thread, so that a call which only repeats without a handler must not.
+/// `interrupted`: signals are waiting for the thread, so that a call which only repeats without a
+/// handler must not.
 fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
     let in_syscall = regs.orig_rax as i64 >= 0;
     let (rax, rip) = match regs.rax as i64 {
@@ -193,10 +197,11 @@ fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
         EINTR if is_interrupted_endless_epoll(regs) && !interrupted => {
             (regs.orig_rax, regs.rip - SYSCALL_BYTES)
         }
-        // The kernel would go on with what is left of the time limit, which it does not tell; programs without handlers never see
-        // EINTR from these calls (signal(7)). They wait for their whole limit again. That is what is left where the limit is a point in
-        // time (futex(2) with a bitset, as all of glibc's are), none (most of poll(2)), or where the kernel has written what is left
-        // over it (nanosleep(2) of sleep(3)).
+        // The kernel would go on with what is left of the time limit, which it does not tell;
+        // programs without handlers never see EINTR from these calls (signal(7)). They wait for
+        // their whole limit again. That is what is left where the limit is a point in time
+        // (futex(2) with a bitset, as all of glibc's are), none (most of poll(2)), or where the
+        // kernel has written what is left over it (nanosleep(2) of sleep(3)).
         ERESTART_RESTARTBLOCK if in_syscall && !interrupted => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
         ERESTARTNOHAND | ERESTART_RESTARTBLOCK if in_syscall => (EINTR as u64, regs.rip),
         _ => (regs.rax, regs.rip),

@@ -59,8 +59,9 @@ pub(super) fn collect_posix_timers(
         .collect()
 }
 
-/// Why a timer cannot be made again on its CPU clock: a negative number, the low three bits say which clock, the others whose, inverted
-/// (clock_getcpuclockid(3)). 0 is the process, or the thread, that made the timer.
+/// Why a timer cannot be made again on its CPU clock: a negative number, the low three bits say
+/// which clock, the others whose, inverted (clock_getcpuclockid(3)). 0 is the process, or the
+/// thread, that made the timer.
 fn lost_clock(pid: Pid, text: &PosixTimerText, tids: &[Pid]) -> Option<ProcessObstacle> {
     const OF_THREAD: i32 = 4;
     let (clock_id, timer) = (text.clock_id, text.id);

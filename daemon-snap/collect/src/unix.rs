@@ -54,7 +54,8 @@ impl<'a> UnixSockets<'a> {
     ) -> Self {
         let sockets = files.iter().filter(|file| file.link.starts_with(b"socket:["));
         let by_inode = sockets.map(|file| (file.ino as u32, file.id)).collect();
-        // A child that shares all its descriptions with its parent is the first to have none of them.
+        // A child that shares all its descriptions with its parent is the first to have none of
+        // them.
         let processes = by_number.keys().map(|(pid, _)| *pid).filter(|pid| *pid != own_pid()).collect();
         let (table, defaults) = (None, Defaults::new(spaces));
         Self { spaces, options, by_inode, processes, table, defaults, queues, by_number }
@@ -260,8 +261,9 @@ impl<'a> UnixSockets<'a> {
         }
     }
 
-    /// Owner and mode of the path, if it still leads here, and its name of today where that is another one in the same directory:
-    /// who wants a socket to appear with the right mode or in place of an old one binds it elsewhere and renames it.
+    /// Owner and mode of the path, if it still leads here, and its name of today where that is
+    /// another one in the same directory: who wants a socket to appear with the right mode or in
+    /// place of an old one binds it elsewhere and renames it.
     fn node(
         &self,
         file: &Description,
@@ -272,7 +274,8 @@ impl<'a> UnixSockets<'a> {
         if address.first().is_none_or(|&first| first == 0) {
             return Ok(Node::default());
         }
-        // A connection that was accepted has the listener's address, and its path leads to the listener.
+        // A connection that was accepted has the listener's address, and its path leads to the
+        // listener.
         let of_listener = |(ino, other): (&u32, &UnixDiag)| {
             *ino != file.ino as u32 && other.state == STATE_LISTENING && other.path_ino == diag.path_ino
         };
@@ -345,7 +348,8 @@ impl<'a> UnixSockets<'a> {
     }
 }
 
-/// A socket that its path does not lead to any more: nobody can connect to it. Of a relative path it is not known where it was.
+/// A socket that its path does not lead to any more: nobody can connect to it. Of a relative path
+/// it is not known where it was.
 fn without_node(path: RawPath) -> Found<Node> {
     match path.0.first() {
         Some(b'/') => Ok(Node::default()),

@@ -1,5 +1,5 @@
-//! What lies unread in unix sockets, looked at before descriptions are numbered: messages may carry descriptors that no table
-//! has, sockets with further messages among them.
+//! What lies unread in unix sockets, looked at before descriptions are numbered: messages may carry
+//! descriptors that no table has, sockets with further messages among them.
 
 use super::description::{Description, Slot, own_pid};
 use super::stored::Kept;
@@ -17,7 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// More than the largest message that default buffer limits let through.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 const SO_DOMAIN: i32 = 39;
-/// In place of the index of a process: the descriptor is ours, a duplicate of one in flight or in systemd's store.
+/// In place of the index of a process: the descriptor is ours, a duplicate of one in flight or in
+/// systemd's store.
 pub(super) const IN_FLIGHT: usize = usize::MAX;
 
 /// The queues of all unix sockets of the tree.
@@ -25,7 +26,8 @@ pub(super) const IN_FLIGHT: usize = usize::MAX;
 pub(super) struct Queues {
     /// By inode of the socket: messages, or why they cannot be carried.
     by_inode: HashMap<u64, std::result::Result<Vec<Letter>, SocketObstacle>>,
-    /// Our duplicates of descriptors that no table has, or that are not known to be in one, and who has them.
+    /// Our duplicates of descriptors that no table has, or that are not known to be in one, and who
+    /// has them.
     held: HashMap<TargetFd, (OwnedFd, Carrier)>,
 }
 
@@ -50,8 +52,8 @@ struct Letter {
 }
 
 impl Queues {
-    /// Looks into each unix socket once. What is in flight becomes a slot of its own behind those of the tables, and so does what
-    /// systemd keeps, which may have something in flight itself.
+    /// Looks into each unix socket once. What is in flight becomes a slot of its own behind those
+    /// of the tables, and so does what systemd keeps, which may have something in flight itself.
     pub fn look(slots: &mut Vec<Slot>, pidfds: &HashMap<Pid, &OwnedFd>, stored: Vec<Kept>) -> Result<Self> {
         let own = own_pid();
         let mut queues = Self::default();
@@ -200,8 +202,9 @@ fn read_packets(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Res
     Ok(letters)
 }
 
-/// One look ends with the first message that has descriptors, and shows plain bytes before it as part of it: where it begins
-/// the kernel does not tell. So bytes that were sent before a message with descriptors become part of it.
+/// One look ends with the first message that has descriptors, and shows plain bytes before it as
+/// part of it: where it begins the kernel does not tell. So bytes that were sent before a message
+/// with descriptors become part of it.
 fn read_stream(file: &Description, fd: BorrowedFd<'_>, unread: usize) -> Result<Vec<Peeked>> {
     let (mut letters, mut at) = (Vec::new(), 0);
     let look = |len| fdquery::peek_message(fd, len).map_err(failed("look at the queue", file.pid, file.fd));

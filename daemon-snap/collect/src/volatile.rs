@@ -12,8 +12,8 @@ use snap_state::{InodeId, InodeKindV1, Pid, RawPath, VolatileNodeKindV1, Volatil
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Largest file that travels although nobody has it open, and all of them together. PID files and the like are small;
-/// what is larger was put there by somebody who may not want it back.
+/// Largest file that travels although nobody has it open, and all of them together. PID files and
+/// the like are small; what is larger was put there by somebody who may not want it back.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_ALL_BYTES: u64 = 16 << 20;
 /// Longest PID file.
@@ -44,7 +44,8 @@ impl Loose {
     }
 }
 
-/// Everything below the volatile roots, whether somebody has it open or not, and PID files. Returns what nobody has.
+/// Everything below the volatile roots, whether somebody has it open or not, and PID files. Returns
+/// what nobody has.
 pub(crate) fn collect_volatile_files(
     inodes: &mut Inodes<'_>,
     members: &[Member],
@@ -64,7 +65,8 @@ pub(crate) fn collect_volatile_files(
     Ok(loose)
 }
 
-/// Files outside of the volatile roots that name a process of the tree: the unit's for certain, whoever wrote them.
+/// Files outside of the volatile roots that name a process of the tree: the unit's for certain,
+/// whoever wrote them.
 fn collect_pid_files(
     inodes: &mut Inodes<'_>,
     members: &[Member],

@@ -20,7 +20,8 @@ const MOST_BELOW: usize = 256;
 pub(crate) struct VolatileDirs(BTreeMap<RawPath, VolatileDirV1>);
 
 impl VolatileDirs {
-    /// Keeps all directories above `path`, as far up as the mount point or the volatile root, which somebody else makes.
+    /// Keeps all directories above `path`, as far up as the mount point or the volatile root, which
+    /// somebody else makes.
     pub fn note_parents(&mut self, spaces: &Spaces, roots: &[PathBuf], path: &RawPath) -> Result<()> {
         let mut dir = path.as_path();
         while let Some(parent) = dir.parent() {
@@ -42,8 +43,8 @@ impl VolatileDirs {
         Ok(())
     }
 
-    /// Directories in a directory of the unit: its processes may want to make something there later (dovecot). What they hold and nobody
-    /// has open is not the unit's for certain.
+    /// Directories in a directory of the unit: its processes may want to make something there later
+    /// (dovecot). What they hold and nobody has open is not the unit's for certain.
     fn note_below(&mut self, spaces: &Spaces, dir: &Path, device: u64, levels: u32) -> Result<()> {
         let reachable = spaces.reachable(&RawPath::from_path(dir));
         // Who cannot be listed has nothing that we would know of.

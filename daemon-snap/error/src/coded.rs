@@ -1,7 +1,7 @@
 //! How enums of reasons are written: one list with everything that there is to say of each.
 
-/// A family of obstacles or faults. Each entry: its code, whether it `passes` by itself or `stays`, its name and fields, and the sentence,
-/// which completes "fd 7 is …" or "pid 812 has …".
+/// A family of obstacles or faults. Each entry: its code, whether it `passes` by itself or `stays`,
+/// its name and fields, and the sentence, which completes "fd 7 is …" or "pid 812 has …".
 macro_rules! coded {
     (
         $(#[$doc:meta])*

@@ -1,4 +1,5 @@
-//! What goes wrong beside system calls: nobody's refusal, and nothing that a program could not have met.
+//! What goes wrong beside system calls: nobody's refusal, and nothing that a program could not have
+//! met.
 
 use snap_state::{Pid, RawPath};
 use std::fmt;

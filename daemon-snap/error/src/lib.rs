@@ -1,4 +1,5 @@
-//! What can go wrong, as values: step, object, pid and errno are fields, callers choose by [`Kind`].
+//! What can go wrong, as values: step, object, pid and errno are fields, callers choose by
+//! [`Kind`].
 
 #[macro_use]
 mod coded;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 const PAGE: &str = include_str!("../../../docs/reasons.md");
 
-/// Codes in the order of the page, and whether they are said to pass: "- `code` *(passes)*: explanation".
+/// Codes in the order of the page, and whether they are said to pass: "- `code` *(passes)*:
+/// explanation".
 fn explained() -> Vec<(&'static str, bool)> {
     let entry = |line: &'static str| {
         let (code, rest) = line.strip_prefix("- `")?.split_once('`')?;

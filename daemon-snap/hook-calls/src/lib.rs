@@ -1,5 +1,5 @@
-//! Hooks: what a service drops before its image is taken and regains when it goes on. Commands of the unit file, and processes that
-//! asked to be told themselves (`fastboot-hooks.h`).
+//! Hooks: what a service drops before its image is taken and regains when it goes on. Commands of
+//! the unit file, and processes that asked to be told themselves (`fastboot-hooks.h`).
 
 use image_store::HookChannel;
 use nix::errno::Errno;
@@ -60,8 +60,8 @@ pub struct Hooks<'a> {
 }
 
 impl Hooks<'_> {
-    /// Runs the commands, then tells the processes; before a snapshot the other way round, so that a command finds what the
-    /// processes have made.
+    /// Runs the commands, then tells the processes; before a snapshot the other way round, so that
+    /// a command finds what the processes have made.
     ///
     /// # Errors
     /// A sentence naming the first that failed; those behind it are not called.
@@ -127,7 +127,8 @@ fn ids_of(main: Pid) -> snap_error::Result<sys::hook::Ids> {
     Ok(sys::hook::Ids { uid, gid, groups: status.groups, no_new_privs: status.no_new_privs })
 }
 
-/// Channels of these processes. One that several have in common (since a fork) belongs to the first.
+/// Channels of these processes. One that several have in common (since a fork) belongs to the
+/// first.
 pub fn find_channels(processes: &[Pid]) -> Vec<HookChannel> {
     let mut seen = HashSet::new();
     let mut channels = Vec::new();

@@ -1,5 +1,6 @@
-//! A service with a key that must not be in an image. SIGUSR1 adds one to a count that exists in memory only; the count and the PID
-//! go to the file that COUNT_FILE names, what it heard to `$COUNT_FILE.events`, and the key of today to `$COUNT_FILE.key`.
+//! A service with a key that must not be in an image. SIGUSR1 adds one to a count that exists in
+//! memory only; the count and the PID go to the file that COUNT_FILE names, what it heard to
+//! `$COUNT_FILE.events`, and the key of today to `$COUNT_FILE.key`.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -44,7 +45,8 @@ fn main() -> Result<()> {
                 Event::AfterSnapshot | Event::AfterRestore => Some(fresh_key()?),
             };
             fs::write(format!("{file}.key"), key.as_deref().unwrap_or("dropped"))?;
-            // Not kept open: what a service has open for writing when it has answered stands against an image.
+            // Not kept open: what a service has open for writing when it has answered stands
+            // against an image.
             let mut events = OpenOptions::new().append(true).create(true).open(format!("{file}.events"))?;
             writeln!(events, "{event:?}")?;
             drop(events);

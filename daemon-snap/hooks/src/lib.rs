@@ -1,5 +1,6 @@
-//! How a service hears that fastboot takes its image, and that it was restored from one, so that it can drop before what cannot be
-//! carried or must not be repeated (connections, keys, caches) and get it back after.
+//! How a service hears that fastboot takes its image, and that it was restored from one, so that it
+//! can drop before what cannot be carried or must not be repeated (connections, keys, caches) and
+//! get it back after.
 //!
 //! The protocol is described in `fastboot-hooks.h`. Without fastboot nothing ever arrives.
 
@@ -44,7 +45,8 @@ impl Hooks {
         Ok(Hooks { ours, _theirs: theirs, _name: name })
     }
 
-    /// The next event, `None` when there is none. Each has to be [answered](Hooks::done) within ten seconds.
+    /// The next event, `None` when there is none. Each has to be [answered](Hooks::done) within ten
+    /// seconds.
     ///
     /// # Errors
     /// Those of `recv(2)`.

@@ -37,7 +37,8 @@ pub fn write_tree(writer: &mut ImageWriter, tree: &TreeV1) -> Result<()> {
 /// The tree of an image.
 ///
 /// # Errors
-/// `Corrupt` when it is not consistent, `Stale` when it was written in another version of the layout.
+/// `Corrupt` when it is not consistent, `Stale` when it was written in another version of the
+/// layout.
 pub fn read_tree(image: &Image) -> Result<TreeV1> {
     let read =
         |family: Family| Ok(image.section(section_of(family), family.version(), SECTION_MAX_BYTES as u64)?);

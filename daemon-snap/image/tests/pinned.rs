@@ -1,7 +1,9 @@
-//! Small images of real processes, committed when the layout of their state was made. They never change.
+//! Small images of real processes, committed when the layout of their state was made. They never
+//! change.
 //!
-//! A test that fails here says that the layout of a family has changed: raise its version in `snap_state::sections`, add images
-//! of the new one, and say in `snap_image` what becomes of the old ones.
+//! A test that fails here says that the layout of a family has changed: raise its version in
+//! `snap_state::sections`, add images of the new one, and say in `snap_image` what becomes of the
+//! old ones.
 
 use image_store::{Image, UncheckedImage};
 use snap_image::{read_tree, section_of};
@@ -94,7 +96,8 @@ fn changed_bytes_are_damage_or_a_consistent_tree_and_never_a_panic() {
             let read = |family: Family| Ok::<_, Corrupt>(changed[family as usize].clone());
             refused += usize::from(sections::decode(read, image.page_area()).is_err());
         }
-        // A changed byte of a number or a name is another state, not damage; what the store's checksums are for.
+        // A changed byte of a number or a name is another state, not damage; what the store's
+        // checksums are for.
         assert!(refused > ROUNDS / 10, "{}: only {refused} of {ROUNDS} were refused", path.display());
     }
 }

@@ -114,8 +114,8 @@ impl Book {
         }
     }
 
-    /// Units, by index, that something of this process belongs to, and whether only its number says so. `group` looks its
-    /// control group up; `None` of one that is gone.
+    /// Units, by index, that something of this process belongs to, and whether only its number says
+    /// so. `group` looks its control group up; `None` of one that is gone.
     pub fn owners(&mut self, pid: i32, group: impl FnOnce() -> Option<String>) -> (Vec<usize>, bool) {
         if let Some(&Owner::Unit(index)) = self.owners.get(&pid) {
             return (vec![index], false);

@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::fanotify::{Fanotify, MarkFlags, MaskFlags};
 
-/// Nothing that a service depends on is read from these, and opening a device a second time may do something.
+/// Nothing that a service depends on is read from these, and opening a device a second time may do
+/// something.
 const SKIPPED: [&str; 18] = [
     "autofs",
     "devtmpfs",
@@ -33,7 +34,8 @@ const SKIPPED: [&str; 18] = [
     "rpc_pipefs",
     "nfsd",
 ];
-/// Made anew at each boot or views of the kernel: to watch them a moment late loses nothing that is compared by content.
+/// Made anew at each boot or views of the kernel: to watch them a moment late loses nothing that is
+/// compared by content.
 const PASSING: [&str; 6] = ["tmpfs", "ramfs", "proc", "sysfs", "cgroup2", "cgroup"];
 /// Longest that a mount whose server is gone may hold things up.
 const REMOTE_BOUND: Duration = Duration::from_secs(2);
@@ -77,7 +79,8 @@ impl Marks {
         self.tells_listing
     }
 
-    /// Watches what a process has mounted and is not watched yet. Returns what it may have used before in words.
+    /// Watches what a process has mounted and is not watched yet. Returns what it may have used
+    /// before in words.
     pub fn of_process(&self, pid: i32) -> Vec<String> {
         let Ok(text) = std::fs::read(format!("/proc/{pid}/mountinfo")) else { return Vec::new() };
         let (late, failed) =
@@ -85,7 +88,8 @@ impl Marks {
         late.into_iter().chain(failed).collect()
     }
 
-    /// Returns what was not watched until now and may hold configuration, and what cannot be watched.
+    /// Returns what was not watched until now and may hold configuration, and what cannot be
+    /// watched.
     fn add(&self, mountinfo: &str, root: &Path) -> (Vec<String>, Vec<String>) {
         let (mut late, mut failed) = (Vec::new(), Vec::new());
         for mount in parse(mountinfo) {
@@ -132,8 +136,9 @@ fn mark(group: &Fanotify, tells_listing: bool, path: &Path) -> Result<(), Errno>
     group.mark(flags, mask, AT_FDCWD.as_fd(), Some(path))
 }
 
-/// FAN_ACCESS of a directory means that it was listed; of files it would be every read(2), and is not wanted. An ignore mask
-/// without FAN_ONDIR leaves directories alone (FAN_MARK_IGNORE, since Linux 6.0).
+/// FAN_ACCESS of a directory means that it was listed; of files it would be every read(2), and is
+/// not wanted. An ignore mask without FAN_ONDIR leaves directories alone (FAN_MARK_IGNORE, since
+/// Linux 6.0).
 fn ignore_reading(group: &Fanotify, path: &Path) -> Result<(), Errno> {
     let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM | MarkFlags::FAN_MARK_IGNORE_SURV;
     group.mark(flags, MaskFlags::FAN_ACCESS, AT_FDCWD.as_fd(), Some(path))

@@ -40,7 +40,8 @@ pub enum Error {
     Busy,
 }
 
-/// Records what units do until it is dropped. One at a time in a process: each would take the other's marks in the queue for its own.
+/// Records what units do until it is dropped. One at a time in a process: each would take the
+/// other's marks in the queue for its own.
 #[derive(Debug)]
 pub struct Recorder {
     shared: Arc<Shared>,
@@ -58,7 +59,8 @@ struct Shared {
     /// How often somebody has asked for an empty queue, and which request has seen it.
     asked: AtomicU64,
     drained: AtomicU64,
-    /// Device and inode of our own program: an event of it that we bring about ourselves comes behind everything before it.
+    /// Device and inode of our own program: an event of it that we bring about ourselves comes
+    /// behind everything before it.
     own_program: (u64, u64),
 }
 
@@ -74,7 +76,8 @@ impl Recorder {
             | InitFlags::FAN_NONBLOCK
             | InitFlags::FAN_UNLIMITED_QUEUE
             | InitFlags::FAN_UNLIMITED_MARKS;
-        // The kernel opens what an event is about for us: a FIFO must not wait, an atime not change.
+        // The kernel opens what an event is about for us: a FIFO must not wait, an atime not
+        // change.
         let open = EventFFlags::O_RDONLY
             | EventFFlags::O_LARGEFILE
             | EventFFlags::O_CLOEXEC
@@ -144,7 +147,8 @@ impl Recorder {
     /// Waits until every event of before has been read.
     fn drain(&self) -> Result<(), Error> {
         let request = self.shared.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        // Where events never cease the queue is never empty; what we do ourselves is told in its turn.
+        // Where events never cease the queue is never empty; what we do ourselves is told in its
+        // turn.
         let own = File::open(OWN_PROGRAM);
         own.map_err(|e| Error::Kernel { step: "open our own program", errno: errno_of(&e) })?;
         let deadline = Instant::now() + DRAIN_BOUND;
@@ -186,8 +190,9 @@ impl Shared {
                 Err(errno) if IS_LOST.contains(&errno) => {
                     self.book().gap(&format!("an event that could not be read: {errno}"));
                 }
-                // What an event is about cannot be opened a second time: a device without a driver, a socket, a file of the kernel
-                // that lets nobody read it. No file on a disk is like that.
+                // What an event is about cannot be opened a second time: a device without a driver,
+                // a socket, a file of the kernel that lets nobody read it. No file on a disk is
+                // like that.
                 Err(_) => {}
             }
         }
@@ -250,7 +255,8 @@ fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
-/// The control group of a process below the root of the hierarchy that systemd uses; `None` when it is gone.
+/// The control group of a process below the root of the hierarchy that systemd uses; `None` when it
+/// is gone.
 fn group_of(pid: i32) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let of = |prefix: &str| {
@@ -330,7 +336,8 @@ mod tests {
     #[test]
     fn a_mount_that_only_the_unit_has_is_watched_from_its_next_program_on() {
         let dir = tempfile::tempdir().unwrap();
-        // A file system of its own that may hold configuration would be a gap; one in memory is not.
+        // A file system of its own that may hold configuration would be a gap; one in memory is
+        // not.
         let script = "unshare --mount sh -c 'mount -t tmpfs none . && cd \"$PWD\" && echo a > a && exec sh -c \"cat a\"'";
         let Some(log) = log_of(script, dir.path()) else { return };
         assert!(

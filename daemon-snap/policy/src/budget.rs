@@ -1,6 +1,7 @@
 //! How long a start from an image may take before the cold start has to begin.
 //!
-//! Computed by the generator, which tells the shim, and by the restore daemon from the same entry. Pure.
+//! Computed by the generator, which tells the shim, and by the restore daemon from the same entry.
+//! Pure.
 
 use std::time::Duration;
 
@@ -60,7 +61,8 @@ impl StartBudget {
     }
 }
 
-/// What has to be left for the cold start: half as much again as was measured, for that was on an idle machine.
+/// What has to be left for the cold start: half as much again as was measured, for that was on an
+/// idle machine.
 fn cold_start(cold_ms: Option<f64>, timeout: Duration) -> Duration {
     let measured = cold_ms.filter(|ms| ms.is_finite() && *ms >= 0.0);
     measured.map_or(timeout / 2, |ms| Duration::from_secs_f64((ms * 1.5 / 1e3).min(86_400.0)))

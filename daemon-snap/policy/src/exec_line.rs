@@ -52,7 +52,8 @@ impl<'a> ExecLine<'a> {
     /// Take apart what stands after `ExecStart=`.
     ///
     /// # Errors
-    /// For a form of which we cannot be sure that systemd reads it as an argument the way it reads it as a path.
+    /// For a form of which we cannot be sure that systemd reads it as an argument the way it reads
+    /// it as a path.
     pub fn parse(value: &'a str) -> Result<ExecLine<'a>, Reason> {
         let refuse = |problem| Err(Reason::ExecLine { line: value.to_owned(), problem });
         let command = value.trim_start_matches(['-', '@', ':', '+', '!']);
@@ -61,11 +62,13 @@ impl<'a> ExecLine<'a> {
         if path.is_empty() {
             return refuse(ExecLineProblem::NoProgram);
         }
-        // `|` came with systemd 258 and runs a shell; an unknown character may be the next such prefix.
+        // `|` came with systemd 258 and runs a shell; an unknown character may be the next such
+        // prefix.
         if !path.starts_with(|c: char| c == '/' || c.is_ascii_alphanumeric()) {
             return refuse(ExecLineProblem::UnknownPrefix);
         }
-        // In the path these mean themselves, in an argument systemd would expand or unquote them (or the other way).
+        // In the path these mean themselves, in an argument systemd would expand or unquote them
+        // (or the other way).
         if path.contains(['"', '\'', '\\', '$', ';', '*', '?']) {
             return refuse(ExecLineProblem::Quoting);
         }

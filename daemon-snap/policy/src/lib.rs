@@ -1,9 +1,10 @@
 //! The one judge of whether a systemd service can be restored from an image.
 //!
-//! [`judge`] is asked by `fastboot plan`, by `fastboot snapshot` before it restarts anything, and by the generator before it
-//! puts the shim in front of a command. Both ways lead to one [`Unit`]: the text of its files as the generator finds them,
-//! and beside it, where there is one to ask, what systemd tells. The answer is every [`Reason`] against it, or a
-//! [`Restorable`], which alone gets a drop-in.
+//! [`judge`] is asked by `fastboot plan`, by `fastboot snapshot` before it restarts anything, and
+//! by the generator before it puts the shim in front of a command. Both ways lead to one [`Unit`]:
+//! the text of its files as the generator finds them, and beside it, where there is one to ask,
+//! what systemd tells. The answer is every [`Reason`] against it, or a [`Restorable`], which alone
+//! gets a drop-in.
 //!
 //! Everything here is pure: no system calls, no bus, no files, no clock.
 

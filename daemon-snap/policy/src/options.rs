@@ -32,7 +32,8 @@ pub struct Options {
     pub warm_up: Option<String>,
     /// `BeforeSnapshot=`: commands that are run before the freeze.
     pub before_snapshot: Vec<String>,
-    /// `AfterRestore=`: commands that are run when it goes on, after a restore and after the freeze.
+    /// `AfterRestore=`: commands that are run when it goes on, after a restore and after the
+    /// freeze.
     pub after_restore: Vec<String>,
     /// `OnLostPeer=close`: connections to others end, instead of keeping the unit from being taken.
     pub lost_peer: LostPeer,
@@ -54,8 +55,8 @@ const KEYS: [&str; 9] = [
 ];
 
 impl Options {
-    /// Read the assignments of all files in their order, and say which of those that count are wrong. A wrong value counts
-    /// as not given.
+    /// Read the assignments of all files in their order, and say which of those that count are
+    /// wrong. A wrong value counts as not given.
     pub fn from_assignments<'a>(
         assignments: impl IntoIterator<Item = &'a Assignment>,
     ) -> (Options, Vec<Reason>) {

@@ -1,4 +1,5 @@
-//! Why a unit cannot be restored: a stable code with what it is about. The sentence is made last, and nobody searches it.
+//! Why a unit cannot be restored: a stable code with what it is about. The sentence is made last,
+//! and nobody searches it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -40,7 +41,8 @@ pub enum Reason {
     NeedsReload,
     /// It may not be started or stopped by hand.
     NoManualRestart,
-    /// A file of our drop-in's name in a stronger directory: the administrator has switched the unit off.
+    /// A file of our drop-in's name in a stronger directory: the administrator has switched the
+    /// unit off.
     SwitchedOff { path: PathBuf },
     /// A drop-in that applies after ours says what is started.
     LaterDropIn { path: PathBuf, key: String },

@@ -1,16 +1,17 @@
 //! Whether the shim can do its work inside a unit's sandbox.
 //!
-//! The shim runs as the unit's main process. Where its first system call would kill it, or where it could not even be
-//! executed, the unit would fail because of us: such a unit is left alone. Where it merely could not reach the restore
-//! daemon, every start would be cold, so it is left alone too.
+//! The shim runs as the unit's main process. Where its first system call would kill it, or where it
+//! could not even be executed, the unit would fail because of us: such a unit is left alone. Where
+//! it merely could not reach the restore daemon, every start would be cold, so it is left alone
+//! too.
 
 use crate::judge::Surroundings;
 use crate::reason::Reason;
 use crate::settings::{Settings, is_true};
 use crate::unit::add;
 
-/// System calls of the shim beyond what every program needs to start, with the groups that hold them
-/// (`systemd-analyze syscall-filter`, systemd 252 to 257).
+/// System calls of the shim beyond what every program needs to start, with the groups that hold
+/// them (`systemd-analyze syscall-filter`, systemd 252 to 257).
 const NEEDED_CALLS: [(&str, &[&str]); 13] = [
     ("socket", &["@network-io", "@system-service"]),
     ("socketpair", &["@network-io", "@system-service"]),
@@ -96,7 +97,8 @@ pub(crate) fn inspect(settings: &Settings, around: &Surroundings<'_>, reasons: &
     check_system_calls(&settings.all("SystemCallFilter")).unwrap_or_else(|reason| add(reasons, reason));
 }
 
-/// Whether a word of a path list hides `target`: destination after the first `:` for mounts from elsewhere.
+/// Whether a word of a path list hides `target`: destination after the first `:` for mounts from
+/// elsewhere.
 fn covers(key: &str, word: &str, target: &str) -> bool {
     let word = word.trim_start_matches(['-', '+']);
     let path = match key {
@@ -116,8 +118,8 @@ fn covers(key: &str, word: &str, target: &str) -> bool {
         || path == target
 }
 
-/// The longest path that holds a file decides whether it may be executed. What the shim needs is itself and the C
-/// library beside the service's own.
+/// The longest path that holds a file decides whether it may be executed. What the shim needs is
+/// itself and the C library beside the service's own.
 fn inspect_exec_paths(settings: &Settings, shim: &str, reasons: &mut Vec<Reason>) {
     let (denied, allowed) = (settings.words("NoExecPaths"), settings.words("ExecPaths"));
     for file in [shim, "/usr/lib/x86_64-linux-gnu/libc.so.6"] {
@@ -154,8 +156,8 @@ fn allows_unix_sockets(words: &[String]) -> bool {
     allowed
 }
 
-/// Follows systemd's rule: the first line decides whether the list allows or denies, a later line with the other sign
-/// takes away.
+/// Follows systemd's rule: the first line decides whether the list allows or denies, a later line
+/// with the other sign takes away.
 fn check_system_calls(lines: &[&str]) -> Result<(), Reason> {
     let mut allow_list = None;
     let mut named = [false; NEEDED_CALLS.len()];
@@ -172,7 +174,8 @@ fn check_system_calls(lines: &[&str]) -> Result<(), Reason> {
                 && name != "@known"
                 && !HARMLESS_GROUPS.contains(&name)
                 && !NEEDED_CALLS.iter().any(|(_, groups)| groups.contains(&name));
-            // An unknown group that is denied may hold what we need; one that is allowed gives nothing for sure.
+            // An unknown group that is denied may hold what we need; one that is allowed gives
+            // nothing for sure.
             let denies = adds != is_allow_list;
             if is_unknown_group && denies {
                 return Err(Reason::SystemCallGroup { group: name.to_owned() });

@@ -1,4 +1,5 @@
-//! What a unit's text says about its start: the settings of `[Service]` after fragment and drop-ins.
+//! What a unit's text says about its start: the settings of `[Service]` after fragment and
+//! drop-ins.
 
 use crate::reason::Reason;
 use crate::unit_text::Assignment;
@@ -136,7 +137,8 @@ impl Settings {
         value.contains(|c: char| c.is_ascii_digit() && c != '0') || value == "infinity"
     }
 
-    /// Whether systemd keeps them over a stop, and so over a soft reboot: `FileDescriptorStorePreserve=yes`.
+    /// Whether systemd keeps them over a stop, and so over a soft reboot:
+    /// `FileDescriptorStorePreserve=yes`.
     pub fn keeps_store(&self) -> bool {
         let preserve = self.last("FileDescriptorStorePreserve").unwrap_or_default();
         self.may_store() && is_true(preserve)

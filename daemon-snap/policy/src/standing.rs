@@ -1,6 +1,7 @@
 //! How a service stands towards snapshots by its name alone.
 
-/// Never taken: everyone's connections end there, or they are the session or the boot itself. A `*` ends a prefix.
+/// Never taken: everyone's connections end there, or they are the session or the boot itself. A `*`
+/// ends a prefix.
 const HUBS: [&str; 18] = [
     "dbus.service",
     "dbus-broker.service",
@@ -57,7 +58,8 @@ const KERNEL_STATE: [&str; 31] = [
     "nfs-*",
 ];
 
-/// Their memory and their files belong together; an image from an earlier day would write old pages over newer data.
+/// Their memory and their files belong together; an image from an earlier day would write old pages
+/// over newer data.
 const DATA_OWNERS: [&str; 31] = [
     "mariadb*",
     "mysql*",

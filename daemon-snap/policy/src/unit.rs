@@ -39,8 +39,8 @@ pub(crate) struct Parsed {
 }
 
 impl Unit {
-    /// A unit with this text: fragment, then drop-ins in the order in which they apply, without the one that fastboot's
-    /// generator has written.
+    /// A unit with this text: fragment, then drop-ins in the order in which they apply, without the
+    /// one that fastboot's generator has written.
     pub fn from_text(name: &str, fragment: Option<TextFile>, drop_ins: Vec<TextFile>) -> Unit {
         let parse = |file: TextFile| Parsed { path: file.path, assignments: unit_text::parse(&file.text) };
         let fragment = fragment.map(parse);

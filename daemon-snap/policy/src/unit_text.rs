@@ -1,5 +1,5 @@
-//! The syntax of unit files: sections, assignments, continued lines, comments. The snapshot and the generator read them alike.
-//! Meaning may not live here.
+//! The syntax of unit files: sections, assignments, continued lines, comments. The snapshot and the
+//! generator read them alike. Meaning may not live here.
 
 /// One assignment, as systemd would hand it to its parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,8 @@ pub struct Assignment {
     pub value: String,
 }
 
-/// Read the assignments of one file, in order. Lines that systemd would ignore with a warning are left out.
+/// Read the assignments of one file, in order. Lines that systemd would ignore with a warning are
+/// left out.
 pub fn parse(text: &str) -> Vec<Assignment> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut assignments = Vec::new();

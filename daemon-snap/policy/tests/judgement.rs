@@ -47,7 +47,8 @@ fn codes(reasons: &[Reason]) -> Vec<&'static str> {
     reasons.iter().map(Reason::code).collect()
 }
 
-/// A unit text, its drop-ins, what systemd says beside, and the codes that both ways have to come to.
+/// A unit text, its drop-ins, what systemd says beside, and the codes that both ways have to come
+/// to.
 struct Case {
     text: &'static str,
     drop_ins: &'static [(&'static str, &'static str)],

@@ -1,11 +1,14 @@
 //! Connections to the system bus, made again in the daemon's name.
 //!
 //! 1. The worker makes a socket that is not connected; the tree inherits it.
-//! 2. The process that had the connection connects it, as the user of then: the bus sees its PID and user.
-//! 3. When every process of the unit waits for the go, the worker speaks on its own descriptor of the same connection:
-//!    authentication, Hello, rules, what has changed, names last. The name that systemd waits for (`BusName=`) is held back until
-//!    nothing is left that could fail ([`Claim`]).
-//! 4. What the daemon has to hear is put back into its end of the connection, from the bus's own end.
+//! 2. The process that had the connection connects it, as the user of then: the bus sees its PID
+//!    and user.
+//! 3. When every process of the unit waits for the go, the worker speaks on its own descriptor of
+//!    the same connection: authentication, Hello, rules, what has changed, names last. The name
+//!    that systemd waits for (`BusName=`) is held back until nothing is left that could fail
+//!    ([`Claim`]).
+//! 4. What the daemon has to hear is put back into its end of the connection, from the bus's own
+//!    end.
 
 use super::bus_claim::Claim;
 use super::desk::Desk;
@@ -23,7 +26,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use zbus::Message;
 
-/// Longest that a bus may take for one connection. It is started by its socket, so it may have to start first.
+/// Longest that a bus may take for one connection. It is started by its socket, so it may have to
+/// start first.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Reply of RequestName: it owns the name now, it waits in the queue.
 const PRIMARY_OWNER: u32 = 1;
@@ -45,7 +49,8 @@ pub fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedF
         .map_err(|e| Error::kernel("socket", id, e))?;
     set_options(id, &fd, &connection.options)?;
     if !connection.own_address.is_empty() {
-        // Only abstract names are recorded; nobody else has a name of this kind, it has random parts.
+        // Only abstract names are recorded; nobody else has a name of this kind, it has random
+        // parts.
         sys::rebuild::bind(fd.as_fd(), &sys::rebuild::unix_address(&connection.own_address))
             .map_err(|e| Error::kernel("bind", id, e))?;
     }
@@ -73,7 +78,8 @@ pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()
     Ok(())
 }
 
-/// Speaks for all connections of the tree: first rules of all, then names of all but the one that is held back.
+/// Speaks for all connections of the tree: first rules of all, then names of all but the one that
+/// is held back.
 ///
 /// # Errors
 /// `Stale` when the bus refuses something or is not there.
@@ -172,7 +178,8 @@ impl Entry<'_> {
         let mut unanswered: BTreeSet<String> = asked.iter().map(|(name, _)| name.clone()).collect();
         for (name, serial) in asked {
             let (reply, mut before) = self.stream.any_reply(serial, "GetNameOwner")?;
-            // A change of a name whose answer is still to come is in that answer. Any other came after what we know.
+            // A change of a name whose answer is still to come is in that answer. Any other came
+            // after what we know.
             before
                 .retain(|message| changed_name(message).is_none_or(|changed| !unanswered.contains(&changed)));
             self.keep(before);
@@ -233,8 +240,8 @@ impl Entry<'_> {
         self.unheard.extend(kept);
     }
 
-    /// Puts everything into the daemon's queue. If the bus itself said something just before, that is taken out again and put
-    /// behind: it is younger.
+    /// Puts everything into the daemon's queue. If the bus itself said something just before, that
+    /// is taken out again and put behind: it is younger.
     fn put_back(&mut self, near: BorrowedFd<'_>, far: &OwnedFd) -> Result<()> {
         const ATTEMPTS: u32 = 8;
         for _ in 0..ATTEMPTS {
@@ -273,8 +280,8 @@ fn changed_name(message: &Message) -> Option<String> {
     Some(name)
 }
 
-/// The bus's own descriptor of a connection: what is written there, the client reads. dbus-broker gives the PID of its
-/// launcher, whose child it is.
+/// The bus's own descriptor of a connection: what is written there, the client reads. dbus-broker
+/// gives the PID of its launcher, whose child it is.
 fn far_end(desk: &Desk, near: BorrowedFd<'_>, bus: Pid) -> Result<OwnedFd> {
     let fail = |step| move |e| Error::kernel(step, "bus connection", e);
     let inode = fstat(near).map_err(fail("fstat"))?.st_ino as u32;

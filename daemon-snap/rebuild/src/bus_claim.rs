@@ -1,12 +1,14 @@
 //! The name on the bus that systemd waits for (`Type=dbus`, `BusName=`).
 //!
-//! systemd takes the unit for started when somebody has the name, and for ended when nobody has it any more; a start that fails
-//! between the two would not become a cold one. So the name is claimed last of all: the processes run, their other names are theirs, hooks
-//! have been called. The daemon reads its connection by then. It is not told of an answer that it did not ask for: the bus is asked not
-//! to give any, and somebody else asks who has the name now. What the daemon hears is that it has acquired a name that it has.
+//! systemd takes the unit for started when somebody has the name, and for ended when nobody has it
+//! any more; a start that fails between the two would not become a cold one. So the name is claimed
+//! last of all: the processes run, their other names are theirs, hooks have been called. The daemon
+//! reads its connection by then. It is not told of an answer that it did not ask for: the bus is
+//! asked not to give any, and somebody else asks who has the name now. What the daemon hears is
+//! that it has acquired a name that it has.
 //!
-//! A daemon that is in the middle of writing a message just then, because that did not fit into the socket, cannot be seen from outside;
-//! the bus ends its connection.
+//! A daemon that is in the middle of writing a message just then, because that did not fit into the
+//! socket, cannot be seen from outside; the bus ends its connection.
 
 use image_store::ReasonCode;
 use nix::sys::socket::{MsgFlags, send};

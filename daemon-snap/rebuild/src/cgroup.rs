@@ -24,12 +24,13 @@ impl Cgroups {
     }
 }
 
-/// Makes what is not there below `unit`, the directory of the unit's own group. Called before namespaces are entered.
+/// Makes what is not there below `unit`, the directory of the unit's own group. Called before
+/// namespaces are entered.
 ///
 /// 1. All groups, so that there is one to go to.
 /// 2. Everybody leaves those that enable controllers: a group that is not empty may not (-EBUSY).
-/// 3. Settings, from the unit's own downwards: files of controllers appear in a group when the one above enables them, and only then can
-///    they be given away.
+/// 3. Settings, from the unit's own downwards: files of controllers appear in a group when the one
+///    above enables them, and only then can they be given away.
 ///
 /// # Errors
 /// mkdir(2), chown(2), writing a setting.
@@ -41,8 +42,9 @@ pub fn rebuild_cgroups(desk: &Desk, tree: &TreeV1, unit: BorrowedFd<'_>) -> Resu
     Ok(Cgroups(groups.into_iter().map(|(dir, group)| (dir, group.members.clone())).collect()))
 }
 
-/// systemd has started the shim in the unit's own group, and the worker was made there. They go to where some of the unit's processes will
-/// be, under as few limits as possible; if the restore fails initd brings the shim back.
+/// systemd has started the shim in the unit's own group, and the worker was made there. They go to
+/// where some of the unit's processes will be, under as few limits as possible; if the restore
+/// fails initd brings the shim back.
 fn leave_those_with_controllers(groups: &[(OwnedFd, &CgroupV1)]) -> Result<()> {
     for (dir, group) in groups.iter().filter(|(_, group)| group.enables_controllers()) {
         let failed = |step| move |e| Error::kernel(step, format!("control group {}", group.path), e);

@@ -14,10 +14,10 @@ pub struct UnitContext {
     pub stdio: [OwnedFd; 3],
     /// Socket activation: name from `LISTEN_FDNAMES` and descriptor.
     pub listen_fds: Vec<(String, OwnedFd)>,
-    /// Directory of the unit's cgroup, opened. The caller is in it: what a restore makes belongs to its maker's group for good (sockets) or
-    /// is charged to it (memory).
+    /// Directory of the unit's cgroup, opened. The caller is in it: what a restore makes belongs to
+    /// its maker's group for good (sockets) or is charged to it (memory).
     pub cgroup: OwnedFd,
-    /// `BusName=` of a unit with `Type=dbus`: systemd takes the unit for started when somebody has this name, and for ended when nobody
-    /// has it any more.
+    /// `BusName=` of a unit with `Type=dbus`: systemd takes the unit for started when somebody has
+    /// this name, and for ended when nobody has it any more.
     pub bus_name: Option<String>,
 }

@@ -19,7 +19,8 @@ pub struct Desk {
     pub proc: OwnProc,
     /// Open file descriptions by id.
     files: Vec<OnceCell<OwnedFd>>,
-    /// Objects that have been made again (memfd, deleted file, shared memory), opened for reading and writing.
+    /// Objects that have been made again (memfd, deleted file, shared memory), opened for reading
+    /// and writing.
     objects: HashMap<InodeId, OwnedFd>,
     /// What mappings and executables are taken from; second part of the key: writable.
     mapped: HashMap<(InodeId, bool), OwnedFd>,
@@ -32,7 +33,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// An empty desk above all descriptor numbers of the tree. `moves`: namespaces of somebody else will be entered.
+    /// An empty desk above all descriptor numbers of the tree. `moves`: namespaces of somebody else
+    /// will be entered.
     ///
     /// # Errors
     /// Not enough descriptors allowed, or no proc instance (privilege).
@@ -43,7 +45,8 @@ impl Desk {
         let watched = tree.files.iter().flat_map(|file| file.kind.watches()).map(|watch| watch.fd.0);
         let highest = open.chain(watched).max().unwrap_or(0);
         let first_own_fd = (highest + 1).max(64);
-        // One more instance takes 0.1 ms to be given up, which is worth it only where /proc will be another one.
+        // One more instance takes 0.1 ms to be given up, which is worth it only where /proc will be
+        // another one.
         let at_hand = if moves { None } else { OwnProc::at_hand() };
         let proc = match at_hand {
             Some(proc) => proc,
@@ -124,7 +127,8 @@ impl Desk {
         self.objects.get(&id).map(AsFd::as_fd)
     }
 
-    /// Gives up our own descriptions of files that others may watch; the daemon's have been opened by now.
+    /// Gives up our own descriptions of files that others may watch; the daemon's have been opened
+    /// by now.
     pub fn close_files_on_disk(&mut self, tree: &TreeV1) {
         let is_on_disk = |id: &InodeId| {
             let kind = tree.inodes.get(id.0 as usize).map(|inode| &inode.kind);
@@ -169,7 +173,8 @@ impl Desk {
         self.segments.iter().for_each(|(.., at)| sys::sysvipc::detach(*at));
     }
 
-    /// The name of one of our own descriptors below [`Desk::proc`]: a path that leads to what it is open on, and nowhere else.
+    /// The name of one of our own descriptors below [`Desk::proc`]: a path that leads to what it is
+    /// open on, and nowhere else.
     pub fn name_of(fd: BorrowedFd<'_>) -> String {
         format!("self/fd/{}", fd.as_raw_fd())
     }

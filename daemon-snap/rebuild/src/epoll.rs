@@ -1,4 +1,5 @@
-//! Epoll sets. Watches are keyed by description *and* number, so each is added under its recorded number.
+//! Epoll sets. Watches are keyed by description *and* number, so each is added under its recorded
+//! number.
 
 use super::desk::Desk;
 use nix::errno::Errno;
@@ -28,7 +29,8 @@ pub fn rebuild_epolls(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
     Ok(())
 }
 
-/// Adds the watches. Uses recorded numbers of this process for a moment: none of ours may lie there.
+/// Adds the watches. Uses recorded numbers of this process for a moment: none of ours may lie
+/// there.
 ///
 /// # Errors
 /// epoll_ctl(2).
@@ -50,8 +52,8 @@ pub fn rebuild_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
     for_each(desk, live.into_iter().map(|(set, watch)| (set, *watch)), sys::rebuild::epoll_add)
 }
 
-/// Sets that are watched themselves by watches that have had their event, ready for as long as those need it: empty as they are they
-/// would never be. Their users see nothing of it.
+/// Sets that are watched themselves by watches that have had their event, ready for as long as
+/// those need it: empty as they are they would never be. Their users see nothing of it.
 struct Roused {
     sets: Vec<FileId>,
     ready: OwnedFd,
@@ -86,7 +88,8 @@ impl Roused {
 /// Whatever can happen to a descriptor that is ready at all, once.
 const SPEND: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLONESHOT) as u32;
 
-/// Watches with their sets, without those that a process has to add itself and those that wait until processes exist.
+/// Watches with their sets, without those that a process has to add itself and those that wait
+/// until processes exist.
 fn all_watches(tree: &TreeV1) -> impl Iterator<Item = (FileId, &EpollWatchV1)> {
     let all = tree.files.iter().flat_map(|file| file.kind.watches().iter().map(|watch| (file.id, watch)));
     all.filter(|(set, watch)| adder(tree, *set, watch).is_none() && !super::pidfd::is_late(tree, watch.file))
@@ -99,8 +102,8 @@ struct OwnWatch<'a> {
     target: TargetFd,
 }
 
-/// The process that has to add a watch itself: only it can open the target, or the target is a signalfd, which tells of the signals of
-/// whoever adds it (signalfd(2), "epoll(7) semantics").
+/// The process that has to add a watch itself: only it can open the target, or the target is a
+/// signalfd, which tells of the signals of whoever adds it (signalfd(2), "epoll(7) semantics").
 fn adder<'a>(tree: &'a TreeV1, set: FileId, watch: &EpollWatchV1) -> Option<OwnWatch<'a>> {
     let kind = tree.files.get(watch.file.0 as usize).map(|file| &file.kind);
     let is_signalfd = matches!(kind, Some(FileKindV1::SignalFd { .. }));
@@ -112,7 +115,8 @@ fn adder<'a>(tree: &'a TreeV1, set: FileId, watch: &EpollWatchV1) -> Option<OwnW
         let (set, target) = (number_of(process, set)?, number_of(process, watch.file)?);
         Some(OwnWatch { process, set, target })
     });
-    // Of several that share the set, the one that is the parent of the others; rather one that has the target under the watch's number.
+    // Of several that share the set, the one that is the parent of the others; rather one that has
+    // the target under the watch's number.
     let named = |entry: &FdV1| entry.fd == watch.fd && entry.file == watch.file;
     users.min_by_key(|user| !user.process.fds.iter().any(named))
 }
@@ -169,7 +173,8 @@ fn for_each(
     Ok(())
 }
 
-/// A description under a recorded number for as long as this lives; what was there before comes back.
+/// A description under a recorded number for as long as this lives; what was there before comes
+/// back.
 struct Placed {
     number: i32,
     before: Option<(OwnedFd, bool)>,
@@ -200,7 +205,8 @@ impl Drop for Placed {
         if self.is_there {
             return;
         }
-        // Nothing useful could be done about a failure: both calls only fail for numbers that were never open.
+        // Nothing useful could be done about a failure: both calls only fail for numbers that were
+        // never open.
         let _ = match &self.before {
             Some((fd, cloexec)) => sys::rebuild::place(fd.as_fd(), self.number, *cloexec),
             None => sys::rebuild::close_numbers(self.number, self.number),

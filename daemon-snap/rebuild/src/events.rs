@@ -45,7 +45,8 @@ pub fn rebuild_timerfd(id: FileId, timer: &TimerFdV1, realtime_ns: i64) -> Resul
     } else if timer.remaining_ns != 0 {
         let can_be_set = matches!(timer.clock_id, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_ALARM);
         if can_be_set && timer.settime_flags & libc::TFD_TIMER_ABSTIME != 0 {
-            // An absolute time goes along with a clock that is set, and only such a timer can be cancelled by that.
+            // An absolute time goes along with a clock that is set, and only such a timer can be
+            // cancelled by that.
             let at = (realtime_ns as u64).saturating_add(timer.remaining_ns);
             let flags = timer.settime_flags & (libc::TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET);
             sys::rebuild::timerfd_set(fd.as_fd(), flags, at, timer.interval_ns).map_err(failed)?;
@@ -76,7 +77,8 @@ pub fn rebuild_inotify(id: FileId) -> Result<OwnedFd> {
     sys::rebuild::inotify().map_err(|e| Error::kernel("inotify", id, e))
 }
 
-/// The same watches under the same numbers. We have opened and closed by now what would be seen in them.
+/// The same watches under the same numbers. We have opened and closed by now what would be seen in
+/// them.
 ///
 /// # Errors
 /// `Stale`: a watched path is gone.

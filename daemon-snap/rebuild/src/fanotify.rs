@@ -7,7 +7,8 @@ use snap_state::{FanotifyMarkV1, FanotifyV1, FileId, RawPath};
 use snap_sys as sys;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// fanotify_init(2) and its marks. What the restore itself does with marked files is told like anything else that happens to them.
+/// fanotify_init(2) and its marks. What the restore itself does with marked files is told like
+/// anything else that happens to them.
 ///
 /// # Errors
 /// `Stale`: a marked path is gone.

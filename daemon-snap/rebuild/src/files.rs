@@ -140,7 +140,8 @@ pub fn rebuild_owners(desk: &Desk, tree: &TreeV1) -> Result<()> {
     Ok(())
 }
 
-/// O_ASYNC under the daemon's own number, which the signal will name (`si_fd`). The receiver comes later, so nothing is sent.
+/// O_ASYNC under the daemon's own number, which the signal will name (`si_fd`). The receiver comes
+/// later, so nothing is sent.
 ///
 /// # Errors
 /// fcntl(2).

@@ -73,8 +73,8 @@ pub(super) fn with_scope(address: &[u8], indices: &Indices) -> Result<Vec<u8>> {
     Ok(address)
 }
 
-/// Old connections in TIME_WAIT must not keep a listener from its port, so the address is reused even where the daemon
-/// did not ask for it; its own setting comes back after the bind.
+/// Old connections in TIME_WAIT must not keep a listener from its port, so the address is reused
+/// even where the daemon did not ask for it; its own setting comes back after the bind.
 fn bind(id: FileId, socket: &InetSocketV1, fd: &OwnedFd, local: &[u8]) -> Result<()> {
     let listener = socket.listen_backlog.is_some();
     let reuse = |on: i32| {

@@ -1,8 +1,9 @@
 //! Memory that processes had in common since a fork is put in place before they are forked again.
 //!
-//! Nothing about this is recorded: pages that several processes of an image have at the same address and at the same place of
-//! the image are one page. For each parent the content is chosen that most of the family has; the others load their own
-//! over it later. An area whose place is taken by a mapping of the restorer is left out and loaded by each process.
+//! Nothing about this is recorded: pages that several processes of an image have at the same
+//! address and at the same place of the image are one page. For each parent the content is chosen
+//! that most of the family has; the others load their own over it later. An area whose place is
+//! taken by a mapping of the restorer is left out and loaded by each process.
 
 use super::process::Builder;
 use crate::tape::{
@@ -68,7 +69,8 @@ fn plan_family(parent: &ProcessV1, children: &[&ProcessV1]) -> Heritage {
     heritage
 }
 
-/// Areas that pages may be put into: those of the parent, then those of children where the parent has none.
+/// Areas that pages may be put into: those of the parent, then those of children where the parent
+/// has none.
 fn areas_of(family: &[&ProcessV1]) -> Vec<VmaV1> {
     let mut areas: Vec<VmaV1> = Vec::new();
     for process in family {
@@ -84,7 +86,8 @@ fn areas_of(family: &[&ProcessV1]) -> Vec<VmaV1> {
     areas
 }
 
-/// Content that at least two of the family have at the same address; of several the one that most have, the parent's first.
+/// Content that at least two of the family have at the same address; of several the one that most
+/// have, the parent's first.
 fn common_runs(family: &[&ProcessV1]) -> Vec<PageRunV1> {
     let runs = family.iter().flat_map(|process| &process.mm.runs);
     let mut bounds: Vec<u64> =
@@ -119,7 +122,8 @@ fn common_runs(family: &[&ProcessV1]) -> Vec<PageRunV1> {
 }
 
 impl Builder<'_> {
-    /// Puts in place what the children of a process are to share with it. Returns what stands there then.
+    /// Puts in place what the children of a process are to share with it. Returns what stands there
+    /// then.
     ///
     /// # Errors
     /// mmap(2), preadv(2).

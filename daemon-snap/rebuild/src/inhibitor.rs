@@ -1,5 +1,6 @@
-//! Inhibitors of logind: asked for again by the process that had them, over a connection to the bus that ends with the question. logind
-//! wants to know a living process, so it cannot be done beforehand. When the process ends, the inhibitor does.
+//! Inhibitors of logind: asked for again by the process that had them, over a connection to the bus
+//! that ends with the question. logind wants to know a living process, so it cannot be done
+//! beforehand. When the process ends, the inhibitor does.
 
 use super::desk::Desk;
 use super::stand_in::as_user;
@@ -22,7 +23,8 @@ pub fn inhibitor(file: Option<&FileV1>) -> Option<(&FileV1, &InhibitorV1)> {
     }
 }
 
-/// Takes what this process had, and puts it under its numbers. Called in it, while it still may become any user.
+/// Takes what this process had, and puts it under its numbers. Called in it, while it still may
+/// become any user.
 ///
 /// # Errors
 /// `Stale`: the bus or logind does not answer, or logind refuses.

@@ -101,8 +101,9 @@ pub enum SealWhen {
     AfterMapping,
 }
 
-/// Seals come after every writable mapping description was opened: a write seal forbids opening for writing. One that forbids
-/// only later writable mappings comes when all mappings are there, and with it the one that forbids further seals.
+/// Seals come after every writable mapping description was opened: a write seal forbids opening for
+/// writing. One that forbids only later writable mappings comes when all mappings are there, and
+/// with it the one that forbids further seals.
 ///
 /// # Errors
 /// fcntl(2).
@@ -138,13 +139,15 @@ fn is_made_nameless(file: &FileV1, id: InodeId) -> bool {
     made && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
 }
 
-/// A description that memfd_create(2) may have made. It counts as nobody who writes, others do: the memfd could not be executed then.
+/// A description that memfd_create(2) may have made. It counts as nobody who writes, others do: the
+/// memfd could not be executed then.
 fn may_have_made(file: &FileV1, id: InodeId) -> bool {
     let reads_and_writes = file.flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDWR;
     reads_and_writes && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
 }
 
-/// The file opened for reading and writing, and the description that made it where that was recorded.
+/// The file opened for reading and writing, and the description that made it where that was
+/// recorded.
 fn create_deleted(
     desk: &Desk,
     inode: &InodeV1,
@@ -166,14 +169,16 @@ fn create_deleted(
     let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let file = match directory.and_then(|directory| openat(directory, ".", flags, mode)) {
         Ok(fd) => File::from(fd),
-        // The directory is gone or its file system has no nameless files: memory will do, nobody can see the difference.
+        // The directory is gone or its file system has no nameless files: memory will do, nobody
+        // can see the difference.
         Err(_) => File::from(sys::rebuild::memfd(b"deleted", 0).map_err(failed)?),
     };
     Ok((file, None))
 }
 
-/// A file under its other name. Where nothing has taken the old name meanwhile it gets that one back for a moment, so that its
-/// description says the same as before. It is only looked at here: who may open it is asked when it is opened.
+/// A file under its other name. Where nothing has taken the old name meanwhile it gets that one
+/// back for a moment, so that its description says the same as before. It is only looked at here:
+/// who may open it is asked when it is opened.
 fn find_renamed(desk: &Desk, inode: &InodeV1, was: &RawPath, path: &RawPath) -> Result<OwnedFd> {
     let found = trail::resolve(path.as_path(), Last::Itself).map_err(|e| rights::failed(path, e))?;
     let stat = fstat(&found).map_err(|e| Error::kernel("stat", path, e))?;
@@ -211,7 +216,8 @@ fn create_shared_anonymous(desk: &Desk, inode: &InodeV1) -> Result<File> {
 /// Opens an object with the wanted flags: by path, or once more if it was made again.
 ///
 /// # Errors
-/// `Stale`: missing, another kind of file or device than recorded, or not what the processes that had it may open ([`rights::Rights::open`]).
+/// `Stale`: missing, another kind of file or device than recorded, or not what the processes that
+/// had it may open ([`rights::Rights::open`]).
 pub fn open_inode(desk: &Desk, inode: &InodeV1, whose: Whose, flags: OFlag) -> Result<OwnedFd> {
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let by_path = |path, reopen: &dyn Fn(BorrowedFd<'_>) -> nix::Result<OwnedFd>| {
@@ -233,12 +239,14 @@ pub fn open_inode(desk: &Desk, inode: &InodeV1, whose: Whose, flags: OFlag) -> R
     }
 }
 
-/// Opens what was found under a path. Our link in /proc cannot be followed with O_NOFOLLOW, which stays visible among the flags.
+/// Opens what was found under a path. Our link in /proc cannot be followed with O_NOFOLLOW, which
+/// stays visible among the flags.
 fn open_found(desk: &Desk, path: &RawPath, found: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
     if !flags.contains(OFlag::O_NOFOLLOW) {
         return desk.reopen(found, flags);
     }
-    // Where somebody puts a FIFO there just now, nobody waits for it. openat2(2) takes nothing meaningless beside O_PATH.
+    // Where somebody puts a FIFO there just now, nobody waits for it. openat2(2) takes nothing
+    // meaningless beside O_PATH.
     let only_path = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let asked = if flags.contains(OFlag::O_PATH) { flags & only_path } else { flags | OFlag::O_NONBLOCK };
     let how = OpenHow::new().flags(asked).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
@@ -279,13 +287,15 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
     Ok(())
 }
 
-/// A ring cannot be opened once more, and whoever opens a memfd for writing counts as a writer ([`may_have_made`]).
+/// A ring cannot be opened once more, and whoever opens a memfd for writing counts as a writer
+/// ([`may_have_made`]).
 fn is_mapped_as_made(kind: &InodeKindV1, writable: bool) -> bool {
     matches!(kind, InodeKindV1::Ring(_)) || writable && matches!(kind, InodeKindV1::Memfd { .. })
 }
 
-/// Locks that this process took through descriptions which only its mappings keep; called in it, because the kernel notes
-/// who takes a lock. The mapping that is made from the description keeps it, and so the lock, when all descriptors are closed.
+/// Locks that this process took through descriptions which only its mappings keep; called in it,
+/// because the kernel notes who takes a lock. The mapping that is made from the description keeps
+/// it, and so the lock, when all descriptors are closed.
 ///
 /// # Errors
 /// `Stale`: somebody else has the lock.

@@ -5,8 +5,8 @@ use snap_error::{Error, Result};
 use snap_state::{Pid, SessionKeyringV1};
 use snap_sys::{keyring, proc};
 
-/// Gives the worker, and with it every process that it makes, the keyring of the unit instead of that of the restore daemon. `shim`:
-/// who has this boot's invocation id in its environment.
+/// Gives the worker, and with it every process that it makes, the keyring of the unit instead of
+/// that of the restore daemon. `shim`: who has this boot's invocation id in its environment.
 ///
 /// # Errors
 /// When the keyring cannot be made although there are some.
@@ -15,7 +15,8 @@ pub fn rebuild_session_keyring(recorded: &SessionKeyringV1, shim: Pid) -> Result
     let SessionKeyringV1 { uid, gid, has_user_keyring } = *recorded;
     match keyring::join_new_session(uid, gid, has_user_keyring) {
         Ok(()) => {}
-        // systemd goes on without one here too (no keyrings in the kernel, a container, the user's quota).
+        // systemd goes on without one here too (no keyrings in the kernel, a container, the user's
+        // quota).
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES | Errno::EDQUOT) => return Ok(()),
         Err(errno) => return Err(failed("join")(errno)),
     }

@@ -1,4 +1,5 @@
-//! Whether AppArmor would confine a cold start as it did when the image was taken. The profiles themselves are taken by each thread, last.
+//! Whether AppArmor would confine a cold start as it did when the image was taken. The profiles
+//! themselves are taken by each thread, last.
 
 use image_store::ReasonCode;
 use snap_error::{Error, Result};

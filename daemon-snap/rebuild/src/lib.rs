@@ -1,7 +1,9 @@
-//! State → live: a file per kernel object kind, with the same name as in `collect` where both have one.
+//! State → live: a file per kernel object kind, with the same name as in `collect` where both have
+//! one.
 //!
-//! Order in the worker: shared objects once, on high descriptor numbers; then the process tree, which inherits them and
-//! only moves them into place; then the tape. Knows `state`, `sys` and `tape`, never `collect`.
+//! Order in the worker: shared objects once, on high descriptor numbers; then the process tree,
+//! which inherits them and only moves them into place; then the tape. Knows `state`, `sys` and
+//! `tape`, never `collect`.
 
 pub mod bus;
 pub mod bus_claim;

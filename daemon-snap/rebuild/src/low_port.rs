@@ -1,5 +1,5 @@
-//! Ports that need a privilege (ip(7), `ip_unprivileged_port_start`). The worker has it; whether the unit may have it too is asked before it
-//! binds in the unit's name.
+//! Ports that need a privilege (ip(7), `ip_unprivileged_port_start`). The worker has it; whether
+//! the unit may have it too is asked before it binds in the unit's name.
 
 use super::desk::Desk;
 use super::inet::show;
@@ -52,7 +52,8 @@ fn bound_port(socket: &InetSocketV1) -> Option<(u16, &[u8])> {
     (port != 0).then_some((port, local))
 }
 
-/// What systemd starts does not have the privilege and cannot get it from a program with file capabilities or set-user-id.
+/// What systemd starts does not have the privilege and cannot get it from a program with file
+/// capabilities or set-user-id.
 fn can_never_bind(shim: &Status) -> bool {
     let has = |set: u64| set & (1 << CAP_NET_BIND_SERVICE) != 0;
     !has(shim.cap_effective) && (shim.no_new_privs || !has(shim.cap_bounding))

@@ -79,8 +79,8 @@ const ENTERED: [(&str, CloneFlags); 5] = [
     ("cgroup", CloneFlags::CLONE_NEWCGROUP),
 ];
 
-/// Enters the shim's namespaces, those that differ from ours. The user namespace is only opened: a process in it may no
-/// longer choose ids for its children.
+/// Enters the shim's namespaces, those that differ from ours. The user namespace is only opened: a
+/// process in it may no longer choose ids for its children.
 ///
 /// # Errors
 /// The shim is gone, or privilege is missing.
@@ -121,8 +121,9 @@ fn read_map(desk: &Desk, shim: Pid, name: &str) -> Result<IdMap> {
     Ok(IdMap::parse(&String::from_utf8_lossy(&text)))
 }
 
-/// Makes a time namespace for the children of this process when today's clocks are behind the recorded ones, so that
-/// they go on from there (time_namespaces(7), since Linux 5.6). A clock that simply went on needs none.
+/// Makes a time namespace for the children of this process when today's clocks are behind the
+/// recorded ones, so that they go on from there (time_namespaces(7), since Linux 5.6). A clock that
+/// simply went on needs none.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_TIME: the image cannot be used in this boot.

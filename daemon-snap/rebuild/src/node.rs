@@ -6,15 +6,16 @@ use snap_error::{Error, Result};
 use snap_state::{NodeV1, TreeV1};
 use std::os::fd::AsFd;
 
-/// Who makes files and sockets until this is dropped: firewalls ask for the file system ids that a socket was opened with (owner match of
-/// netfilter, `meta skuid`), which nothing changes later.
+/// Who makes files and sockets until this is dropped: firewalls ask for the file system ids that a
+/// socket was opened with (owner match of netfilter, `meta skuid`), which nothing changes later.
 #[derive(Debug)]
 pub struct Maker {
     before: (Uid, Gid),
 }
 
 impl Maker {
-    /// Takes the ids of a recorded object. What needs the privilege of root over files fails until the end, all else does not.
+    /// Takes the ids of a recorded object. What needs the privilege of root over files fails until
+    /// the end, all else does not.
     pub fn begin(node: NodeV1) -> Self {
         let gid = setfsgid(Gid::from_raw(node.gid));
         Self { before: (setfsuid(Uid::from_raw(node.uid)), gid) }
@@ -28,7 +29,8 @@ impl Drop for Maker {
     }
 }
 
-/// Gives an object its recorded owner and permissions, in this order: a new owner takes set-ids away.
+/// Gives an object its recorded owner and permissions, in this order: a new owner takes set-ids
+/// away.
 ///
 /// # Errors
 /// fchown(2), fchmod(2).

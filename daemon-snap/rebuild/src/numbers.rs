@@ -13,7 +13,8 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Longest for numbers that nobody has any more to become free. The kernel takes microseconds, unless it is interrupted.
+/// Longest for numbers that nobody has any more to become free. The kernel takes microseconds,
+/// unless it is interrupted.
 const PATIENCE: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_micros(200);
 
@@ -31,8 +32,9 @@ impl Numbers {
         Ok(Self { probe })
     }
 
-    /// Waits, for a moment, for numbers of the tree whose owners have ended: who has been waited for is gone from /proc before its
-    /// number can be given to another, and a service that is restarted from its image has ended just now.
+    /// Waits, for a moment, for numbers of the tree whose owners have ended: who has been waited
+    /// for is gone from /proc before its number can be given to another, and a service that is
+    /// restarted from its image has ended just now.
     pub fn await_freed(&self, tree: &TreeV1, deadline: Instant) {
         let deadline = deadline.min(Instant::now() + PATIENCE);
         let threads = tree.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid);
@@ -44,8 +46,8 @@ impl Numbers {
         }
     }
 
-    /// An id for a helper thread of each process. Outside of the bands where the process is in one or above, elsewhere such that
-    /// neither the tree nor anybody else uses it.
+    /// An id for a helper thread of each process. Outside of the bands where the process is in one
+    /// or above, elsewhere such that neither the tree nor anybody else uses it.
     pub fn of_helpers(&self, tree: &TreeV1) -> Vec<i32> {
         let free = LazyCell::new(|| self.free_ids(tree));
         let beside = |index: usize| if *free == 0 { 0 } else { *free + index as i32 };
@@ -72,7 +74,8 @@ impl Numbers {
         (highest + 1..highest + 1000).find(fits).or_else(|| (2..below).rev().find(fits)).unwrap_or(0)
     }
 
-    /// Whether the number cannot be given out: that of a process, a thread, a group or a session, or of one that is just going.
+    /// Whether the number cannot be given out: that of a process, a thread, a group or a session,
+    /// or of one that is just going.
     fn is_in_use(&self, id: i32) -> bool {
         is_number_in_use(self.probe.as_fd(), id)
     }

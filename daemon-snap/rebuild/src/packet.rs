@@ -21,7 +21,8 @@ pub fn rebuild_packet(id: FileId, socket: &PacketSocketV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(libc::AF_PACKET, socket.socket_type, 0).map_err(failed("socket"))?;
     let indices = Indices::of(fd.as_fd(), &socket.interfaces)?;
     super::socket_options::set_options(id, &fd, &socket.options)?;
-    // struct sockaddr_ll: family, protocol, interface, hardware type, packet type, length and bytes of an address.
+    // struct sockaddr_ll: family, protocol, interface, hardware type, packet type, length and bytes
+    // of an address.
     let mut address = (libc::AF_PACKET as u16).to_ne_bytes().to_vec();
     address.extend_from_slice(&socket.protocol.to_be_bytes());
     address.extend_from_slice(&indices.today(socket.interface)?.to_ne_bytes());

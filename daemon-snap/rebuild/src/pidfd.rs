@@ -1,8 +1,9 @@
 //! Descriptors of processes (pidfd_open(2)).
 //!
-//! A descriptor of a process of the tree can only be made when that process exists, and then every process has its table already. So the
-//! worker waits until all of them have said that they exist, makes the descriptors, adds them to the epoll sets that watch them, and
-//! sends them (SCM_RIGHTS); the tapes take them in, ascending, and move each to its number.
+//! A descriptor of a process of the tree can only be made when that process exists, and then every
+//! process has its table already. So the worker waits until all of them have said that they exist,
+//! makes the descriptors, adds them to the epoll sets that watch them, and sends them (SCM_RIGHTS);
+//! the tapes take them in, ascending, and move each to its number.
 
 use super::desk::Desk;
 use nix::errno::Errno;
@@ -22,7 +23,8 @@ pub fn is_late(tree: &TreeV1, file: FileId) -> bool {
     matches!(kind, Some(FileKindV1::PidFd(PidFdV1::Task { .. })))
 }
 
-/// A descriptor of a process that has ended and been waited for. Its number is another one, which nobody can see.
+/// A descriptor of a process that has ended and been waited for. Its number is another one, which
+/// nobody can see.
 ///
 /// # Errors
 /// clone3(2), pidfd_open(2).
@@ -80,7 +82,8 @@ impl Late {
         self.ends.get(index)?.as_ref().map(|(theirs, _)| theirs.as_raw_fd())
     }
 
-    /// Numbers of the ends that only the worker may hold: their closing tells everybody that it is gone.
+    /// Numbers of the ends that only the worker may hold: their closing tells everybody that it is
+    /// gone.
     pub fn senders(&self) -> impl Iterator<Item = i32> {
         self.ends.iter().flatten().map(|(_, ours)| ours.as_raw_fd())
     }

@@ -33,7 +33,8 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
                 _ => false,
             })
         };
-        // A reader of a FIFO that nobody has written to since it was opened does not see a hang-up: it is opened first.
+        // A reader of a FIFO that nobody has written to since it was opened does not see a hang-up:
+        // it is opened first.
         let writers = ends(PipeEnd::Write).chain(ends(PipeEnd::Both)).count();
         if let (Some(fifo), 0, false, true) = (fifo, writers, pipe.hung_up, pipe.data.is_empty()) {
             for file in ends(PipeEnd::Read) {
@@ -49,7 +50,8 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         let (reader, writer) = match fifo {
             None => pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("pipe2"))?,
             Some(fifo) => {
-                // For us, to put back what was unread; who had only one end may not be able to open the other.
+                // For us, to put back what was unread; who had only one end may not be able to open
+                // the other.
                 let mut holders = ends(PipeEnd::Both).chain(ends(PipeEnd::Read)).chain(ends(PipeEnd::Write));
                 let Some(holder) = holders.next() else {
                     return Err(Error::Corrupt(format!("pipe {id} belongs to nobody")));
@@ -73,7 +75,8 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
             if pipe != id {
                 continue;
             }
-            // The first description of an end is the one that pipe2 made; more of them are opened anew.
+            // The first description of an end is the one that pipe2 made; more of them are opened
+            // anew.
             let first = match end {
                 PipeEnd::Read if fifo.is_none() => reader.take(),
                 PipeEnd::Write if fifo.is_none() => writer.take(),

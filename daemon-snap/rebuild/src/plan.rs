@@ -1,8 +1,9 @@
 //! Who creates whom, and in which order. Pure: state in, order out.
 //!
-//! The kernel gives a child its parent's session at the moment of the fork, and a session only by `setsid`. So a child
-//! of an older session is forked before its parent's `setsid`, others after. A session whose leader is dead (every
-//! daemon that forked twice) gets a temporary leader with that id, which ends when its members exist.
+//! The kernel gives a child its parent's session at the moment of the fork, and a session only by
+//! `setsid`. So a child of an older session is forked before its parent's `setsid`, others after. A
+//! session whose leader is dead (every daemon that forked twice) gets a temporary leader with that
+//! id, which ends when its members exist.
 
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
@@ -33,7 +34,8 @@ pub enum Group {
     Make(Pid),
 }
 
-/// Plans the births that the restore worker itself performs. `own_sid` and `own_pgid` are the worker's.
+/// Plans the births that the restore worker itself performs. `own_sid` and `own_pgid` are the
+/// worker's.
 ///
 /// # Errors
 /// A recorded session or group belonged to a process outside the tree that is not ours either.
@@ -95,8 +97,8 @@ impl Child {
 }
 
 impl Planner<'_> {
-    /// Births of processes whose creator is in `session` and `group`. `adopts`: orphans of the creator's children come
-    /// back to it, so a temporary leader may stand between.
+    /// Births of processes whose creator is in `session` and `group`. `adopts`: orphans of the
+    /// creator's children come back to it, so a temporary leader may stand between.
     fn births(&mut self, children: &[Child], session: Pid, group: Pid, adopts: bool) -> Result<Vec<Birth>> {
         let mut out = Vec::new();
         let mut led: Vec<(Pid, Vec<Child>)> = Vec::new();

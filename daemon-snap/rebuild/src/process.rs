@@ -55,7 +55,8 @@ impl std::fmt::Debug for Builder<'_> {
 }
 
 impl Builder<'_> {
-    /// Forks the given processes; each of them forks its own children. `inherited` is what the caller has put in place.
+    /// Forks the given processes; each of them forks its own children. `inherited` is what the
+    /// caller has put in place.
     ///
     /// # Errors
     /// A PID is taken (`Stale`), or the kernel refuses.
@@ -146,7 +147,8 @@ impl Builder<'_> {
             nix::sched::setns(user, nix::sched::CloneFlags::CLONE_NEWUSER)
                 .map_err(|e| Error::kernel("setns", "user namespace", e))?;
         }
-        // A process of a family has what it inherited in place already, the only one has what the worker has.
+        // A process of a family has what it inherited in place already, the only one has what the
+        // worker has.
         let read = || OwnMaps::read(self.desk).map(|maps| maps.ranges());
         let mapped = if self.tree.processes.len() == 1 { self.mapped.clone() } else { read()? };
         let tape = match self.compile(*index, process, mapped, &inherited) {

@@ -39,10 +39,11 @@ pub struct Request<'a> {
     pub tree: TreeV1,
     /// `None`: restore where we are (plumbing command).
     pub unit: Option<UnitContext>,
-    /// Chunks of pages, from the first on, that somebody has compared with their checksums already; the others are
-    /// compared here, while the processes load them.
+    /// Chunks of pages, from the first on, that somebody has compared with their checksums already;
+    /// the others are compared here, while the processes load them.
     pub checked_chunks: u64,
-    /// What the image was when they began: it must not be written to until the processes have loaded it.
+    /// What the image was when they began: it must not be written to until the processes have
+    /// loaded it.
     pub stamp: Stamp,
     pub deadline: Instant,
 }
@@ -90,7 +91,8 @@ impl Times {
 /// How often the worker looks whether a process died without a word (a signal, the OOM killer).
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
-/// Restores a tree. When this returns `Ok`, all processes run; when it returns an error, none of them exists any more.
+/// Restores a tree. When this returns `Ok`, all processes run; when it returns an error, none of
+/// them exists any more.
 ///
 /// # Errors
 /// Any; the tree is gone then.
@@ -98,8 +100,9 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
     let mask = sys::own::signal_mask();
     sys::own::block_all_signals();
     sys::own::become_subreaper(true);
-    // Every process of the tree begins as a copy of this one, with the image and all that is open, and takes the user of the
-    // service long before the last of that is closed. Nobody but root may look into it until then; the tape says when.
+    // Every process of the tree begins as a copy of this one, with the image and all that is open,
+    // and takes the user of the service long before the last of that is closed. Nobody but root may
+    // look into it until then; the tape says when.
     let was_dumpable = get_dumpable().unwrap_or(true);
     let hidden = set_dumpable(false).map_err(|e| Error::kernel("PR_SET_DUMPABLE", "worker", e));
     let mut released = Vec::new();
@@ -199,7 +202,8 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     times.check = lap(&mut last);
     let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, late, tids, request, started };
     watch.until_ready()?;
-    // Everything is compared and loaded through one open file: what was compared is what was loaded.
+    // Everything is compared and loaded through one open file: what was compared is what was
+    // loaded.
     request.image.require_unwritten_since(request.stamp)?;
     times.load = lap(&mut last);
     files::rebuild_owners(&desk, tree)?;
@@ -242,8 +246,8 @@ fn pipe(desk: &Desk) -> Result<(OwnedFd, OwnedFd)> {
     Ok((desk.raise(read_end)?, desk.raise(write_end)?))
 }
 
-/// A process between the worker and roots that want a signal when their parent dies. It ends before the go and leaves the
-/// roots to PID 1, so that the end of the worker is no death of theirs.
+/// A process between the worker and roots that want a signal when their parent dies. It ends before
+/// the go and leaves the roots to PID 1, so that the end of the worker is no death of theirs.
 struct Nursery {
     pid: i32,
     hold: OwnedFd,
@@ -416,7 +420,8 @@ fn failure(record: &Record) -> Error {
     Error::Tape { pid: Pid(record.pid), step: step.into(), result, wanted: "its recorded value".into() }
 }
 
-/// Filters are installed after the last descriptor is closed, so their success is read from outside.
+/// Filters are installed after the last descriptor is closed, so their success is read from
+/// outside.
 fn check_filters(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
     let count = |pid: &str| -> Option<usize> {
         let text = desk.proc.read(&format!("{pid}/status")).ok()?;

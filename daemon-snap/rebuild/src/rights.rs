@@ -1,10 +1,13 @@
-//! Whose rights a path is opened with. Every path in an image was the service's to choose, and what it leads to now may be too.
+//! Whose rights a path is opened with. Every path in an image was the service's to choose, and what
+//! it leads to now may be too.
 //!
-//! 1. What each process that has the object may open by itself is opened with the rights of such a process, so the restore gives
-//!    nobody what it could not take.
-//! 2. What one of them may not open was opened before privileges were given up, or by systemd. It is opened as root if kind, owner,
-//!    group and permissions are the recorded ones, and either nobody but root can put anything else in its place, or systemd has
-//!    given this very file to today's start. A log that was rotated is another file with the same owner and permissions, and passes.
+//! 1. What each process that has the object may open by itself is opened with the rights of such a
+//!    process, so the restore gives nobody what it could not take.
+//! 2. What one of them may not open was opened before privileges were given up, or by systemd. It
+//!    is opened as root if kind, owner, group and permissions are the recorded ones, and either
+//!    nobody but root can put anything else in its place, or systemd has given this very file to
+//!    today's start. A log that was rotated is another file with the same owner and permissions,
+//!    and passes.
 //! 3. Anything else is stale.
 
 use super::trail;
@@ -111,8 +114,8 @@ impl Rights {
         indices.into_iter().flatten().filter_map(|index| self.all.get(*index)).collect()
     }
 
-    /// Opens a recorded path by the rule above. `reopen` makes the description from what was found (O_PATH); it is called with the
-    /// rights that were chosen.
+    /// Opens a recorded path by the rule above. `reopen` makes the description from what was found
+    /// (O_PATH); it is called with the rights that were chosen.
     ///
     /// # Errors
     /// `Stale`: missing, another kind of file, or none that the processes may have.
@@ -155,8 +158,9 @@ impl Rights {
         }
     }
 
-    /// Does something by a path with the rights of some process of the tree that can, and as root where none can but root alone
-    /// decides what the path leads to. A tree that may do everything does so.
+    /// Does something by a path with the rights of some process of the tree that can, and as root
+    /// where none can but root alone decides what the path leads to. A tree that may do everything
+    /// does so.
     ///
     /// # Errors
     /// That of `what`.

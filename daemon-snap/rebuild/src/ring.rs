@@ -15,7 +15,8 @@ pub struct MadeRing {
     pub takes_address: bool,
 }
 
-/// Sets up a ring, brings its counters to where they were with requests that do nothing, and puts its memory back.
+/// Sets up a ring, brings its counters to where they were with requests that do nothing, and puts
+/// its memory back.
 ///
 /// # Errors
 /// `Stale`: io_uring is not allowed here, or this kernel's rings are laid out in another way.

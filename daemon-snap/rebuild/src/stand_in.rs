@@ -1,4 +1,5 @@
-//! Doing something in the name of a process of then, where the kernel keeps who did it (SO_PEERCRED, SCM_CREDENTIALS).
+//! Doing something in the name of a process of then, where the kernel keeps who did it
+//! (SO_PEERCRED, SCM_CREDENTIALS).
 
 use image_store::ReasonCode;
 use nix::errno::Errno;
@@ -7,8 +8,8 @@ use snap_error::{Error, Result};
 use snap_state::{CredentialsV1, PeerV1, Pid};
 use snap_sys as sys;
 
-/// Does something with other effective ids and groups. Ours are given back; what the kernel resets with them (dumpable,
-/// PDEATHSIG) the tape sets later.
+/// Does something with other effective ids and groups. Ours are given back; what the kernel resets
+/// with them (dumpable, PDEATHSIG) the tape sets later.
 ///
 /// # Errors
 /// Those of `what` and of changing ids.
@@ -24,7 +25,8 @@ pub fn as_user<T>(
     done
 }
 
-/// Other effective ids and groups than ours, until this is given back or dropped: on every path, a panic's included.
+/// Other effective ids and groups than ours, until this is given back or dropped: on every path, a
+/// panic's included.
 struct OtherIds {
     own_groups: Vec<Gid>,
     are_back: bool,
@@ -78,8 +80,8 @@ fn set_effective_group(gid: u32) -> std::result::Result<(), Errno> {
     setresgid(Gid::from_raw(SAME), Gid::from_raw(gid), Gid::from_raw(SAME))
 }
 
-/// Does something as another process: a stand-in with its number, effective ids and groups, which shares our descriptors. The
-/// number is free again afterwards. Without a process it is done by us.
+/// Does something as another process: a stand-in with its number, effective ids and groups, which
+/// shares our descriptors. The number is free again afterwards. Without a process it is done by us.
 ///
 /// # Errors
 /// `Stale`: the number is taken. Those of `what`.

@@ -1,9 +1,11 @@
 //! Processes that a signal has stopped (SIGSTOP, SIGTSTP …).
 //!
-//! Such a process has to come to rest at its recorded registers without having executed an instruction of its own, and with signals in its
-//! queues that would end it if it did. The tape alone cannot do that: what it does last is `rt_sigreturn`, and a signal sent before
-//! would stop it inside the tape. So the worker traces these processes from the go to the end of `rt_sigreturn` and has them stopped there.
-//! Their parents have not got the go yet, and take away what they are told of this stop.
+//! Such a process has to come to rest at its recorded registers without having executed an
+//! instruction of its own, and with signals in its queues that would end it if it did. The tape
+//! alone cannot do that: what it does last is `rt_sigreturn`, and a signal sent before would stop
+//! it inside the tape. So the worker traces these processes from the go to the end of
+//! `rt_sigreturn` and has them stopped there. Their parents have not got the go yet, and take away
+//! what they are told of this stop.
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -17,7 +19,8 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Gives the go to the processes that were stopped and stops them, children before parents. `go` has a pipe for each process.
+/// Gives the go to the processes that were stopped and stops them, children before parents. `go`
+/// has a pipe for each process.
 ///
 /// # Errors
 /// ptrace(2) is forbidden; a process ended; the deadline.
@@ -46,7 +49,8 @@ impl Steered<'_> {
         }
         write(go, &[1]).map_err(self.failed("releasing"))?;
         self.run_to_sigreturn(&tids)?;
-        // The thread that has installed the filters may still be on its way out, and would stop there.
+        // The thread that has installed the filters may still be on its way out, and would stop
+        // there.
         while proc::threads(self.process.pid)?.len() > tids.len() {
             self.pause()?;
         }
@@ -55,7 +59,8 @@ impl Steered<'_> {
         }
         kill(nix::unistd::Pid::from_raw(self.process.pid.0), Signal::SIGSTOP)
             .map_err(self.failed("stopping"))?;
-        // The first one takes the signal, which stops the others before they return to their program.
+        // The first one takes the signal, which stops the others before they return to their
+        // program.
         let mut stopping = tids.iter();
         if let Some(&leader) = stopping.next() {
             ptrace::resume(leader, 0).map_err(self.failed("resuming"))?;
@@ -69,7 +74,8 @@ impl Steered<'_> {
         }
         for thread in &self.process.threads {
             ptrace::set_sigmask(thread.tid, thread.sigmask).map_err(self.failed("setting signal mask of"))?;
-            // Back into the stop: whatever waits in the queues is looked at only when SIGCONT comes.
+            // Back into the stop: whatever waits in the queues is looked at only when SIGCONT
+            // comes.
             ptrace::detach(thread.tid).map_err(self.failed("letting go of"))?;
         }
         Ok(())
@@ -92,7 +98,8 @@ impl Steered<'_> {
                             *entered =
                                 regs.is_some_and(|regs| regs.orig_rax as i64 == libc::SYS_rt_sigreturn);
                         }
-                        // Everything is blocked but SIGSTOP, which would come from outside and be one too many.
+                        // Everything is blocked but SIGSTOP, which would come from outside and be
+                        // one too many.
                         Wait::Signal(_) | Wait::Interrupted | Wait::GroupStop => {}
                     }
                     ptrace::resume_to_syscall(*tid).map_err(self.failed("resuming"))?;

@@ -15,8 +15,8 @@ use std::fs::File;
 /// The id that the next object gets (since Linux 3.9).
 const NEXT_ID: &str = "sys/kernel/shm_next_id";
 
-/// Makes a segment and attaches it, so that it stays while nobody else has it. Returns its content as a file, and where it is
-/// attached.
+/// Makes a segment and attaches it, so that it stays while nobody else has it. Returns its content
+/// as a file, and where it is attached.
 ///
 /// # Errors
 /// `Stale`: key or id belong to somebody else.
@@ -40,7 +40,8 @@ pub fn rebuild_segment(desk: &Desk, inode: &InodeV1, segment: &SegmentV1) -> Res
     Ok((File::from(file), at))
 }
 
-/// In the same boot the daemon's own segment may still be there: nobody has attached it, and all that identifies it agrees.
+/// In the same boot the daemon's own segment may still be there: nobody has attached it, and all
+/// that identifies it agrees.
 fn left_behind(inode: &InodeV1, segment: &SegmentV1) -> Result<bool> {
     let objects = sysvipc::list(None).map_err(|e| Error::io("list", "System V IPC objects", &e))?;
     let Some(there) = objects.segments.iter().find(|there| there.id == segment.id) else { return Ok(false) };
@@ -60,7 +61,8 @@ fn create(desk: &Desk, inode: &InodeV1, segment: &SegmentV1) -> Result<()> {
     // A removed segment has lost its key.
     let key = if segment.removed { libc::IPC_PRIVATE } else { segment.key };
     desk.proc.write(NEXT_ID, &segment.id.to_string()).map_err(|e| Error::kernel("writing", NEXT_ID, e))?;
-    // The creator stays noted for ever, and a change of ids has side effects: another process does it.
+    // The creator stays noted for ever, and a change of ids has side effects: another process does
+    // it.
     let done = match sys::fork::fork(None, 0, None).map_err(|e| Error::kernel("clone3", "creator", e))? {
         sys::fork::Side::Child => {
             let made = setegid(Gid::from_raw(segment.creator_gid))

@@ -197,7 +197,8 @@ pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
         await_end(fd.as_fd(), libc::POLLHUP).map_err(failed("closing"))?;
     }
     set_options(id, &fd, &sizes)?;
-    // Those of the socket layer have a meaning still; the connection that the others are about is none any more.
+    // Those of the socket layer have a meaning still; the connection that the others are about is
+    // none any more.
     set_options(id, &fd, lost.options.iter().filter(|option| option.level == libc::SOL_SOCKET))?;
     Ok(fd)
 }
@@ -211,7 +212,8 @@ fn await_end(fd: BorrowedFd<'_>, event: i16) -> std::result::Result<(), Errno> {
     }
 }
 
-/// Does not wait for longer than loopback takes: what a control group may not send or receive is dropped without a word.
+/// Does not wait for longer than loopback takes: what a control group may not send or receive is
+/// dropped without a word.
 fn connect_soon(fd: BorrowedFd<'_>, address: &[u8]) -> std::result::Result<(), Errno> {
     let limit = |seconds: u64| {
         let timeval = [seconds.to_ne_bytes(), 0u64.to_ne_bytes()].concat();

@@ -1,8 +1,10 @@
-//! Thread ids by counter: where a process may not choose them for its threads (user namespaces), the number that the
-//! kernel gives out next in this PID namespace is set just before each thread is made.
+//! Thread ids by counter: where a process may not choose them for its threads (user namespaces),
+//! the number that the kernel gives out next in this PID namespace is set just before each thread
+//! is made.
 //!
-//! Whoever else forks in that moment gets the number. The moment is kept short: worker and process are real-time tasks for
-//! as long as it lasts, so that neither waits for a processor between the two steps.
+//! Whoever else forks in that moment gets the number. The moment is kept short: worker and process
+//! are real-time tasks for as long as it lasts, so that neither waits for a processor between the
+//! two steps.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -34,16 +36,19 @@ pub struct Tids {
 }
 
 impl Tids {
-    /// Opens the lock: this has to be done before the mount namespace is changed. Its turn is waited for until `deadline`.
+    /// Opens the lock: this has to be done before the mount namespace is changed. Its turn is
+    /// waited for until `deadline`.
     pub fn open(deadline: Instant) -> Self {
         let lock = ids_lock::open(&RunDir::default()).ok();
         Self { lock, deadline, turn: None, before: None, asked: (0, 0) }
     }
 
-    /// Makes `tid` the next number to be given out, for a thread of `process`, which waits for our word.
+    /// Makes `tid` the next number to be given out, for a thread of `process`, which waits for our
+    /// word.
     ///
     /// # Errors
-    /// `Stale`: others number their threads for too long. The counter can be read or written no more.
+    /// `Stale`: others number their threads for too long. The counter can be read or written no
+    /// more.
     pub fn make_next(&mut self, proc: &OwnProc, process: Pid, tid: i64) -> Result<()> {
         if let Some(file) = self.lock.take() {
             self.turn = Some(lock_until(file, self.deadline)?);
@@ -58,7 +63,8 @@ impl Tids {
         set_counter(proc, tid - 1)
     }
 
-    /// The thread exists: everybody else is numbered as before. The process makes itself ordinary again.
+    /// The thread exists: everybody else is numbered as before. The process makes itself ordinary
+    /// again.
     ///
     /// # Errors
     /// The counter cannot be written.
@@ -85,8 +91,8 @@ impl Tids {
         Some(format!("id {wanted} of a thread of process {} is taken by {by}", record.pid))
     }
 
-    /// Asked for the same id once more, somebody else got it. Until that one has ended nobody else shall be numbered from the
-    /// band.
+    /// Asked for the same id once more, somebody else got it. Until that one has ended nobody else
+    /// shall be numbered from the band.
     fn give_way(&mut self, proc: &OwnProc, wanted: i64) -> Result<()> {
         let times = if self.asked.0 == wanted { self.asked.1 + 1 } else { 0 };
         self.asked = (wanted, times);
@@ -98,8 +104,9 @@ impl Tids {
     }
 }
 
-/// Waits, for a moment, until no worker has moved the counter: what is made meanwhile may get the number that a thread is to have, and
-/// keep it. For those who make processes or threads beside the workers.
+/// Waits, for a moment, until no worker has moved the counter: what is made meanwhile may get the
+/// number that a thread is to have, and keep it. For those who make processes or threads beside the
+/// workers.
 pub fn let_others_number() {
     const LONGEST: Duration = Duration::from_millis(50);
     const PAUSE: Duration = Duration::from_micros(200);

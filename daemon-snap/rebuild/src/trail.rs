@@ -1,5 +1,6 @@
-//! Recorded paths, resolved so that nobody but root can lead the restore astray. The names of descriptors and mappings that
-//! the kernel gave at the snapshot have no symbolic link in them; one that is there now was put there since.
+//! Recorded paths, resolved so that nobody but root can lead the restore astray. The names of
+//! descriptors and mappings that the kernel gave at the snapshot have no symbolic link in them; one
+//! that is there now was put there since.
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
@@ -18,7 +19,8 @@ const MOST_LINKS: usize = 40;
 pub struct Found {
     /// Opened with O_PATH.
     pub fd: OwnedFd,
-    /// The first directory on the way in which somebody but root may put something else in the place of what was found.
+    /// The first directory on the way in which somebody but root may put something else in the
+    /// place of what was found.
     pub replaceable_in: Option<PathBuf>,
 }
 
@@ -30,7 +32,8 @@ pub enum Last {
     Directory,
 }
 
-/// Opens (O_PATH) what a path leads to. A symbolic link is followed only where root alone can have put it there.
+/// Opens (O_PATH) what a path leads to. A symbolic link is followed only where root alone can have
+/// put it there.
 ///
 /// # Errors
 /// `ELOOP`: another symbolic link is in the way. Those of openat2(2).
@@ -122,7 +125,8 @@ impl<'a> Place<'a> {
 
     /// Whether nobody but root can put something else in the directory's place, or into it.
     pub fn is_roots(path: &Path) -> bool {
-        // What is to be looked at is the way to the name: a name that is not there yet ends no walk.
+        // What is to be looked at is the way to the name: a name that is not there yet ends no
+        // walk.
         let Some(parent) = path.parent() else { return false };
         walk(parent, Last::Directory).is_ok_and(|found| {
             found.replaceable_in.is_none()

@@ -30,7 +30,8 @@ fn sockets(tree: &TreeV1) -> impl Iterator<Item = (&FileV1, &UnixSocketV1)> {
     })
 }
 
-/// Makes all unix sockets: what is bound alone first, then what connects to it, clients that nobody has accepted last.
+/// Makes all unix sockets: what is bound alone first, then what connects to it, clients that nobody
+/// has accepted last.
 ///
 /// # Errors
 /// `Stale`: an address is in use or a peer is not there.
@@ -112,8 +113,8 @@ pub fn finish_unix(desk: &Desk, tree: &TreeV1, unfinished: Unfinished) -> Result
     Ok(())
 }
 
-/// Listens once more, as who did: clients see the process that called listen(2) last. Called in each process, while it
-/// still may become any user.
+/// Listens once more, as who did: clients see the process that called listen(2) last. Called in
+/// each process, while it still may become any user.
 ///
 /// # Errors
 /// Those of listen(2).
@@ -181,7 +182,8 @@ fn set_early_options(id: FileId, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<
     set_options(id, fd, socket.options.iter().filter(|option| !is_late(option)))
 }
 
-/// What would change messages that are put back into the queue: filter, its lock, place of the next peek.
+/// What would change messages that are put back into the queue: filter, its lock, place of the next
+/// peek.
 fn is_late(option: &SocketOptionV1) -> bool {
     const NAMES: [i32; 3] = [libc::SO_ATTACH_FILTER, libc::SO_LOCK_FILTER, libc::SO_PEEK_OFF];
     option.level == libc::SOL_SOCKET && NAMES.contains(&option.name)
@@ -226,7 +228,8 @@ fn listener_at<'a>(tree: &'a TreeV1, address: &[u8]) -> Option<(&'a FileV1, &'a 
     })
 }
 
-/// Two ends of a connection, made as it was made then: through a listener, or as a pair. Each end knows who made the other.
+/// Two ends of a connection, made as it was made then: through a listener, or as a pair. Each end
+/// knows who made the other.
 fn connected(
     desk: &Desk,
     tree: &TreeV1,

@@ -1,4 +1,5 @@
-//! Names of unix sockets in the file system: made, taken away and connected to with the rights of the processes of the tree.
+//! Names of unix sockets in the file system: made, taken away and connected to with the rights of
+//! the processes of the tree.
 
 use super::desk::Desk;
 use super::rights;
@@ -22,7 +23,8 @@ use std::path::Path;
 /// The user who owns nothing.
 const NOBODY: u32 = 65_534;
 
-/// The working directory in which a relative address is bound and connected to, until this is dropped.
+/// The working directory in which a relative address is bound and connected to, until this is
+/// dropped.
 pub fn enter(directory: Option<&RawPath>) -> Result<Option<WorkingDirectory>> {
     let Some(path) = directory else { return Ok(None) };
     let there = trail::resolve(path.as_path(), Last::Directory).map_err(|e| rights::failed(path, e))?;
@@ -47,7 +49,8 @@ impl WorkingDirectory {
 
 impl Drop for WorkingDirectory {
     fn drop(&mut self) {
-        // Every process goes to its own directory later; a wrong one of ours could only make a relative address fail.
+        // Every process goes to its own directory later; a wrong one of ours could only make a
+        // relative address fail.
         let _ = fchdir(&self.before);
     }
 }
@@ -148,9 +151,9 @@ pub fn connect(desk: &Desk, fd: BorrowedFd<'_>, address: &[u8]) -> nix::Result<(
     }
 }
 
-/// Binds a socket to the address of a sender who is gone, as somebody who may do so: the owner of the directory, or anybody where that
-/// is root and others can put another directory in its place. The name is taken away again. What a stranger has called itself is the
-/// stranger's to choose.
+/// Binds a socket to the address of a sender who is gone, as somebody who may do so: the owner of
+/// the directory, or anybody where that is root and others can put another directory in its place.
+/// The name is taken away again. What a stranger has called itself is the stranger's to choose.
 ///
 /// # Errors
 /// `Stale`: the address is taken. That of bind(2).

@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Room for everything that a stranger sends.
 const STRANGER_BUFFER_BYTES: i32 = 16 << 20;
 
-/// Puts the messages of a socket back into its queue. `gone`: the other end of a socket whose peer is gone.
+/// Puts the messages of a socket back into its queue. `gone`: the other end of a socket whose peer
+/// is gone.
 ///
 /// # Errors
 /// `Stale`: the address or the number of a sender is taken.

@@ -1,5 +1,6 @@
-//! What lies on volatile file systems beside files: directories, FIFOs, links, dead sockets. All of it is made in a directory that
-//! is held open, and gets its owner and permissions through a descriptor.
+//! What lies on volatile file systems beside files: directories, FIFOs, links, dead sockets. All of
+//! it is made in a directory that is held open, and gets its owner and permissions through a
+//! descriptor.
 
 use super::desk::Desk;
 use super::trail::{self, Last, Place, kind_of};
@@ -35,7 +36,8 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Makes missing directories with their recorded owner and mode; those that exist are left as they are.
+/// Makes missing directories with their recorded owner and mode; those that exist are left as they
+/// are.
 ///
 /// # Errors
 /// As [`make_dir`].
@@ -53,11 +55,13 @@ fn place_of(path: &RawPath) -> Result<Place<'_>> {
 /// Makes one directory unless it is there.
 ///
 /// # Errors
-/// `Stale`: a directory above it is missing, or somebody has put something else in its place. mkdir(2), fchown(2), fchmod(2).
+/// `Stale`: a directory above it is missing, or somebody has put something else in its place.
+/// mkdir(2), fchown(2), fchmod(2).
 pub fn make_dir(path: &RawPath, attributes: &Attributes<'_>) -> Result<()> {
     let failed = |step| move |e| Error::kernel(step, path, e);
     if path.as_path().file_name().is_none() {
-        // A way up again (`a/..`), which a socket's words may have in them, is there when the way down is.
+        // A way up again (`a/..`), which a socket's words may have in them, is there when the way
+        // down is.
         let there = trail::resolve(path.as_path(), Last::Directory);
         return there.map(drop).map_err(|e| super::rights::failed(path, e));
     }
@@ -71,7 +75,8 @@ pub fn make_dir(path: &RawPath, attributes: &Attributes<'_>) -> Result<()> {
     }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = openat(&place.directory, place.name, flags, Mode::empty()).map_err(failed("opening"))?;
-    // Somebody who may write to the directory above may have put another one there. A directory of root's is not theirs to move.
+    // Somebody who may write to the directory above may have put another one there. A directory of
+    // root's is not theirs to move.
     let found = fstat(&made).map_err(failed("stat"))?;
     if found.st_uid != geteuid().as_raw() || found.st_mode & 0o777 != 0o700 {
         return Err(replaced(path));

@@ -1,5 +1,5 @@
-//! Files on volatile file systems, made again with their content. Nothing is written to that was not made here: another name may
-//! lead to it, or somebody may count on it.
+//! Files on volatile file systems, made again with their content. Nothing is written to that was
+//! not made here: another name may lead to it, or somebody may count on it.
 
 use super::content::{fill, own, set_time, set_xattrs};
 use super::trail::{Place, kind_of};
@@ -18,8 +18,8 @@ use std::os::unix::fs::FileExt as _;
 /// How often the name may be taken between two looks at it.
 const ATTEMPTS: u32 = 4;
 
-/// The file opened for reading and writing. One that is there and equal is taken as it is, any other is replaced; whoever has that open
-/// keeps it.
+/// The file opened for reading and writing. One that is there and equal is taken as it is, any
+/// other is replaced; whoever has that open keeps it.
 ///
 /// # Errors
 /// `Stale`: the name belongs to somebody else or to something else. Kernel errors otherwise.

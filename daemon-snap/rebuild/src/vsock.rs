@@ -7,7 +7,8 @@ use snap_state::{FileId, VsockSocketV1};
 use snap_sys as sys;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The kernel does not tell what listen(2) was given; this is its own upper limit (net.core.somaxconn).
+/// The kernel does not tell what listen(2) was given; this is its own upper limit
+/// (net.core.somaxconn).
 const BACKLOG: u32 = 4096;
 
 /// Same options and address.

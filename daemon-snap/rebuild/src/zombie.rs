@@ -1,4 +1,5 @@
-//! Children that have ended and that nobody has waited for: they are born and end once more, before their parent goes on.
+//! Children that have ended and that nobody has waited for: they are born and end once more, before
+//! their parent goes on.
 
 use super::plan::Group;
 use super::process::Builder;
@@ -35,8 +36,9 @@ impl Builder<'_> {
         ending::end_like(zombie.status)
     }
 
-    /// Waits until the children of a process that are zombies have ended as they did then, and takes away the signals of that: those of
-    /// then that are still pending are queued by the tape. The handlers of the process are not set yet, so nothing is reaped by itself.
+    /// Waits until the children of a process that are zombies have ended as they did then, and
+    /// takes away the signals of that: those of then that are still pending are queued by the tape.
+    /// The handlers of the process are not set yet, so nothing is reaped by itself.
     ///
     /// # Errors
     /// One of them ended otherwise.

@@ -1,21 +1,26 @@
-//! Makes OpenSSL and libgcrypt seed themselves again after a restore, without the application's help.
+//! Makes OpenSSL and libgcrypt seed themselves again after a restore, without the application's
+//! help.
 //!
-//! Both remember their process id with the state of their generator and seed it again when getpid(2) says something else, because
-//! that means that they are the child of a fork. A restored process has the id it had. Preloaded (ld.so(8), `LD_PRELOAD`), this
-//! library gives these two, and nobody else, another number in each life of the process: one that is drawn when a page that the
-//! kernel empties on fork (MADV_WIPEONFORK, since Linux 4.14), and fastboot on restore, is found empty.
+//! Both remember their process id with the state of their generator and seed it again when
+//! getpid(2) says something else, because that means that they are the child of a fork. A restored
+//! process has the id it had. Preloaded (ld.so(8), `LD_PRELOAD`), this library gives these two, and
+//! nobody else, another number in each life of the process: one that is drawn when a page that the
+//! kernel empties on fork (MADV_WIPEONFORK, since Linux 4.14), and fastboot on restore, is found
+//! empty.
 //!
 //! x86-64 only, as the engine is today.
 
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
-/// Beginnings of the file names of libraries that ask for their process id only to find out whether they were forked.
+/// Beginnings of the file names of libraries that ask for their process id only to find out whether
+/// they were forked.
 const LIBRARIES: [&[u8]; 3] = [b"libcrypto.so", b"libgcrypt.so", b"fips.so"];
 /// Places that call are few: one or two in each library, and those of the application.
 const SITES: usize = 64;
 const PAGE_BYTES: usize = 4096;
-/// In the highest bit of a remembered place, which no address has: it belongs to one of the libraries.
+/// In the highest bit of a remembered place, which no address has: it belongs to one of the
+/// libraries.
 const IN_LIBRARY: usize = 1 << 63;
 
 /// Return addresses, and whether they lie in one of the libraries.
@@ -76,7 +81,8 @@ fn looked_up(caller: usize) -> bool {
     LIBRARIES.iter().any(|library| name.starts_with(library))
 }
 
-/// A number that is another one after each fork and each restore; never 0. `None` where the kernel has no such pages.
+/// A number that is another one after each fork and each restore; never 0. `None` where the kernel
+/// has no such pages.
 fn life() -> Option<u32> {
     let mut page = PAGE.load(Ordering::Acquire);
     if page.is_null() {

@@ -6,7 +6,8 @@ use nix::unistd::geteuid;
 
 const FAILED: u8 = 1;
 
-/// Say what this machine can and cannot do, and what follows from it; exit code 1 when something necessary is missing
+/// Say what this machine can and cannot do, and what follows from it; exit code 1 when something
+/// necessary is missing
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -13,7 +13,8 @@ use snap_state::sections;
 use snap_state::{InodeKindV1, Pid, TreeV1};
 use std::path::{Path, PathBuf};
 
-/// Longest file whose content is fingerprinted: the tree stands still meanwhile. Of longer ones size and times decide.
+/// Longest file whose content is fingerprinted: the tree stands still meanwhile. Of longer ones
+/// size and times decide.
 const MAX_HASHED: u64 = 4 << 20;
 
 /// Write a process and all its descendants to an image; the tree ends unless it is told to go on
@@ -114,7 +115,8 @@ fn remove(image: &Path, because: &Error) {
     }
 }
 
-/// The machine, and all programs and libraries that are mapped. A tree that is no unit has no unit text.
+/// The machine, and all programs and libraries that are mapped. A tree that is no unit has no unit
+/// text.
 fn evidence(machine: MachineEvidence, tree: &TreeV1) -> EvidenceV2 {
     let none = TextEvidence { path: PathBuf::new(), digest: Digest::of(b"") };
     EvidenceV2 {
@@ -149,7 +151,8 @@ fn mapped_files(tree: &TreeV1) -> Vec<FileEvidence> {
         InodeKindV1::Path { path } => Some(path.as_path().to_owned()),
         _ => None,
     });
-    // A path that evidence cannot express (not UTF-8) is checked by the restore itself, by opening it.
+    // A path that evidence cannot express (not UTF-8) is checked by the restore itself, by opening
+    // it.
     paths
         .filter(|path| path.to_str().is_some())
         .filter_map(|path| {

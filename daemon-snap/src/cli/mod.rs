@@ -17,10 +17,10 @@ use clap::{Parser, Subcommand};
 
 /// Start services from checkpoints instead of from scratch
 ///
-/// After provisioning, `fastboot snapshot` takes running systemd services (memory, threads, descriptors, sockets) into
-/// images. At the next boot each daemon is put back where it was, inside the cgroup, sandbox and namespaces that systemd made
-/// for it. Whatever is stale, damaged or not understood starts cold, as if fastboot were not installed, and `fastboot
-/// status` says why.
+/// After provisioning, `fastboot snapshot` takes running systemd services (memory, threads,
+/// descriptors, sockets) into images. At the next boot each daemon is put back where it was, inside
+/// the cgroup, sandbox and namespaces that systemd made for it. Whatever is stale, damaged or not
+/// understood starts cold, as if fastboot were not installed, and `fastboot status` says why.
 #[derive(Debug, Parser)]
 #[command(name = "fastboot", version, disable_help_subcommand = true)]
 pub struct Cli {
@@ -42,7 +42,8 @@ enum Command {
     Restore(restore::Args),
 }
 
-/// The commands of a moment alone: describing all of them to the parser takes a tenth of the time that a small restore takes.
+/// The commands of a moment alone: describing all of them to the parser takes a tenth of the time
+/// that a small restore takes.
 #[derive(Debug, Parser)]
 #[command(name = "fastboot", version, disable_help_subcommand = true)]
 struct Plumbing {

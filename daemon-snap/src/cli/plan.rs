@@ -5,7 +5,8 @@ use daemon_snap::snapshot::{self, PlanRow};
 
 const FAILED: u8 = 1;
 
-/// Say what could be taken, every reason against it, and what it would gain; each service stands still for a moment
+/// Say what could be taken, every reason against it, and what it would gain; each service stands
+/// still for a moment
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Services; none: all that run

@@ -14,7 +14,8 @@ pub struct Args {
     /// Print everything that is recorded of its processes, as JSON; what is in memory is left out
     #[arg(long)]
     state: bool,
-    /// Print everything that it depends on, by which rule, and who said so; and what it used that is not compared
+    /// Print everything that it depends on, by which rule, and who said so; and what it used that
+    /// is not compared
     #[arg(long, conflicts_with = "state")]
     evidence: bool,
     #[command(flatten)]

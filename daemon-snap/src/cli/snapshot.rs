@@ -20,10 +20,12 @@ pub struct Args {
     /// Longest wait until a service is quiet, in seconds
     #[arg(long, value_name = "S", default_value_t = 30)]
     settle: u64,
-    /// Run with sh when all services are up, before the last wait for quiet, and again when all have been tried
+    /// Run with sh when all services are up, before the last wait for quiet, and again when all
+    /// have been tried
     #[arg(long, value_name = "CMD")]
     warm_up: Option<String>,
-    /// Do not restart each service once from its new image; images are kept whether they gain or not, and whether they work
+    /// Do not restart each service once from its new image; images are kept whether they gain or
+    /// not, and whether they work
     #[arg(long, conflicts_with = "keep_slow")]
     no_trial: bool,
     /// Keep images that are restored no faster than the service starts

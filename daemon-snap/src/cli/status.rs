@@ -1,7 +1,7 @@
 //! `fastboot status`: what became of each image in this boot.
 //!
-//! Two files of this boot say it: initd's record of the starts that it answered, and before that the generator's record
-//! of the units that it armed.
+//! Two files of this boot say it: initd's record of the starts that it answered, and before that
+//! the generator's record of the units that it armed.
 
 use super::common::{StoreArgs, ms, table};
 use anyhow::Context as _;
@@ -62,8 +62,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// What initd has recorded. A unit becomes active a moment before its record is written: one that was armed, has started
-/// and is not in there is looked for again, for as long as a boot may still be at it.
+/// What initd has recorded. A unit becomes active a moment before its record is written: one that
+/// was armed, has started and is not in there is looked for again, for as long as a boot may still
+/// be at it.
 fn answered(
     run_dir: &RunDir,
     boot_id: &str,
@@ -83,7 +84,8 @@ fn answered(
     }
 }
 
-/// What this boot did not find when it asked for the image of an entry. It may have come since: the next boot may ask as early.
+/// What this boot did not find when it asked for the image of an entry. It may have come since: the
+/// next boot may ask as early.
 pub(super) fn missing_in_this_boot(entry: &CatalogueEntry) -> Option<StaleReason> {
     let boot_id = std::fs::read_to_string(BOOT_ID_FILE).ok()?.trim().replace('-', "");
     let recorded = BootStatus::load(&RunDir::default(), &boot_id).ok()?;
@@ -125,8 +127,8 @@ fn without_answer(name: &str, generator: Option<&GeneratorRecord>, catalogue: &C
     }
 }
 
-/// What systemd did before the shim could ask: commands before the start, the sandbox, the shim itself. Not known any
-/// more when the unit has been started again.
+/// What systemd did before the shim could ask: commands before the start, the sandbox, the shim
+/// itself. Not known any more when the unit has been started again.
 fn add_systemd(row: &mut UnitStatus) {
     let Some(requested_us) = row.requested_monotonic_us else { return };
     let unit = Systemd::connect().and_then(|systemd| systemd.properties(&row.unit));

@@ -74,12 +74,13 @@ struct Now {
     machine: MachineEvidence,
     /// The systemd that runs.
     running: Option<SystemdEvidence>,
-    /// Without a bus, unit texts are compared at the paths of the snapshot; a drop-in that was added goes unnoticed.
+    /// Without a bus, unit texts are compared at the paths of the snapshot; a drop-in that was
+    /// added goes unnoticed.
     systemd: Option<Systemd>,
 }
 
-/// Everything against one image, in the order of a boot: what the generator asks, then what the restore daemon asks, then
-/// what a worker would find while it loads.
+/// Everything against one image, in the order of a boot: what the generator asks, then what the
+/// restore daemon asks, then what a worker would find while it loads.
 fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     let mut reasons = Vec::new();
     let mut note = |result: Result<(), StaleReason>| reasons.extend(result.err());

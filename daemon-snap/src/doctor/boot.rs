@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 const GENERATOR: &str = "fastboot-generator";
-/// Where systemd looks for generators, strongest first; a file of the same name hides the later ones.
+/// Where systemd looks for generators, strongest first; a file of the same name hides the later
+/// ones.
 const GENERATOR_DIRS: [&str; 4] = [
     "run/systemd/system-generators",
     "etc/systemd/system-generators",

@@ -109,8 +109,9 @@ fn pid_max() -> Result<i32, Errno> {
     text.trim().parse().map_err(|_| Errno::EIO)
 }
 
-/// The counter of PIDs, through a proc instance of our own as snapshots and restores use it. What is written is no number
-/// that it could take: who may write hears that, who may not hears `EPERM`, and a snapshot that runs is not disturbed.
+/// The counter of PIDs, through a proc instance of our own as snapshots and restores use it. What
+/// is written is no number that it could take: who may write hears that, who may not hears `EPERM`,
+/// and a snapshot that runs is not disturbed.
 fn pid_numbering() -> Finding {
     let rewrite = || match OwnProc::mount()?.set_last_pid(-1) {
         Err(Errno::EINVAL) => Ok(()),
@@ -153,7 +154,8 @@ fn unified() -> Seen {
     }
 }
 
-/// Directory of our own group in the unified hierarchy; of PID 1's for a visitor (nsenter) that is in none of this machine's.
+/// Directory of our own group in the unified hierarchy; of PID 1's for a visitor (nsenter) that is
+/// in none of this machine's.
 fn own_cgroup() -> Result<PathBuf, String> {
     let text = std::fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("/proc/self/cgroup: {e}"))?;
     let group = text.lines().find_map(|line| line.strip_prefix("0::")).ok_or("we are in no group of it")?;

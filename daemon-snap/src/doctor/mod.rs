@@ -1,6 +1,7 @@
 //! What this machine can and cannot do for fastboot, each with what follows from it.
 //!
-//! Found out by trying, not by version numbers. Changes nothing; the calls themselves are in [`snap_sys::probe`].
+//! Found out by trying, not by version numbers. Changes nothing; the calls themselves are in
+//! [`snap_sys::probe`].
 
 mod boot;
 mod finding;

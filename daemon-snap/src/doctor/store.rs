@@ -1,4 +1,5 @@
-//! Where images are kept: whether they are safe there, survive, fit, and are there when the generator looks.
+//! Where images are kept: whether they are safe there, survive, fit, and are there when the
+//! generator looks.
 
 use super::finding::{Finding, Seen};
 use super::machine::is_on;
@@ -103,8 +104,8 @@ fn at_boot(place: &Path, root: &Path) -> Seen {
     }
 }
 
-/// The generation before is kept beside a new one, so there must be room for two of the largest kind: everything that is
-/// in anonymous memory now.
+/// The generation before is kept beside a new one, so there must be room for two of the largest
+/// kind: everything that is in anonymous memory now.
 fn space(place: &Path) -> Seen {
     let free = statvfs(place).map_err(|e| format!("{}: {}", place.display(), e.desc()))?;
     let free_bytes = free.blocks_available() * free.fragment_size();

@@ -81,7 +81,8 @@ impl Candidate {
         unit::inspect_open_state(&self.properties, self.unit.options(), &self.cgroup)
     }
 
-    /// Both, and refuses. What comes and goes does not count yet: the freeze is tried several times.
+    /// Both, and refuses. What comes and goes does not count yet: the freeze is tried several
+    /// times.
     ///
     /// # Errors
     /// [`Error::NotEligible`] with everything that will still be there.
@@ -101,8 +102,8 @@ impl Candidate {
         }
     }
 
-    /// Restarts the unit in the band and waits until it is quiet; that cold start is measured, and recorded where that can be
-    /// done.
+    /// Restarts the unit in the band and waits until it is quiet; that cold start is measured, and
+    /// recorded where that can be done.
     ///
     /// # Errors
     /// When it does not come back.
@@ -181,7 +182,8 @@ impl Candidate {
         Ok(())
     }
 
-    /// Asks systemd once more what it keeps for the unit. Returns whether that is something else than before.
+    /// Asks systemd once more what it keeps for the unit. Returns whether that is something else
+    /// than before.
     ///
     /// # Errors
     /// Those of the bus; when systemd does not tell.
@@ -223,7 +225,8 @@ impl Candidate {
     }
 
     /// From now on bus connections are recorded, by the listener that has heard them being made.
-    /// Without one (no bus, or one that does not let us listen) a unit with a connection is refused; others need none.
+    /// Without one (no bus, or one that does not let us listen) a unit with a connection is
+    /// refused; others need none.
     pub fn record_bus(&mut self, watch: &std::result::Result<Arc<BusWatch>, String>) {
         self.bus = match watch {
             Ok(watch) => BusAccess::Watched(Arc::clone(watch)),
@@ -264,14 +267,15 @@ impl Candidate {
         &self.unit
     }
 
-    /// There is time for a restore that fails and a cold start after it. Asked when that start has been measured: the
-    /// generator asks the same of the catalogue.
+    /// There is time for a restore that fails and a cold start after it. Asked when that start has
+    /// been measured: the generator asks the same of the catalogue.
     ///
     /// # Errors
     /// [`Error::Unit`] when there is not.
     pub fn require_time(&self) -> Result<()> {
         let times = StartTimes { timeout_ms: self.properties.timeout_start_ms, cold_ms: self.cold_start_ms };
-        // Whatever the length of the image: a long one only gets more time, as far as there is some.
+        // Whatever the length of the image: a long one only gets more time, as far as there is
+        // some.
         StartBudget::of(times, 0).map(drop).map_err(|reason| Error::Unit(vec![reason]))
     }
 
@@ -306,7 +310,8 @@ fn read_files(unit: &UnitProperties) -> Result<Option<UnitEvidence>> {
     Ok(fragment.map(read).transpose()?)
 }
 
-/// A service of `Type=simple` counts as active while its main process is still systemd's own helper.
+/// A service of `Type=simple` counts as active while its main process is still systemd's own
+/// helper.
 fn wait_for_program(main_pid: i32) {
     const LONGEST: Duration = Duration::from_secs(2);
     let deadline = Instant::now() + LONGEST;

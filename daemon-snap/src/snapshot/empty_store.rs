@@ -1,9 +1,10 @@
-//! A boot begins with nothing in systemd's store, and so must the start that an image is taken of: what a plain restart hands over
-//! is a part of the life before. The only way to have one job restart a unit, those that depend on it as ever, and drop what is
-//! stored, is `FileDescriptorStorePreserve=no` (since systemd 254) while it lasts.
+//! A boot begins with nothing in systemd's store, and so must the start that an image is taken of:
+//! what a plain restart hands over is a part of the life before. The only way to have one job
+//! restart a unit, those that depend on it as ever, and drop what is stored, is
+//! `FileDescriptorStorePreserve=no` (since systemd 254) while it lasts.
 //!
-//! systemd knows it until it reads its units again. The file is there only for the moment in which it is read: whoever kills us
-//! leaves nothing that outlives the next `systemctl daemon-reload`.
+//! systemd knows it until it reads its units again. The file is there only for the moment in which
+//! it is read: whoever kills us leaves nothing that outlives the next `systemctl daemon-reload`.
 
 use crate::unit::Systemd;
 use image_store::evidence::OWN_DROP_IN;
@@ -42,7 +43,8 @@ impl<'a> EmptyStores<'a> {
         Ok(stores)
     }
 
-    /// Removes what a snapshot has left behind that was killed just then; systemd forgets it when it reads its units next.
+    /// Removes what a snapshot has left behind that was killed just then; systemd forgets it when
+    /// it reads its units next.
     ///
     /// # Errors
     /// When it cannot be removed.

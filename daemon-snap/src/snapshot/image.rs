@@ -17,7 +17,8 @@ use snap_state::TreeV1;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How often a tree is frozen when only something passing stands in the way, and how long it runs in between.
+/// How often a tree is frozen when only something passing stands in the way, and how long it runs
+/// in between.
 const ATTEMPTS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -34,12 +35,12 @@ pub(super) struct Context<'a> {
     pub earlier: Earlier<'a>,
 }
 
-/// Takes the image of a unit. It runs on as soon as its memory has been read: hashing files and writing sections do not
-/// need it to stand still.
+/// Takes the image of a unit. It runs on as soon as its memory has been read: hashing files and
+/// writing sections do not need it to stand still.
 ///
 /// # Errors
-/// [`Error::Refused`] or [`Error::NotEligible`] when it cannot be carried, others when something fails. Nothing of it is
-/// stored then, and it runs on.
+/// [`Error::Refused`] or [`Error::NotEligible`] when it cannot be carried, others when something
+/// fails. Nothing of it is stored then, and it runs on.
 pub(super) fn take(
     context: Context<'_>,
     pending: &PendingGeneration,
@@ -143,7 +144,8 @@ pub(super) fn take(
     Ok((entry, report, stored))
 }
 
-/// The tree, its pages in a writer that is not finished, and how long the unit stood still in milliseconds.
+/// The tree, its pages in a writer that is not finished, and how long the unit stood still in
+/// milliseconds.
 fn freeze_and_collect(
     systemd: &Systemd,
     unit: &mut Candidate,
@@ -185,7 +187,8 @@ fn freeze_and_collect(
     }
 }
 
-/// Every number that has to be free for a restore: processes, threads, groups and sessions whose leader is gone.
+/// Every number that has to be free for a restore: processes, threads, groups and sessions whose
+/// leader is gone.
 fn numbers(tree: &TreeV1) -> BTreeSet<i32> {
     let of_process = |process: &snap_state::ProcessV1| {
         let threads = process.threads.iter().map(|thread| thread.tid.0);

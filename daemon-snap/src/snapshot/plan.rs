@@ -1,4 +1,5 @@
-//! What a snapshot would do, without doing it: each unit stands still for a moment, nothing else happens to it.
+//! What a snapshot would do, without doing it: each unit stands still for a moment, nothing else
+//! happens to it.
 
 use super::Candidate;
 use crate::unit::Systemd;
@@ -31,7 +32,8 @@ pub struct PlanRow {
     pub processes: usize,
     pub threads: usize,
     pub dirty_bytes: u64,
-    /// Measured at the last snapshot, else from systemd's timestamps of this run where they say something.
+    /// Measured at the last snapshot, else from systemd's timestamps of this run where they say
+    /// something.
     pub cold_start_ms: Option<f64>,
     pub cold_cpu_ms: Option<f64>,
     /// Measured by the trial of the last snapshot, and what it gains over the cold start.

@@ -1,10 +1,12 @@
-//! The trial: each new image is used once, at once, on the path of a boot, and kept only if that is worth it.
+//! The trial: each new image is used once, at once, on the path of a boot, and kept only if that is
+//! worth it.
 //!
-//! The unit is restarted with the shim in front of its command, so that everything takes part that will at a boot:
-//! generator, systemd with the unit's sandbox, shim, restore daemon. It also finds evidence that the unit changes itself
-//! when it stops. Then the restored instance is asked what the first one was asked (the warm-up commands): a program that
-//! ends at its next request, because it does not bear to be restored, is found here and not at a boot.
-//! The restored instance stays; where the restore fails, the shim has started the unit cold.
+//! The unit is restarted with the shim in front of its command, so that everything takes part that
+//! will at a boot: generator, systemd with the unit's sandbox, shim, restore daemon. It also finds
+//! evidence that the unit changes itself when it stops. Then the restored instance is asked what
+//! the first one was asked (the warm-up commands): a program that ends at its next request, because
+//! it does not bear to be restored, is found here and not at a boot. The restored instance stays;
+//! where the restore fails, the shim has started the unit cold.
 
 use super::point;
 use crate::unit::{self, Cgroup, Systemd, UnitProperties};
@@ -21,8 +23,8 @@ const SERVICE: &str = "fastboot-initd.service";
 /// Longest until systemd has taken what the shim sent it before its last word.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A restore has to take at most this share of the cold start, in percent, and to save at least so many milliseconds:
-/// less than that lies within the accuracy of the measurement.
+/// A restore has to take at most this share of the cold start, in percent, and to save at least so
+/// many milliseconds: less than that lies within the accuracy of the measurement.
 const WORTH_PERCENT: f64 = 80.0;
 const WORTH_MS: f64 = 5.0;
 
@@ -40,7 +42,8 @@ pub(super) fn is_worth(cold_ms: f64, restored_ms: f64) -> bool {
     restored_ms * 100.0 <= cold_ms * WORTH_PERCENT && cold_ms - restored_ms >= WORTH_MS
 }
 
-/// A boot that began without images stays one: whenever the generator runs next in it, it finds that it has decided.
+/// A boot that began without images stays one: whenever the generator runs next in it, it finds
+/// that it has decided.
 pub(super) fn record_boot_without_images() -> Result<()> {
     let run_dir = RunDir::default();
     // With another count it would be taken for one of the userspace before a soft reboot.
@@ -77,11 +80,12 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
-    /// Restarts a unit from its image, then runs `ask`. Returns how long it took from the start of the unit until systemd
-    /// had taken over the restored service, in milliseconds.
+    /// Restarts a unit from its image, then runs `ask`. Returns how long it took from the start of
+    /// the unit until systemd had taken over the restored service, in milliseconds.
     ///
     /// # Errors
-    /// When it was not restored, or did not stay, or `ask` fails. It runs all the same, if it can be started at all.
+    /// When it was not restored, or did not stay, or `ask` fails. It runs all the same, if it can
+    /// be started at all.
     pub(super) fn restore(
         &self,
         entry: &CatalogueEntry,
@@ -102,7 +106,8 @@ impl<'a> Trial<'a> {
     /// Passes while the unit is the restored instance.
     ///
     /// # Errors
-    /// When it is not, with systemd's word for it. It runs all the same, if it can be started at all.
+    /// When it is not, with systemd's word for it. It runs all the same, if it can be started at
+    /// all.
     pub(super) fn stays(&self, entry: &CatalogueEntry) -> Result<()> {
         self.or_started(&entry.unit, self.is_restored(entry))
     }
@@ -165,7 +170,8 @@ impl<'a> Trial<'a> {
 
     /// systemd has got back what it kept. It does not say when it refuses something.
     fn has_store(&self, id: &str, wanted: &[StoredDescriptor]) -> Result<()> {
-        // Inodes of what was made again are others, and they stand in the links of sockets and pipes.
+        // Inodes of what was made again are others, and they stand in the links of sockets and
+        // pipes.
         let shown = |stored: &[StoredDescriptor]| -> Vec<(String, u32, i32)> {
             stored.iter().map(|one| (one.name.clone(), one.mode, one.flags)).collect()
         };

@@ -16,7 +16,8 @@ pub(super) enum Witness {
 }
 
 impl Witness {
-    /// Begins to look on. Where that is not possible units can be taken all the same, if they say what they depend on.
+    /// Begins to look on. Where that is not possible units can be taken all the same, if they say
+    /// what they depend on.
     pub fn call(band: Option<&Band>) -> Self {
         let Some(band) = band else { return Self::Absent("--no-restart".to_owned()) };
         match Recorder::start(band.range()) {
@@ -77,8 +78,9 @@ pub(super) struct Earlier<'a> {
 }
 
 impl Earlier<'_> {
-    /// A unit that runs as the process of an earlier image has been restored from it, or is what it was taken of: the start that was
-    /// observed then is its own, as long as all that was seen is as it was.
+    /// A unit that runs as the process of an earlier image has been restored from it, or is what it
+    /// was taken of: the start that was observed then is its own, as long as all that was seen is
+    /// as it was.
     fn start_of(&self, unit: &UnitProperties, why: &str) -> Start {
         let entry = self.catalogue.newest(&unit.id).map(|(_, entry)| entry);
         let is_same = |main_pid: i32| main_pid == unit.main_pid && is_in_a_band(main_pid);

@@ -1,4 +1,5 @@
-//! Sockets and FIFOs that systemd made for the unit and still holds: at the next boot systemd makes them again.
+//! Sockets and FIFOs that systemd made for the unit and still holds: at the next boot systemd makes
+//! them again.
 
 use super::Cgroup;
 use nix::errno::Errno;
@@ -12,7 +13,8 @@ use std::os::fd::AsFd;
 /// First descriptor of sd_listen_fds(3).
 const LISTEN_FDS_START: i32 = 3;
 
-/// Sockets of the unit's processes that PID 1 holds too, each once. What is only in its store does not count.
+/// Sockets of the unit's processes that PID 1 holds too, each once. What is only in its store does
+/// not count.
 ///
 /// # Errors
 /// When descriptors of PID 1 cannot be read.
@@ -50,7 +52,8 @@ pub fn activation_sockets(
     Ok(found)
 }
 
-/// Descriptors that are sockets or named FIFOs, with the kernel's name for each. What has ended has none.
+/// Descriptors that are sockets or named FIFOs, with the kernel's name for each. What has ended has
+/// none.
 fn passable(pid: Pid) -> Vec<(TargetFd, Vec<u8>)> {
     let fds = proc::fds(pid).unwrap_or_default().into_iter();
     let linked = fds.filter_map(|fd| Some((fd, proc::read_link(pid, &format!("fd/{fd}")).ok()?)));

@@ -1,4 +1,5 @@
-//! The band: PIDs that an ordinary boot never reaches, so that a recorded process finds its number free.
+//! The band: PIDs that an ordinary boot never reaches, so that a recorded process finds its number
+//! free.
 
 use nix::errno::Errno;
 use snap_error::{Error, Result};
@@ -25,7 +26,8 @@ pub struct Band {
 }
 
 impl Band {
-    /// Moves the numbering of new processes into the band of `generation`, above everything in `taken`.
+    /// Moves the numbering of new processes into the band of `generation`, above everything in
+    /// `taken`.
     ///
     /// # Errors
     /// Without CAP_SYS_ADMIN.
@@ -36,7 +38,8 @@ impl Band {
         raise_pid_max(&proc).map_err(fail("raise kernel.pid_max"))?;
         let low = proc.last_pid().map_err(fail("read ns_last_pid"))?;
         let range = band_of(generation);
-        // Whoever left the numbering inside a band before us did not come to its end: start low again afterwards.
+        // Whoever left the numbering inside a band before us did not come to its end: start low
+        // again afterwards.
         let low = if is_in_a_band(low) { ORDINARY } else { low };
         let band = Self { proc, range, low: Some(low) };
         band.write(first_free(&band.range, taken) - 1)?;
@@ -53,9 +56,9 @@ impl Band {
         self.range.contains(&pid)
     }
 
-    /// Leaves numbers free behind those of the unit that has just started. Where threads are numbered by counter (user
-    /// namespaces), whoever else forks in that moment of a boot gets one of the next numbers: it must not be another
-    /// unit's.
+    /// Leaves numbers free behind those of the unit that has just started. Where threads are
+    /// numbered by counter (user namespaces), whoever else forks in that moment of a boot gets one
+    /// of the next numbers: it must not be another unit's.
     ///
     /// # Errors
     /// When the numbers cannot be read or written.
@@ -94,7 +97,8 @@ impl Drop for Band {
     }
 }
 
-/// First number to give out: above all that are taken in the band, or its beginning when little would be left.
+/// First number to give out: above all that are taken in the band, or its beginning when little
+/// would be left.
 fn first_free(range: &Range<i32>, taken: &[i32]) -> i32 {
     let highest = taken.iter().copied().filter(|pid| range.contains(pid)).max();
     let next = highest.map_or(range.start, |pid| pid + 1);

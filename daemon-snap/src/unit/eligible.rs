@@ -1,5 +1,5 @@
-//! Whether a service may be taken, as far as systemd's word and the unit's text tell: both are brought into the form that
-//! the judge knows (`snap_policy`), which the generator asks too.
+//! Whether a service may be taken, as far as systemd's word and the unit's text tell: both are
+//! brought into the form that the judge knows (`snap_policy`), which the generator asks too.
 
 use super::UnitProperties;
 use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
@@ -10,7 +10,8 @@ use unit_search::{UnitDirs, is_executable};
 
 const ROOT: &str = "/";
 
-/// The unit with its text as the generator will find it, not as systemd has found it, and with systemd's word beside it.
+/// The unit with its text as the generator will find it, not as systemd has found it, and with
+/// systemd's word beside it.
 ///
 /// # Errors
 /// When a file of it cannot be read.
@@ -20,7 +21,8 @@ pub fn read_unit(properties: &UnitProperties) -> Result<Unit> {
     Ok(read_text(&properties.id, &known)?.with_manager(view))
 }
 
-/// The unit with its text as the generator will find it; `known` are paths of its files as they are spelt elsewhere.
+/// The unit with its text as the generator will find it; `known` are paths of its files as they are
+/// spelt elsewhere.
 ///
 /// # Errors
 /// When a file of it cannot be read.

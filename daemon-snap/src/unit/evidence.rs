@@ -1,7 +1,8 @@
 //! Evidence of one unit: fingerprints of all that has to be the same at the next boot.
 //!
-//! Fingerprints are taken where they will be compared: in the root mount namespace. A file that the unit sees elsewhere is
-//! looked for there; one that cannot be found could not be checked, and refuses the unit.
+//! Fingerprints are taken where they will be compared: in the root mount namespace. A file that the
+//! unit sees elsewhere is looked for there; one that cannot be found could not be checked, and
+//! refuses the unit.
 
 use super::UnitProperties;
 use super::files::{self, Use};
@@ -39,7 +40,8 @@ pub struct Gathered {
 pub struct Past<'a> {
     /// Directories whose content does not outlive a reboot.
     pub volatile_roots: &'a [PathBuf],
-    /// When it had read what it reads at its start; a file that changed later may not be what is in its memory.
+    /// When it had read what it reads at its start; a file that changed later may not be what is in
+    /// its memory.
     pub ready_at: SystemTime,
     /// What was seen of that.
     pub start: &'a Start,

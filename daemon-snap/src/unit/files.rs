@@ -13,7 +13,8 @@ pub(super) enum Use {
     Content,
     /// A device node: it must be the same device.
     Device,
-    /// Appended to, as a log: it only has to be there, which the restore finds out when it opens it.
+    /// Appended to, as a log: it only has to be there, which the restore finds out when it opens
+    /// it.
     Log,
     /// Written in place: its content and the memory belong together.
     State,
@@ -47,7 +48,8 @@ pub(super) fn writes_state(path: &Path) -> UnitObstacle {
     UnitObstacle::WritesState { path: RawPath::from_path(path) }
 }
 
-/// Every file of the tree that a path leads to, with its use; those that travel in the image are not among them.
+/// Every file of the tree that a path leads to, with its use; those that travel in the image are
+/// not among them.
 pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Use> {
     let mut accesses: BTreeMap<InodeId, Access> = BTreeMap::new();
     for file in &tree.files {
@@ -74,7 +76,8 @@ pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Us
     uses
 }
 
-/// Where a file that does not travel is found again. What lies in /proc and /sys is of today's kernel whatever it said before.
+/// Where a file that does not travel is found again. What lies in /proc and /sys is of today's
+/// kernel whatever it said before.
 fn path_of(inode: &InodeV1) -> Option<&RawPath> {
     let (InodeKindV1::Path { path } | InodeKindV1::Renamed { path, .. }) = &inode.kind else { return None };
     (!is_of_kernel(path.as_path())).then_some(path)
@@ -93,13 +96,14 @@ fn usage(inode: &InodeV1, access: &Access, unit: &UnitProperties) -> Option<Use>
         libc::S_IFREG if !access.writes => Some(Use::Content),
         libc::S_IFREG if is_log(path.as_path(), inode.len_bytes, access, unit) => Some(Use::Log),
         libc::S_IFREG => Some(Use::State),
-        // A directory that is open or current only has to be there; nobody knows whether it was listed.
+        // A directory that is open or current only has to be there; nobody knows whether it was
+        // listed.
         _ => None,
     }
 }
 
-/// A file whose content says nothing to the daemon itself. **Appending is not logging**: a journal of a database grows at its end too,
-/// and only its place tells the two apart.
+/// A file whose content says nothing to the daemon itself. **Appending is not logging**: a journal
+/// of a database grows at its end too, and only its place tells the two apart.
 pub(super) fn is_log(path: &Path, len_bytes: u64, access: &Access, unit: &UnitProperties) -> bool {
     // Lock files are opened for writing and stay empty.
     len_bytes == 0 || !access.in_place && is_below_logs(path, unit)
@@ -130,7 +134,8 @@ pub(super) fn watched(tree: &TreeV1, unit: &UnitProperties, volatile_roots: &[Pa
             FileKindV1::Inotify { watches } => {
                 paths.extend(watches.iter().map(|watch| watch.path.as_path().to_owned()));
             }
-            // Of whole mounts and file systems nobody can say whether something in them has changed.
+            // Of whole mounts and file systems nobody can say whether something in them has
+            // changed.
             FileKindV1::Fanotify(group) => {
                 let inodes = group.marks.iter().filter(|mark| mark.kind == 0);
                 paths.extend(inodes.map(|mark| mark.path.as_path().to_owned()));

@@ -1,4 +1,5 @@
-//! Fingerprints on their way into the evidence: what was found so far, and how each kind of path is added.
+//! Fingerprints on their way into the evidence: what was found so far, and how each kind of path is
+//! added.
 
 use super::UnitProperties;
 use super::evidence::Past;
@@ -170,7 +171,8 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Whether a path is there already. That it is held says more than that it was seen: a boot reads it ahead.
+    /// Whether a path is there already. That it is held says more than that it was seen: a boot
+    /// reads it ahead.
     fn is_found(&mut self, path: &Path, source: Source) -> bool {
         let Some(item) = self.found.get_mut(path) else { return false };
         if source == Source::Held {
@@ -195,8 +197,8 @@ impl<'a> Files<'a> {
         Ok(kind)
     }
 
-    /// A path of the command line or the environment, as the unit sees it: links on it, and its content if it is a file that the
-    /// table of places compares.
+    /// A path of the command line or the environment, as the unit sees it: links on it, and its
+    /// content if it is a file that the table of places compares.
     pub fn add_named(&mut self, path: &Path) -> Result<()> {
         let Some(view) = &self.view else { return Ok(()) };
         let followed = view.follow(path);

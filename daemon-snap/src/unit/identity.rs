@@ -11,8 +11,8 @@ pub(super) struct Identities {
     pub groups: Vec<(String, u32)>,
 }
 
-/// Names below `root/etc` for every id that a thread holds. Ids without a name there (dynamic users) are left out: they
-/// cannot be compared at boot without asking a name service.
+/// Names below `root/etc` for every id that a thread holds. Ids without a name there (dynamic
+/// users) are left out: they cannot be compared at boot without asking a name service.
 pub(super) fn identities(root: &Path, tree: &TreeV1) -> Identities {
     let threads = || tree.processes.iter().flat_map(|process| &process.threads);
     let uids: BTreeSet<u32> = threads().flat_map(|thread| thread.creds.uids).collect();

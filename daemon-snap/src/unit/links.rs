@@ -1,4 +1,5 @@
-//! Symbolic links that lead to what a unit uses. The kernel tells where a path has led, not over which links.
+//! Symbolic links that lead to what a unit uses. The kernel tells where a path has led, not over
+//! which links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -64,7 +65,8 @@ impl View {
         entry
     }
 
-    /// Follows an absolute path, component by component. Stops where it would enter a place whose links do not count.
+    /// Follows an absolute path, component by component. Stops where it would enter a place whose
+    /// links do not count.
     pub fn follow(&self, path: &Path) -> Followed {
         let mut followed = Followed::default();
         let mut at = PathBuf::from("/");
@@ -101,8 +103,8 @@ impl View {
         followed
     }
 
-    /// Links below `/etc`, and in every directory that holds one of `used` or lies above one, that lead to one of `used` or
-    /// to a directory above.
+    /// Links below `/etc`, and in every directory that holds one of `used` or lies above one, that
+    /// lead to one of `used` or to a directory above.
     pub fn leading_to(&self, used: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
         let root = Path::new("/");
         let above: BTreeSet<&Path> =

@@ -1,7 +1,9 @@
-//! A systemd service from the snapshot's point of view: what systemd says about it, whether it may be taken, how it is
-//! restarted in a band of PIDs, when it has settled, and what has to stay as it is for an image to be usable.
+//! A systemd service from the snapshot's point of view: what systemd says about it, whether it may
+//! be taken, how it is restarted in a band of PIDs, when it has settled, and what has to stay as it
+//! is for an image to be usable.
 //!
-//! Reading threads and memory may not live here (`collect/`), nor deciding what is done in which order (`snapshot.rs`).
+//! Reading threads and memory may not live here (`collect/`), nor deciding what is done in which
+//! order (`snapshot.rs`).
 
 mod activation;
 mod band;

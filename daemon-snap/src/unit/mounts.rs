@@ -1,4 +1,5 @@
-//! Where a file that a unit sees is for everyone else: at boot, evidence is checked outside the unit's mount namespace.
+//! Where a file that a unit sees is for everyone else: at boot, evidence is checked outside the
+//! unit's mount namespace.
 
 use image_store::evidence::MountTable;
 use snap_state::Pid;
@@ -16,7 +17,8 @@ pub(super) struct Mounts {
     ours: Vec<Mount>,
     /// Types of theirs.
     table: MountTable,
-    /// Of its mount namespace: the process may have changed its own. `None`: of a process that is gone, or that we may not look at.
+    /// Of its mount namespace: the process may have changed its own. `None`: of a process that is
+    /// gone, or that we may not look at.
     root: Option<OwnedFd>,
 }
 
@@ -72,9 +74,10 @@ impl Mounts {
         translate(&self.theirs, &self.ours, path).into_iter().find(|candidate| is_same(candidate))
     }
 
-    /// The unit's path to a file of this device and inode, which was told as `path`. That is the path itself, or what is below the root
-    /// of a mount of a namespace that was gone by then: of /etc/group behind a mount on /etc (ProtectSystem=) the kernel says `/group`
-    /// once the last process of that namespace has ended. `None`: another file, or nothing, is there now.
+    /// The unit's path to a file of this device and inode, which was told as `path`. That is the
+    /// path itself, or what is below the root of a mount of a namespace that was gone by then: of
+    /// /etc/group behind a mount on /etc (ProtectSystem=) the kernel says `/group` once the last
+    /// process of that namespace has ended. `None`: another file, or nothing, is there now.
     pub fn told_as(&self, path: &Path, file: (u64, u64)) -> Option<PathBuf> {
         let is_it = |path: &Path| {
             let metadata = self.inside(path).and_then(|inside| std::fs::symlink_metadata(inside).ok());

@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-/// Variables that say something about this start, or where programs are looked for, and name no configuration.
+/// Variables that say something about this start, or where programs are looked for, and name no
+/// configuration.
 const SKIPPED: [&str; 13] = [
     "PATH",
     "PWD",
@@ -22,7 +23,8 @@ const SKIPPED: [&str; 13] = [
     "LISTEN_FDNAMES",
 ];
 
-/// Absolute paths that a process's own command line and environment name, as it sees them. A process that is gone names none.
+/// Absolute paths that a process's own command line and environment name, as it sees them. A
+/// process that is gone names none.
 pub(super) fn of_process(pid: i32) -> BTreeSet<PathBuf> {
     let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
     let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).ok();

@@ -21,7 +21,8 @@ pub enum Start {
     Recorded { log: UnitLog, blind: Vec<String> },
     /// It was not, and why.
     Unobserved(String),
-    /// It was recorded for an earlier image, of the same processes; nothing of it has changed since.
+    /// It was recorded for an earlier image, of the same processes; nothing of it has changed
+    /// since.
     Inherited(Box<EvidenceV2>),
 }
 
@@ -96,7 +97,8 @@ fn add_one(files: &mut Files<'_>, told: &Path, seen: &Seen, written: &Written<'_
     let path = found.as_deref().unwrap_or(told);
     let kind = seen.first.mode & libc::S_IFMT;
     let is_dir = kind == libc::S_IFDIR;
-    // What is opened and closed and is no file holds nothing; what stays open is looked at as it is.
+    // What is opened and closed and is no file holds nothing; what stays open is looked at as it
+    // is.
     if (is_dir && !seen.listed) || !(is_dir || kind == libc::S_IFREG) {
         return Ok(());
     }

@@ -1,5 +1,6 @@
-//! State that a running unit has open for writing, seen from /proc: known before anything is touched. The collected tree
-//! is judged again by the same rules (`files.rs`), with what is only mapped.
+//! State that a running unit has open for writing, seen from /proc: known before anything is
+//! touched. The collected tree is judged again by the same rules (`files.rs`), with what is only
+//! mapped.
 
 use super::files::{Access, is_log, writes_state};
 use super::patterns;

@@ -4,8 +4,8 @@ use glob::{MatchOptions, Pattern};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Paths that match, sorted, and the directories whose listing decided which ones do, there or not. Text without a pattern is one path,
-/// whether it is there or not.
+/// Paths that match, sorted, and the directories whose listing decided which ones do, there or not.
+/// Text without a pattern is one path, whether it is there or not.
 ///
 /// # Errors
 /// A pattern that is none, and a directory that cannot be listed.

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 
-/// Properties of one service, read at one time. A property that this systemd does not have is empty, 0 or false.
+/// Properties of one service, read at one time. A property that this systemd does not have is
+/// empty, 0 or false.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitProperties {
     /// Its own name, whatever name it was asked for by.
@@ -119,7 +120,8 @@ impl UnitProperties {
         }
     }
 
-    /// Whether systemd waits until the service says that it is ready; else "active" only means that it was executed.
+    /// Whether systemd waits until the service says that it is ready; else "active" only means that
+    /// it was executed.
     pub fn waits_for_word(&self) -> bool {
         !matches!(self.service_type.as_str(), "simple" | "exec" | "idle")
     }
@@ -129,7 +131,8 @@ impl UnitProperties {
         self.most_stored > 0 || self.stored_fds > 0
     }
 
-    /// Whether a restart begins with an empty store, as a boot does. systemd before 254 never says so; what it keeps is refused.
+    /// Whether a restart begins with an empty store, as a boot does. systemd before 254 never says
+    /// so; what it keeps is refused.
     pub fn empties_store(&self) -> bool {
         !self.may_store() || matches!(self.store_preserved.as_str(), "no" | "")
     }

@@ -24,8 +24,8 @@ pub struct Settled {
     pub quiet: bool,
     /// CPU time of the unit's control group until then, in milliseconds.
     pub cpu_ms: f64,
-    /// From the start of the unit until it was ready, in milliseconds. systemd's own word where it waits for the
-    /// service's; for types that count as started at once, the end of the busy part.
+    /// From the start of the unit until it was ready, in milliseconds. systemd's own word where it
+    /// waits for the service's; for types that count as started at once, the end of the busy part.
     pub ready_ms: f64,
 }
 

@@ -1,7 +1,8 @@
-//! The few calls to systemd that a snapshot needs, over the system bus. Every call is bounded in time.
+//! The few calls to systemd that a snapshot needs, over the system bus. Every call is bounded in
+//! time.
 //!
-//! Written against zbus itself: of the generated `org.freedesktop.systemd1` interfaces we would use five methods, and
-//! properties are read in one go so that they belong together.
+//! Written against zbus itself: of the generated `org.freedesktop.systemd1` interfaces we would use
+//! five methods, and properties are read in one go so that they belong together.
 
 use super::UnitProperties;
 use snap_collect::dump::StoredDescriptor;
@@ -21,7 +22,8 @@ const UNKNOWN_METHOD: &str = "org.freedesktop.DBus.Error.UnknownMethod";
 
 /// Longest for one answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest for a restart. systemd has its own limits per unit; this one is for units that switched them off.
+/// Longest for a restart. systemd has its own limits per unit; this one is for units that switched
+/// them off.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
 
@@ -106,7 +108,8 @@ impl Systemd {
         Ok(properties)
     }
 
-    /// What systemd keeps for a unit, last stored first; `None` where it does not tell (before 254).
+    /// What systemd keeps for a unit, last stored first; `None` where it does not tell (before
+    /// 254).
     ///
     /// # Errors
     /// Those of the bus.

@@ -1,18 +1,20 @@
-//! The numbers of processes: which ranges recorded processes have, and which are for the helpers of a restore.
+//! The numbers of processes: which ranges recorded processes have, and which are for the helpers of
+//! a restore.
 //!
 //! Pure arithmetic; moving the kernel's counter into a band is the snapshot's business.
 
 use std::ops::Range;
 
-/// First numbers of the bands. Generations use them in turn, so that a new one never meets the numbers of the one
-/// that is kept beside it.
+/// First numbers of the bands. Generations use them in turn, so that a new one never meets the
+/// numbers of the one that is kept beside it.
 pub const BANDS: [i32; 2] = [1_000_000, 2_000_000];
 /// Numbers in a band.
 pub const BAND_LEN: i32 = 1_000_000;
 /// The largest that Linux allows on 64 bits.
 pub const PID_MAX: i32 = 4_194_304;
-/// Numbers above the bands, for each band half of them: what a restore needs for a moment must not be recorded of anybody. Threads that
-/// several units make under one warm-up stand close together, so a number beside those of a tree may be that of another one.
+/// Numbers above the bands, for each band half of them: what a restore needs for a moment must not
+/// be recorded of anybody. Threads that several units make under one warm-up stand close together,
+/// so a number beside those of a tree may be that of another one.
 const ABOVE: i32 = BANDS[BANDS.len() - 1] + BAND_LEN;
 const ABOVE_LEN: i32 = (PID_MAX - ABOVE) / BANDS.len() as i32;
 /// Numbers below the bands that serve in the same way for processes above them.
@@ -29,8 +31,9 @@ pub fn is_in_a_band(pid: i32) -> bool {
     BANDS.iter().any(|first| (*first..first + BAND_LEN).contains(&pid))
 }
 
-/// The number outside the bands that belongs to one in them or above them: far from it, so that it is not the next one that
-/// anybody gets. `None` for one below. Two get the same only when they lie more than a third of a band apart.
+/// The number outside the bands that belongs to one in them or above them: far from it, so that it
+/// is not the next one that anybody gets. `None` for one below. Two get the same only when they lie
+/// more than a third of a band apart.
 pub fn outside_bands(pid: i32) -> Option<i32> {
     if pid >= ABOVE {
         return Some(BANDS[0] - BELOW_LEN + pid % BELOW_LEN);

@@ -3,12 +3,14 @@
 use super::{Pid, SocketOptionV1};
 use serde::{Deserialize, Serialize};
 
-/// A client's connection to the system bus. The connection ends with the boot; what makes it the daemon's own is here.
+/// A client's connection to the system bus. The connection ends with the boot; what makes it the
+/// daemon's own is here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusConnectionV1 {
     /// Path of the bus's socket, as getpeername(2) gives it.
     pub address: Vec<u8>,
-    /// Own address, as in [`super::UnixSocketV1::address`]: sd-bus binds its end to a name that tells who it is.
+    /// Own address, as in [`super::UnixSocketV1::address`]: sd-bus binds its end to a name that
+    /// tells who it is.
     pub own_address: Vec<u8>,
     /// `:1.42`; the bus gives another one next time.
     pub unique_name: String,
@@ -20,10 +22,12 @@ pub struct BusConnectionV1 {
     pub rules: Vec<String>,
     /// Well-known names in the order in which they were asked for.
     pub names: Vec<BusNameV1>,
-    /// Every name on the bus at the snapshot and the unique name of its owner, those of this connection left out.
+    /// Every name on the bus at the snapshot and the unique name of its owner, those of this
+    /// connection left out.
     pub others: Vec<(String, String)>,
     pub options: Vec<SocketOptionV1>,
-    /// Whole messages that the client has not read: what the bus says to it, answers, signals. No calls.
+    /// Whole messages that the client has not read: what the bus says to it, answers, signals. No
+    /// calls.
     pub unread: Vec<u8>,
 }
 

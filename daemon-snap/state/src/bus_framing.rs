@@ -1,6 +1,7 @@
 //! Where one D-Bus message ends and the next begins (D-Bus specification, "Message Format").
 
-/// Bytes before the header fields: endianness, type, flags, version, body length, serial, length of the fields.
+/// Bytes before the header fields: endianness, type, flags, version, body length, serial, length of
+/// the fields.
 const FIXED_BYTES: usize = 16;
 /// The longest message that the protocol allows.
 const MOST_BYTES: usize = 128 << 20;
@@ -9,7 +10,8 @@ const MOST_BYTES: usize = 128 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAMessage;
 
-/// Length of the message at the beginning of `bytes`, in bytes; `None` while its fixed part is not there yet.
+/// Length of the message at the beginning of `bytes`, in bytes; `None` while its fixed part is not
+/// there yet.
 ///
 /// # Errors
 /// What is there is no D-Bus message.

@@ -11,17 +11,19 @@ pub struct CgroupV1 {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Files in it that do not belong to root: name, user and group. Of the unit's own group systemd gives them away.
+    /// Files in it that do not belong to root: name, user and group. Of the unit's own group
+    /// systemd gives them away.
     pub owners: Vec<(String, u32, u32)>,
-    /// Files with another value than a new group has: name and what is to be written, in this order. Of the unit's own group systemd
-    /// sets those of controllers.
+    /// Files with another value than a new group has: name and what is to be written, in this
+    /// order. Of the unit's own group systemd sets those of controllers.
     pub settings: Vec<(String, String)>,
     pub xattrs: XattrsV1,
     /// Processes in it, not those of groups below.
     pub members: Vec<Pid>,
 }
 
-/// What says which controllers groups below a group have. Nobody may be in a group that enables one of memory or I/O.
+/// What says which controllers groups below a group have. Nobody may be in a group that enables one
+/// of memory or I/O.
 pub const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 
 impl CgroupV1 {

@@ -1,7 +1,7 @@
 //! What has to hold in a [`TreeV1`] that was decoded.
 //!
-//! An image is untrusted until everything in it has been checked: a decoded tree has no id out of range, no overlapping areas,
-//! and no page outside its area or outside the image.
+//! An image is untrusted until everything in it has been checked: a decoded tree has no id out of
+//! range, no overlapping areas, and no page outside its area or outside the image.
 
 use crate::bus_framing::are_whole_messages;
 use crate::{
@@ -52,7 +52,8 @@ fn check(holds: bool, what: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(corrupt(what)) }
 }
 
-/// Whether every id, area and page of a tree is where it may be; `page_area` is where the image holds pages.
+/// Whether every id, area and page of a tree is where it may be; `page_area` is where the image
+/// holds pages.
 ///
 /// # Errors
 /// [`Corrupt`] with the first thing that is not.

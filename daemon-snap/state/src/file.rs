@@ -118,7 +118,8 @@ pub enum NamespaceOfV1 {
 /// Ends that belong to the new boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RebindV1 {
-    /// A stream to journald that systemd made for stdout or stderr: the shim's own descriptor 1 or 2 takes its place.
+    /// A stream to journald that systemd made for stdout or stderr: the shim's own descriptor 1 or
+    /// 2 takes its place.
     JournalStream { stdio: i32 },
     /// A pidfd of PID 1, which is systemd in every boot.
     Init,
@@ -126,12 +127,14 @@ pub enum RebindV1 {
     Activation { address: Vec<u8>, socket_type: i32, name: Option<String> },
 }
 
-/// `pidfd_open(2)`. PIDFD_NONBLOCK and PIDFD_THREAD are O_NONBLOCK and O_EXCL among the flags of the description.
+/// `pidfd_open(2)`. PIDFD_NONBLOCK and PIDFD_THREAD are O_NONBLOCK and O_EXCL among the flags of
+/// the description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PidFdV1 {
     /// A process of the tree, living or not yet waited for; a thread with PIDFD_THREAD.
     Task { pid: Pid },
-    /// One that has ended and been waited for; `status` as waitpid(2) gave it, where the kernel still tells it (since Linux 6.15).
+    /// One that has ended and been waited for; `status` as waitpid(2) gave it, where the kernel
+    /// still tells it (since Linux 6.15).
     Reaped { status: Option<i32> },
 }
 
@@ -181,7 +184,8 @@ pub struct EpollWatchV1 {
 }
 
 impl EpollWatchV1 {
-    /// A watch for one event (EPOLLONESHOT) that has had it: nothing is reported until it is armed again.
+    /// A watch for one event (EPOLLONESHOT) that has had it: nothing is reported until it is armed
+    /// again.
     pub fn is_spent(&self) -> bool {
         const HOW: u32 = (libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLWAKEUP) as u32;
         self.events & libc::EPOLLONESHOT as u32 != 0 && self.events & !HOW == 0
@@ -257,7 +261,8 @@ pub struct InodeV1 {
 /// Where an object comes from at the restore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InodeKindV1 {
-    /// Opened by path; must be there. Covers files, directories, devices, named FIFOs, sockets opened with O_PATH.
+    /// Opened by path; must be there. Covers files, directories, devices, named FIFOs, sockets
+    /// opened with O_PATH.
     Path { path: RawPath },
     /// On a volatile file system: made again with content if it is not there, overwritten if it is.
     Volatile { path: RawPath },
@@ -265,7 +270,8 @@ pub enum InodeKindV1 {
     OfProcess { path: RawPath },
     /// The name it was opened by is gone, but it has another one.
     Renamed { was: RawPath, path: RawPath },
-    /// Unlinked while open or mapped: made again as a nameless file in the directory of `path`, or as a memfd.
+    /// Unlinked while open or mapped: made again as a nameless file in the directory of `path`, or
+    /// as a memfd.
     Deleted { path: RawPath },
     /// `memfd_create(2)`; flags MFD_*, seals F_SEAL_*.
     Memfd { name: Vec<u8>, flags: u32, seals: u32 },

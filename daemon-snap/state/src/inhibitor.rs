@@ -3,7 +3,8 @@
 use super::Pid;
 use serde::{Deserialize, Serialize};
 
-/// Held as long as the descriptor that logind gave for it is open (systemd-inhibit(1)). Its process asks for it again.
+/// Held as long as the descriptor that logind gave for it is open (systemd-inhibit(1)). Its process
+/// asks for it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InhibitorV1 {
     /// What is held up: `sleep:shutdown`.

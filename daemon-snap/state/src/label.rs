@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Longest name of a profile that is carried.
 pub const MAX_PROFILE_BYTES: usize = 1024;
 
-/// What a cold start would be confined to, on a machine with AppArmor. Policy that came, went or was switched since then says
-/// otherwise, and the image is stale.
+/// What a cold start would be confined to, on a machine with AppArmor. Policy that came, went or
+/// was switched since then says otherwise, and the image is stale.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfinementV1 {
     /// What systemd executes.

@@ -61,10 +61,12 @@ pub struct TreeV1 {
     pub pipes: Vec<PipeV1>,
     /// Classic BPF programs, in no order. Index is [`FilterId`].
     pub seccomp_filters: Vec<SeccompFilterV1>,
-    /// Directories that have to exist before volatile files and sockets are made again, parents first.
+    /// Directories that have to exist before volatile files and sockets are made again, parents
+    /// first.
     pub volatile_dirs: Vec<VolatileDirV1>,
-    /// Directories whose watchers, files and sockets vanish at a reboot (RuntimeDirectory=, PrivateTmp=): files that
-    /// nobody held open but that belong to the unit (PID files and the like).
+    /// Directories whose watchers, files and sockets vanish at a reboot (RuntimeDirectory=,
+    /// PrivateTmp=): files that nobody held open but that belong to the unit (PID files and the
+    /// like).
     pub volatile_files: Vec<InodeId>,
     pub mapped_locks: Vec<MappedLockV1>,
     /// The same for symbolic links, further names of files and sockets that nobody has.
@@ -81,7 +83,8 @@ pub struct TreeV1 {
     pub stored: Vec<StoredV1>,
 }
 
-/// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace applied).
+/// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace
+/// applied).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClocksV1 {
     pub monotonic_ns: i64,

@@ -28,7 +28,8 @@ pub enum LockKindV1 {
     Flock,
 }
 
-/// An flock(2) lock of a description that has no descriptor any more: a mapping keeps it (the JVM's hsperfdata file).
+/// An flock(2) lock of a description that has no descriptor any more: a mapping keeps it (the JVM's
+/// hsperfdata file).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappedLockV1 {
     /// Who took it.

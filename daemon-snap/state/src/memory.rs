@@ -87,14 +87,16 @@ impl VmaV1 {
 pub enum BackingV1 {
     /// Private anonymous memory.
     Anon,
-    /// A file, memfd or shared memory object from `offset` bytes; `may_write`: mapped through a writable description.
+    /// A file, memfd or shared memory object from `offset` bytes; `may_write`: mapped through a
+    /// writable description.
     Inode {
         inode: InodeId,
         offset: u64,
         may_write: bool,
     },
     Vdso,
-    /// Kernel data pages of the vDSO; `part` numbers the areas by address (`[vvar]` 0, `[vvar_vclock]` 1 since 6.13).
+    /// Kernel data pages of the vDSO; `part` numbers the areas by address (`[vvar]` 0,
+    /// `[vvar_vclock]` 1 since 6.13).
     Vvar {
         part: u8,
     },

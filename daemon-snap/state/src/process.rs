@@ -35,7 +35,8 @@ pub struct ProcessV1 {
     pub membarrier: u32,
     /// May use AMX tiles (ARCH_REQ_XCOMP_PERM, since Linux 5.16).
     pub tiles: bool,
-    /// Soft and hard limit for resources 0..16 in the order of `getrlimit(2)`; `u64::MAX` is infinity.
+    /// Soft and hard limit for resources 0..16 in the order of `getrlimit(2)`; `u64::MAX` is
+    /// infinity.
     pub rlimits: Vec<(u64, u64)>,
     pub mm: MmV1,
     /// Handlers for signals 1..=64; `None` is SIG_DFL with no flags.

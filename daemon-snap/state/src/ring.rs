@@ -3,8 +3,9 @@
 use super::PAGE_BYTES;
 use serde::{Deserialize, Serialize};
 
-/// An io_uring(7) instance without requests under way. Both areas that it shares with its users are kept to the byte: counters,
-/// requests that were prepared and not submitted, completions that nobody has looked at.
+/// An io_uring(7) instance without requests under way. Both areas that it shares with its users are
+/// kept to the byte: counters, requests that were prepared and not submitted, completions that
+/// nobody has looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingV1 {
     /// Of the submission queue, a power of two.

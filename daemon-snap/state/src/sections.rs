@@ -1,7 +1,8 @@
-//! A [`TreeV1`] as the bytes of the sections of an image, and back. Each family of state has a section and a version of its own.
+//! A [`TreeV1`] as the bytes of the sections of an image, and back. Each family of state has a
+//! section and a version of its own.
 //!
-//! The order of fields is the layout (postcard has no names), so the committed images of `tests/images` pin it: whoever changes
-//! a struct raises the version of its family.
+//! The order of fields is the layout (postcard has no names), so the committed images of
+//! `tests/images` pin it: whoever changes a struct raises the version of its family.
 
 use crate::check::{Corrupt, check_tree};
 use crate::{
@@ -33,7 +34,8 @@ impl Family {
     /// All of them, in the order in which they are written.
     pub const ALL: [Self; 4] = [Self::Tree, Self::Processes, Self::Files, Self::Objects];
 
-    /// Version of its section. Raised with each change of the layout; 1 to 6 of the tree's were the whole state in one section.
+    /// Version of its section. Raised with each change of the layout; 1 to 6 of the tree's were the
+    /// whole state in one section.
     pub const fn version(self) -> u16 {
         match self {
             Self::Tree => 7,
@@ -133,7 +135,8 @@ fn section(tree: &TreeV1, family: Family) -> Result<Section, EncodeError> {
     Ok(Section { family, bytes })
 }
 
-/// The tree in sections of today's versions; `read` gives the bytes of each, `page_area` is where the image holds pages.
+/// The tree in sections of today's versions; `read` gives the bytes of each, `page_area` is where
+/// the image holds pages.
 ///
 /// # Errors
 /// What `read` says, and [`Corrupt`] when the bytes are not a consistent tree.

@@ -16,18 +16,22 @@ pub struct SocketOptionV1 {
 pub struct UnixSocketV1 {
     /// SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5.
     pub socket_type: i32,
-    /// `sun_path` bytes of the own address: leading NUL for abstract names, no trailing NUL for paths; empty when unbound.
+    /// `sun_path` bytes of the own address: leading NUL for abstract names, no trailing NUL for
+    /// paths; empty when unbound.
     pub address: Vec<u8>,
-    /// Where an address that is a relative path begins: the working directory in which it was bound.
+    /// Where an address that is a relative path begins: the working directory in which it was
+    /// bound.
     pub directory: Option<RawPath>,
     /// Owner and mode of the path in the file system, when the path still leads to this socket.
     pub node: Option<SocketNodeV1>,
-    /// Where that path is today, when it was renamed after bind(2) or given a second name in its place.
+    /// Where that path is today, when it was renamed after bind(2) or given a second name in its
+    /// place.
     pub renamed_to: Option<RawPath>,
     pub state: UnixStateV1,
     /// SHUT_RD 1, SHUT_WR 2 bits.
     pub shutdown: u8,
-    /// Unread messages in order. Of a stream, neighbours without descriptors and credentials are one.
+    /// Unread messages in order. Of a stream, neighbours without descriptors and credentials are
+    /// one.
     pub queue: Vec<UnixMessageV1>,
     /// What SO_PEERCRED says: who made the other end, or for a listener who made it listen.
     pub peer: Option<PeerV1>,
@@ -110,7 +114,8 @@ pub struct InetSocketV1 {
     pub remote: Option<Vec<u8>>,
     /// `listen(2)` backlog.
     pub listen_backlog: Option<u32>,
-    /// Applied in order, before bind. A packet filter is among them (SO_ATTACH_FILTER, the value is its instructions).
+    /// Applied in order, before bind. A packet filter is among them (SO_ATTACH_FILTER, the value is
+    /// its instructions).
     pub options: Vec<SocketOptionV1>,
     pub memberships: Vec<MembershipV1>,
     /// Every interface whose index stands in an address, an option or a membership.
@@ -217,7 +222,8 @@ pub struct TcpConnectionV1 {
     pub receive_queue: Vec<u8>,
     /// `struct tcp_repair_window`.
     pub window: Vec<u8>,
-    /// What this end has closed, SHUT_RD 1, SHUT_WR 2 bits. Sequence numbers are those without the FIN.
+    /// What this end has closed, SHUT_RD 1, SHUT_WR 2 bits. Sequence numbers are those without the
+    /// FIN.
     pub shutdown: u8,
 }
 
@@ -238,6 +244,7 @@ pub enum TcpEndingV1 {
     Reset,
     /// The other end had closed its direction: end of file, but there is somebody to write to.
     PeerClosed,
-    /// Both ends had closed theirs, or the reset is no news any more: end of file and nobody to write to.
+    /// Both ends had closed theirs, or the reset is no news any more: end of file and nobody to
+    /// write to.
     Over,
 }

@@ -8,13 +8,15 @@ pub const MAX_STORED: usize = 250;
 /// Longest that their names may be together, for the same reason.
 pub const MAX_STORED_NAME_BYTES: usize = 16 << 10;
 
-/// A descriptor in systemd's store (`FDSTORE=1`, sd_pid_notify_with_fds(3)). The processes may have it too, or not.
+/// A descriptor in systemd's store (`FDSTORE=1`, sd_pid_notify_with_fds(3)). The processes may have
+/// it too, or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredV1 {
     /// `FDNAME=`; several may have the same.
     pub name: String,
     pub file: FileId,
-    /// systemd waits for it to hang up, and drops it then. Otherwise `FDPOLL=0`, or nothing that can be waited for.
+    /// systemd waits for it to hang up, and drops it then. Otherwise `FDPOLL=0`, or nothing that
+    /// can be waited for.
     pub polled: bool,
 }
 

@@ -28,9 +28,11 @@ pub struct ThreadV1 {
     /// CPU mask, little-endian words.
     pub affinity: Vec<u64>,
     pub no_new_privs: bool,
-    /// Outermost (installed first) to innermost. Filters that the restoring side has as well are not listed.
+    /// Outermost (installed first) to innermost. Filters that the restoring side has as well are
+    /// not listed.
     pub seccomp: Vec<(FilterId, SeccompFlags)>,
-    /// Numbers under which the thread has registered io_uring rings (IORING_REGISTER_RING_FDS), and a descriptor of each ring.
+    /// Numbers under which the thread has registered io_uring rings (IORING_REGISTER_RING_FDS), and
+    /// a descriptor of each ring.
     pub ring_numbers: Vec<(u32, TargetFd)>,
     pub control: ThreadControlV1,
 }
@@ -46,7 +48,8 @@ pub struct ThreadControlV1 {
     pub memory_failure: u32,
     /// PR_SET_IO_FLUSHER (since Linux 5.6).
     pub io_flusher: bool,
-    /// PR_GET_SPECULATION_CTRL for store bypass, indirect branches, flushing of L1D; `None` where nothing can be set.
+    /// PR_GET_SPECULATION_CTRL for store bypass, indirect branches, flushing of L1D; `None` where
+    /// nothing can be set.
     pub speculation: [Option<u32>; 3],
 }
 

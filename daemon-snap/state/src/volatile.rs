@@ -1,4 +1,5 @@
-//! What lies in directories that do not outlive a reboot and is neither an open file nor a socket that somebody has.
+//! What lies in directories that do not outlive a reboot and is neither an open file nor a socket
+//! that somebody has.
 
 use super::{InodeId, RawPath};
 use serde::{Deserialize, Serialize};

@@ -13,7 +13,8 @@ pub struct ZombieV1 {
     pub sid: Pid,
     /// Signal that its end sent.
     pub exit_signal: i32,
-    /// As waitpid(2) gives it: an exit code shifted by 8, or the number of the signal that killed it. Never with the bit of a core dump.
+    /// As waitpid(2) gives it: an exit code shifted by 8, or the number of the signal that killed
+    /// it. Never with the bit of a core dump.
     pub status: i32,
     /// At most 15 bytes.
     pub comm: Vec<u8>,

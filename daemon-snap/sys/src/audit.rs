@@ -13,7 +13,8 @@ const PID_AT: usize = HEADER_BYTES + 12;
 /// The process that has registered as audit daemon; 0 for none.
 ///
 /// # Errors
-/// `EPERM`, `ECONNREFUSED` outside the first user and PID namespaces; `EAGAIN` when no answer comes.
+/// `EPERM`, `ECONNREFUSED` outside the first user and PID namespaces; `EAGAIN` when no answer
+/// comes.
 pub fn daemon(netlink: BorrowedFd<'_>) -> Result<Pid, Errno> {
     let limit = libc::timeval { tv_sec: 0, tv_usec: 200_000 };
     let limit = [limit.tv_sec.to_ne_bytes(), limit.tv_usec.to_ne_bytes()].concat();

@@ -11,8 +11,8 @@ use snap_state::Pid;
 pub struct Child(Pid);
 
 impl Child {
-    /// Makes one that first does `work`, nothing but system calls (we may have threads, whose locks it would wait for), and waits until
-    /// that is done.
+    /// Makes one that first does `work`, nothing but system calls (we may have threads, whose locks
+    /// it would wait for), and waits until that is done.
     ///
     /// # Errors
     /// Those of `work` and of clone3(2); `ECHILD` when it ended otherwise.

@@ -1,8 +1,10 @@
-//! Ending in a given way, and seeing how a child has ended without taking that away from anybody else.
+//! Ending in a given way, and seeing how a child has ended without taking that away from anybody
+//! else.
 
 use nix::errno::Errno;
 
-/// Ends this process so that waitpid(2) will give `status`, without a core dump. All signals are blocked.
+/// Ends this process so that waitpid(2) will give `status`, without a core dump. All signals are
+/// blocked.
 pub fn end_like(status: i32) -> ! {
     let signal = status & 0x7f;
     if signal == 0 {
@@ -14,7 +16,8 @@ pub fn end_like(status: i32) -> ! {
     // SIGKILL has no handler.
     let _ = super::own::set_signal_action(signal, None);
     super::own::set_signal_mask(!(1 << (signal - 1)));
-    // SAFETY: plain system call without pointers; the default of each signal that a process has died of is that it dies.
+    // SAFETY: plain system call without pointers; the default of each signal that a process has
+    // died of is that it dies.
     unsafe { libc::syscall(libc::SYS_kill, libc::getpid(), signal) };
     super::fork::exit_now(127)
 }
@@ -49,7 +52,8 @@ pub fn await_end(child: i32) -> Result<i32, Errno> {
 pub fn drop_pending(signals: u64) {
     let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
-        // SAFETY: set and time are live, the result is not asked for. Raw because libc leaves its own signals out.
+        // SAFETY: set and time are live, the result is not asked for. Raw because libc leaves its
+        // own signals out.
         let got = unsafe {
             libc::syscall(libc::SYS_rt_sigtimedwait, &raw const signals, 0usize, &raw const now, 8usize)
         };

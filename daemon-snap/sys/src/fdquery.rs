@@ -1,5 +1,5 @@
-//! Questions to descriptors that we share with a frozen process. Nothing here changes the description, except for
-//! [`PeekOffset`], which puts back what it sets.
+//! Questions to descriptors that we share with a frozen process. Nothing here changes the
+//! description, except for [`PeekOffset`], which puts back what it sets.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -64,8 +64,8 @@ pub fn owner(fd: BorrowedFd<'_>) -> Result<Option<FileOwnerV1>, Errno> {
     }))
 }
 
-/// Lets the kernel bring a periodic timerfd up to date whose expirations nobody has read: it counts them and says when the
-/// next one is due, which fdinfo alone does not.
+/// Lets the kernel bring a periodic timerfd up to date whose expirations nobody has read: it counts
+/// them and says when the next one is due, which fdinfo alone does not.
 ///
 /// # Errors
 /// `EINVAL` when it is not a timerfd.
@@ -92,7 +92,8 @@ pub fn can_be_read(fd: BorrowedFd<'_>) -> bool {
     status_flags(fd).is_ok_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_WRONLY)
 }
 
-/// How an epoll set polls network devices; `None` when it does not, or the kernel cannot (EPIOCGPARAMS, since Linux 6.9).
+/// How an epoll set polls network devices; `None` when it does not, or the kernel cannot
+/// (EPIOCGPARAMS, since Linux 6.9).
 pub fn busy_poll(fd: BorrowedFd<'_>) -> Option<BusyPollV1> {
     const EPIOCGPARAMS: libc::c_ulong = 0x8008_8a02;
     // struct epoll_params: microseconds, budget, preferred, padding.
@@ -262,7 +263,8 @@ pub fn socket_address(fd: BorrowedFd<'_>, peer: bool) -> Result<Vec<u8>, Errno> 
     Ok(address)
 }
 
-/// SO_PEERCRED and SO_PEERGROUPS; `None` when there is no peer, or one whose process is of another PID namespace.
+/// SO_PEERCRED and SO_PEERGROUPS; `None` when there is no peer, or one whose process is of another
+/// PID namespace.
 ///
 /// # Errors
 /// Those of getsockopt(2).
@@ -351,8 +353,8 @@ pub fn peek_message(fd: BorrowedFd<'_>, max_bytes: usize) -> Result<Option<Peeke
         truncated: header.msg_flags & libc::MSG_TRUNC != 0,
         sender,
     };
-    // SAFETY: the CMSG functions walk the control buffer that the kernel has just filled; data of SCM_RIGHTS and of
-    // SCM_PIDFD are descriptors that were made for us and that nobody else owns.
+    // SAFETY: the CMSG functions walk the control buffer that the kernel has just filled; data of
+    // SCM_RIGHTS and of SCM_PIDFD are descriptors that were made for us and that nobody else owns.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(&raw const header);
         while !message.is_null() {
@@ -381,7 +383,8 @@ pub fn peek_message(fd: BorrowedFd<'_>, max_bytes: usize) -> Result<Option<Peeke
     Ok(Some(peeked))
 }
 
-/// SO_PEEK_OFF set to 0, so that one peek after the other walks through the queue; the old value comes back at the end.
+/// SO_PEEK_OFF set to 0, so that one peek after the other walks through the queue; the old value
+/// comes back at the end.
 #[derive(Debug)]
 pub struct PeekOffset<'a> {
     fd: BorrowedFd<'a>,
@@ -434,7 +437,8 @@ fn set_peek_offset(fd: BorrowedFd<'_>, offset: i32) -> Result<(), Errno> {
 /// Opens a file by its handle (open_by_handle_at(2)) with O_PATH.
 ///
 /// # Errors
-/// `ESTALE` when it is not there any more or the mount is of another file system, `EPERM` without CAP_DAC_READ_SEARCH.
+/// `ESTALE` when it is not there any more or the mount is of another file system, `EPERM` without
+/// CAP_DAC_READ_SEARCH.
 pub fn open_handle(mount: BorrowedFd<'_>, handle_type: i32, handle: &[u8]) -> Result<OwnedFd, Errno> {
     // struct file_handle: u32 bytes, i32 type, then the bytes.
     let mut raw = Vec::with_capacity(8 + handle.len());
@@ -520,7 +524,8 @@ mod tests {
             seen
         };
         assert_eq!(walk(), sent);
-        // The kernel shows an empty message to one peek only; that it is still there can be seen by reading.
+        // The kernel shows an empty message to one peek only; that it is still there can be seen by
+        // reading.
         assert_eq!(walk().len(), 3);
         let mut buffer = [0; 64];
         let lens: Vec<usize> = (0..4).map(|_| b.recv(&mut buffer).unwrap()).collect();

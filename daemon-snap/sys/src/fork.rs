@@ -1,4 +1,5 @@
-//! Creating processes with chosen ids (clone3(2), `set_tid` since Linux 5.5, CLONE_INTO_CGROUP since Linux 5.7).
+//! Creating processes with chosen ids (clone3(2), `set_tid` since Linux 5.5, CLONE_INTO_CGROUP
+//! since Linux 5.7).
 
 use nix::errno::Errno;
 use std::mem::size_of;
@@ -38,8 +39,8 @@ pub fn fork(pid: Option<i32>, exit_signal: i32, cgroup: Option<BorrowedFd<'_>>) 
     create(pid, exit_signal, cgroup, 0)
 }
 
-/// A process with a chosen id that shares our table of descriptors: it does one thing in its own name and ends. What it opens
-/// stays open here. `job` gives two numbers, which become the answer.
+/// A process with a chosen id that shares our table of descriptors: it does one thing in its own
+/// name and ends. What it opens stays open here. `job` gives two numbers, which become the answer.
 ///
 /// # Errors
 /// `EEXIST`: the id is taken; that of `job`; `ECHILD` when it ended otherwise.
@@ -54,7 +55,8 @@ pub fn stand_in(pid: i32, job: impl FnOnce() -> Result<[i32; 2], Errno>) -> Resu
                 Err(errno) => [errno as i32, 0, 0],
             };
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-            // Nobody is left to tell if this fails; no answer is an error. Nothing may be closed here: the table is not ours alone.
+            // Nobody is left to tell if this fails; no answer is an error. Nothing may be closed
+            // here: the table is not ours alone.
             let _ = nix::unistd::write(&answer, &bytes);
             exit_now(0)
         }
@@ -92,8 +94,9 @@ fn create(
         args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
         args.cgroup = dir.as_raw_fd() as u64;
     }
-    // SAFETY: `args` and `tid` are live for the call; without CLONE_VM the child has a memory of its own, so this is a
-    // fork; the caller is single-threaded (documented), so no lock of libc can be held by a thread that is missing there.
+    // SAFETY: `args` and `tid` are live for the call; without CLONE_VM the child has a memory of
+    // its own, so this is a fork; the caller is single-threaded (documented), so no lock of libc
+    // can be held by a thread that is missing there.
     let got = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     match got {
         0 => Ok(Side::Child),

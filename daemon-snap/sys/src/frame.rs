@@ -20,7 +20,8 @@ const XSTATE_MIN: usize = 576;
 const FRAME_HEAD: usize = 8 + 304 + 128;
 const AMX: u64 = 1 << 17 | 1 << 18;
 
-/// Bytes of the user part of XSAVE in standard format, without AMX tile data, and the mask of its components.
+/// Bytes of the user part of XSAVE in standard format, without AMX tile data, and the mask of its
+/// components.
 fn xstate_shape(xcr0: u64) -> (usize, u64) {
     let features = xcr0 & !AMX;
     let mut len = XSTATE_MIN;

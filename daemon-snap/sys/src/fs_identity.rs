@@ -1,5 +1,5 @@
-//! The identity that the kernel asks for when a path is resolved and a file opened (credentials(7)): file-system ids, groups,
-//! capabilities.
+//! The identity that the kernel asks for when a path is resolved and a file opened
+//! (credentials(7)): file-system ids, groups, capabilities.
 
 use nix::errno::Errno;
 use nix::sys::prctl::{get_pdeathsig, set_pdeathsig};
@@ -16,8 +16,9 @@ pub struct FsIdentity {
 }
 
 impl FsIdentity {
-    /// Does something with this identity. The calling thread must be the only one of its process, be root, and is what it was
-    /// afterwards; were it not, the process ends. Others of this user may not look into it meanwhile (ptrace(2) asks for the real ids).
+    /// Does something with this identity. The calling thread must be the only one of its process,
+    /// be root, and is what it was afterwards; were it not, the process ends. Others of this user
+    /// may not look into it meanwhile (ptrace(2) asks for the real ids).
     ///
     /// # Errors
     /// The identity cannot be taken.

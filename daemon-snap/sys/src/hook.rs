@@ -15,7 +15,8 @@ pub struct Ids {
     pub no_new_privs: bool,
 }
 
-/// Has `command` enter the namespaces of `process`, its user namespace excepted, and become that user, before it is executed.
+/// Has `command` enter the namespaces of `process`, its user namespace excepted, and become that
+/// user, before it is executed.
 pub fn in_context(command: &mut Command, process: OwnedFd, ids: Ids) {
     const NAMESPACES: i32 = libc::CLONE_NEWNS
         | libc::CLONE_NEWNET
@@ -24,8 +25,8 @@ pub fn in_context(command: &mut Command, process: OwnedFd, ids: Ids) {
         | libc::CLONE_NEWCGROUP;
     let (one, zero) = (1 as libc::c_ulong, 0 as libc::c_ulong);
     let enter = move || -> std::io::Result<()> {
-        // SAFETY: plain system calls on values that live in this closure; raw calls act on this thread, the only one of a child
-        // between fork and exec, and take no lock.
+        // SAFETY: plain system calls on values that live in this closure; raw calls act on this
+        // thread, the only one of a child between fork and exec, and take no lock.
         unsafe {
             Errno::result(libc::setns(process.as_raw_fd(), NAMESPACES))?;
             Errno::result(libc::syscall(libc::SYS_setgroups, ids.groups.len(), ids.groups.as_ptr()))?;
@@ -37,6 +38,7 @@ pub fn in_context(command: &mut Command, process: OwnedFd, ids: Ids) {
         }
         Ok(())
     };
-    // SAFETY: `enter` allocates nothing and takes no lock, so it may run between fork and exec of a process with threads.
+    // SAFETY: `enter` allocates nothing and takes no lock, so it may run between fork and exec of a
+    // process with threads.
     unsafe { command.pre_exec(enter) };
 }

@@ -1,24 +1,28 @@
 //! System calls executed by a stopped thread on our behalf. No code is written into it.
 //!
-//! Its registers are pointed at a `syscall` instruction that its vDSO already has, and it is resumed from system-call
-//! stop to system-call stop. These stops are reported without a signal: a single step would end in a SIGTRAP, for which the
-//! kernel resets the handler of a process that ignores or blocks it.
+//! Its registers are pointed at a `syscall` instruction that its vDSO already has, and it is
+//! resumed from system-call stop to system-call stop. These stops are reported without a signal: a
+//! single step would end in a SIGTRAP, for which the kernel resets the handler of a process that
+//! ignores or blocks it.
 //!
 //! What has to be exactly as before afterwards, and who sees to it:
-//! 1. Signal mask: all signals are blocked meanwhile, the old mask comes back at the end ([`Injector::finish`]).
-//! 2. Registers: set at the end in an interrupt stop, because only on the way out of that stop the kernel restarts an
-//!    interrupted system call (orig_rax and rax are those from before).
+//! 1. Signal mask: all signals are blocked meanwhile, the old mask comes back at the end
+//!    ([`Injector::finish`]).
+//! 2. Registers: set at the end in an interrupt stop, because only on the way out of that stop the
+//!    kernel restarts an interrupted system call (orig_rax and rax are those from before).
 //! 3. orig_rax is -1 meanwhile, so that the kernel does not take our calls for an interrupted one.
-//! 4. SIGSTOP cannot be blocked: one that arrives meanwhile is taken away and sent again at the end.
+//! 4. SIGSTOP cannot be blocked: one that arrives meanwhile is taken away and sent again at the
+//!    end.
 //!
-//! When we die in the middle of it, a thread on a [`SafeStack`] goes back by itself. For its sake registers change before
-//! the mask at the beginning, and after it at the end.
+//! When we die in the middle of it, a thread on a [`SafeStack`] goes back by itself. For its sake
+//! registers change before the mask at the beginning, and after it at the end.
 
 use super::ptrace::{self, Regs, Wait};
 use nix::errno::Errno;
 use snap_state::{Addr, Pid};
 
-/// A stack in memory of the process on which a signal frame lies, topped by the address of an `rt_sigreturn`.
+/// A stack in memory of the process on which a signal frame lies, topped by the address of an
+/// `rt_sigreturn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SafeStack {
     /// A `syscall` with a `ret` behind it.
@@ -40,8 +44,9 @@ pub struct Injector {
 }
 
 impl Injector {
-    /// Takes over a thread in an interrupt stop. `gate` is the address of a `syscall` instruction, used as long as there is no
-    /// stack; `regs` and `sigmask` are what the thread shall have afterwards.
+    /// Takes over a thread in an interrupt stop. `gate` is the address of a `syscall` instruction,
+    /// used as long as there is no stack; `regs` and `sigmask` are what the thread shall have
+    /// afterwards.
     ///
     /// # Errors
     /// `ESRCH` when the thread has ended.

@@ -58,7 +58,8 @@ pub fn is_epoll_target(
 }
 
 fn call(a: Pid, b: Pid, kind: i32, x: u64, y: u64) -> Result<Ordering, Errno> {
-    // SAFETY: the only pointer that is passed (KCMP_EPOLL_TFD) refers to a live EpollSlot of the caller.
+    // SAFETY: the only pointer that is passed (KCMP_EPOLL_TFD) refers to a live EpollSlot of the
+    // caller.
     match Errno::result(unsafe { libc::syscall(libc::SYS_kcmp, a.0, b.0, kind, x, y) })? {
         0 => Ok(Ordering::Equal),
         1 => Ok(Ordering::Less),

@@ -16,8 +16,9 @@ pub const KEY_SPEC_PROCESS_KEYRING: i32 = -2;
 pub const KEY_SPEC_SESSION_KEYRING: i32 = -3;
 const KEY_SPEC_USER_KEYRING: i32 = -4;
 
-/// Leaves the session keyring that we have for a new one, of user `uid` and group `gid`, with no name and nothing in it but
-/// the user's own keyring if `link_user` says so. The process must have one thread.
+/// Leaves the session keyring that we have for a new one, of user `uid` and group `gid`, with no
+/// name and nothing in it but the user's own keyring if `link_user` says so. The process must have
+/// one thread.
 ///
 /// # Errors
 /// `EDQUOT`; `ENOSYS` or `EPERM` where a filter forbids it.
@@ -45,13 +46,15 @@ fn set_real_group(gid: Gid) -> Result<(), Errno> {
     setresgid(gid, unchanged, unchanged)
 }
 
-/// Adds a key of type `user` to the session keyring, which its possessor and its owner may see, read and find, and nobody may change.
+/// Adds a key of type `user` to the session keyring, which its possessor and its owner may see,
+/// read and find, and nobody may change.
 ///
 /// # Errors
 /// As [`join_new_session`].
 pub fn add_readable_key(description: &CStr, payload: &[u8]) -> Result<(), Errno> {
     const VIEW_READ_SEARCH: libc::c_long = 0x0b0b_0000;
-    // SAFETY: both texts are terminated, the payload is live and of the length that is given; the kernel copies all three.
+    // SAFETY: both texts are terminated, the payload is live and of the length that is given; the
+    // kernel copies all three.
     let key = Errno::result(unsafe {
         libc::syscall(
             libc::SYS_add_key,

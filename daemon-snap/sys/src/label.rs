@@ -20,7 +20,8 @@ use std::path::Path;
 pub const SYS_LSM_SET_SELF_ATTR: i64 = 460;
 pub const LSM_ATTR_CURRENT: u64 = 100;
 pub(super) const LSM_ID_APPARMOR: u64 = 104;
-/// Where AppArmor shows the label of a process, whatever other security modules there are (since Linux 5.8).
+/// Where AppArmor shows the label of a process, whatever other security modules there are (since
+/// Linux 5.8).
 pub const APPARMOR_CURRENT: &str = "attr/apparmor/current";
 
 /// Whether AppArmor labels processes here.
@@ -49,7 +50,8 @@ pub fn can_change_profile() -> bool {
     refused == 0 || Errno::last() != Errno::ENOSYS
 }
 
-/// Whether the other end of a unix socket can ask for the label of who made it (SO_PEERSEC, unix(7)).
+/// Whether the other end of a unix socket can ask for the label of who made it (SO_PEERSEC,
+/// unix(7)).
 ///
 /// # Errors
 /// No descriptor is left.
@@ -70,8 +72,8 @@ pub fn has_labelled_sockets() -> Result<bool, Errno> {
     Ok(got == 0 || Errno::last() == Errno::ERANGE)
 }
 
-/// The label that a program has when we execute it. It is: in a child of ours, which is stopped before the first instruction of
-/// the program and ended.
+/// The label that a program has when we execute it. It is: in a child of ours, which is stopped
+/// before the first instruction of the program and ended.
 ///
 /// # Errors
 /// `ENOEXEC` when it cannot be executed; `ENODATA` where AppArmor shows no labels.
@@ -85,7 +87,8 @@ pub fn of_executed(program: &Path) -> Result<String, Errno> {
             drop(go);
             if read(&waits, &mut word) == Ok(1) {
                 let (arguments, environment) = ([path.as_ptr(), std::ptr::null()], [std::ptr::null()]);
-                // SAFETY: the path is terminated, both arrays end with null; all live until the call replaces us or returns.
+                // SAFETY: the path is terminated, both arrays end with null; all live until the
+                // call replaces us or returns.
                 unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
             }
             fork::exit_now(127)
@@ -143,7 +146,8 @@ mod tests {
         std::fs::write(&script, format!("#!/bin/sh\ntouch {}\n", mark.display())).unwrap();
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-        // With AppArmor a label, elsewhere the kernel's word that there are none; the program ends in both cases.
+        // With AppArmor a label, elsewhere the kernel's word that there are none; the program ends
+        // in both cases.
         assert!(matches!(of_executed(&script), Ok(_) | Err(Errno::ENODATA)));
         assert!(!mark.exists());
         std::fs::remove_file(&script).unwrap();

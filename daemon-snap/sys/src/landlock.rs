@@ -1,5 +1,5 @@
-//! Whether a thread has restricted itself (landlock(7), since Linux 5.13). The kernel shows that to nobody; but who is in a domain may
-//! not look into a process outside of it, whoever else might.
+//! Whether a thread has restricted itself (landlock(7), since Linux 5.13). The kernel shows that to
+//! nobody; but who is in a domain may not look into a process outside of it, whoever else might.
 
 use super::child::Child;
 use super::label::LSM_ID_APPARMOR;
@@ -31,14 +31,16 @@ pub fn is_asked_first() -> bool {
     found == Some(&LSM_ID_LANDLOCK)
 }
 
-/// A process outside of every domain but ours, with these ids (as we see them) and no capability, in the user namespace `userns`, or in
-/// ours. Any process with the same ids there may look into it (ptrace(2), ptrace access mode checking), unless a domain forbids it.
+/// A process outside of every domain but ours, with these ids (as we see them) and no capability,
+/// in the user namespace `userns`, or in ours. Any process with the same ids there may look into it
+/// (ptrace(2), ptrace access mode checking), unless a domain forbids it.
 ///
 /// # Errors
 /// `EPERM` when we may not become that.
 pub fn bystander(uid: u32, gid: u32, userns: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
     Child::make(|| {
-        // SAFETY: plain system calls without pointers, and not libc's, which would speak to threads that a child does not have.
+        // SAFETY: plain system calls without pointers, and not libc's, which would speak to threads
+        // that a child does not have.
         unsafe {
             Errno::result(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
             Errno::result(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0))?;
@@ -51,8 +53,8 @@ pub fn bystander(uid: u32, gid: u32, userns: Option<BorrowedFd<'_>>) -> Result<C
         }
         set_capabilities([Capabilities::default(); 2])?;
         nix::sys::prctl::set_dumpable(true)?;
-        // Yama lets nobody but ancestors and whom it is told of. Where there is none the call fails.
-        // SAFETY: plain system call without pointers.
+        // Yama lets nobody but ancestors and whom it is told of. Where there is none the call
+        // fails. SAFETY: plain system call without pointers.
         unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
         // Who takes other ids has to ask again for it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)

@@ -1,4 +1,5 @@
-//! System calls, typed in and `Result` out: no policy, no logging. The only place beside `tape/` with unsafe code.
+//! System calls, typed in and `Result` out: no policy, no logging. The only place beside `tape/`
+//! with unsafe code.
 
 pub mod audit;
 pub mod child;

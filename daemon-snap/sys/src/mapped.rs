@@ -17,12 +17,14 @@ struct Mapping {
 
 impl Mapping {
     fn of(fd: BorrowedFd<'_>, offset: u64, len: NonZeroUsize, prot: ProtFlags) -> Result<Self, Errno> {
-        // SAFETY: a new mapping at an address of the kernel's choice; no reference into it is ever made.
+        // SAFETY: a new mapping at an address of the kernel's choice; no reference into it is ever
+        // made.
         let at = unsafe { mmap(None, len, prot, MapFlags::MAP_PRIVATE, fd, offset as i64)? };
         Ok(Self { at, len })
     }
 
-    /// By a system call, which reports a page that the file does not have any more instead of ending us.
+    /// By a system call, which reports a page that the file does not have any more instead of
+    /// ending us.
     fn copy(&self, skip: usize, buffer: &mut [u8]) -> Result<(), Errno> {
         let own = Pid(std::process::id() as i32);
         vmread::read_areas(own, &[(Addr((self.at.as_ptr() as usize + skip) as u64), buffer.len())], buffer)
@@ -47,7 +49,8 @@ pub fn read(fd: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> Result<(), Er
     Mapping::of(fd, start, len, ProtFlags::PROT_READ)?.copy(skip, buffer)
 }
 
-/// A page of a program as this process would execute it: with the breakpoints that the kernel puts into every mapping.
+/// A page of a program as this process would execute it: with the breakpoints that the kernel puts
+/// into every mapping.
 ///
 /// # Errors
 /// As [`read`].

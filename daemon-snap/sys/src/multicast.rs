@@ -26,7 +26,8 @@ pub struct SourceFilter {
 /// Whether the socket has joined `group` (a `sockaddr_in` or `sockaddr_in6`) on an interface.
 ///
 /// # Errors
-/// `ENOPROTOOPT` and others for sockets that know no groups; `E2BIG` for more sources than can be read.
+/// `ENOPROTOOPT` and others for sockets that know no groups; `E2BIG` for more sources than can be
+/// read.
 pub fn membership(
     fd: BorrowedFd<'_>,
     level: i32,

@@ -6,7 +6,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// `socket(2)` with SOCK_CLOEXEC; `netns`: the network namespace that it shall belong to, ours when `None`.
+/// `socket(2)` with SOCK_CLOEXEC; `netns`: the network namespace that it shall belong to, ours when
+/// `None`.
 ///
 /// # Errors
 /// `EPERM` when the namespace may not be entered; those of `socket(2)`.
@@ -49,15 +50,16 @@ pub fn of_socket(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// `EPERM` when the namespace may not be entered.
 pub fn mount_root(mntns: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     in_thread(|| {
-        // Entering a mount namespace is refused while root and working directory are shared with other threads.
+        // Entering a mount namespace is refused while root and working directory are shared with
+        // other threads.
         unshare(CloneFlags::CLONE_FS)?;
         setns(mntns, CloneFlags::CLONE_NEWNS)?;
         open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
     })
 }
 
-/// Open on the list of all mounts of a mount namespace (`/proc/PID/mountinfo`), as seen from its root, which processes in it may have
-/// left for another one.
+/// Open on the list of all mounts of a mount namespace (`/proc/PID/mountinfo`), as seen from its
+/// root, which processes in it may have left for another one.
 ///
 /// # Errors
 /// `EPERM` when the namespace may not be entered.

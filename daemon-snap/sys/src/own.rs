@@ -4,21 +4,23 @@ use nix::errno::Errno;
 use snap_state::SigActionV1;
 
 unsafe extern "C" {
-    /// Where this thread's area lies, seen from the thread pointer (glibc 2.35). Named by linking and not looked up by
-    /// dlsym(3), which finds nothing in a program without shared libraries.
+    /// Where this thread's area lies, seen from the thread pointer (glibc 2.35). Named by linking
+    /// and not looked up by dlsym(3), which finds nothing in a program without shared libraries.
     static __rseq_offset: isize;
     /// Length of the area, 0 when glibc has not registered one.
     static __rseq_size: libc::c_uint;
 }
 
-/// Undoes glibc's rseq registration of this thread, whose memory is about to go away (rseq(2), since Linux 4.18).
+/// Undoes glibc's rseq registration of this thread, whose memory is about to go away (rseq(2),
+/// since Linux 4.18).
 ///
 /// # Errors
 /// The kernel refuses; the process must not go on.
 pub fn unregister_rseq() -> Result<(), Errno> {
     const SIGNATURE: u32 = 0x5305_3053;
     const UNREGISTER: i32 = 1;
-    // SAFETY: glibc documents both as constants that its start-up code has set: ptrdiff_t and unsigned int.
+    // SAFETY: glibc documents both as constants that its start-up code has set: ptrdiff_t and
+    // unsigned int.
     let (offset, size) = unsafe { (__rseq_offset, __rseq_size) };
     if size == 0 {
         return Ok(());
@@ -27,9 +29,11 @@ pub fn unregister_rseq() -> Result<(), Errno> {
     // SAFETY: on x86-64 glibc keeps the thread pointer at FS:0.
     unsafe { std::arch::asm!("mov {}, fs:0", out(reg) thread_pointer) };
     let area = thread_pointer.wrapping_add_signed(offset);
-    // The length that glibc registered is not published before 2.40; the kernel wants exactly that one.
+    // The length that glibc registered is not published before 2.40; the kernel wants exactly that
+    // one.
     for len in [32, size.next_multiple_of(32), size, 64, 96, 128] {
-        // SAFETY: unregistering makes the kernel forget the area; a wrong length is refused without effect.
+        // SAFETY: unregistering makes the kernel forget the area; a wrong length is refused without
+        // effect.
         let done = unsafe { libc::syscall(libc::SYS_rseq, area, len, UNREGISTER, SIGNATURE) };
         if done == 0 {
             return Ok(());
@@ -49,8 +53,8 @@ struct KernelSigAction {
     mask: u64,
 }
 
-/// Sets the handler of a signal exactly as recorded; `None` is SIG_DFL (rt_sigaction(2), raw because libc adds its own
-/// restorer). All signals must be blocked.
+/// Sets the handler of a signal exactly as recorded; `None` is SIG_DFL (rt_sigaction(2), raw
+/// because libc adds its own restorer). All signals must be blocked.
 ///
 /// # Errors
 /// `EINVAL` for SIGKILL and SIGSTOP.
@@ -58,8 +62,8 @@ pub fn set_signal_action(signal: i32, action: Option<&SigActionV1>) -> Result<()
     let raw = action.map_or(KernelSigAction { handler: 0, flags: 0, restorer: 0, mask: 0 }, |a| {
         KernelSigAction { handler: a.handler.0, flags: a.flags, restorer: a.restorer.0, mask: a.mask }
     });
-    // SAFETY: `raw` is the kernel's layout and live; handlers of another address space cannot run because every signal
-    // stays blocked until that address space is in place.
+    // SAFETY: `raw` is the kernel's layout and live; handlers of another address space cannot run
+    // because every signal stays blocked until that address space is in place.
     Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const raw, 0usize, 8usize) })
         .map(drop)
 }
@@ -97,7 +101,8 @@ pub fn capabilities() -> Result<(u64, u64), Errno> {
     Ok((set(caps::CapSet::Effective)?, set(caps::CapSet::Bounding)?))
 }
 
-/// How a kind of speculation is set for this thread (PR_GET_SPECULATION_CTRL); `None` where it cannot be.
+/// How a kind of speculation is set for this thread (PR_GET_SPECULATION_CTRL); `None` where it
+/// cannot be.
 pub fn speculation(which: u32) -> Option<u32> {
     const PR_GET_SPECULATION_CTRL: i32 = 52;
     const PR_SPEC_PRCTL: u32 = 1;
@@ -128,8 +133,8 @@ pub fn become_subreaper(on: bool) {
 
 /// Bytes of a mapping of this process that is known to be readable and never to change (the vDSO).
 pub fn read_mapped(range: std::ops::Range<u64>) -> Vec<u8> {
-    // SAFETY: the caller took the range from our own /proc/self/maps, where it is listed as readable; vDSO code is never
-    // unmapped while this runs.
+    // SAFETY: the caller took the range from our own /proc/self/maps, where it is listed as
+    // readable; vDSO code is never unmapped while this runs.
     unsafe { std::slice::from_raw_parts(range.start as *const u8, (range.end - range.start) as usize) }
         .to_vec()
 }

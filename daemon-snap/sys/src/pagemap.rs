@@ -1,4 +1,5 @@
-//! Which pages of an address space are its own: PAGEMAP_SCAN (since Linux 6.7), else `/proc/PID/pagemap`.
+//! Which pages of an address space are its own: PAGEMAP_SCAN (since Linux 6.7), else
+//! `/proc/PID/pagemap`.
 
 use nix::errno::Errno;
 use snap_state::{Addr, PAGE_BYTES, Pid};
@@ -118,7 +119,8 @@ impl PageMap {
         self.method != Method::Entries
     }
 
-    /// Appends the anonymous pages of a range that are present or swapped, in ascending order. The shared zero page is left out.
+    /// Appends the anonymous pages of a range that are present or swapped, in ascending order. The
+    /// shared zero page is left out.
     ///
     /// # Errors
     /// When the process has ended.
@@ -160,7 +162,8 @@ impl PageMap {
                 return_mask: if guard_bit == 0 { PAGE_IS_FILE } else { guard_bit },
                 ..PmScanArg::default()
             };
-            // SAFETY: arg and the vector that it points to live through the call, lengths are theirs.
+            // SAFETY: arg and the vector that it points to live through the call, lengths are
+            // theirs.
             let count = unsafe { pagemap_scan(self.file.as_raw_fd(), &raw mut arg) }?;
             found.extend(regions[..count as usize].iter().map(|region| OwnPages {
                 start: Addr(region.start),
@@ -175,8 +178,8 @@ impl PageMap {
         Ok(())
     }
 
-    /// One entry of eight bytes a page. Page tables that do not exist cost as much as others here, so that a kernel without
-    /// PAGEMAP_SCAN pays for huge reservations.
+    /// One entry of eight bytes a page. Page tables that do not exist cost as much as others here,
+    /// so that a kernel without PAGEMAP_SCAN pays for huge reservations.
     fn entries(&self, range: Range<Addr>, found: &mut Vec<OwnPages>) -> Result<(), Errno> {
         let mut buffer = vec![0u8; 1 << 19];
         let mut page = range.start.0 / PAGE_BYTES;

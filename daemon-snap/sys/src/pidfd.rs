@@ -58,8 +58,8 @@ struct Info {
 }
 const _: () = assert!(size_of::<Info>() == 64);
 
-/// How the process of a pidfd ended, as waitpid(2) gave it (PIDFD_GET_INFO, since Linux 6.13; after the process has been waited for
-/// since Linux 6.15). `None` where the kernel does not tell.
+/// How the process of a pidfd ended, as waitpid(2) gave it (PIDFD_GET_INFO, since Linux 6.13; after
+/// the process has been waited for since Linux 6.15). `None` where the kernel does not tell.
 pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
     const PIDFD_INFO_EXIT: u64 = 1 << 3;

@@ -22,7 +22,8 @@ pub fn map(range: Range<u64>, prot: i32, flags: i32, fd: Option<i32>, offset: u6
 /// # Errors
 /// As madvise(2).
 pub fn advise(range: Range<u64>, advice: i32) -> Result<(), Errno> {
-    // SAFETY: the caller mapped the range with `map`; the advice used here (huge pages or not) changes no content.
+    // SAFETY: the caller mapped the range with `map`; the advice used here (huge pages or not)
+    // changes no content.
     Errno::result(unsafe { libc::madvise(range.start as *mut _, (range.end - range.start) as usize, advice) })
         .map(drop)
 }
@@ -37,8 +38,8 @@ pub fn read(file: &OwnedFd, places: &[(u64, u64)], offset: u64) -> Result<(), Er
         .map(|(at, len)| libc::iovec { iov_base: *at as *mut _, iov_len: *len as usize })
         .collect();
     let wanted: u64 = places.iter().map(|(_, len)| len).sum();
-    // SAFETY: the places lie in mappings made by `map`, into which no Rust reference exists; the vector is live and at most
-    // IOV_MAX long, as its maker (`tape::chunks`) sees to.
+    // SAFETY: the places lie in mappings made by `map`, into which no Rust reference exists; the
+    // vector is live and at most IOV_MAX long, as its maker (`tape::chunks`) sees to.
     let got =
         unsafe { libc::preadv(file.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset as i64) };
     if Errno::result(got)? as u64 == wanted { Ok(()) } else { Err(Errno::EIO) }

@@ -1,6 +1,8 @@
-//! What this kernel and this environment let us do, found out by doing it on ourselves or on a child made for it.
+//! What this kernel and this environment let us do, found out by doing it on ourselves or on a
+//! child made for it.
 //!
-//! Nothing here changes anything that outlives the call. Children do nothing but system calls: the caller may have threads.
+//! Nothing here changes anything that outlives the call. Children do nothing but system calls: the
+//! caller may have threads.
 
 use super::child::Child;
 use super::ptrace::{self, Wait};
@@ -15,7 +17,8 @@ const PR_SET_MM_MAP_SIZE: libc::c_int = 15;
 /// Candidates that are tried when numbers are taken.
 const ATTEMPTS: i32 = 16;
 
-/// A child with a number of our choice, as every restored process has; `highest` is the first that is tried.
+/// A child with a number of our choice, as every restored process has; `highest` is the first that
+/// is tried.
 ///
 /// # Errors
 /// `EPERM`: neither CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN, or a seccomp filter.
@@ -86,7 +89,8 @@ pub fn seccomp_dump() -> Result<(), Errno> {
     let child = Child::make(|| {
         let allow = libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }; // return SECCOMP_RET_ALLOW
         let program = libc::sock_fprog { len: 1, filter: (&raw const allow).cast_mut() };
-        // SAFETY: the program and its one instruction live through the call, which does not write to them.
+        // SAFETY: the program and its one instruction live through the call, which does not write
+        // to them.
         unsafe {
             Errno::result(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
             Errno::result(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program))
@@ -134,8 +138,8 @@ pub fn shared_descriptor() -> Result<(), Errno> {
     }
 }
 
-/// Setting where an address space has its heap, stack and arguments (PR_SET_MM_MAP, since Linux 3.18); only asks whether
-/// the kernel knows it.
+/// Setting where an address space has its heap, stack and arguments (PR_SET_MM_MAP, since Linux
+/// 3.18); only asks whether the kernel knows it.
 ///
 /// # Errors
 /// `EINVAL` without CONFIG_CHECKPOINT_RESTORE.
@@ -192,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_number_that_is_taken_is_no_answer() {
-        // Our own number and the ones below it: at least ours is taken, and a free one has to be found below.
+        // Our own number and the ones below it: at least ours is taken, and a free one has to be
+        // found below.
         let own = std::process::id() as i32;
         if !nix::unistd::geteuid().is_root() {
             // Who may not choose a number is told that, and not that it is taken.

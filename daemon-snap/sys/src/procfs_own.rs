@@ -1,5 +1,5 @@
-//! A proc instance of our own: sees our PID namespace, is writable, and stays reachable in any mount namespace
-//! (fsopen(2), fsmount(2), since Linux 5.2).
+//! A proc instance of our own: sees our PID namespace, is writable, and stays reachable in any
+//! mount namespace (fsopen(2), fsmount(2), since Linux 5.2).
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
@@ -41,7 +41,8 @@ impl OwnProc {
         }
     }
 
-    /// The instance that is mounted on /proc, where it is as good as one of our own: of our PID namespace, and writable.
+    /// The instance that is mounted on /proc, where it is as good as one of our own: of our PID
+    /// namespace, and writable.
     pub fn at_hand() -> Option<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = open("/proc", flags, Mode::empty()).ok()?;

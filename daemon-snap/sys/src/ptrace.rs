@@ -1,4 +1,5 @@
-//! ptrace(2) as we use it: tasks are seized, never attached, so that nothing is seen of it from outside.
+//! ptrace(2) as we use it: tasks are seized, never attached, so that nothing is seen of it from
+//! outside.
 //!
 //! PTRACE_O_EXITKILL is never set for a tree: when we die, it goes on.
 
@@ -95,7 +96,8 @@ struct SudConfig {
 const _: () = assert!(size_of::<SudConfig>() == 32);
 
 fn request(op: libc::c_uint, tid: Pid, addr: usize, data: usize) -> Result<i64, Errno> {
-    // SAFETY: callers pass in `addr` and `data` either numbers or pointers to live objects of the size that `op` uses.
+    // SAFETY: callers pass in `addr` and `data` either numbers or pointers to live objects of the
+    // size that `op` uses.
     Errno::result(unsafe { libc::ptrace(op, tid.0, addr, data) })
 }
 
@@ -219,7 +221,8 @@ pub fn xstate(tid: Pid) -> Result<Vec<u8>, Errno> {
     Ok(bytes[..len].to_vec())
 }
 
-/// Blocked signals; bit n-1 is signal n. In a call with a temporary mask this is the one that comes back after it.
+/// Blocked signals; bit n-1 is signal n. In a call with a temporary mask this is the one that comes
+/// back after it.
 ///
 /// # Errors
 /// `ESRCH` when it is not stopped.
@@ -272,7 +275,8 @@ pub fn rseq(tid: Pid) -> Result<Option<RseqV1>, Errno> {
     }))
 }
 
-/// Whether system calls of the thread are dispatched to itself (Syscall User Dispatch; readable since Linux 6.4).
+/// Whether system calls of the thread are dispatched to itself (Syscall User Dispatch; readable
+/// since Linux 6.4).
 ///
 /// # Errors
 /// `ESRCH` when it is not stopped.
@@ -286,7 +290,8 @@ pub fn has_syscall_user_dispatch(tid: Pid) -> Result<bool, Errno> {
     }
 }
 
-/// Classic BPF program of the `index`-th filter, 0 being the one that was installed first (the manual page has it the other way round).
+/// Classic BPF program of the `index`-th filter, 0 being the one that was installed first (the
+/// manual page has it the other way round).
 ///
 /// # Errors
 /// `ENOENT` past the last one; `EACCES` without CAP_SYS_ADMIN or when we are filtered ourselves.

@@ -19,17 +19,20 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, min: i32) -> Result<OwnedFd, Errno> {
     owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, min) })
 }
 
-/// Puts a description under a chosen number that nothing of ours uses; the number is not owned by anyone afterwards.
+/// Puts a description under a chosen number that nothing of ours uses; the number is not owned by
+/// anyone afterwards.
 ///
 /// # Errors
 /// `EBADF` above RLIMIT_NOFILE.
 pub fn place(fd: BorrowedFd<'_>, number: i32, cloexec: bool) -> Result<(), Errno> {
     let flags = if cloexec { libc::O_CLOEXEC } else { 0 };
-    // SAFETY: the caller keeps all owned descriptors above the range of recorded numbers, so none is closed behind its owner.
+    // SAFETY: the caller keeps all owned descriptors above the range of recorded numbers, so none
+    // is closed behind its owner.
     Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), number, flags) }).map(drop)
 }
 
-/// Closes a range of numbers, both inclusive, that no owned descriptor uses (close_range(2), since Linux 5.9).
+/// Closes a range of numbers, both inclusive, that no owned descriptor uses (close_range(2), since
+/// Linux 5.9).
 ///
 /// # Errors
 /// `EINVAL` for an empty range.
@@ -135,7 +138,8 @@ pub fn epoll_take(epoll: BorrowedFd<'_>) -> Result<Vec<u64>, Errno> {
         let got = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
         let got = Errno::result(got)? as usize;
         taken.extend(events[..got].iter().map(|event| event.u64));
-        // Less than there is room for is all there is; what stays ready would be told again and again.
+        // Less than there is room for is all there is; what stays ready would be told again and
+        // again.
         if got < events.len() {
             return Ok(taken);
         }
@@ -177,12 +181,14 @@ pub fn inotify_add(fd: BorrowedFd<'_>, path: &[u8], mask: u32) -> Result<i32, Er
 /// # Errors
 /// As fcntl(2).
 pub fn fcntl_number(fd: BorrowedFd<'_>, command: i32, argument: i32) -> Result<i32, Errno> {
-    // SAFETY: used only for commands whose argument is a number (F_SETFL, F_SETPIPE_SZ, F_SETSIG, F_ADD_SEALS).
+    // SAFETY: used only for commands whose argument is a number (F_SETFL, F_SETPIPE_SZ, F_SETSIG,
+    // F_ADD_SEALS).
     Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) })
 }
 
-/// Whether a number of our PID namespace belongs to anybody or anything, if only for a moment more. `fd`, which must be able to have
-/// an owner, gets that one (fcntl(2), F_SETOWN): of all calls this one asks for the number alone, and not for a task.
+/// Whether a number of our PID namespace belongs to anybody or anything, if only for a moment more.
+/// `fd`, which must be able to have an owner, gets that one (fcntl(2), F_SETOWN): of all calls this
+/// one asks for the number alone, and not for a task.
 pub fn is_number_in_use(fd: BorrowedFd<'_>, id: i32) -> bool {
     // SAFETY: plain system call without pointers.
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETOWN, id) == 0 }
@@ -225,7 +231,8 @@ pub fn set_socket_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]
     .map(drop)
 }
 
-/// Sets a socket's buffer size to what getsockopt(2) gave: the kernel doubles what it is given, and bounds it unless forced.
+/// Sets a socket's buffer size to what getsockopt(2) gave: the kernel doubles what it is given, and
+/// bounds it unless forced.
 ///
 /// # Errors
 /// As setsockopt(2).
@@ -253,7 +260,8 @@ pub fn attach_filter(fd: BorrowedFd<'_>, program: &[u8]) -> Result<(), Errno> {
         .collect();
     let len = u16::try_from(instructions.len()).map_err(|_| Errno::EINVAL)?;
     let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
-    // SAFETY: `program` points at as many live instructions as it says; the kernel checks and copies them.
+    // SAFETY: `program` points at as many live instructions as it says; the kernel checks and
+    // copies them.
     Errno::result(unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
@@ -289,7 +297,8 @@ pub fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
     owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })
 }
 
-/// `sockaddr_un` bytes (unix(7)): family, then a path with its NUL or an abstract name, which begins with one.
+/// `sockaddr_un` bytes (unix(7)): family, then a path with its NUL or an abstract name, which
+/// begins with one.
 pub fn unix_address(name: &[u8]) -> Vec<u8> {
     let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
     bytes.extend_from_slice(name);
@@ -357,7 +366,8 @@ pub fn socket_pair(kind: i32) -> Result<[i32; 2], Errno> {
 
 /// Takes over two numbers that a stand-in has left open in our table.
 pub fn adopt(numbers: [i32; 2]) -> (OwnedFd, OwnedFd) {
-    // SAFETY: a stand-in that shares our table made them with `socket_pair` and ended without closing or telling anyone else.
+    // SAFETY: a stand-in that shares our table made them with `socket_pair` and ended without
+    // closing or telling anyone else.
     unsafe { (OwnedFd::from_raw_fd(numbers[0]), OwnedFd::from_raw_fd(numbers[1])) }
 }
 
@@ -435,7 +445,8 @@ pub fn memfd(name: &[u8], flags: u32) -> Result<OwnedFd, Errno> {
     owned(unsafe { libc::memfd_create(name.as_ptr().cast(), flags | libc::MFD_CLOEXEC) })
 }
 
-/// Size of a new shared anonymous mapping, as address range; the caller opens it through map_files and unmaps it.
+/// Size of a new shared anonymous mapping, as address range; the caller opens it through map_files
+/// and unmaps it.
 ///
 /// # Errors
 /// `ENOMEM`.
@@ -482,7 +493,8 @@ pub fn own_address(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
 /// The node that a unix socket is bound to, opened with O_PATH (SIOCUNIXFILE, since Linux 4.11).
 ///
 /// # Errors
-/// `EPERM` without CAP_NET_ADMIN where the socket's network namespace belongs; `ENOENT`: it has none.
+/// `EPERM` without CAP_NET_ADMIN where the socket's network namespace belongs; `ENOENT`: it has
+/// none.
 pub fn unix_node(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
     // SAFETY: the request has no argument and answers with a new descriptor.

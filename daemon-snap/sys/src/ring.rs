@@ -1,6 +1,7 @@
 //! io_uring(7): making an instance, and the memory that it shares with its users.
 //!
-//! Written against the system calls because counters and memory of somebody else's ring are read and set here, which no wrapper offers.
+//! Written against the system calls because counters and memory of somebody else's ring are read
+//! and set here, which no wrapper offers.
 
 use memmap2::{MmapMut, MmapOptions};
 use nix::errno::Errno;
@@ -90,7 +91,8 @@ impl Params {
 /// `io_uring_setup(2)`, since Linux 5.1; both queues in one mapping, since Linux 5.4.
 ///
 /// # Errors
-/// `EPERM`, `ENOSYS` where io_uring is not allowed; `EINVAL` for flags that this kernel does not have.
+/// `EPERM`, `ENOSYS` where io_uring is not allowed; `EINVAL` for flags that this kernel does not
+/// have.
 pub fn setup(sq_entries: u32, cq_entries: u32, flags: u32) -> Result<(OwnedFd, Params), Errno> {
     let mut params = Params { cq_entries, flags, ..Params::default() };
     // SAFETY: `params` is a live, correctly laid out io_uring_params (sizes asserted above).
@@ -102,13 +104,14 @@ pub fn setup(sq_entries: u32, cq_entries: u32, flags: u32) -> Result<(OwnedFd, P
 }
 
 fn map(fd: BorrowedFd<'_>, offset: u64, len_bytes: u64) -> io::Result<MmapMut> {
-    // SAFETY: a mapping of its own, of memory that the kernel keeps as long as it is mapped. Nobody holds a reference into it: it is
-    // only copied from and to, and words of it are read and written volatile.
+    // SAFETY: a mapping of its own, of memory that the kernel keeps as long as it is mapped. Nobody
+    // holds a reference into it: it is only copied from and to, and words of it are read and
+    // written volatile.
     unsafe { MmapOptions::new().offset(offset).len(len_bytes as usize).map_mut(fd.as_raw_fd()) }
 }
 
-/// A copy of one area of a ring. Newer kernels map more than there is, so the kernel does the copying: to us the end of the area
-/// would be SIGBUS.
+/// A copy of one area of a ring. Newer kernels map more than there is, so the kernel does the
+/// copying: to us the end of the area would be SIGBUS.
 ///
 /// # Errors
 /// As mmap(2); `EFAULT` when the area is shorter.
@@ -139,12 +142,14 @@ pub fn write_area(fd: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> io::Result<(
 /// `EBADFD`: the ring has been made disabled.
 pub fn enter(fd: BorrowedFd<'_>, submit: u32) -> Result<u32, Errno> {
     let none = std::ptr::null::<u8>();
-    // SAFETY: no signal mask is passed; what the requests point to is the caller's matter, and no-operations point to nothing.
+    // SAFETY: no signal mask is passed; what the requests point to is the caller's matter, and
+    // no-operations point to nothing.
     let taken = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd.as_raw_fd(), submit, 0, 0, none, 0) };
     Errno::result(taken).map(|taken| taken as u32)
 }
 
-/// Lets a fresh ring take and complete `turns` requests that do nothing: what it counts inside cannot be set.
+/// Lets a fresh ring take and complete `turns` requests that do nothing: what it counts inside
+/// cannot be set.
 ///
 /// # Errors
 /// As mmap(2) and io_uring_enter(2); `EIO` when the ring does something else.
@@ -162,7 +167,8 @@ pub fn turn(fd: BorrowedFd<'_>, params: &Params, turns: u32) -> io::Result<()> {
     while done < turns {
         // The requests and the index array are zero: each turn is request 0, IORING_OP_NOP.
         let batch = (turns - done).min(params.sq_entries);
-        // SAFETY: words of the mapped area, aligned; the kernel looks at them during the system call only.
+        // SAFETY: words of the mapped area, aligned; the kernel looks at them during the system
+        // call only.
         unsafe { tail.write_volatile(done + batch) };
         let taken = enter(fd, batch)?;
         // SAFETY: as above.
@@ -184,23 +190,26 @@ const UNREGISTER_EVENTFD: u32 = 5;
 /// Nothing lies there in any process (mmap_min_addr), so what would be read from it never is.
 const NOWHERE: usize = 1;
 
-/// What `io_uring_register(2)` says to an event descriptor at an address that does not exist: `EFAULT` when there could be one,
-/// `EBUSY` when there is one already, `EEXIST` when only the thread that made the ring may ask, `EACCES` when the ring is restricted.
+/// What `io_uring_register(2)` says to an event descriptor at an address that does not exist:
+/// `EFAULT` when there could be one, `EBUSY` when there is one already, `EEXIST` when only the
+/// thread that made the ring may ask, `EACCES` when the ring is restricted.
 pub fn answer_to_eventfd(fd: BorrowedFd<'_>) -> Errno {
-    // SAFETY: the address is not one of ours; the kernel finds that it cannot read there and changes nothing.
+    // SAFETY: the address is not one of ours; the kernel finds that it cannot read there and
+    // changes nothing.
     let raw =
         unsafe { libc::syscall(libc::SYS_io_uring_register, fd.as_raw_fd(), REGISTER_EVENTFD, NOWHERE, 1) };
     Errno::result(raw).err().unwrap_or(Errno::UnknownErrno)
 }
 
-/// Arguments of the same question about the ring that the calling thread has under a number (IORING_REGISTER_USE_REGISTERED_RING,
-/// since Linux 6.3; `EINVAL` before).
+/// Arguments of the same question about the ring that the calling thread has under a number
+/// (IORING_REGISTER_USE_REGISTERED_RING, since Linux 6.3; `EINVAL` before).
 pub fn question_by_number(number: u32) -> [u64; 6] {
     const USE_REGISTERED_RING: u64 = 1 << 31;
     [u64::from(number), u64::from(REGISTER_EVENTFD) | USE_REGISTERED_RING, NOWHERE as u64, 1, 0, 0]
 }
 
-/// An event descriptor of ours on a ring at rest that has none, by which the ring can be told from others. Dropped, it is taken off.
+/// An event descriptor of ours on a ring at rest that has none, by which the ring can be told from
+/// others. Dropped, it is taken off.
 #[derive(Debug)]
 pub struct Mark<'a> {
     ring: BorrowedFd<'a>,
@@ -246,7 +255,8 @@ impl Drop for Mark<'_> {
     }
 }
 
-/// Whether this kernel maps a ring where it is told to; since Linux 6.5 it chooses the place itself.
+/// Whether this kernel maps a ring where it is told to; since Linux 6.5 it chooses the place
+/// itself.
 ///
 /// # Errors
 /// As mmap(2).

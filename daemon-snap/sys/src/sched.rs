@@ -28,8 +28,8 @@ fn get_attributes(tid: Pid) -> Result<SchedAttr, Errno> {
     Errno::result(got).map(|_| attr)
 }
 
-/// Whether the thread has asked for a share of its CPU's speed (utilisation clamps, CONFIG_UCLAMP_TASK). Real-time threads have a
-/// lower bound that nobody has asked for.
+/// Whether the thread has asked for a share of its CPU's speed (utilisation clamps,
+/// CONFIG_UCLAMP_TASK). Real-time threads have a lower bound that nobody has asked for.
 ///
 /// # Errors
 /// `ESRCH` when the thread has ended.
@@ -41,7 +41,8 @@ pub fn is_clamped(tid: Pid) -> Result<bool, Errno> {
     Ok(attr.util_max != 0 && (attr.util_max != WHOLE || attr.util_min != 0 && !realtime))
 }
 
-/// Whether the thread shares a physical core with chosen others only (PR_SCHED_CORE, since Linux 5.14).
+/// Whether the thread shares a physical core with chosen others only (PR_SCHED_CORE, since Linux
+/// 5.14).
 pub fn has_core_cookie(tid: Pid) -> bool {
     const PR_SCHED_CORE: i32 = 62;
     const GET: libc::c_ulong = 0;
@@ -59,7 +60,8 @@ pub fn has_core_cookie(tid: Pid) -> bool {
 pub fn attributes(tid: Pid) -> Result<SchedV1, Errno> {
     const IOPRIO_WHO_PROCESS: i32 = 1;
     let attr = get_attributes(tid)?;
-    // The kernel tells the nice value here only for policies that use it, but keeps it for the others.
+    // The kernel tells the nice value here only for policies that use it, but keeps it for the
+    // others.
     let nice = nice_value(tid)?;
     // SAFETY: plain system call without pointers.
     let ioprio = Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid.0) })?;
@@ -100,7 +102,8 @@ fn set_policy(tid: Pid, policy: i32, priority: i32) -> Result<(), Errno> {
 
 fn nice_value(tid: Pid) -> Result<i32, Errno> {
     const PRIO_PROCESS: i32 = 0;
-    // SAFETY: plain system call without pointers. The bare call returns 20 minus the value, so that it is never negative.
+    // SAFETY: plain system call without pointers. The bare call returns 20 minus the value, so that
+    // it is never negative.
     let raw = Errno::result(unsafe { libc::syscall(libc::SYS_getpriority, PRIO_PROCESS, tid.0) })?;
     Ok(20 - raw as i32)
 }

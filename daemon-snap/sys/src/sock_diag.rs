@@ -41,7 +41,8 @@ pub struct UnixDiag {
     pub send_queue: u32,
     /// RCV_SHUTDOWN 1, SEND_SHUTDOWN 2.
     pub shutdown: u8,
-    /// Of a listener: inodes of the clients that wait for accept(2), in order; 0 for one that has gone.
+    /// Of a listener: inodes of the clients that wait for accept(2), in order; 0 for one that has
+    /// gone.
     pub waiting: Vec<u32>,
 }
 
@@ -53,7 +54,8 @@ pub struct PacketDiag {
     pub memberships: Vec<PacketMembershipV1>,
 }
 
-/// All unix sockets of the network namespace that `netlink` (NETLINK_SOCK_DIAG) belongs to, by inode number.
+/// All unix sockets of the network namespace that `netlink` (NETLINK_SOCK_DIAG) belongs to, by
+/// inode number.
 ///
 /// # Errors
 /// Those of the netlink socket.
@@ -131,7 +133,8 @@ pub enum TcpSockets {
     Connected,
 }
 
-/// Keys of TCP sockets of a family, by inode number, as [`unix_sockets`]. Needs CAP_NET_ADMIN over the namespace.
+/// Keys of TCP sockets of a family, by inode number, as [`unix_sockets`]. Needs CAP_NET_ADMIN over
+/// the namespace.
 ///
 /// # Errors
 /// Those of the netlink socket; `ENOENT` when the kernel lacks CONFIG_INET_DIAG.

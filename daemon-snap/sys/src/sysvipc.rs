@@ -48,7 +48,8 @@ pub const SHM_DEST: u32 = 0o1000;
 /// The segment is locked into memory.
 pub const SHM_LOCKED: u32 = 0o2000;
 
-/// Lists the objects of an IPC namespace, ours when `None`. Empty where the kernel has no System V IPC.
+/// Lists the objects of an IPC namespace, ours when `None`. Empty where the kernel has no System V
+/// IPC.
 ///
 /// # Errors
 /// The namespace cannot be entered, or the lists cannot be read.

@@ -1,4 +1,5 @@
-//! TCP_REPAIR (since Linux 3.5): reading and setting what a connection has agreed upon, without a word to the other end.
+//! TCP_REPAIR (since Linux 3.5): reading and setting what a connection has agreed upon, without a
+//! word to the other end.
 
 use super::fdquery::socket_option;
 use super::rebuild::set_socket_option;

@@ -41,7 +41,8 @@ impl Area {
     }
 }
 
-/// Areas with all attributes, and how much stays behind of a restore, in KiB. Neighbours that differ in nothing are one: the kernel merges them or not, as it can.
+/// Areas with all attributes, and how much stays behind of a restore, in KiB. Neighbours that
+/// differ in nothing are one: the kernel merges them or not, as it can.
 pub fn areas_of(pid: i32) -> (Vec<Area>, u64) {
     let smaps = fs::read(format!("/proc/{pid}/smaps")).unwrap_or_default();
     let smaps = String::from_utf8_lossy(&smaps);
@@ -61,8 +62,8 @@ pub fn areas_of(pid: i32) -> (Vec<Area>, u64) {
                     "sd" => false,
                     // memory is accounted for once it has been writable
                     "ac" => !unwritable,
-                    // whether what can never be written counts as shared depends on how the file was opened;
-                    // the permissions say what was asked for
+                    // whether what can never be written counts as shared depends on how the file
+                    // was opened; the permissions say what was asked for
                     "sh" => !read_only,
                     _ => true,
                 };
@@ -90,8 +91,9 @@ pub fn areas_of(pid: i32) -> (Vec<Area>, u64) {
     (merged, left_kib)
 }
 
-/// Whether an inode number means the same after a restore: that of a file on disk. What is deleted is made again, what is on
-/// a tmpfs is after a reboot, and /proc numbers its files as they are met.
+/// Whether an inode number means the same after a restore: that of a file on disk. What is deleted
+/// is made again, what is on a tmpfs is after a reboot, and /proc numbers its files as they are
+/// met.
 pub fn is_lasting(path: &str) -> bool {
     let elsewhere = ["/dev/shm/", "/proc/"].iter().any(|dir| path.starts_with(dir));
     path.starts_with('/') && !path.ends_with(" (deleted)") && !elsewhere

@@ -1,4 +1,5 @@
-//! What comes back as it was: one subject, one test. The control test runs all of them without dump and restore.
+//! What comes back as it was: one subject, one test. The control test runs all of them without dump
+//! and restore.
 
 use crate::compile::Toolchain;
 use crate::fastboot::Fastboot;
@@ -361,7 +362,8 @@ fn restore_makes_volatile_directory_again_after_reboot() -> Outcome {
     judge(subject, &running.finish("restored"))
 }
 
-/// Subjects that go through process numbers so fast that nobody else can have theirs meanwhile; what they hold is never twice the same.
+/// Subjects that go through process numbers so fast that nobody else can have theirs meanwhile;
+/// what they hold is never twice the same.
 const RESTLESS: [(&str, Subject); 4] = [
     ("restore_keeps_process_that_makes_threads_all_the_time", Subject::new("churn", "threads")),
     ("restore_keeps_process_that_forks_all_the_time", Subject::new("churn", "fork")),

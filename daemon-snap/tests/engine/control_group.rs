@@ -1,4 +1,5 @@
-//! A control group as the tree, as it is for a service: what the group does not list, and who has left it.
+//! A control group as the tree, as it is for a service: what the group does not list, and who has
+//! left it.
 
 use crate::compile::Toolchain;
 use crate::process::{NUMBERS, tree};

@@ -1,4 +1,5 @@
-//! Dumps that fail, and one that leaves the tree running: in each case the tree goes on as if nothing had happened.
+//! Dumps that fail, and one that leaves the tree running: in each case the tree goes on as if
+//! nothing had happened.
 
 use crate::compile::Toolchain;
 use crate::fastboot::Fastboot;

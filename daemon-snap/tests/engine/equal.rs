@@ -1,4 +1,5 @@
-//! What a second dump, of the restored tree, has to say: the same as the first. Every difference needs a rule that names it.
+//! What a second dump, of the restored tree, has to say: the same as the first. Every difference
+//! needs a rule that names it.
 
 use image_store::{Image, UncheckedImage};
 use serde_json::Value;
@@ -6,7 +7,8 @@ use snap_state::{Addr, PAGE_BYTES, TreeV1};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Where the two may differ, as a path of field names (`*`: every element; at the end: all that is below), how, and why.
+/// Where the two may differ, as a path of field names (`*`: every element; at the end: all that is
+/// below), how, and why.
 struct Rule {
     path: &'static str,
     holds: fn(&Value, &Value) -> bool,
@@ -79,7 +81,8 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// A connection of the tree lives while its processes wait: acknowledgements pass, windows open, what was sent arrives.
+/// A connection of the tree lives while its processes wait: acknowledgements pass, windows open,
+/// what was sent arrives.
 fn same_connection(first: &Value, second: &Value) -> bool {
     let lasting = |connection: &Value| {
         let mut kept = connection.clone();
@@ -89,7 +92,8 @@ fn same_connection(first: &Value, second: &Value) -> bool {
         {
             fields.remove(moving);
         }
-        // Set again, a buffer's length counts as set; an address that connect(2) chose is bound to now.
+        // Set again, a buffer's length counts as set; an address that connect(2) chose is bound to
+        // now.
         let implied = [(libc::SOL_SOCKET, libc::SO_SNDBUF), (libc::SOL_SOCKET, libc::SO_RCVBUF), V6_ONLY];
         fields["options"] = without(&fields["options"], &implied);
         kept
@@ -140,8 +144,9 @@ pub fn assert_same_state(program: &str, first: &Path, second: &Path) {
     assert!(differences.is_empty(), "the second dump differs:\n{}", differences.join("\n"));
 }
 
-/// Without what has no order or no meaning: the kernel lists the watches of an epoll by the addresses of its own objects and
-/// memberships by their age, and has anonymous areas of one kind side by side as one or as two.
+/// Without what has no order or no meaning: the kernel lists the watches of an epoll by the
+/// addresses of its own objects and memberships by their age, and has anonymous areas of one kind
+/// side by side as one or as two.
 fn in_order(mut tree: Value) -> Value {
     for inode in tree["inodes"].as_array_mut().into_iter().flatten() {
         // What has no path, or is made anew on a tmpfs, is as old as the restore.
@@ -251,7 +256,8 @@ impl State {
         self.tree.processes.iter().flat_map(|process| &process.threads)
     }
 
-    /// Which pages there are, and their bytes, but for those around the stack pointers: the loop writes there.
+    /// Which pages there are, and their bytes, but for those around the stack pointers: the loop
+    /// writes there.
     fn compare_memory(&self, other: &Self) -> Vec<String> {
         let mut out = Vec::new();
         for (a, b) in self.tree.processes.iter().zip(&other.tree.processes) {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 /// Longest time that one command may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a command said. Its output goes to files: a restored process that kept a pipe open could not block us.
+/// What a command said. Its output goes to files: a restored process that kept a pipe open could
+/// not block us.
 #[derive(Debug)]
 pub struct Answer {
     /// `None`: ended by a signal.
@@ -76,7 +77,8 @@ impl Fastboot {
         Started { child, prefix: prefix.to_path_buf() }
     }
 
-    /// Runs it. `reap` is called while it runs, to take away zombies of ours that it may be waiting for.
+    /// Runs it. `reap` is called while it runs, to take away zombies of ours that it may be waiting
+    /// for.
     pub fn run(self, prefix: &Path, mut reap: impl FnMut()) -> Answer {
         let mut started = self.start(prefix);
         let deadline = Instant::now() + LIMIT;

@@ -1,4 +1,5 @@
-//! What an image does not carry although its process lives on without it: it is named when the image is taken.
+//! What an image does not carry although its process lives on without it: it is named when the
+//! image is taken.
 
 use crate::compile::Toolchain;
 use crate::fastboot::Fastboot;

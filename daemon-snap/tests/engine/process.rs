@@ -1,4 +1,5 @@
-//! Process numbers: a band of its own for each subject, the members of a tree, and who is left of it.
+//! Process numbers: a band of its own for each subject, the members of a tree, and who is left of
+//! it.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
@@ -17,8 +18,9 @@ const SPAN: u32 = 256;
 /// Numbers below this one have been given to a subject of this run.
 static GIVEN: Mutex<u32> = Mutex::new(0);
 
-/// Starts a process whose number, and those of its children, nobody will reuse while a test runs: numbers are given in
-/// ascending order from the last one, so the last one is moved above all that subjects have had.
+/// Starts a process whose number, and those of its children, nobody will reuse while a test runs:
+/// numbers are given in ascending order from the last one, so the last one is moved above all that
+/// subjects have had.
 pub fn spawn_in_band(command: &mut Command) -> Child {
     let mut given = GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if *given == 0 {
@@ -74,7 +76,8 @@ pub fn exists(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Those of the numbers that are still taken after a while: the machine's first process is who waits for orphans, and may be busy.
+/// Those of the numbers that are still taken after a while: the machine's first process is who
+/// waits for orphans, and may be busy.
 pub fn left_of(pids: &BTreeSet<i32>) -> BTreeSet<i32> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -86,7 +89,8 @@ pub fn left_of(pids: &BTreeSet<i32>) -> BTreeSet<i32> {
     }
 }
 
-/// Kills those of the numbers that still belong to the subject in `directory`, which is in its arguments.
+/// Kills those of the numbers that still belong to the subject in `directory`, which is in its
+/// arguments.
 pub fn kill_subject(pids: &BTreeSet<i32>, directory: &Path) {
     use std::os::unix::ffi::OsStrExt;
     let name = directory.as_os_str().as_bytes();
@@ -99,6 +103,6 @@ pub fn kill_subject(pids: &BTreeSet<i32>, directory: &Path) {
     }
 }
 
-/// Who moves the counter of process numbers to a number of its choice holds this alone: a number of another test's tree that
-/// has ended and not come back yet might be given out.
+/// Who moves the counter of process numbers to a number of its choice holds this alone: a number of
+/// another test's tree that has ended and not come back yet might be given out.
 pub static NUMBERS: RwLock<()> = RwLock::new(());

@@ -4,8 +4,8 @@ use crate::fastboot::{Answer, Fastboot};
 use crate::running::{Outcome, Running, Subject, judge, of_subject, without_dump};
 use test_frame::Test;
 
-/// Name of the test, variant of the subject, and words of which one has to stand in the line that names the object; without case. The
-/// engine's wording leads.
+/// Name of the test, variant of the subject, and words of which one has to stand in the line that
+/// names the object; without case. The engine's wording leads.
 type Refused = (&'static str, &'static str, &'static [&'static str]);
 
 #[rustfmt::skip]

@@ -118,7 +118,8 @@ fn restore_to_taken_pid_fails_and_harms_nobody() -> Outcome {
     let members: Vec<i32> = running.members.iter().copied().collect();
     for pid in [running.pid, members[members.len() - 1]] {
         let mut squatter = take_pid(pid);
-        // Tests beside this one may have another number of the tree for a moment; that is named then.
+        // Tests beside this one may have another number of the tree for a moment; that is named
+        // then.
         let mut names_it = || {
             let answer = running.run(Fastboot::restore(&image));
             assert!(matches!(answer.code, Some(1 | 3)), "{answer:?}");

@@ -53,8 +53,8 @@ impl Running {
         let directory = open_directory(&std::env::temp_dir());
         let shm = open_directory(Path::new("/dev/shm"));
         let output = File::create(directory.path().join("output")).expect("file for the subject's output");
-        // Subjects become other users, and only what those may open themselves is opened again in a place where anybody may put
-        // another file.
+        // Subjects become other users, and only what those may open themselves is opened again in a
+        // place where anybody may put another file.
         output.set_permissions(Permissions::from_mode(0o666)).expect("open the output to all");
         let mut command = Command::new(program);
         command.arg(directory.path()).arg(shm.path());
@@ -245,8 +245,8 @@ pub fn dump_and_restore(subject: Subject, between: fn(&Running)) -> Outcome {
     Ok(())
 }
 
-/// What differs and goes on to differ. Who has just been let go is seen in its system call (with the signal mask of ppoll(2), asleep
-/// or not) only when it has run for a moment.
+/// What differs and goes on to differ. Who has just been let go is seen in its system call (with
+/// the signal mask of ppoll(2), asleep or not) only when it has run for a moment.
 fn lasting_differences(before: &View, running: &Running, program: &str) -> Vec<String> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {

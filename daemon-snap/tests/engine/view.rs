@@ -1,4 +1,5 @@
-//! What /proc says of a tree, before the dump and after the restore, and which differences are meant.
+//! What /proc says of a tree, before the dump and after the restore, and which differences are
+//! meant.
 
 use crate::areas::{areas_of, is_lasting, without_deleted_name};
 use crate::process;
@@ -110,7 +111,8 @@ const OF_THE_MOMENT: [&str; 14] = [
     "x86_Thread_features", // shadow stacks, which are refused
 ];
 
-/// Fields of /proc/PID/stat (proc_pid_stat(5)), by their numbers; the others are times, counters and addresses of the moment.
+/// Fields of /proc/PID/stat (proc_pid_stat(5)), by their numbers; the others are times, counters
+/// and addresses of the moment.
 const STAT: [(usize, &str); 25] = [
     (4, "ppid"),
     (5, "pgrp"),
@@ -338,7 +340,8 @@ fn lasting_line(line: &str, inode_stays: bool) -> Option<String> {
         "eventfd-id" => None,
         // time goes on
         "it_value" | "ticks" => None,
-        // an absolute time of a clock that nobody can set is a remaining time; others are compared in the images
+        // an absolute time of a clock that nobody can set is a remaining time; others are compared
+        // in the images
         "settime flags" => None,
         // the inode at the end of a line is that of the target
         "tfd" => Some(line.split(" pos:").next()?.to_owned()),

@@ -1,7 +1,9 @@
-//! Only the first start of a unit in a boot may come from an image: who restarts a service wants it fresh.
+//! Only the first start of a unit in a boot may come from an image: who restarts a service wants it
+//! fresh.
 //!
-//! Whoever connects from the control group of a unit shows that the unit has been started, whatever becomes of the question: too
-//! many at one time, a shim that waits no longer, a process that is no shim at all. So the start is noted before anything else.
+//! Whoever connects from the control group of a unit shows that the unit has been started, whatever
+//! becomes of the question: too many at one time, a shim that waits no longer, a process that is no
+//! shim at all. So the start is noted before anything else.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -18,8 +20,8 @@ pub(crate) const DIR_NAME: &str = "asked";
 /// Longest note that is read, in bytes.
 const MAX_NOTE_LEN: u64 = 64;
 
-/// A process for good: its number may be another's later, together with the moment of its start it is nobody else's.
-/// Executing another program changes neither.
+/// A process for good: its number may be another's later, together with the moment of its start it
+/// is nobody else's. Executing another program changes neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessId {
     /// In our PID namespace.
@@ -56,7 +58,8 @@ impl FirstStarts {
         Ok(FirstStarts { dir })
     }
 
-    /// The same, for a unit that may be none of `armed`: then its start does not matter in this boot, and there is no claim.
+    /// The same, for a unit that may be none of `armed`: then its start does not matter in this
+    /// boot, and there is no claim.
     ///
     /// # Errors
     /// As [`claim`](FirstStarts::claim).
@@ -69,8 +72,8 @@ impl FirstStarts {
         armed.contains(unit).then(|| self.claim(unit, process)).transpose()
     }
 
-    /// Note that a process of a unit asks. Whether it is the first is decided by the file system, so also between threads,
-    /// between initd and its zygote, and across a restart of initd.
+    /// Note that a process of a unit asks. Whether it is the first is decided by the file system,
+    /// so also between threads, between initd and its zygote, and across a restart of initd.
     ///
     /// # Errors
     /// When it cannot be noted; the unit must start cold then.

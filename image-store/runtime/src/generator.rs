@@ -1,8 +1,8 @@
 //! What the generator decided at the first run of a boot: `generator.json`.
 //!
-//! Later runs (every `daemon-reload`) repeat it instead of deciding again, so that nothing changes under a running
-//! unit. The restore daemon answers only for units that are in front of a shim, and `fastboot status` says why the others
-//! are not.
+//! Later runs (every `daemon-reload`) repeat it instead of deciding again, so that nothing changes
+//! under a running unit. The restore daemon answers only for units that are in front of a shim, and
+//! `fastboot status` says why the others are not.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,7 +32,8 @@ pub struct GeneratorRecord {
     /// Why there are no decisions at all: the catalogue could not be read.
     #[serde(default)]
     pub error: Option<String>,
-    /// Whether the reasons are in the kernel log. In containers they cannot be; then initd logs them.
+    /// Whether the reasons are in the kernel log. In containers they cannot be; then initd logs
+    /// them.
     #[serde(default)]
     pub is_logged: bool,
     /// One per unit that had an image, by name.
@@ -96,7 +97,8 @@ impl GeneratorRecord {
         }
     }
 
-    /// Write the record; the file appears complete or not at all. The directory is made where it is missing.
+    /// Write the record; the file appears complete or not at all. The directory is made where it is
+    /// missing.
     ///
     /// # Errors
     /// Any; nothing may be put in front of a unit then.

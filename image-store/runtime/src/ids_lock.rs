@@ -1,4 +1,5 @@
-//! `ids.lock`: whoever moves the kernel's counter of process ids, so that a thread gets the next one, holds it.
+//! `ids.lock`: whoever moves the kernel's counter of process ids, so that a thread gets the next
+//! one, holds it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -9,8 +10,8 @@ use crate::file::PRIVATE;
 
 const FILE_NAME: &str = "ids.lock";
 
-/// Open the file, to be locked by `flock(2)`. It is never written. Only root may open it: whoever may can hold the lock, and keep
-/// all restores waiting.
+/// Open the file, to be locked by `flock(2)`. It is never written. Only root may open it: whoever
+/// may can hold the lock, and keep all restores waiting.
 ///
 /// # Errors
 /// When it can be neither opened nor made.

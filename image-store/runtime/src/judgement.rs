@@ -19,8 +19,8 @@ impl From<&Reason> for NamedReason {
     }
 }
 
-/// All reasons against a unit as one against its image: the code is that of the first, the sentence has all of them.
-/// `None` where there are none.
+/// All reasons against a unit as one against its image: the code is that of the first, the sentence
+/// has all of them. `None` where there are none.
 pub fn stale_reason(reasons: &[Reason]) -> Option<StaleReason> {
     let code = match reasons.first()? {
         Reason::SwitchedOff { .. } | Reason::LaterDropIn { .. } => ReasonCode::Disabled,

@@ -13,9 +13,10 @@
 //!   catalogue.json        0600  for generators, where the store is mounted later than they run
 //! ```
 //!
-//! Every program of fastboot reads and writes these files through this crate, so that each of them has one type and one path.
-//! Files are replaced by rename, and readers bound what they read. Images and the store that holds them may not live here
-//! (`image_store`), and neither may decisions: this crate only says how they are written down.
+//! Every program of fastboot reads and writes these files through this crate, so that each of them
+//! has one type and one path. Files are replaced by rename, and readers bound what they read.
+//! Images and the store that holds them may not live here (`image_store`), and neither may
+//! decisions: this crate only says how they are written down.
 
 mod file;
 pub mod first_start;

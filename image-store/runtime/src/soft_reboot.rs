@@ -1,8 +1,10 @@
-//! How often userspace has begun anew since the kernel was booted (`systemctl soft-reboot`, since systemd 254): the kernel, its
-//! boot id and /run go on, and for services it is a boot all the same.
+//! How often userspace has begun anew since the kernel was booted (`systemctl soft-reboot`, since
+//! systemd 254): the kernel, its boot id and /run go on, and for services it is a boot all the
+//! same.
 //!
-//! Generators are not told in the run that matters: systemd 257 has `SYSTEMD_SOFT_REBOOTS_COUNT` for them, but reads the number
-//! back only after they have run. So a unit of ours counts, the last thing before systemd executes itself.
+//! Generators are not told in the run that matters: systemd 257 has `SYSTEMD_SOFT_REBOOTS_COUNT`
+//! for them, but reads the number back only after they have run. So a unit of ours counts, the last
+//! thing before systemd executes itself.
 
 use std::fs;
 use std::io;
@@ -30,8 +32,9 @@ pub fn begin_anew(run_dir: &RunDir) -> io::Result<()> {
     forget_earlier(run_dir)
 }
 
-/// Forget what earlier userspaces have left: who was started, what became of it, trials. The record of the generator goes
-/// last: as long as it is there, it is seen to be of another userspace, and this is done again.
+/// Forget what earlier userspaces have left: who was started, what became of it, trials. The record
+/// of the generator goes last: as long as it is there, it is seen to be of another userspace, and
+/// this is done again.
 ///
 /// # Errors
 /// Something could not be removed. Nothing may be restored then.

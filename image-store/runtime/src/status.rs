@@ -1,4 +1,5 @@
-//! What became of each unit in this boot: `status.json`. `fastboot status --json` prints the same form.
+//! What became of each unit in this boot: `status.json`. `fastboot status --json` prints the same
+//! form.
 //!
 //! ```json
 //! {"boot_id": "…", "error": null, "units": [{"unit": "redis-server.service", "outcome": "restored", "reason_code": null,
@@ -83,7 +84,8 @@ pub struct UnitStatus {
     pub done_monotonic_us: Option<u64>,
 }
 
-/// Phases of a start in their order, each with its milliseconds. Their names are unique, so that they are a map in JSON.
+/// Phases of a start in their order, each with its milliseconds. Their names are unique, so that
+/// they are a map in JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Phases(pub Vec<(String, f64)>);
 
@@ -139,7 +141,8 @@ impl BootStatus {
         run_dir.file(FILE_NAME)
     }
 
-    /// What the restore daemon has recorded in the boot of this id so far; nothing when it has not run.
+    /// What the restore daemon has recorded in the boot of this id so far; nothing when it has not
+    /// run.
     ///
     /// # Errors
     /// When there is a file that cannot be read or understood.
@@ -227,7 +230,8 @@ mod tests {
         }
     }
 
-    /// A restore daemon that was started after another had died stood still here, and with it every later start.
+    /// A restore daemon that was started after another had died stood still here, and with it every
+    /// later start.
     #[test]
     fn regression_units_that_are_entered_may_depend_on_who_is_in_the_file() {
         let dir = tempfile::tempdir().unwrap();

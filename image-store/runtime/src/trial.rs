@@ -1,9 +1,9 @@
 //! The trial of a snapshot: a permit for one start from an image that is in no catalogue yet.
 //!
-//! `fastboot snapshot` writes a permit per unit, has systemd read its units again (the generator puts the shim in front
-//! of them) and restarts them; the restore daemon takes each permit once and writes down what became of it. So does the
-//! generator for a unit that it leaves alone. All of it is below /run and only counts while the snapshot holds the lock of
-//! the store.
+//! `fastboot snapshot` writes a permit per unit, has systemd read its units again (the generator
+//! puts the shim in front of them) and restarts them; the restore daemon takes each permit once and
+//! writes down what became of it. So does the generator for a unit that it leaves alone. All of it
+//! is below /run and only counts while the snapshot holds the lock of the store.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -65,7 +65,8 @@ impl Trials {
         read_permit(&taken).filter(|entry| entry.unit == unit)
     }
 
-    /// Withdraw the permit of a unit, whether it was taken or not. What became of the start stays known.
+    /// Withdraw the permit of a unit, whether it was taken or not. What became of the start stays
+    /// known.
     ///
     /// # Errors
     /// When it cannot be removed.

@@ -1,4 +1,5 @@
-//! Files of accounts that a service read: entries that were there must be there, others may have come.
+//! Files of accounts that a service read: entries that were there must be there, others may have
+//! come.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Digests of files that several images depend on, each taken once as long as the file stays as it is.
+//! Digests of files that several images depend on, each taken once as long as the file stays as it
+//! is.
 
 use std::collections::HashMap;
 use std::io;

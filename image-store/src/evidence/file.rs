@@ -84,7 +84,8 @@ impl FileEvidence {
         FileEvidence::collect_with(root, path, with_content.then_some(&Digests::default()))
     }
 
-    /// The same; with `digests` the content counts, and what has been read for another unit is not read again.
+    /// The same; with `digests` the content counts, and what has been read for another unit is not
+    /// read again.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -103,7 +104,8 @@ impl FileEvidence {
         Ok(evidence)
     }
 
-    /// Look at `path` and, as long as it is a symbolic link, at what it points to: every link on the way and the end.
+    /// Look at `path` and, as long as it is a symbolic link, at what it points to: every link on
+    /// the way and the end.
     ///
     /// # Errors
     /// [`Error::Io`]; also for too many links.
@@ -275,7 +277,8 @@ fn time_ns(s: i64, ns: i64) -> i64 {
 pub(super) fn content_digest(real: &Path, kind: FileKind) -> io::Result<Option<Digest>> {
     match kind {
         FileKind::File => {
-            // The path may have become a FIFO or a link since it was examined: neither may block or be followed.
+            // The path may have become a FIFO or a link since it was examined: neither may block or
+            // be followed.
             let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
             let file = OpenOptions::new().read(true).custom_flags(flags).open(real)?;
             Digest::of_reader(file).map(Some)
@@ -283,7 +286,8 @@ pub(super) fn content_digest(real: &Path, kind: FileKind) -> io::Result<Option<D
         FileKind::Dir => {
             let names = fs::read_dir(real)?.map(|entry| entry.map(|entry| entry.file_name()));
             let mut names: Vec<OsString> = names.collect::<io::Result<_>>()?;
-            // Python makes it beside any program at its first run; nothing depends on whether it is there.
+            // Python makes it beside any program at its first run; nothing depends on whether it is
+            // there.
             names.retain(|name| name != "__pycache__");
             names.sort();
             // A name cannot contain NUL, so the joined text is unambiguous.

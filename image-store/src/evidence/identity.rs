@@ -1,8 +1,8 @@
 //! Users and groups by name.
 //!
-//! Read from `/etc/passwd` and `/etc/group` directly: a name service may need the network or a daemon that has not
-//! started, and a check at boot may not wait for either. Names that are not in these files (dynamic users, directory
-//! services) do not belong into evidence.
+//! Read from `/etc/passwd` and `/etc/group` directly: a name service may need the network or a
+//! daemon that has not started, and a check at boot may not wait for either. Names that are not in
+//! these files (dynamic users, directory services) do not belong into evidence.
 
 use std::fs;
 use std::path::Path;

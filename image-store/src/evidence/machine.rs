@@ -26,8 +26,8 @@ pub struct MachineEvidence {
     pub cpu: CpuEvidence,
 }
 
-/// What a running program may have found out about the processor. Where the processors of a machine differ, each
-/// text has all variants, sorted and joined by a comma.
+/// What a running program may have found out about the processor. Where the processors of a machine
+/// differ, each text has all variants, sorted and joined by a comma.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuEvidence {
     /// `vendor_id`, or `CPU implementer` on arm64.
@@ -44,8 +44,8 @@ impl MachineEvidence {
     /// Look at `root/proc` and `root/etc`.
     ///
     /// # Errors
-    /// [`Error::Gone`] or [`Error::Io`] when /proc is not there. A missing machine id is recorded as empty, and
-    /// matches nothing.
+    /// [`Error::Gone`] or [`Error::Io`] when /proc is not there. A missing machine id is recorded
+    /// as empty, and matches nothing.
     pub fn collect(root: &Path) -> Result<MachineEvidence> {
         let read = |path: &str| -> Result<String> {
             let path = under_root(root, Path::new(path));

@@ -1,9 +1,9 @@
 //! What must still be true for an image to be usable.
 //!
-//! Collected at snapshot time into plain structs, compared at boot. A check answers with a stable code and a
-//! sentence that names the file or the fact. Which unit is looked at, and what follows from a "no", is decided by the
-//! callers; no D-Bus and no name service here. Paths are looked up under a `root`, `/` except in tests and for
-//! images of another root file system.
+//! Collected at snapshot time into plain structs, compared at boot. A check answers with a stable
+//! code and a sentence that names the file or the fact. Which unit is looked at, and what follows
+//! from a "no", is decided by the callers; no D-Bus and no name service here. Paths are looked up
+//! under a `root`, `/` except in tests and for images of another root file system.
 
 mod accounts;
 mod digests;

@@ -45,8 +45,8 @@ impl MountTable {
         MountTable(text.lines().filter_map(mount).collect())
     }
 
-    /// Name of the file system type at `path` if that is one that may not answer. The file system of `/` always does: nothing
-    /// would run without it.
+    /// Name of the file system type at `path` if that is one that may not answer. The file system
+    /// of `/` always does: nothing would run without it.
     pub fn remote(&self, path: &Path) -> Option<&str> {
         // Of mounts on top of each other the last one is seen.
         let holds = |(point, _): &&(PathBuf, String)| path.starts_with(point);

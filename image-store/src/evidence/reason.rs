@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! reason_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Stable name of a reason. The text form is part of the interface: log readers match on it.
+        /// Stable name of a reason. The text form is part of the interface: log readers match on
+        /// it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ReasonCode {
             $($(#[$doc])* $name,)*

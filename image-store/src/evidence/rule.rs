@@ -1,7 +1,8 @@
-//! By which rule something that a service used at its start is compared: one table of places, first match wins.
+//! By which rule something that a service used at its start is compared: one table of places, first
+//! match wins.
 //!
-//! The table in `docs/evidence.md` is this one, and a test compares both. What the administrator says
-//! (`DependsOn=`, `IgnoreChanges=`) goes before the table. Pure: nothing is looked at here.
+//! The table in `docs/evidence.md` is this one, and a test compares both. What the administrator
+//! says (`DependsOn=`, `IgnoreChanges=`) goes before the table. Pure: nothing is looked at here.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,8 @@ pub enum Rule {
     Names,
     /// A symbolic link: it must lead to the same place.
     Link,
-    /// `/etc/passwd` and its like: every entry that was there must be there unchanged; others may come.
+    /// `/etc/passwd` and its like: every entry that was there must be there unchanged; others may
+    /// come.
     Accounts,
     /// A file of the kernel that programs size themselves by: its value must be the same.
     Value,
@@ -79,13 +81,15 @@ impl std::fmt::Display for Rule {
     }
 }
 
-/// How it is known that the service used something. Stored in images: new ones are added at the end.
+/// How it is known that the service used something. Stored in images: new ones are added at the
+/// end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The kernel told of it while the start was recorded (fanotify).
     Observed,
-    /// The same, of a process that was gone before its control group could be read; its number was the unit's.
+    /// The same, of a process that was gone before its control group could be read; its number was
+    /// the unit's.
     Numbered,
     /// It was open or mapped when the image was taken.
     Held,
@@ -148,7 +152,8 @@ enum Purpose {
 pub struct PlaceRule {
     /// As the documentation has it.
     pub place: &'static str,
-    /// For files, and for directories that were listed ([`Rule::Content`] means [`Rule::Names`] there).
+    /// For files, and for directories that were listed ([`Rule::Content`] means [`Rule::Names`]
+    /// there).
     pub rule: Rule,
     /// Why.
     pub why: &'static str,
@@ -251,8 +256,8 @@ pub struct UnitPlaces {
 }
 
 impl UnitPlaces {
-    /// The rule for a file, or with `is_listed` for a directory that was listed. `is_written`: the service itself wrote it,
-    /// or a file right in it, while it started.
+    /// The rule for a file, or with `is_listed` for a directory that was listed. `is_written`: the
+    /// service itself wrote it, or a file right in it, while it started.
     pub fn rule(&self, path: &Path, is_listed: bool, is_written: bool) -> Rule {
         let row = PLACES.iter().find(|row| self.holds(row.pattern, path, is_written));
         match row.map_or(Rule::Content, |row| row.rule) {
@@ -277,8 +282,9 @@ impl UnitPlaces {
     }
 }
 
-/// The Python source that a compiled file was made from: `a/__pycache__/b.cpython-313.pyc` is of `a/b.py`. Python reads the
-/// source only where the compiled file does not fit to its time and length, so nobody sees it being opened.
+/// The Python source that a compiled file was made from: `a/__pycache__/b.cpython-313.pyc` is of
+/// `a/b.py`. Python reads the source only where the compiled file does not fit to its time and
+/// length, so nobody sees it being opened.
 pub fn source_of_compiled(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?.strip_suffix(".pyc")?;
     let dir = path.parent()?;

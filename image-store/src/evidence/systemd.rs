@@ -10,28 +10,32 @@ use super::file::under_root;
 use super::reason::{ReasonCode, StaleReason};
 use crate::digest::Digest;
 
-/// The program that runs as PID 1, not the one that lies on the disk: after an upgrade it may be another one.
+/// The program that runs as PID 1, not the one that lies on the disk: after an upgrade it may be
+/// another one.
 const PROGRAM: &str = "/proc/1/exe";
 /// Debian's has less than 100 KB, as most of it is in libraries.
 const MAX_LEN: u64 = 16 << 20;
-/// PID 1 says `systemd VERSION running in system mode`, and the version is compiled into that sentence.
+/// PID 1 says `systemd VERSION running in system mode`, and the version is compiled into that
+/// sentence.
 const BEFORE_VERSION: &[u8] = b"systemd ";
 const BEHIND_VERSION: &[u8] = b" running in ";
 const MAX_VERSION_LEN: usize = 64;
 
-/// What identifies a build of systemd. Packages of one version that were built in the same way have the same program.
+/// What identifies a build of systemd. Packages of one version that were built in the same way have
+/// the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemdEvidence {
-    /// As in brackets in the first line of `systemctl --version`, with the distribution's revision: `257.9-1~deb13u1`. For
-    /// messages; `None` where the program does not have it in the usual place.
+    /// As in brackets in the first line of `systemctl --version`, with the distribution's revision:
+    /// `257.9-1~deb13u1`. For messages; `None` where the program does not have it in the usual
+    /// place.
     pub version: Option<String>,
     /// Digest of the program.
     pub digest: Digest,
 }
 
 impl SystemdEvidence {
-    /// Look at `root/proc/1/exe`. Costs the reading of a small file that is in memory. `None` where it cannot be read, or is
-    /// longer than 16 MiB.
+    /// Look at `root/proc/1/exe`. Costs the reading of a small file that is in memory. `None` where
+    /// it cannot be read, or is longer than 16 MiB.
     pub fn collect(root: &Path) -> Option<SystemdEvidence> {
         let mut program = Vec::new();
         let file = File::open(under_root(root, Path::new(PROGRAM))).ok()?;

@@ -32,8 +32,8 @@ pub struct UnitEvidence {
     pub drop_ins: Vec<TextEvidence>,
 }
 
-/// Whether `path` is our own drop-in: its name, in `UNIT.d` below a generator directory. A file of that name
-/// elsewhere is the administrator's, and counts.
+/// Whether `path` is our own drop-in: its name, in `UNIT.d` below a generator directory. A file of
+/// that name elsewhere is the administrator's, and counts.
 pub fn is_own_drop_in(path: &Path) -> bool {
     let generator_dir =
         path.parent().and_then(Path::parent).and_then(Path::file_name).and_then(OsStr::to_str);
@@ -42,7 +42,8 @@ pub fn is_own_drop_in(path: &Path) -> bool {
 }
 
 impl UnitEvidence {
-    /// Read fragment and drop-ins, given in the order of systemd's `FragmentPath` and `DropInPaths`.
+    /// Read fragment and drop-ins, given in the order of systemd's `FragmentPath` and
+    /// `DropInPaths`.
     ///
     /// # Errors
     /// [`Error::Gone`] or [`Error::Io`] for a file that cannot be read.

@@ -1,5 +1,5 @@
-//! Evidence as images had it until starts were observed. Read, but not used any more: such an image does not know what its
-//! service read and closed.
+//! Evidence as images had it until starts were observed. Read, but not used any more: such an image
+//! does not know what its service read and closed.
 
 use std::path::Path;
 

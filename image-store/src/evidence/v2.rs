@@ -40,14 +40,16 @@ pub enum Observation {
         /// What no observer was there for, in words.
         not_observed: Vec<String>,
     },
-    /// It was not, and why. What was read and closed is known only as far as `DependsOn=` and the command line say.
+    /// It was not, and why. What was read and closed is known only as far as `DependsOn=` and the
+    /// command line say.
     None {
         /// In words.
         why: String,
     },
 }
 
-/// Content of [`SectionKind::EVIDENCE`](crate::SectionKind::EVIDENCE), version [`EvidenceV2::VERSION`].
+/// Content of [`SectionKind::EVIDENCE`](crate::SectionKind::EVIDENCE), version
+/// [`EvidenceV2::VERSION`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceV2 {
     /// The machine and its kernel.
@@ -64,7 +66,8 @@ pub struct EvidenceV2 {
     pub values: Vec<ValueEvidence>,
     /// What was used and is not compared.
     pub left_out: Vec<LeftOut>,
-    /// Files named by `EnvironmentFile=`; [`FileKind::Absent`] for an optional one that was not there.
+    /// Files named by `EnvironmentFile=`; [`FileKind::Absent`] for an optional one that was not
+    /// there.
     pub environment_files: Vec<FileEvidence>,
     /// Users of `/etc/passwd` and the ids that the processes hold for them.
     pub users: Vec<(String, u32)>,
@@ -81,8 +84,8 @@ impl EvidenceV2 {
     /// The bytes of the evidence section.
     ///
     /// # Errors
-    /// [`Error::Misuse`](crate::Error::Misuse) for a path that is not UTF-8, or when the result is longer than
-    /// [`EvidenceV2::MAX_LEN`].
+    /// [`Error::Misuse`](crate::Error::Misuse) for a path that is not UTF-8, or when the result is
+    /// longer than [`EvidenceV2::MAX_LEN`].
     pub fn encode(&self, image_path: &Path) -> Result<Vec<u8>> {
         encode(self, image_path)
     }
@@ -123,8 +126,8 @@ impl EvidenceV2 {
         first
     }
 
-    /// The same; `found` is told each reason and says whether to go on. What lies on a file system that may not answer is not
-    /// touched.
+    /// The same; `found` is told each reason and says whether to go on. What lies on a file system
+    /// that may not answer is not touched.
     pub fn check_each(
         &self,
         root: &Path,
@@ -161,7 +164,8 @@ impl EvidenceV2 {
 }
 
 impl FileItem {
-    /// The rule that fits to what is there, for something that counts by itself and not by its place.
+    /// The rule that fits to what is there, for something that counts by itself and not by its
+    /// place.
     pub fn new(file: FileEvidence, source: Source) -> FileItem {
         let rule = match file.kind {
             FileKind::File | FileKind::Absent => Rule::Content,

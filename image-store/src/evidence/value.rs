@@ -25,7 +25,8 @@ const LIMITS: [&str; 8] = [
     "cpuset.cpus.effective",
     "pids.max",
 ];
-/// Below /proc/sys: counters, random numbers, and what the kernel computes from the memory that is free when it boots.
+/// Below /proc/sys: counters, random numbers, and what the kernel computes from the memory that is
+/// free when it boots.
 const UNSTABLE: [&str; 22] = [
     "fs/aio-nr",
     "fs/dentry-state",
@@ -95,14 +96,16 @@ pub(super) fn kind_of(path: &Path) -> Option<ValueKind> {
 }
 
 impl ValueEvidence {
-    /// Read the value of a file of the kernel; `None` where it has none that counts, or cannot be read.
+    /// Read the value of a file of the kernel; `None` where it has none that counts, or cannot be
+    /// read.
     pub fn collect(root: &Path, path: &Path) -> Option<ValueEvidence> {
         let kind = kind_of(path)?;
         let value = read(root, path, kind).ok()??;
         Some(ValueEvidence { path: path.to_owned(), kind, value })
     }
 
-    /// Compare with what the kernel says now. A control group that is not there has no limits yet and says nothing.
+    /// Compare with what the kernel says now. A control group that is not there has no limits yet
+    /// and says nothing.
     ///
     /// # Errors
     /// [`ReasonCode::ValueChanged`].

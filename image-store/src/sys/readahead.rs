@@ -1,4 +1,5 @@
-//! Pulling a range of a file into the page cache, with as many requests under way as the device takes.
+//! Pulling a range of a file into the page cache, with as many requests under way as the device
+//! takes.
 
 use std::fs::File;
 use std::io;
@@ -8,16 +9,18 @@ use std::os::fd::AsRawFd as _;
 use io_uring::{IoUring, opcode, types};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-/// One request. The kernel cuts a longer one to the larger of the device's read-ahead window and its longest
-/// transfer, silently; 128 KiB is the default and smallest of these.
+/// One request. The kernel cuts a longer one to the larger of the device's read-ahead window and
+/// its longest transfer, silently; 128 KiB is the default and smallest of these.
 const STEP_LEN: u64 = 128 << 10;
 const QUEUE_DEPTH: u32 = 64;
 
-/// Start reading `range` of `file` into the page cache; returns when all requests have been handed over.
+/// Start reading `range` of `file` into the page cache; returns when all requests have been handed
+/// over.
 pub(crate) fn readahead(file: &File, range: Range<u64>) -> io::Result<()> {
     match readahead_uring(file, range.clone()) {
         Ok(()) => Ok(()),
-        // io_uring may be disabled (sysctl, seccomp) or lack the operation: the plain call does the same, one by one.
+        // io_uring may be disabled (sysctl, seccomp) or lack the operation: the plain call does the
+        // same, one by one.
         Err(_) => readahead_plain(file, range),
     }
 }
@@ -40,8 +43,9 @@ fn readahead_uring(file: &File, range: Range<u64>) -> io::Result<()> {
                 opcode::Fadvise::new(types::Fd(file.as_raw_fd()), len.into(), libc::POSIX_FADV_WILLNEED)
                     .offset(offset)
                     .build();
-            // SAFETY: the operation refers to no memory of ours. Its descriptor is open when it is submitted, because
-            // `file` is borrowed until this function returns; from then on the kernel holds the file itself.
+            // SAFETY: the operation refers to no memory of ours. Its descriptor is open when it is
+            // submitted, because `file` is borrowed until this function returns; from then on the
+            // kernel holds the file itself.
             let pushed = unsafe { ring.submission().push(&advise) };
             if pushed.is_err() {
                 first_error = Some(io::Error::from_raw_os_error(libc::EBUSY));

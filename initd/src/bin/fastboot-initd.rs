@@ -26,7 +26,8 @@ use initd::zygote::Zygote;
 use initd::{boot, journal, pid_max};
 use snap_policy::SHIM;
 
-/// One waits for the device while another computes. More would get in the way of a boot that reads much itself.
+/// One waits for the device while another computes. More would get in the way of a boot that reads
+/// much itself.
 const LOOKERS_AHEAD: usize = 2;
 /// Whole boots wait for what initd does, and it is short.
 const NICE: i32 = -10;

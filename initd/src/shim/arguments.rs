@@ -7,7 +7,8 @@ use std::time::Duration;
 /// Longest until the original command is executed, unless the generator says otherwise.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(13);
 
-/// A command of `ExecStartPre=` that only a cold start runs: `--pre FLAGS PROGRAM [ARGUMENT…] --pre-end`.
+/// A command of `ExecStartPre=` that only a cold start runs: `--pre FLAGS PROGRAM [ARGUMENT…]
+/// --pre-end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreCommand {
     /// `-`: its failure changes nothing.
@@ -18,7 +19,8 @@ pub struct PreCommand {
     pub argv: Vec<CString>,
 }
 
-/// `--unit UNIT [--argv0] [--no-notify] [--say-ready] [--limit-ms MS] [--pre …]… -- PROGRAM [ARGUMENT…]`
+/// `--unit UNIT [--argv0] [--no-notify] [--say-ready] [--limit-ms MS] [--pre …]… -- PROGRAM
+/// [ARGUMENT…]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShimArguments {
     /// Unit that we stand in for.
@@ -27,8 +29,8 @@ pub struct ShimArguments {
     pub hides_notify_socket: bool,
     /// systemd waits for a word that the service itself does not send: say it before a cold start.
     pub says_ready: bool,
-    /// When it has passed the original command is executed, whatever initd says: the rest of the unit's
-    /// `TimeoutStartSec=` belongs to it.
+    /// When it has passed the original command is executed, whatever initd says: the rest of the
+    /// unit's `TimeoutStartSec=` belongs to it.
     pub limit: Duration,
     /// What a cold start runs first.
     pub pre: Vec<PreCommand>,

@@ -30,7 +30,8 @@ const OF_THE_SERVICE: [&str; 7] = [
 /// Run the commands that come before a cold start, one after the other.
 ///
 /// # Errors
-/// The exit status of one that failed, with which the start fails as it would have in systemd's hands.
+/// The exit status of one that failed, with which the start fails as it would have in systemd's
+/// hands.
 pub fn run_pre(arguments: &ShimArguments) -> Result<(), i32> {
     for command in &arguments.pre {
         let run = || find(&command.program, &command.argv, &OF_THE_SERVICE);
@@ -53,7 +54,8 @@ pub fn run_pre(arguments: &ShimArguments) -> Result<(), i32> {
 /// Execute the original command in this process. Returns only when that failed.
 pub fn start(arguments: &ShimArguments) -> io::Error {
     if arguments.says_ready {
-        // Without the word systemd gives up on the service after its time; with an error here it would not have come either.
+        // Without the word systemd gives up on the service after its time; with an error here it
+        // would not have come either.
         let told = notify::tell(Some(std::process::id() as i32), true, "", &[]);
         let _ = told.map(|told| told.wait_for_systemd());
     }

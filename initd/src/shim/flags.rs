@@ -1,5 +1,5 @@
-//! Status flags of what systemd gave us: a restore that has begun gives them those of the daemon, and a cold start has to find
-//! them as they were.
+//! Status flags of what systemd gave us: a restore that has begun gives them those of the daemon,
+//! and a cold start has to find them as they were.
 
 use std::os::fd::BorrowedFd;
 
@@ -16,7 +16,8 @@ impl InheritedFlags {
         InheritedFlags(descriptors.filter_map(flags).collect())
     }
 
-    /// Set what has changed again. What cannot be set again stays as it is: the start is more important.
+    /// Set what has changed again. What cannot be set again stays as it is: the start is more
+    /// important.
     pub fn put_back(&self) {
         for &(fd, flags) in &self.0 {
             if get(fd) != Some(flags) {

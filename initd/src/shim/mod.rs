@@ -1,7 +1,7 @@
 //! The shim's life: ask, then end or become the original command.
 //!
-//! It runs inside the unit's sandbox. Whatever goes wrong ends in the original command; nothing here may keep a
-//! service from starting.
+//! It runs inside the unit's sandbox. Whatever goes wrong ends in the original command; nothing
+//! here may keep a service from starting.
 
 mod arguments;
 mod cold;
@@ -35,7 +35,8 @@ pub fn main() -> i32 {
             return EXIT_USAGE;
         }
     };
-    // Other processes of the same user cannot trace us, nor take what we have open. What we execute is as ever.
+    // Other processes of the same user cannot trace us, nor take what we have open. What we execute
+    // is as ever.
     let _ = set_dumpable(false);
     let no_restore = |why: &str| {
         cold::say_to_journal(&format!("{}: no restore: {why}; starting it cold", arguments.unit));

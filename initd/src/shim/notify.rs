@@ -16,7 +16,8 @@ use crate::sys::socket::{receive, send};
 
 /// Environment variable with the address of systemd's socket.
 pub const ENV: &str = "NOTIFY_SOCKET";
-/// systemd takes our messages before it looks at our end, whether we wait or not; waiting is politeness.
+/// systemd takes our messages before it looks at our end, whether we wait or not; waiting is
+/// politeness.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// systemd's socket, after it has been told.
@@ -25,8 +26,9 @@ pub struct Told {
     datagrams: OwnedFd,
 }
 
-/// Give systemd what it has to keep for the service, then send `MAINPID=` and, where the type of unit waits for it, `READY=1` in one message, with what the service said of itself:
-/// after it systemd no longer listens to us.
+/// Give systemd what it has to keep for the service, then send `MAINPID=` and, where the type of
+/// unit waits for it, `READY=1` in one message, with what the service said of itself: after it
+/// systemd no longer listens to us.
 ///
 /// # Errors
 /// When a message could not be sent. What systemd was given it is asked to drop then.
@@ -59,7 +61,8 @@ pub fn tell(
     Ok(Told { datagrams })
 }
 
-/// A message for each: names belong to messages. systemd lists and hands over first what it was given last.
+/// A message for each: names belong to messages. systemd lists and hands over first what it was
+/// given last.
 fn store(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) -> io::Result<()> {
     for (StoredName { name, polled }, fd) in stored.iter().rev() {
         let unpolled = if *polled { "" } else { "\nFDPOLL=0" };
@@ -68,7 +71,8 @@ fn store(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) -> io::Result<()
     Ok(())
 }
 
-/// The service is about to start cold, with an empty store. Names that were not stored are nothing to systemd.
+/// The service is about to start cold, with an empty store. Names that were not stored are nothing
+/// to systemd.
 fn forget(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) {
     for (StoredName { name, .. }, _) in stored {
         // Who does not hear this has not heard the other either.
@@ -77,7 +81,8 @@ fn forget(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) {
 }
 
 impl Told {
-    /// `sd_notify_barrier(3)`: systemd closes the descriptor when it has handled everything before it.
+    /// `sd_notify_barrier(3)`: systemd closes the descriptor when it has handled everything before
+    /// it.
     ///
     /// # Errors
     /// When it did not in time, or could not be asked. What it was told is told all the same.

@@ -53,8 +53,8 @@ pub enum Asked {
     Restored,
     /// The service must be started.
     Cold(Cold),
-    /// Strangers are in our cgroup that nobody could end: a restored service without a restorer. Starting another one
-    /// beside it would be worse than not starting.
+    /// Strangers are in our cgroup that nobody could end: a restored service without a restorer.
+    /// Starting another one beside it would be worse than not starting.
     Occupied,
 }
 
@@ -79,7 +79,8 @@ fn ask_initd(arguments: &ShimArguments) -> Asked {
     if is_alone_soon(&before) {
         return Asked::Cold(Cold::NoAnswer(format!("initd: {error}")));
     }
-    // initd and its helper died together, after the tree had been let go. Whoever follows can end it; we may not.
+    // initd and its helper died together, after the tree had been let go. Whoever follows can end
+    // it; we may not.
     match converse(arguments, AGAIN_LIMIT, true) {
         Ok(false) => Asked::Cold(Cold::Told),
         _ if is_alone_soon(&before) => Asked::Cold(Cold::NoAnswer(format!("initd: {error}"))),
@@ -87,7 +88,8 @@ fn ask_initd(arguments: &ShimArguments) -> Asked {
     }
 }
 
-/// `Ok(true)` when systemd has taken over a restored service, `Ok(false)` when it must be started cold.
+/// `Ok(true)` when systemd has taken over a restored service, `Ok(false)` when it must be started
+/// cold.
 fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Result<bool, Broken> {
     let deadline = Instant::now() + limit;
     let Some(connection) = open(arguments, is_again).map_err(Broken::NotAsked)? else { return Ok(false) };
@@ -107,8 +109,8 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
                 };
                 let error = match told {
                     Ok(told) => {
-                        // At once: until initd knows, it removes the tree if anything happens. It only wants to know;
-                        // the service runs without it.
+                        // At once: until initd knows, it removes the tree if anything happens. It
+                        // only wants to know; the service runs without it.
                         let _ = send(&connection, &Adopted::Done.encode(), &[]);
                         // Not waiting long enough changes nothing either, see BARRIER_TIMEOUT.
                         let _ = told.map(|told| told.wait_for_systemd());
@@ -121,8 +123,8 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
                 answer = sent.and_then(|()| next_answer(&connection, deadline));
             }
             Err(error) => {
-                // The attempt may still be under way. Closing our side ends it; initd closes its side when nothing
-                // of it is left.
+                // The attempt may still be under way. Closing our side ends it; initd closes its
+                // side when nothing of it is left.
                 let _ = shutdown(connection.as_raw_fd(), Shutdown::Write);
                 let _ = setsockopt(&connection, sockopt::ReceiveTimeout, &notify::time_val(CLEAN_TIMEOUT));
                 while receive(&connection, MAX_MESSAGE_LEN).is_ok_and(|(packet, _)| !packet.is_empty()) {}
@@ -161,7 +163,8 @@ fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<Option<OwnedFd>
     Ok(Some(connection))
 }
 
-/// The first word comes at once or not at all. `false`: it is that the service is to be started cold.
+/// The first word comes at once or not at all. `false`: it is that the service is to be started
+/// cold.
 fn is_greeted(connection: &OwnedFd, deadline: Instant) -> io::Result<bool> {
     let (packet, _) = next_packet(connection, deadline)?;
     match Greeting::decode(&packet) {
@@ -220,8 +223,9 @@ fn listen_names() -> io::Result<Vec<String>> {
     Ok((0..count).map(|_| names.next().unwrap_or_default()).collect())
 }
 
-/// Wait until nobody is in our cgroup who was not there before: initd and its helpers died together, and what they were
-/// building is about to end by itself. Where the sandbox hides the cgroup, a moment has to do.
+/// Wait until nobody is in our cgroup who was not there before: initd and its helpers died
+/// together, and what they were building is about to end by itself. Where the sandbox hides the
+/// cgroup, a moment has to do.
 fn is_alone_soon(before: &Option<BTreeSet<u32>>) -> bool {
     let deadline = Instant::now() + CLEAN_TIMEOUT;
     loop {

@@ -1,7 +1,7 @@
 //! Becoming another program without changing anything else.
 //!
-//! `std::process::Command` resets SIGPIPE and the signal mask; the program that is started here must find both as
-//! systemd has set them up.
+//! `std::process::Command` resets SIGPIPE and the signal mask; the program that is started here
+//! must find both as systemd has set them up.
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
@@ -17,8 +17,9 @@ pub fn exec(path: &CStr, arguments: &[CString], without: &[&str]) -> io::Error {
     let mut argv: Vec<*const c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
     argv.push(std::ptr::null());
     let mut envp = Vec::new();
-    // SAFETY: `environ` is a null-terminated array of terminated strings that the C library set up before main; the
-    // shim has one thread and never changes its environment. `path`, `arguments` and the arrays outlive the call.
+    // SAFETY: `environ` is a null-terminated array of terminated strings that the C library set up
+    // before main; the shim has one thread and never changes its environment. `path`, `arguments`
+    // and the arrays outlive the call.
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
@@ -37,8 +38,8 @@ pub fn exec(path: &CStr, arguments: &[CString], without: &[&str]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Run `exec` in a child that has nothing but the standard descriptors, and wait for it. Its exit status; 128 and the number of a
-/// signal that ended it; 203 where it could not be executed.
+/// Run `exec` in a child that has nothing but the standard descriptors, and wait for it. Its exit
+/// status; 128 and the number of a signal that ended it; 203 where it could not be executed.
 ///
 /// # Errors
 /// `fork(2)` or `waitpid(2)` fails.
@@ -48,7 +49,8 @@ pub fn in_child(exec: impl FnOnce() -> io::Error) -> io::Result<i32> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            // SAFETY: the child ends in exec or in _exit: nothing uses the descriptors that are closed here.
+            // SAFETY: the child ends in exec or in _exit: nothing uses the descriptors that are
+            // closed here.
             unsafe {
                 libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
                 drop(exec());

@@ -1,4 +1,5 @@
-//! Kernel interfaces: typed in, `io::Result` out, no policy, no logging. The only unsafe code of the library.
+//! Kernel interfaces: typed in, `io::Result` out, no policy, no logging. The only unsafe code of
+//! the library.
 
 pub mod descriptors;
 pub mod exec;

@@ -8,7 +8,8 @@ const FSCONFIG_CMD_CREATE: u32 = 6;
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
 
-/// `fsopen`, `fsconfig`, `fsmount` (since Linux 5.2): a mount that is attached nowhere and goes with its descriptor.
+/// `fsopen`, `fsconfig`, `fsmount` (since Linux 5.2): a mount that is attached nowhere and goes
+/// with its descriptor.
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN, or where the container has hidden parts of /proc.

@@ -10,7 +10,8 @@ const SO_PEERPIDFD: libc::c_int = 77;
 const NS_GET_USERNS: libc::Ioctl = 0xb701;
 const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
 
-/// The process that has connected this socket, as the kernel noted it at that moment. `None` before Linux 6.5.
+/// The process that has connected this socket, as the kernel noted it at that moment. `None` before
+/// Linux 6.5.
 ///
 /// # Errors
 /// From `getsockopt(2)`: the process is gone already.
@@ -23,7 +24,8 @@ pub fn peer_pidfd(connection: impl AsFd) -> io::Result<Option<OwnedFd>> {
         libc::getsockopt(socket, libc::SOL_SOCKET, SO_PEERPIDFD, (&raw mut fd).cast(), &raw mut len)
     };
     match result {
-        // SAFETY: the kernel has just installed this descriptor for us; nobody else knows its number.
+        // SAFETY: the kernel has just installed this descriptor for us; nobody else knows its
+        // number.
         0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
         _ => match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
@@ -41,7 +43,8 @@ pub fn owning_user_namespace(namespace: impl AsFd) -> io::Result<OwnedFd> {
     let fd = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_USERNS) };
     match fd {
         fd if fd < 0 => Err(io::Error::last_os_error()),
-        // SAFETY: the kernel has just installed this descriptor for us; nobody else knows its number.
+        // SAFETY: the kernel has just installed this descriptor for us; nobody else knows its
+        // number.
         fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
     }
 }

@@ -8,8 +8,8 @@ use snap_sys::fork::{Side, fork};
 
 use crate::worker::Order;
 
-/// Environment variable of initd that switches it on: the unit's recorded main PID is made, asleep, with the shim's
-/// standard descriptors.
+/// Environment variable of initd that switches it on: the unit's recorded main PID is made, asleep,
+/// with the shim's standard descriptors.
 pub const ENV: &str = "FASTBOOT_TEST_RESTORE";
 
 /// `None` unless switched on.
@@ -23,7 +23,8 @@ fn spawn(pid: i32, unit: &UnitContext, mode: &str) -> io::Result<i32> {
     if let Side::Parent { child } = fork(Some(pid), libc::SIGCHLD, Some(unit.cgroup.as_fd()))? {
         return Ok(child);
     }
-    // SAFETY: the child only makes system calls, on descriptors that live in `unit`, and never returns.
+    // SAFETY: the child only makes system calls, on descriptors that live in `unit`, and never
+    // returns.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, 0);
         libc::setsid();

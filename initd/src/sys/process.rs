@@ -63,17 +63,20 @@ pub fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Duration
 /// `fork(2)` for a process that has one thread.
 ///
 /// # Errors
-/// From `fork(2)`; `Unsupported` when there is a second thread, whose locks the child would inherit as they are.
+/// From `fork(2)`; `Unsupported` when there is a second thread, whose locks the child would inherit
+/// as they are.
 pub fn fork() -> io::Result<Forked> {
     check_single_thread()?;
-    // SAFETY: there is one thread, ours, so the child sees all memory and locks in a consistent state.
+    // SAFETY: there is one thread, ours, so the child sees all memory and locks in a consistent
+    // state.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Forked::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
     }
 }
 
-/// The same into another control group, with SIGCHLD at its end (CLONE_INTO_CGROUP, since Linux 5.7).
+/// The same into another control group, with SIGCHLD at its end (CLONE_INTO_CGROUP, since Linux
+/// 5.7).
 ///
 /// # Errors
 /// As [`fork`], and those of clone3(2): `EAGAIN` when the group has as many processes as it may.

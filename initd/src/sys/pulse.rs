@@ -40,7 +40,8 @@ impl Pulse {
     }
 
     fn counter(&self) -> &AtomicU64 {
-        // SAFETY: the page is mapped for good, begins at a page's boundary and was zero, which is an atomic's valid value.
+        // SAFETY: the page is mapped for good, begins at a page's boundary and was zero, which is
+        // an atomic's valid value.
         unsafe { self.0.as_ref() }
     }
 }

@@ -32,11 +32,13 @@ pub struct Received {
     pub packet: Vec<u8>,
     /// Close-on-exec.
     pub fds: Vec<OwnedFd>,
-    /// Who has sent it, in our PID namespace, by the kernel's word; only where the socket asks for that ([`know_senders`]).
+    /// Who has sent it, in our PID namespace, by the kernel's word; only where the socket asks for
+    /// that ([`know_senders`]).
     pub sender: Option<i32>,
 }
 
-/// From now on each packet comes with its sender (`SO_PASSCRED`): a connection may pass to another process.
+/// From now on each packet comes with its sender (`SO_PASSCRED`): a connection may pass to another
+/// process.
 ///
 /// # Errors
 /// From `setsockopt(2)`.
@@ -44,7 +46,8 @@ pub fn know_senders(socket: impl AsFd) -> io::Result<()> {
     Ok(setsockopt(&socket, sockopt::PassCred, &true)?)
 }
 
-/// Receive one packet of at most `max_len` bytes, and its descriptors, close-on-exec. An empty packet is the end.
+/// Receive one packet of at most `max_len` bytes, and its descriptors, close-on-exec. An empty
+/// packet is the end.
 ///
 /// # Errors
 /// From `recvmsg(2)`; `InvalidData` for a packet or a set of descriptors that was cut.
@@ -68,8 +71,8 @@ pub fn receive_from(socket: impl AsFd, max_len: usize) -> io::Result<Received> {
         for control in message.cmsgs()? {
             match control {
                 ControlMessageOwned::ScmRights(raw) => {
-                    // SAFETY: the kernel has just installed these descriptors for us; nobody else knows their numbers,
-                    // and each is wrapped once.
+                    // SAFETY: the kernel has just installed these descriptors for us; nobody else
+                    // knows their numbers, and each is wrapped once.
                     fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                 }
                 ControlMessageOwned::ScmCredentials(credentials) => sender = Some(credentials.pid()),
@@ -85,15 +88,16 @@ pub fn receive_from(socket: impl AsFd, max_len: usize) -> io::Result<Received> {
     Ok(Received { packet, fds, sender })
 }
 
-/// The listening socket that systemd passed, `sd_listen_fds(3)`. Taken once, while the process has one thread.
+/// The listening socket that systemd passed, `sd_listen_fds(3)`. Taken once, while the process has
+/// one thread.
 pub fn take_activation_socket() -> Option<OwnedFd> {
     const FIRST: RawFd = 3;
     let value = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     if value("LISTEN_PID") != Some(std::process::id()) || value("LISTEN_FDS") != Some(1) {
         return None;
     }
-    // SAFETY: systemd has passed descriptor 3 to this process and nothing of ours uses it; wrapped once, as the
-    // function is called once. `F_GETFD` only asks whether it is open.
+    // SAFETY: systemd has passed descriptor 3 to this process and nothing of ours uses it; wrapped
+    // once, as the function is called once. `F_GETFD` only asks whether it is open.
     unsafe { (libc::fcntl(FIRST, libc::F_GETFD) >= 0).then(|| OwnedFd::from_raw_fd(FIRST)) }
 }
 

@@ -1,5 +1,6 @@
-//! The boundary between services and initd, which is root: each promise of docs/SECURITY.md about it, tried by an unprivileged user or
-//! by a compromised process of the same unit against the real programs.
+//! The boundary between services and initd, which is root: each promise of docs/SECURITY.md about
+//! it, tried by an unprivileged user or by a compromised process of the same unit against the real
+//! programs.
 
 mod manager;
 mod place;
@@ -20,7 +21,8 @@ use nix::unistd::Pid;
 use manager::USERSPACE_US;
 use place::{Place, RECORDED, SHIM, USER, inside, wait_until};
 
-/// What a start says that has got as far as reading the image, which in these tests holds no process.
+/// What a start says that has got as far as reading the image, which in these tests holds no
+/// process.
 const REACHED_THE_IMAGE: &str = "image-corrupt";
 const A: &str = "a.service";
 const B: &str = "b.service";
@@ -112,7 +114,8 @@ fn connections_that_a_user_holds_keep_no_unit_from_its_image() {
     });
 }
 
-/// Whatever becomes of the connection: the start that it belongs to has been, and a later one is a restart.
+/// Whatever becomes of the connection: the start that it belongs to has been, and a later one is a
+/// restart.
 #[test]
 fn whoever_connects_from_a_unit_shows_that_it_was_started() {
     inside("whoever_connects_from_a_unit_shows_that_it_was_started", &[A], |place| {
@@ -181,7 +184,8 @@ fn after_one_silence_of_initd_no_further_unit_waits() {
     });
 }
 
-/// Nobody answers at all, and the shim gives up. What it became is still there when initd comes to itself.
+/// Nobody answers at all, and the shim gives up. What it became is still there when initd comes to
+/// itself.
 #[test]
 fn a_start_that_waited_in_vain_is_noted_afterwards() {
     inside("a_start_that_waited_in_vain_is_noted_afterwards", &[A], |place| {

@@ -1,5 +1,6 @@
-//! A place of its own for one test: PID and mount namespaces in which the test is PID 1, a control group with units, a store with
-//! an image, and the real initd with the real shim. Nothing of the machine is changed.
+//! A place of its own for one test: PID and mount namespaces in which the test is PID 1, a control
+//! group with units, a store with an image, and the real initd with the real shim. Nothing of the
+//! machine is changed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -49,8 +50,8 @@ pub struct Place {
 /// A process of a unit that waits for a word before it becomes its program.
 pub struct Waiting(Child);
 
-/// Run the test `name` in a place of its own, in which `units` have an image and the shim in front of their command. The outside is this
-/// program too; it only looks how the inside ends.
+/// Run the test `name` in a place of its own, in which `units` have an image and the shim in front
+/// of their command. The outside is this program too; it only looks how the inside ends.
 pub fn inside(name: &str, units: &[&str], body: impl FnOnce(&mut Place)) {
     if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
         let mut place = Place::set_up(units);
@@ -74,7 +75,8 @@ pub fn inside(name: &str, units: &[&str], body: impl FnOnce(&mut Place)) {
         .unwrap();
     // The end of its PID 1 has ended all that was in it.
     remove(&cgroup);
-    // Apart from what this harness says of its tests: the one inside says the like on the same line.
+    // Apart from what this harness says of its tests: the one inside says the like on the same
+    // line.
     let said = [inside.stdout, inside.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     assert!(inside.status.success(), "inside: {}\n{}", inside.status, said.join("\n"));
 }
@@ -125,7 +127,8 @@ impl Place {
         Place { manager, initd: start_initd(), cgroup }
     }
 
-    /// A process in the control group of `unit`, as `uid`, that becomes `program` when it is told to.
+    /// A process in the control group of `unit`, as `uid`, that becomes `program` when it is told
+    /// to.
     pub fn process(&self, unit: &str, uid: u32, program: &str) -> Waiting {
         let dir = self.cgroup.join("system.slice").join(unit);
         fs::create_dir_all(&dir).unwrap();
@@ -139,7 +142,8 @@ impl Place {
         Waiting(command.stdin(Stdio::piped()).spawn().unwrap())
     }
 
-    /// The main process of a unit, as systemd starts it: the shim in front of a command that notes that it was started.
+    /// The main process of a unit, as systemd starts it: the shim in front of a command that notes
+    /// that it was started.
     pub fn main_process(&self, unit: &str) -> Started {
         let process = self.process(
             unit,
@@ -251,7 +255,8 @@ fn listen_at(path: &str) -> OwnedFd {
     listener
 }
 
-/// An image per unit that is whole, except that no process is in it: a restore that gets as far as the image fails there.
+/// An image per unit that is whole, except that no process is in it: a restore that gets as far as
+/// the image fails there.
 fn publish(units: &[&str]) -> Vec<CatalogueEntry> {
     let store = Store::open(DEFAULT_ROOT).with_early_copy("/run/early/catalogue.json");
     let _lock = store.lock().unwrap();

@@ -1,6 +1,8 @@
-//! Finding a unit's texts the way systemd does: fragment, then drop-ins of all its names, sorted by file name.
+//! Finding a unit's texts the way systemd does: fragment, then drop-ins of all its names, sorted by
+//! file name.
 //!
-//! Generators' own output is not searched: generators run side by side, so what is there at one moment says nothing.
+//! Generators' own output is not searched: generators run side by side, so what is there at one
+//! moment says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use snap_policy::{TextFile, Unit};
 
-/// Directories of the system manager, strongest first (systemd.unit(5), and `systemd-analyze unit-paths`).
+/// Directories of the system manager, strongest first (systemd.unit(5), and `systemd-analyze
+/// unit-paths`).
 pub const UNIT_DIRS: [&str; 9] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
@@ -62,7 +65,8 @@ pub struct Unreadable {
 }
 
 impl UnitFiles {
-    /// One file may have two paths (/lib is /usr/lib; a linked unit file): take those that are known for these files.
+    /// One file may have two paths (/lib is /usr/lib; a linked unit file): take those that are
+    /// known for these files.
     pub fn respell<'a>(&mut self, root: &Path, known: impl Iterator<Item = &'a PathBuf> + Clone) {
         for path in std::iter::once(&mut self.fragment).chain(&mut self.drop_ins) {
             respell(root, path, known.clone());
@@ -128,7 +132,8 @@ impl UnitDirs {
     /// Fragment and drop-ins of `unit`.
     ///
     /// # Errors
-    /// In the outer result, a directory that cannot be listed; in the inner one, why there is no text.
+    /// In the outer result, a directory that cannot be listed; in the inner one, why there is no
+    /// text.
     pub fn locate(&self, unit: &str) -> io::Result<Result<UnitFiles, NoText>> {
         let fragment_name = match self.find(unit) {
             Some(_) => unit.to_owned(),
@@ -159,7 +164,8 @@ impl UnitDirs {
         dirs.find_map(|(dir, names)| names.get(name).map(|target| (*dir, target.as_deref())))
     }
 
-    /// Unit name that a link in `dir` stands for: only links into the unit directories are other names.
+    /// Unit name that a link in `dir` stands for: only links into the unit directories are other
+    /// names.
     fn alias_target(&self, dir: &str, target: &Path) -> Option<String> {
         let absolute = Path::new(dir).join(target);
         let parent = normal(absolute.parent()?);
@@ -224,7 +230,8 @@ impl UnitDirs {
             }
             Ok(())
         };
-        // The first directory that has a file name wins; directories of the type come after all others.
+        // The first directory that has a file name wins; directories of the type come after all
+        // others.
         for name in names {
             for (dir, entries) in UNIT_DIRS.iter().zip(&self.entries) {
                 for specific in drop_in_names(name) {
@@ -248,8 +255,9 @@ fn template_of(unit: &str) -> Option<String> {
     (!instance.is_empty()).then(|| format!("{prefix}@.{suffix}"))
 }
 
-/// Names that a unit's drop-in directories may have, strongest first: the unit, what its template has, and what the same
-/// name cut after an earlier dash has. In this order on systemd 257; a template is cut to a name without `@`.
+/// Names that a unit's drop-in directories may have, strongest first: the unit, what its template
+/// has, and what the same name cut after an earlier dash has. In this order on systemd 257; a
+/// template is cut to a name without `@`.
 fn drop_in_names(unit: &str) -> Vec<String> {
     let mut names = vec![unit.to_owned()];
     if let Some(template) = template_of(unit) {

@@ -1,4 +1,5 @@
-//! systemd generator: reads files, asks [`systemd_units::decide`], writes drop-ins. Always exits 0, within five seconds.
+//! systemd generator: reads files, asks [`systemd_units::decide`], writes drop-ins. Always exits 0,
+//! within five seconds.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -16,11 +17,13 @@ use systemd_units::{INITD, SHIM, cmdline, soft_reboot};
 /// A boot does not wait longer for us than this, whatever a disk or a file system does.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// In place of directories: nothing is to be restored in this boot any more. For a package that is installed while services
-/// run already; their next start is a restart, and who restarts a service wants it fresh.
+/// In place of directories: nothing is to be restored in this boot any more. For a package that is
+/// installed while services run already; their next start is a restart, and who restarts a service
+/// wants it fresh.
 const SIT_OUT: &str = "--sit-out";
 
-/// In place of directories: systemd is about to begin userspace anew (`fastboot-soft-reboot.service`).
+/// In place of directories: systemd is about to begin userspace anew
+/// (`fastboot-soft-reboot.service`).
 const SOFT_REBOOT: &str = "--soft-reboot";
 
 fn main() {
@@ -43,8 +46,8 @@ fn main() {
     exit(0);
 }
 
-/// The third directory is the weakest of all: an administrator's file of the same name wins from anywhere. Among
-/// drop-ins of different names only the name decides, so nothing is lost by it.
+/// The third directory is the weakest of all: an administrator's file of the same name wins from
+/// anywhere. Among drop-ins of different names only the name decides, so nothing is lost by it.
 fn run(arguments: &[PathBuf]) {
     let Some(late) = arguments.get(2).or(arguments.first()) else {
         return log(4, "called without directories; services start cold");
@@ -126,7 +129,8 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     write_all(late, &armed.collect::<Vec<_>>())
 }
 
-/// A later run in the same boot: what was decided is repeated, and images of a snapshot that are on trial are decided on.
+/// A later run in the same boot: what was decided is repeated, and images of a snapshot that are on
+/// trial are decided on.
 fn decide_again(
     root: &Path,
     late: &Path,
@@ -223,7 +227,8 @@ fn log_decisions(record: &GeneratorRecord) -> bool {
     failures.count() == 0
 }
 
-/// One line into the kernel log, as there is no journal yet; to stderr where that is not possible (containers).
+/// One line into the kernel log, as there is no journal yet; to stderr where that is not possible
+/// (containers).
 fn log(level: u8, text: &str) {
     if log_to_kernel(level, text).is_err() {
         // Nowhere else to say it.

@@ -11,7 +11,8 @@ pub struct Check {
     pub failure: Option<String>,
 }
 
-/// Checks in the order in which they were made. Each is printed at once, so that a long run shows where it is.
+/// Checks in the order in which they were made. Each is printed at once, so that a long run shows
+/// where it is.
 #[derive(Debug, Default)]
 pub struct Checks {
     list: Vec<Check>,

@@ -1,8 +1,9 @@
 //! The frame that all tests of this workspace run in: what a test is, what it needs, how it ends.
 //!
-//! A [`Test`] is a name, needs and something to run. It ends with a [`Verdict`]: passed, failed or skipped, the last two with a
-//! reason. [`Registry`] finds tests by their names, [`run`] runs them and counts. [`libtest`] gives the same tests the command
-//! line of `cargo test`, for test programs that are built with `harness = false`.
+//! A [`Test`] is a name, needs and something to run. It ends with a [`Verdict`]: passed, failed or
+//! skipped, the last two with a reason. [`Registry`] finds tests by their names, [`run`] runs them
+//! and counts. [`libtest`] gives the same tests the command line of `cargo test`, for test programs
+//! that are built with `harness = false`.
 //!
 //! No case lives here, and nothing that only one family of tests knows.
 

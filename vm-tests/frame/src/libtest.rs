@@ -1,4 +1,5 @@
-//! The command line and the output of `cargo test`, for test programs that are built with `harness = false`.
+//! The command line and the output of `cargo test`, for test programs that are built with `harness
+//! = false`.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +16,8 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Run what the command line chooses of `tests`, all of which may run beside each other. Their names are given without their
-/// family, which is that of the program.
+/// Run what the command line chooses of `tests`, all of which may run beside each other. Their
+/// names are given without their family, which is that of the program.
 pub fn main(tests: Vec<Test>) -> ExitCode {
     let arguments = Arguments::from_args();
     let options = Options::from_environment();

@@ -51,7 +51,8 @@ pub enum NeedKind {
     Ignored,
 }
 
-/// What even a machine of a CI service may lack, and why. Everything else that is missing there is a failure.
+/// What even a machine of a CI service may lack, and why. Everything else that is missing there is
+/// a failure.
 pub const CI_CANNOT_HAVE: &[(NeedKind, &str)] = &[
     (NeedKind::Processor, "nobody chooses the processor of a machine that is rented for a run"),
     (NeedKind::Capability, "root of such a machine may lack one, as CAP_SYS_RESOURCE"),
@@ -83,8 +84,8 @@ impl fmt::Display for NeedKind {
     }
 }
 
-/// A need that is not met, with a sentence about it. Its text form is `kind: sentence`, by which it passes from one process to
-/// another.
+/// A need that is not met, with a sentence about it. Its text form is `kind: sentence`, by which it
+/// passes from one process to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// Which.

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
-/// A value that is made when a test first asks for it. When that fails, it fails for each that asks.
+/// A value that is made when a test first asks for it. When that fails, it fails for each that
+/// asks.
 pub struct Once<T> {
     shared: Rc<Shared<T>>,
 }

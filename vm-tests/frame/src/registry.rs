@@ -57,8 +57,8 @@ impl Registry {
         Ok(self.all()?.into_iter().filter(|test| is_usual(test, full)).collect())
     }
 
-    /// The tests of these names, and those below them. In the order of the registry, each once. Of a whole family only those that run
-    /// where none is named, if there are such.
+    /// The tests of these names, and those below them. In the order of the registry, each once. Of
+    /// a whole family only those that run where none is named, if there are such.
     ///
     /// # Errors
     /// There is no such test; the message offers names that may have been meant.

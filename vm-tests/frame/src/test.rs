@@ -21,8 +21,9 @@ pub struct Test {
     pub run: Body,
     /// Whether it runs where nobody names it.
     pub when: When,
-    /// A unit with threads that are numbered by counter, which in one boot of this test may lose the race for a number and be cold
-    /// (README, Limits). Whoever makes use of that says so beside the verdict.
+    /// A unit with threads that are numbered by counter, which in one boot of this test may lose
+    /// the race for a number and be cold (README, Limits). Whoever makes use of that says so beside
+    /// the verdict.
     pub may_lose_number: Option<&'static str>,
 }
 
@@ -44,7 +45,8 @@ pub type BesideBody = Box<dyn Fn() -> Result<()> + Send>;
 
 /// What a test does.
 pub enum Body {
-    /// It runs while no other one of this process does. It fails with its error, and with any of its checks.
+    /// It runs while no other one of this process does. It fails with its error, and with any of
+    /// its checks.
     Alone(AloneBody),
     /// It may run beside others of its kind. A panic is a failure.
     Beside(BesideBody),
@@ -64,7 +66,8 @@ impl fmt::Debug for Body {
 
 /// Runs several tests on what they share.
 pub trait Together {
-    /// Run those of these names. A test without a verdict ends as its checks do; one without checks has failed.
+    /// Run those of these names. A test without a verdict ends as its checks do; one without checks
+    /// has failed.
     ///
     /// # Errors
     /// What concerns all that have no verdict yet.
@@ -146,8 +149,8 @@ impl<E: Into<anyhow::Error>> Outcome for Result<(), E> {
     }
 }
 
-/// Functions as tests with their names, all with the same needs: `tests![[Need::Root]; one, other]`. Those that are forgotten are
-/// found by the compiler, as nobody uses them.
+/// Functions as tests with their names, all with the same needs: `tests![[Need::Root]; one,
+/// other]`. Those that are forgotten are found by the compiler, as nobody uses them.
 #[macro_export]
 macro_rules! tests {
     ($needs:tt; $($name:ident),+ $(,)?) => {

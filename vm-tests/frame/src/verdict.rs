@@ -39,7 +39,8 @@ impl Skip {
 }
 
 impl Verdict {
-    /// Of a test that ended with this. An error is a failure unless somewhere in it there is a [`Skip`].
+    /// Of a test that ended with this. An error is a failure unless somewhere in it there is a
+    /// [`Skip`].
     pub fn of(result: anyhow::Result<()>) -> Verdict {
         match result {
             Ok(()) => Verdict::Passed,

@@ -1,8 +1,9 @@
-//! `vm-tests bare`: the commands of the README from nothing, in a bare Debian 12 and a bare Debian 13.
+//! `vm-tests bare`: the commands of the README from nothing, in a bare Debian 12 and a bare Debian
+//! 13.
 //!
-//! The root has Debian's essential packages, a C compiler and git; Rust comes from the host, read-only. Whatever else the
-//! commands need they must install themselves, from the sources that the root has. Not a part of `verify`: it runs
-//! `verify`, twice, and takes hours.
+//! The root has Debian's essential packages, a C compiler and git; Rust comes from the host,
+//! read-only. Whatever else the commands need they must install themselves, from the sources that
+//! the root has. Not a part of `verify`: it runs `verify`, twice, and takes hours.
 
 mod place;
 mod report;

@@ -66,8 +66,8 @@ impl Place {
 
     /// Run a command line in the work tree. Its output goes to `log`.
     ///
-    /// nspawn around it has to leave what nspawn inside needs: a tree of control groups of its own, all capabilities, a
-    /// writable /proc/sys, no filter. The network is the host's.
+    /// nspawn around it has to leave what nspawn inside needs: a tree of control groups of its own,
+    /// all capabilities, a writable /proc/sys, no filter. The network is the host's.
     pub(super) fn run(&self, command: &str, log: &Path) -> Result<Ended> {
         let output = File::create(log).with_context(|| format!("creating {}", log.display()))?;
         // What nspawn itself says must not be taken for the command's last line.

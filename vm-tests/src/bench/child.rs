@@ -19,7 +19,8 @@ const END_BOUND: Duration = Duration::from_secs(30);
 /// How much of what a tool printed a failure quotes.
 const QUOTED_LINES: usize = 6;
 
-/// Wall time in ms from before the process is made until it has ended, with exit code 0. Its output goes to `log`.
+/// Wall time in ms from before the process is made until it has ended, with exit code 0. Its output
+/// goes to `log`.
 ///
 /// # Errors
 /// Another exit code, with the last lines of the output; no end in time.
@@ -58,8 +59,8 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(QUOTED_LINES)..].join("; ")
 }
 
-/// Wait until a process that was ended is gone and reaped. This process is PID 1 here: it is the parent of all that
-/// lost theirs.
+/// Wait until a process that was ended is gone and reaped. This process is PID 1 here: it is the
+/// parent of all that lost theirs.
 ///
 /// # Errors
 /// It goes on living.

@@ -1,12 +1,14 @@
 //! `vm-tests bench-engine`: dump and restore of single processes, fastboot beside CRIU.
 //!
-//! Both tools get the same: the same root, namespaces, file system and start state of the process, and each the least
-//! options that it needs. Timed is the whole command line, from before fork until the command has ended. Rounds
-//! alternate who comes first. Between the timed parts everything is written out, so that neither pays for the other's
-//! pages; images stay in the page cache unless asked otherwise. Each restored process must prove that it works;
-//! what does not is a failure of its row.
+//! Both tools get the same: the same root, namespaces, file system and start state of the process,
+//! and each the least options that it needs. Timed is the whole command line, from before fork
+//! until the command has ended. Rounds alternate who comes first. Between the timed parts
+//! everything is written out, so that neither pays for the other's pages; images stay in the page
+//! cache unless asked otherwise. Each restored process must prove that it works; what does not is a
+//! failure of its row.
 //!
-//! The runner calls itself once more inside the place ([`place`]); that one measures and leaves its figures in a file.
+//! The runner calls itself once more inside the place ([`place`]); that one measures and leaves its
+//! figures in a file.
 
 mod child;
 mod figures;

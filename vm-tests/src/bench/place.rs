@@ -1,9 +1,10 @@
 //! Where both tools and their subjects run: a copy of a Debian root, in namespaces of its own.
 //!
-//! Own PID namespace: nobody else takes the numbers of a subject while it is away, and everything in it ends with the
-//! runner, which is its PID 1 and so the one that reaps. Own mount namespace with a private tmpfs on /run, where CRIU
-//! keeps what it found out about the kernel. Own network: ports are free. Dump and restore happen inside, so neither
-//! tool meets a namespace that is not its own.
+//! Own PID namespace: nobody else takes the numbers of a subject while it is away, and everything
+//! in it ends with the runner, which is its PID 1 and so the one that reaps. Own mount namespace
+//! with a private tmpfs on /run, where CRIU keeps what it found out about the kernel. Own network:
+//! ports are free. Dump and restore happen inside, so neither tool meets a namespace that is not
+//! its own.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -40,7 +41,8 @@ pub(crate) fn recipe() -> Result<Recipe> {
         name: "bench",
         suite: "trixie",
         packages: vec!["iproute2", "redis-server", "default-jdk-headless"],
-        // Of trixie's 4.1 every dump of a TCP listener fails on Linux 6.18 (SO_PASSCRED is for unix sockets only there).
+        // Of trixie's 4.1 every dump of a TCP listener fails on Linux 6.18 (SO_PASSCRED is for unix
+        // sockets only there).
         from_sid: vec!["criu"],
         files: vec![
             RootFile::program("/usr/local/bin/bench-tiny", tiny),
@@ -51,7 +53,8 @@ pub(crate) fn recipe() -> Result<Recipe> {
     })
 }
 
-/// A command that runs `program` as PID 1 of new namespaces, with no descriptors but the standard ones.
+/// A command that runs `program` as PID 1 of new namespaces, with no descriptors but the standard
+/// ones.
 pub(super) fn in_namespaces(program: &Path) -> Result<Command> {
     let mut command = needs::command("bash")?;
     command
@@ -62,7 +65,8 @@ pub(super) fn in_namespaces(program: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Make `root` this process's root, with everything mounted that programs expect. Called once, by PID 1.
+/// Make `root` this process's root, with everything mounted that programs expect. Called once, by
+/// PID 1.
 ///
 /// # Errors
 /// A mount fails.
@@ -101,7 +105,8 @@ pub(super) fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The same in a session of its own, as a daemon. setsid(1) becomes the program: the PID is the child's.
+/// The same in a session of its own, as a daemon. setsid(1) becomes the program: the PID is the
+/// child's.
 pub(super) fn daemon(arguments: &[&str]) -> Command {
     let mut command = program("setsid");
     command.args(arguments);
@@ -116,7 +121,8 @@ pub(super) fn set_next_pid(pid: u32) -> Result<()> {
     fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).context("writing ns_last_pid")
 }
 
-/// How busy the processors are with everything, in percent, over a second in which this process sleeps.
+/// How busy the processors are with everything, in percent, over a second in which this process
+/// sleeps.
 ///
 /// # Errors
 /// /proc/stat cannot be read.

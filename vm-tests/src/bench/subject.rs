@@ -1,4 +1,5 @@
-//! What is dumped and restored: how each is started, when it is ready, and how it proves that it is the same process.
+//! What is dumped and restored: how each is started, when it is ready, and how it proves that it is
+//! the same process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,7 +102,8 @@ impl Subject {
         let arguments = self.arguments();
         place::set_next_pid(SUBJECT_PID)?;
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        // Not waited for through this handle: what has to be reaped later is a restored process with the same number.
+        // Not waited for through this handle: what has to be reaped later is a restored process
+        // with the same number.
         let started = place::daemon(&words).spawn().with_context(|| format!("starting {}", self.name()))?;
         let pid = Pid::from_raw(i32::try_from(started.id())?);
         let mut running = Running { subject: self, pid, command_line: Vec::new(), memory_kib: 0 };
@@ -150,8 +152,8 @@ impl Running {
         self.memory_kib
     }
 
-    /// Whether the process that now has the PID is the subject, alive, with its memory. `count_before` is what
-    /// [`final_count`](Self::final_count) said while it was away.
+    /// Whether the process that now has the PID is the subject, alive, with its memory.
+    /// `count_before` is what [`final_count`](Self::final_count) said while it was away.
     ///
     /// # Errors
     /// It is not, and in what.

@@ -1,4 +1,5 @@
-//! Subject of the bus tests: counts calls on the bus and writes down what happens to another name. zbus.
+//! Subject of the bus tests: counts calls on the bus and writes down what happens to another name.
+//! zbus.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -231,8 +231,8 @@ fn first_answers(machine: &Container, served: &[Served]) -> Vec<Option<u64>> {
     })
 }
 
-/// What of the files of a root is in the page cache. Before the boot nothing was: so much was read, with what was read
-/// ahead. The disk's own counters would have everybody's reading.
+/// What of the files of a root is in the page cache. Before the boot nothing was: so much was read,
+/// with what was read ahead. The disk's own counters would have everybody's reading.
 fn cached_mb(root: &Path) -> Result<f64> {
     let script = r#"find "$0" -xdev -type f -size +0 -print0 |
         xargs -0 fincore --bytes --noheadings --raw --output RES 2> /dev/null | awk '{ sum += $1 } END { print sum }'"#;

@@ -1,11 +1,13 @@
-//! The home-made alternative: `criu dump` of each service once, and units that run `criu restore` in place of it.
+//! The home-made alternative: `criu dump` of each service once, and units that run `criu restore`
+//! in place of it.
 //!
-//! It gets what it needs: the units' sandboxes are switched off (a dump of a mount namespace of systemd's cannot be put
-//! back into another), output goes nowhere (journald's end of the socket is outside), PIDs are high, Go leaves out MPTCP
-//! (which CRIU does not know), connections to others may be lost, and each boot starts from files of the length that they had,
-//! because CRIU compares it. Where root may not read the limits of another user's processes (CAP_SYS_RESOURCE is missing)
-//! services run as root for it. A service that CRIU does not bring back in a trial boot starts cold, and is named with CRIU's
-//! reason.
+//! It gets what it needs: the units' sandboxes are switched off (a dump of a mount namespace of
+//! systemd's cannot be put back into another), output goes nowhere (journald's end of the socket is
+//! outside), PIDs are high, Go leaves out MPTCP (which CRIU does not know), connections to others
+//! may be lost, and each boot starts from files of the length that they had, because CRIU compares
+//! it. Where root may not read the limits of another user's processes (CAP_SYS_RESOURCE is missing)
+//! services run as root for it. A service that CRIU does not bring back in a trial boot starts
+//! cold, and is named with CRIU's reason.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -33,7 +35,8 @@ const PIDS_EACH: u32 = 1000;
 /// capability.h
 const CAP_SYS_RESOURCE: u64 = 24;
 
-/// For the dump as for the restore: no mount namespace, no user namespace, no filters, and CRIU's own capabilities.
+/// For the dump as for the restore: no mount namespace, no user namespace, no filters, and CRIU's
+/// own capabilities.
 const WITHOUT_SANDBOX: &str = "StandardOutput=null\nStandardError=null\nDynamicUser=no\nPrivateTmp=no\nPrivateDevices=no\n\
     PrivateUsers=no\nPrivateMounts=no\nPrivateNetwork=no\nPrivateIPC=no\nMountAPIVFS=no\n\
     ProtectSystem=no\nProtectHome=no\nReadWritePaths=\nReadOnlyPaths=\nInaccessiblePaths=\nExecPaths=\nNoExecPaths=\n\
@@ -72,7 +75,8 @@ fn run(site: &dyn Site, words: &[&str]) -> Result<String> {
 pub(super) fn put_program(dir: &Path) -> Result<()> {
     let root = cached(&bench::recipe()?)?;
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    // Not in a container: another benchmark may be doing the same, and nspawn lets only one into a root.
+    // Not in a container: another benchmark may be doing the same, and nspawn lets only one into a
+    // root.
     let listed = needs::command("chroot")?
         .arg(&root)
         .args(["ldd", "/usr/sbin/criu"])
@@ -182,7 +186,8 @@ fn last_error(site: &dyn Site, unit: &str, log: &str) -> String {
     decisive(&text.map(|output| output.stdout).unwrap_or_default()).to_owned()
 }
 
-/// Without CAP_SYS_RESOURCE the first is about a limit, which it gets over; those behind the second repeat it.
+/// Without CAP_SYS_RESOURCE the first is about a limit, which it gets over; those behind the second
+/// repeat it.
 fn decisive(log: &str) -> &str {
     let error = log.lines().find(|line| line.contains("Error") && !line.contains("RLIMIT_NOFILE"));
     error.unwrap_or("no error in its log").trim()

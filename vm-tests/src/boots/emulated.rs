@@ -19,8 +19,9 @@ const ANSWER_S: u64 = 500;
 const BOUND: Duration = Duration::from_secs(ANSWER_S + 30);
 const STATE: &str = "all-up";
 const SECTOR: f64 = 512.0;
-/// The disk of the root by the number of its partition: which namespace of the drive is called nvme0n1 differs from boot to
-/// boot. Not the partition itself, for which the driver counts nothing (multipath).
+/// The disk of the root by the number of its partition: which namespace of the drive is called
+/// nvme0n1 differs from boot to boot. Not the partition itself, for which the driver counts nothing
+/// (multipath).
 const COUNTERS: &str = "head -n 1 /proc/stat; cat /sys/dev/block/$(mountpoint -d /)/../stat; \
      systemctl show -p ActiveEnterTimestampMonotonic --value multi-user.target";
 /// Units of /proc/stat in a second, on every Linux of x86.
@@ -213,7 +214,8 @@ fn all_up(machine: &mut Machine, options: &Boot, profile: Profile) -> Result<Run
     Ok(running)
 }
 
-/// A machine whose services are restored by CRIU, as far as it does that; none where it restores none.
+/// A machine whose services are restored by CRIU, as far as it does that; none where it restores
+/// none.
 fn dump_with_criu(base: &Machine, profile: Profile, notes: &mut Vec<String>) -> Result<Option<Machine>> {
     let mut machine = base.fork("bench-criu")?;
     let running = all_up(&mut machine, &Boot::default(), profile)?;
@@ -263,7 +265,8 @@ impl criu::Site for Running {
     }
 }
 
-/// By a program in the guest, which is started as soon as its agent answers. Times, and the most memory in MB.
+/// By a program in the guest, which is started as soon as its agent answers. Times, and the most
+/// memory in MB.
 fn first_answers(running: &Running, profile: Profile) -> Result<(Vec<Option<f64>>, f64)> {
     ask(running, profile.served(), ANSWER_S)
 }

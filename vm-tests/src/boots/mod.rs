@@ -1,8 +1,9 @@
-//! `vm-tests bench-boot`: how long a machine takes until its services answer, started cold and restored, beside the
-//! obvious alternatives, in containers and on virtual machines.
+//! `vm-tests bench-boot`: how long a machine takes until its services answer, started cold and
+//! restored, beside the obvious alternatives, in containers and on virtual machines.
 //!
-//! Each kind of boot has a machine of its own that was provisioned in the same way; the kinds take turns, so that all meet
-//! the same host. Cold is Debian as installed, without fastboot; its services have run once.
+//! Each kind of boot has a machine of its own that was provisioned in the same way; the kinds take
+//! turns, so that all meet the same host. Cold is Debian as installed, without fastboot; its
+//! services have run once.
 
 mod contained;
 mod criu;
@@ -30,7 +31,8 @@ pub struct Options {
     pub container: bool,
     /// Boots of each kind.
     pub runs: u32,
-    /// Only this set of services. Without: both in containers, and the light one where machines are emulated.
+    /// Only this set of services. Without: both in containers, and the light one where machines are
+    /// emulated.
     pub profile: Option<Profile>,
     /// A package to install in place of this work tree's.
     pub package: Option<PathBuf>,

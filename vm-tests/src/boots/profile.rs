@@ -1,4 +1,5 @@
-//! What runs on the machines of the benchmark: a light and a heavy set of services, the same in containers and on machines.
+//! What runs on the machines of the benchmark: a light and a heavy set of services, the same in
+//! containers and on machines.
 
 use anyhow::Result;
 use clap::ValueEnum;

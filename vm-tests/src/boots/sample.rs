@@ -29,7 +29,8 @@ impl Kind {
     }
 }
 
-/// One boot. Times begin with the kernel, in containers with PID 1, but for a loaded machine with QEMU.
+/// One boot. Times begin with the kernel, in containers with PID 1, but for a loaded machine with
+/// QEMU.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sample {
     /// When multi-user.target was reached.

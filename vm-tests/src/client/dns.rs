@@ -31,7 +31,8 @@ fn encode(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The first record of the answer section must be the address: its name is a pointer into the question.
+/// The first record of the answer section must be the address: its name is a pointer into the
+/// question.
 fn decode(answer: &[u8], question_len: usize) -> Result<Ipv4Addr> {
     let Some((header, rest)) = answer.split_at_checked(question_len) else {
         bail!("{} bytes are no answer", answer.len());

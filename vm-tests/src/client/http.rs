@@ -15,8 +15,8 @@ pub struct Response {
     pub body: String,
 }
 
-/// `GET path` from the server at `port` of the loopback address. HTTP/1.0, so the body comes in one piece and the
-/// server closes the connection.
+/// `GET path` from the server at `port` of the loopback address. HTTP/1.0, so the body comes in one
+/// piece and the server closes the connection.
 ///
 /// # Errors
 /// Nobody listens; the connection ends early; what comes is not HTTP.

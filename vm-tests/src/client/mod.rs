@@ -1,5 +1,6 @@
-//! Real clients, kept small so that they cost little beside what they measure. They run on a thread inside the
-//! container's network ([`Container::in_network`](crate::container::Container::in_network)).
+//! Real clients, kept small so that they cost little beside what they measure. They run on a thread
+//! inside the container's network
+//! ([`Container::in_network`](crate::container::Container::in_network)).
 
 mod dns;
 mod http;

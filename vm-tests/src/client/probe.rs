@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use nix::time::{ClockId, clock_gettime};
 
-/// Pause between two attempts. A refused connection costs about 15 µs, so five probes take 1 % of one CPU or so.
+/// Pause between two attempts. A refused connection costs about 15 µs, so five probes take 1 % of
+/// one CPU or so.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The first correct answer.

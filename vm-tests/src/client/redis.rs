@@ -9,7 +9,8 @@ use super::connect;
 /// Longest bulk answer that is taken.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Send a command to the redis server at `port` of the loopback address. A missing key is an empty string.
+/// Send a command to the redis server at `port` of the loopback address. A missing key is an empty
+/// string.
 ///
 /// # Errors
 /// Nobody listens; the connection ends early; redis answers with an error.

@@ -84,7 +84,8 @@ impl Container {
         let nspawn = self.nspawn.id();
         let children = format!("/proc/{nspawn}/task/{nspawn}/children");
         let end = std::time::Instant::now() + LEADER_BOUND;
-        // Asked more often than `wait_until` would: who measures a boot wants to be there from its start.
+        // Asked more often than `wait_until` would: who measures a boot wants to be there from its
+        // start.
         while std::time::Instant::now() < end {
             if let Some(status) = self.nspawn.try_wait().context("waiting for nspawn")? {
                 bail!("nspawn ended at once with {status}");
@@ -232,7 +233,8 @@ impl Container {
         format!("console ({}):\n{}", self.console.display(), tail.join("\n"))
     }
 
-    /// Shut down as a machine that is switched off: all services are stopped, file systems are synchronised.
+    /// Shut down as a machine that is switched off: all services are stopped, file systems are
+    /// synchronised.
     ///
     /// # Errors
     /// It does not end in time (it is killed then), or nspawn reports a failure.
@@ -268,8 +270,8 @@ pub fn end_left_over_machines() -> Result<()> {
     cgroup::end_left_over()
 }
 
-/// Whether a process is PID 1 of a PID namespace below ours, and has become what the root calls init: until then
-/// it is nspawn itself, which still has some of the host's namespaces.
+/// Whether a process is PID 1 of a PID namespace below ours, and has become what the root calls
+/// init: until then it is nspawn itself, which still has some of the host's namespaces.
 fn is_init(pid: u32) -> bool {
     let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     if program.file_name().is_none_or(|name| name == "systemd-nspawn") {

@@ -1,4 +1,5 @@
-//! A cgroup per container: nspawn builds the container's tree below it, and its `cgroup.kill` ends all of it.
+//! A cgroup per container: nspawn builds the container's tree below it, and its `cgroup.kill` ends
+//! all of it.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -14,8 +15,8 @@ use crate::needs;
 /// First part of the name of every such cgroup; the last part is the PID of the runner.
 const PREFIX: &str = "fastboot-tests-";
 
-/// Waits for a word from the runner; an end of file in its place means that the runner died, however that happened.
-/// A container does not end by itself when nspawn is killed.
+/// Waits for a word from the runner; an end of file in its place means that the runner died,
+/// however that happened. A container does not end by itself when nspawn is killed.
 const GUARD: &str = r#"
     trap '' HUP INT TERM
     read word && exit 0
@@ -26,7 +27,8 @@ const GUARD: &str = r#"
     done
 "#;
 
-/// A cgroup in the unified hierarchy. All that runs in it ends when this is dropped, and when the runner dies.
+/// A cgroup in the unified hierarchy. All that runs in it ends when this is dropped, and when the
+/// runner dies.
 #[derive(Debug)]
 pub(super) struct Cgroup {
     dir: PathBuf,

@@ -41,7 +41,8 @@ impl Output {
 /// Exit code of timeout(1) when the time was up.
 const TIMEOUT_CODE: i32 = 124;
 
-/// Run a command in all namespaces of `leader`. It stays in the runner's cgroup, as a visitor's process.
+/// Run a command in all namespaces of `leader`. It stays in the runner's cgroup, as a visitor's
+/// process.
 pub(super) fn run(leader: u32, arguments: &[&str], bound: Duration) -> Result<Output> {
     let command = arguments.join(" ");
     let output = needs::command("timeout")?

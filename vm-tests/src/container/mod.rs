@@ -1,4 +1,5 @@
-//! Containers with systemd as PID 1: boot a root, look inside, run commands, talk to its servers, end it.
+//! Containers with systemd as PID 1: boot a root, look inside, run commands, talk to its servers,
+//! end it.
 
 mod booted;
 mod cgroup;
@@ -28,8 +29,8 @@ pub struct TimedOut {
     pub detail: String,
 }
 
-/// Ask `question` until it answers with a value, at most for `bound`. An error counts as "not yet" and is shown
-/// when time is up.
+/// Ask `question` until it answers with a value, at most for `bound`. An error counts as "not yet"
+/// and is shown when time is up.
 ///
 /// # Errors
 /// [`TimedOut`].

@@ -13,7 +13,8 @@ use crate::needs;
 /// systemd-nspawn on `root` in `cgroup`; the caller adds options and what to run.
 ///
 /// - `--register=no --keep-unit`: works on hosts without systemd as PID 1 too; the cgroup is ours.
-/// - no seccomp filter of nspawn's own unless asked for: it forbids what a restore needs (set_tid and others).
+/// - no seccomp filter of nspawn's own unless asked for: it forbids what a restore needs (set_tid
+///   and others).
 /// - a time namespace around it where its clock is to be ahead of the host's.
 pub(super) fn command(root: &Path, cgroup: &Cgroup, own_filter: bool, clock_ahead_s: u32) -> Result<Command> {
     let files = cgroup.procs_files();
@@ -35,7 +36,8 @@ pub(super) fn command(root: &Path, cgroup: &Cgroup, own_filter: bool, clock_ahea
     Ok(command)
 }
 
-/// Run a shell script in a root that is not booted, with more options for nspawn. Returns what it printed.
+/// Run a shell script in a root that is not booted, with more options for nspawn. Returns what it
+/// printed.
 ///
 /// # Errors
 /// The script fails, or takes longer than `bound`; what it printed is in the error.

@@ -1,4 +1,5 @@
-//! A service of Debian as a value: what it takes to have it, and how its clients know that it works.
+//! A service of Debian as a value: what it takes to have it, and how its clients know that it
+//! works.
 
 use std::net::Ipv4Addr;
 
@@ -37,7 +38,8 @@ pub struct Daemon {
     pub expected: Expected,
 }
 
-/// A difference between the image of a service and one of the restored service that is the service's own doing.
+/// A difference between the image of a service and one of the restored service that is the
+/// service's own doing.
 #[derive(Debug, Clone, Copy)]
 pub struct GoesOn {
     /// Texts that all stand in the line that tells of it.
@@ -93,7 +95,8 @@ pub enum Ask {
     Dns { port: u16, name: &'static str, address: Ipv4Addr },
     /// A datagram, and how the one that comes back begins.
     Udp { port: u16, say: &'static [u8], starts: &'static [u8] },
-    /// A shell script in the machine, with Debian's own client: exit code 0 and this text in its output.
+    /// A shell script in the machine, with Debian's own client: exit code 0 and this text in its
+    /// output.
     Shell { script: &'static str, has: &'static str },
 }
 

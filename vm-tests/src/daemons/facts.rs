@@ -1,5 +1,5 @@
-//! What can be seen of a running service from outside, other than its answers: its processes with what they may do, and
-//! the sockets that it listens at.
+//! What can be seen of a running service from outside, other than its answers: its processes with
+//! what they may do, and the sockets that it listens at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::container::{Container, UnitState};
 
-/// One process. Two processes with the same addresses are the same life: a new one has its stack and heap elsewhere.
+/// One process. Two processes with the same addresses are the same life: a new one has its stack
+/// and heap elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Process {
     /// Start of the stack and of the heap.
@@ -63,7 +64,8 @@ impl Facts {
         Ok(Facts { unit: state, processes, listening })
     }
 
-    /// Passes when `later` is the same life of the unit: its main process, and whatever else has a PID of then.
+    /// Passes when `later` is the same life of the unit: its main process, and whatever else has a
+    /// PID of then.
     ///
     /// # Errors
     /// What differs.
@@ -150,7 +152,8 @@ fn parse_processes(text: &str) -> Result<BTreeMap<u32, Process>> {
     Ok(processes)
 }
 
-/// Of /proc/PID/stat behind the name, which is the second field: `startstack` is number 28, `start_brk` number 47.
+/// Of /proc/PID/stat behind the name, which is the second field: `startstack` is number 28,
+/// `start_brk` number 47.
 fn addresses(fields: &str) -> Option<(u64, u64)> {
     let fields: Vec<&str> = fields.split(' ').collect();
     Some((fields.get(28 - 3)?.parse().ok()?, fields.get(47 - 3)?.parse().ok()?))

@@ -242,7 +242,8 @@ fn stands(subject: &Subject) -> Result<()> {
     taken.require_stands_as(cold, taken)
 }
 
-/// A boot with images: each service is what `fastboot status` says, and none is worse off than by a cold boot.
+/// A boot with images: each service is what `fastboot status` says, and none is worse off than by a
+/// cold boot.
 fn look_at_restored(subjects: &mut [Subject], booted: &Booted, status: &StatusReport) {
     for (subject, answer) in subjects.iter_mut().zip(&booted.answers) {
         let unit = subject.daemon.unit;

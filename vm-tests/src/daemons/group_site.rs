@@ -49,7 +49,8 @@ pub(super) struct Booted {
 }
 
 impl GroupSite {
-    /// A copy of the group's root with the configuration of its services; those that were not chosen do not start.
+    /// A copy of the group's root with the configuration of its services; those that were not
+    /// chosen do not start.
     pub(super) fn new(group: &Group) -> Result<GroupSite> {
         let name = format!("daemons-{}", group.name);
         let machine = Site::new("daemons", &name, &cached(&recipe(group))?)?;
@@ -66,7 +67,8 @@ impl GroupSite {
         Ok(GroupSite { machine })
     }
 
-    /// Boot with nothing in the page cache; wait until every service of `daemons` has answered and systemd is done.
+    /// Boot with nothing in the page cache; wait until every service of `daemons` has answered and
+    /// systemd is done.
     pub(super) fn boot(&mut self, daemons: &[&Daemon]) -> Result<Booted> {
         let booted = self.boot_and_provision(daemons, &[])?;
         Ok(booted)
@@ -89,7 +91,8 @@ impl GroupSite {
         for (daemon, answer) in daemons.iter().zip(answers) {
             times.push(answer.and_then(|answer| {
                 let start_us = machine.unit(daemon.unit)?.start_us;
-                // With a socket unit a client may have its answer from a service that it started itself.
+                // With a socket unit a client may have its answer from a service that it started
+                // itself.
                 let took_us = answer.at_us.checked_sub(start_us).filter(|_| start_us > 0);
                 Ok(ms(took_us.with_context(|| format!("{} answered before it was started", daemon.unit))?))
             }));

@@ -1,10 +1,12 @@
-//! `vm-tests daemons`: many services of Debian, in groups that share a machine; what comes of each, and why.
+//! `vm-tests daemons`: many services of Debian, in groups that share a machine; what comes of each,
+//! and why.
 //!
-//! The path of a group: build a root with the packages → configuration → a first boot, in which everything is written
-//! that a first boot writes → `--runs` cold boots, in the last of which the snapshot is taken → `--runs` boots with
-//! images. Every service is asked as its clients would ask it, and what is seen of it after a restore is compared with its
-//! cold start: what systemd says, processes and what they may do, listening sockets, and how it stops and starts again. A
-//! second image, of what was restored, has to record what the first one did.
+//! The path of a group: build a root with the packages → configuration → a first boot, in which
+//! everything is written that a first boot writes → `--runs` cold boots, in the last of which the
+//! snapshot is taken → `--runs` boots with images. Every service is asked as its clients would ask
+//! it, and what is seen of it after a restore is compared with its cold start: what systemd says,
+//! processes and what they may do, listening sockets, and how it stops and starts again. A second
+//! image, of what was restored, has to record what the first one did.
 //!
 //! A new service is a value in a file of `list/`.
 
@@ -57,7 +59,8 @@ pub struct Tally {
 /// Run the groups, print the table.
 ///
 /// # Errors
-/// A root cannot be built, a machine cannot be booted; `only` names nothing; the results cannot be written.
+/// A root cannot be built, a machine cannot be booted; `only` names nothing; the results cannot be
+/// written.
 pub fn run(options: &Options) -> Result<Tally> {
     let chosen = list::chosen(options.only.as_deref());
     ensure!(!chosen.is_empty(), "no group and no service is named {:?}", options.only);
@@ -83,8 +86,8 @@ pub fn run(options: &Options) -> Result<Tally> {
 /// The part of a name that stands for the machine of a group as a whole.
 const MACHINE: &str = "nothing_else_fails";
 
-/// A test for each service, `daemons/GROUP/NAME`, and one for what else goes wrong with the machine of a group. They run where they
-/// are named: all of them take hours.
+/// A test for each service, `daemons/GROUP/NAME`, and one for what else goes wrong with the machine
+/// of a group. They run where they are named: all of them take hours.
 pub fn tests() -> Vec<Test> {
     let test = |name: String, machine: &Rc<dyn Together>| {
         let run = Body::Together(Rc::clone(machine));

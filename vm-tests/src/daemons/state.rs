@@ -1,7 +1,9 @@
-//! What the image of a service records, and whether a second image, of the restored service, records the same.
+//! What the image of a service records, and whether a second image, of the restored service,
+//! records the same.
 //!
-//! A service lives between the two: memory, registers, queues, counters and what remains of timers are left out, as is what
-//! only one of the two images has of threads and of connections to clients. Everything else is compared.
+//! A service lives between the two: memory, registers, queues, counters and what remains of timers
+//! are left out, as is what only one of the two images has of threads and of connections to
+//! clients. Everything else is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +20,8 @@ const APART: [&str; 8] =
     ["mm", "pending", "itimers", "posix_timers", "fds", "locks", "threads", "membarrier"];
 /// Of a thread.
 const MOVING: [&str; 3] = ["regs", "xstate", "pending"];
-/// Of what descriptors refer to: moves while a service lives, or is a number in a table of the image.
+/// Of what descriptors refer to: moves while a service lives, or is a number in a table of the
+/// image.
 const LIVE: [&str; 14] = [
     "pos",
     "count",
@@ -130,7 +133,8 @@ fn add_process(facts: &mut BTreeMap<String, Value>, tree: &Value, process: &Valu
     }
 }
 
-/// SIG_DFL, with flags that nobody will see (alarm(2) with a handler for its time), is as good as never set.
+/// SIG_DFL, with flags that nobody will see (alarm(2) with a handler for its time), is as good as
+/// never set.
 fn handler(action: &Value) -> Value {
     if action["handler"] == 0 { Value::Null } else { action.clone() }
 }
@@ -164,7 +168,8 @@ fn file(tree: &Value, id: &Value) -> Option<Value> {
     }
     let mut fact = Map::new();
     fact.insert(name.clone(), kind);
-    // O_NOFOLLOW means nothing any more; a file without a name can only be opened again by a link in /proc.
+    // O_NOFOLLOW means nothing any more; a file without a name can only be opened again by a link
+    // in /proc.
     let flags = file["flags"].as_i64()? & !i64::from(OFlag::O_NOFOLLOW.bits());
     fact.insert("flags".to_owned(), flags.into());
     fact.insert("owner".to_owned(), file["owner"].clone());

@@ -1,4 +1,5 @@
-//! Buses on which a restored service cannot be what it was: it starts cold, and the reason says why.
+//! Buses on which a restored service cannot be what it was: it starts cold, and the reason says
+//! why.
 
 use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;
@@ -14,8 +15,9 @@ const HOG: &str = "[Unit]\nBefore=bus-sdbus.service\n[Service]\nUser=busclient\n
                    ExecStart=/usr/local/bin/hog.py\n\
                    ExecStartPost=/bin/sh -c 'until test -e /run/hog/full; do sleep 0.05; done'\n";
 
-/// A bus that comes later than its clients. Connecting to it works from the first moment, because systemd listens; nobody answers before
-/// it has started. Within the bound of a restore that is waited for, beyond it the service starts cold and waits by itself.
+/// A bus that comes later than its clients. Connecting to it works from the first moment, because
+/// systemd listens; nobody answers before it has started. Within the bound of a restore that is
+/// waited for, beyond it the service starts cold and waits by itself.
 pub(super) fn check_late(site: &mut BusSite<'_>, checks: &mut Checks) -> Result<()> {
     let file = match site.bus {
         "dbus-broker" => "/usr/lib/systemd/system/dbus-broker.service",
@@ -51,8 +53,8 @@ pub(super) fn check_late(site: &mut BusSite<'_>, checks: &mut Checks) -> Result<
     site.machine.scratch.write(file, &plain, 0o644)
 }
 
-/// The unit of the bus with a pause before its start. dbus-broker's own comes before basic.target, which makes everybody wait for it: here
-/// it does not.
+/// The unit of the bus with a pause before its start. dbus-broker's own comes before basic.target,
+/// which makes everybody wait for it: here it does not.
 fn late(unit: &str, seconds: u32) -> String {
     let early = |line: &&str| !line.starts_with("Before=") && !line.starts_with("DefaultDependencies=");
     let text = unit.lines().filter(early).collect::<Vec<_>>().join("\n");
@@ -76,8 +78,8 @@ fn is_late(machine: &Container, unit: &str, seconds: u32) -> Result<()> {
     })
 }
 
-/// A name that somebody else has, a policy that denies it, and on dbus-daemon as many connections of the user as it allows: cold, with
-/// the reason.
+/// A name that somebody else has, a policy that denies it, and on dbus-daemon as many connections
+/// of the user as it allows: cold, with the reason.
 pub(super) fn check_names(site: &mut BusSite<'_>, checks: &mut Checks) -> Result<()> {
     // No BusName=: systemd does not let two units have the same.
     let thief = "[Unit]\nBefore=bus-gdbus.service\n[Service]\n\

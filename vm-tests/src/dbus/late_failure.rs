@@ -1,5 +1,6 @@
-//! Restores that fail when everything but the name that systemd waits for is there. systemd takes a `Type=dbus` unit for started when
-//! its name appears and for ended when that goes: a unit that had its name for a moment would end as if it had been asked to.
+//! Restores that fail when everything but the name that systemd waits for is there. systemd takes a
+//! `Type=dbus` unit for started when its name appears and for ended when that goes: a unit that had
+//! its name for a moment would end as if it had been asked to.
 
 use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;

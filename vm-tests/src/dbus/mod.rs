@@ -1,7 +1,8 @@
 //! Restored services on the bus, under dbus-daemon and under dbus-broker.
 //!
-//! Services of ours, one for each client library, watch each other in a ring; Debian's own are asked for what they know. What
-//! holds before the snapshot must hold after the restored boot: names, rules, counters, what watchers hear.
+//! Services of ours, one for each client library, watch each other in a ring; Debian's own are
+//! asked for what they know. What holds before the snapshot must hold after the restored boot:
+//! names, rules, counters, what watchers hear.
 
 mod bus;
 mod bus_site;
@@ -201,7 +202,8 @@ fn snapshot(bus: &str, machine: &Container, checks: &mut Checks) -> Result<Vec<T
     Ok(taken)
 }
 
-/// Ours: what they heard of the new boot, that they go on counting, that they can call and be called.
+/// Ours: what they heard of the new boot, that they go on counting, that they can call and be
+/// called.
 fn check_subjects(bus: &str, machine: &Container, taken: &[Taken], checks: &mut Checks) {
     for (subject, count) in taken.iter().filter_map(|taken| taken.count) {
         let library = subject.library;

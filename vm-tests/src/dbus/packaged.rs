@@ -16,7 +16,8 @@ pub(super) struct Packaged {
     question: &'static [&'static str],
 }
 
-/// Not bluez: it needs AF_BLUETOOTH, which neither Debian's cloud kernel has (CONFIG_BT) nor, as a rule, the host of a container.
+/// Not bluez: it needs AF_BLUETOOTH, which neither Debian's cloud kernel has (CONFIG_BT) nor, as a
+/// rule, the host of a container.
 pub(super) const PACKAGES: [&str; 7] =
     ["polkitd", "avahi-daemon", "accountsservice", "udisks2", "upower", "modemmanager", "packagekit"];
 
@@ -161,7 +162,8 @@ pub(super) fn check_short_lived(machine: &Container, status: &StatusReport) -> R
     Ok(())
 }
 
-/// polkit says of a connection whether it may do something; it looks the connection's process up for that.
+/// polkit says of a connection whether it may do something; it looks the connection's process up
+/// for that.
 pub(super) fn is_authorised(machine: &Container, name: &str) -> Result<String> {
     let owner = bus::owner(machine, name)?;
     let arguments = [

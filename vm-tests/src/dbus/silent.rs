@@ -1,4 +1,5 @@
-//! A client that never reads what the bus says to it, as cupsd: it finds all of it after a restore, and what has happened since behind it.
+//! A client that never reads what the bus says to it, as cupsd: it finds all of it after a restore,
+//! and what has happened since behind it.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -25,8 +26,8 @@ pub(super) fn install(scratch: &Scratch) -> Result<()> {
     std::os::unix::fs::symlink(format!("../{UNIT}"), &link).with_context(|| format!("enabling {UNIT}"))
 }
 
-/// In the restored boot: the answers to its two calls and its name from before the snapshot first, the watched name's going and
-/// coming last.
+/// In the restored boot: the answers to its two calls and its name from before the snapshot first,
+/// the watched name's going and coming last.
 pub(super) fn check(machine: &Container, status: &StatusReport) -> Result<()> {
     let said = status.unit(UNIT).context("fastboot status does not know it")?;
     ensure!(said.outcome == "restored", "it is {}: {:?}", said.outcome, said.reason);

@@ -1,4 +1,5 @@
-//! Services of ours, one for each client library. Each counts calls in its memory and watches the next one's name.
+//! Services of ours, one for each client library. Each counts calls in its memory and watches the
+//! next one's name.
 
 use std::fmt::Write as _;
 
@@ -91,7 +92,8 @@ impl Subject {
     }
 }
 
-/// All of them restarted, one after the other: what each watcher hears then is the measure for a restored boot.
+/// All of them restarted, one after the other: what each watcher hears then is the measure for a
+/// restored boot.
 pub(super) fn check_plain_restarts(machine: &Container) -> Result<()> {
     for subject in SUBJECTS {
         subject.forget_running(machine)?;

@@ -1,4 +1,5 @@
-//! A service that watches all of Debian's: what it hears of each in a restored boot is what it hears at a plain restart.
+//! A service that watches all of Debian's: what it hears of each in a restored boot is what it
+//! hears at a plain restart.
 
 use anyhow::{Context as _, Result, ensure};
 

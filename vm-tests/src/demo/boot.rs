@@ -30,7 +30,8 @@ pub struct Provisioned {
 /// What one boot took, in ms.
 #[derive(Debug)]
 pub struct BootTimes {
-    /// Per service, in the order of [`SERVICES`]: from the start of the unit to the first correct answer.
+    /// Per service, in the order of [`SERVICES`]: from the start of the unit to the first correct
+    /// answer.
     pub services: Vec<Result<f64>>,
     /// From PID 1's start until all have answered; `None` when one did not.
     pub all: Option<f64>,

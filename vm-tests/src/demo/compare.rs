@@ -1,4 +1,5 @@
-//! `vm-tests compare-boots`: the same machine, cold and restored in turns, so that both kinds of boot meet the same host.
+//! `vm-tests compare-boots`: the same machine, cold and restored in turns, so that both kinds of
+//! boot meet the same host.
 //!
 //! Cold is a boot with `fastboot=0`: nothing of fastboot runs then but its generator, for a moment.
 

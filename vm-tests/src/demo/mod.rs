@@ -1,8 +1,9 @@
 //! `vm-tests demo`: five real services, cold and restored, on one machine.
 //!
-//! The path: build a root → provision (a boot in which everything is written that a first boot writes) → cold boots →
-//! install fastboot, fill the memories, `fastboot snapshot` → restored boots, each proved → restart and kill → stale
-//! images. Nothing about an outcome is assumed: `fastboot status`, the PIDs and what the services answer decide.
+//! The path: build a root → provision (a boot in which everything is written that a first boot
+//! writes) → cold boots → install fastboot, fill the memories, `fastboot snapshot` → restored
+//! boots, each proved → restart and kill → stale images. Nothing about an outcome is assumed:
+//! `fastboot status`, the PIDs and what the services answer decide.
 
 mod boot;
 mod compare;
@@ -99,7 +100,8 @@ pub fn tests() -> Vec<Test> {
     vec![Test::alone(name, &[Need::Root, Need::Container], run).when(When::Full)]
 }
 
-/// The first boot of a machine writes much that no later one writes: machine id, caches, compiled pages.
+/// The first boot of a machine writes much that no later one writes: machine id, caches, compiled
+/// pages.
 fn provision(machine: &mut Provisioned) -> Result<()> {
     let (running, times) = machine.boot()?;
     for (service, time) in SERVICES.iter().zip(times.services) {

@@ -69,7 +69,8 @@ fn take(machine: &mut Provisioned, checks: &mut Checks, report: &mut Report) -> 
     Ok(taken)
 }
 
-/// Without fastboot: what fills the memories is seen again, and a restart or a kill is seen as a new life.
+/// Without fastboot: what fills the memories is seen again, and a restart or a kill is seen as a
+/// new life.
 pub(super) fn check_instruments(machine: &mut Provisioned, checks: &mut Checks) -> Result<()> {
     heading("Restart and kill");
     let (running, _) = machine.boot()?;

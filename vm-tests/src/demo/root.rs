@@ -2,11 +2,12 @@
 //!
 //! What differs from the packages, and why:
 //!
-//! - nginx: two workers instead of one per CPU (tables compare across machines); one more server that shows nginx's own
-//!   counters (state that can be proved); a page of ours.
+//! - nginx: two workers instead of one per CPU (tables compare across machines); one more server
+//!   that shows nginx's own counters (state that can be proved); a page of ours.
 //! - redis: `save ""` and no append-only file, so that a key can only come from memory.
 //! - tomcat10: one more JSP in the packaged application. Unit and configuration as packaged.
-//! - Django, Go: not services of Debian; the unit of Django is the example in gunicorn's documentation.
+//! - Django, Go: not services of Debian; the unit of Django is the example in gunicorn's
+//!   documentation.
 //! - Masked: gettys and timers, which would start work by chance.
 
 use anyhow::{Context as _, Result};

@@ -1,4 +1,5 @@
-//! Images whose evidence no longer holds: each service starts cold, for the right reason, and the others do not care.
+//! Images whose evidence no longer holds: each service starts cold, for the right reason, and the
+//! others do not care.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;

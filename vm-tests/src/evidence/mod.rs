@@ -1,8 +1,10 @@
-//! Nothing stale: services as Debian has them, without a word about fastboot in their units. Whatever they have read and closed
-//! at their start makes them start cold when it is edited, with its name; and nothing else does.
+//! Nothing stale: services as Debian has them, without a word about fastboot in their units.
+//! Whatever they have read and closed at their start makes them start cold when it is edited, with
+//! its name; and nothing else does.
 //!
-//! One machine for all: images are taken; a boot after changes that concern nobody; a boot after the first change of each; a boot
-//! after the second, with the first one taken back; a boot with both taken back.
+//! One machine for all: images are taken; a boot after changes that concern nobody; a boot after
+//! the first change of each; a boot after the second, with the first one taken back; a boot with
+//! both taken back.
 
 mod case;
 
@@ -26,8 +28,9 @@ const BOOT_BOUND: Duration = Duration::from_secs(180);
 const ANSWER_BOUND: Duration = Duration::from_secs(120);
 const NOISE_BOUND: Duration = Duration::from_secs(60);
 
-/// What happens to a machine that changes nothing for these services: logs are rotated (old ones moved away, new ones empty), a package of somebody else comes, with its
-/// user and its files; directories are touched; the library cache is made anew.
+/// What happens to a machine that changes nothing for these services: logs are rotated (old ones
+/// moved away, new ones empty), a package of somebody else comes, with its user and its files;
+/// directories are touched; the library cache is made anew.
 const NOISE: &str = "
 set -e
 for log in $(find /var/log -type f -name '*.log' -o -type f -path '/var/log/lighttpd/*'); do

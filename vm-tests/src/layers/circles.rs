@@ -2,7 +2,8 @@
 
 /// Every circle of more than one node, the longest first. `edges[from]` lists where `from` leads.
 ///
-/// Tarjan's algorithm with the stack kept by hand, so that a long chain of files does not need a deep stack.
+/// Tarjan's algorithm with the stack kept by hand, so that a long chain of files does not need a
+/// deep stack.
 pub(super) fn circles(edges: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let mut state =
         State { order: vec![None; edges.len()], lowest: vec![0; edges.len()], ..State::default() };

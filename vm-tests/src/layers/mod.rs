@@ -1,7 +1,7 @@
 //! Who uses whom in the sources, against the table of docs/ARCHITECTURE.md; and circles of files.
 //!
-//! Cargo's manifests say which crate may use which at all; the sources say what is used, file by file. Tests are left
-//! out: they may look at everything.
+//! Cargo's manifests say which crate may use which at all; the sources say what is used, file by
+//! file. Tests are left out: they may look at everything.
 
 mod circles;
 mod modules;

@@ -120,8 +120,8 @@ impl Crate {
         self.modules.get(module).map_or(0, |module| module.file)
     }
 
-    /// What a path means that stands in a module. None where it begins with a name that is neither a module, an item or
-    /// an import of it nor one of `crates`.
+    /// What a path means that stands in a module. None where it begins with a name that is neither
+    /// a module, an item or an import of it nor one of `crates`.
     pub(super) fn resolve(
         &self,
         from: &[String],

@@ -16,8 +16,8 @@ pub(super) struct Uses {
     pub(super) crates: BTreeSet<String>,
 }
 
-/// What each file of the crate uses. A `pub use` of something that the file itself does not mention is no use: it gives
-/// a name, and whoever uses the name uses the file that defines the thing.
+/// What each file of the crate uses. A `pub use` of something that the file itself does not mention
+/// is no use: it gives a name, and whoever uses the name uses the file that defines the thing.
 pub(super) fn of(read: &Crate, crates: &HashSet<String>) -> Vec<Uses> {
     let mut all = vec![Uses::default(); read.files.len()];
     for (module, items) in &read.bodies {

@@ -20,9 +20,9 @@ pub(super) struct Layer {
     pub(super) tests_may_use: BTreeSet<String>,
 }
 
-/// The table of a document: folders in the first column, and in the last one the layers that they may use. A layer is
-/// called by its path or by the end of it, where that is clear: `` | `a/b`, `a/c` | … | d, e; for tests f | ``. A dash or a
-/// sentence that begins with "none" allows nothing.
+/// The table of a document: folders in the first column, and in the last one the layers that they
+/// may use. A layer is called by its path or by the end of it, where that is clear: `` | `a/b`,
+/// `a/c` | … | d, e; for tests f | ``. A dash or a sentence that begins with "none" allows nothing.
 ///
 /// # Errors
 /// There is no such table; a name in it is no row or several; a path stands in it twice.

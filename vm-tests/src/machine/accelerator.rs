@@ -1,4 +1,5 @@
-//! What runs the guest's instructions: KVM where a stock kernel really boots on it, emulation elsewhere.
+//! What runs the guest's instructions: KVM where a stock kernel really boots on it, emulation
+//! elsewhere.
 
 use std::fmt;
 use std::path::Path;
@@ -25,7 +26,8 @@ pub enum Accelerator {
 }
 
 impl Accelerator {
-    /// Found out once per run, by booting: a /dev/kvm that opens may still be unable to run a kernel.
+    /// Found out once per run, by booting: a /dev/kvm that opens may still be unable to run a
+    /// kernel.
     ///
     /// # Errors
     /// QEMU cannot be started.

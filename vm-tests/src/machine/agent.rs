@@ -1,4 +1,5 @@
-//! The runner's side of the agent's port: requests and answers, as `roots/machine/agent.c` describes them.
+//! The runner's side of the agent's port: requests and answers, as `roots/machine/agent.c`
+//! describes them.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;

@@ -13,16 +13,16 @@ use crate::roots::{CACHE_DIR, Recipe, Scratch, cached};
 
 /// Room for the root, for images and for an upgrade. Sparse.
 const ROOT_MIB: u32 = 4096;
-/// The root is a partition, because drives and their namespaces are numbered as they are found, and the kernel finds a
-/// partition by its id.
+/// The root is a partition, because drives and their namespaces are numbered as they are found, and
+/// the kernel finds a partition by its id.
 const ROOT_STARTS_MIB: u32 = 1;
 const DISK_ID: u32 = 0xfa57_b007;
 /// What the kernel is told.
 pub(super) const ROOT_PARTITION: &str = "root=PARTUUID=fa57b007-01";
 const SECTORS_PER_MIB: u32 = 2048;
 
-/// Debian's kernel out of a built root. NVMe and ext4 are built into it, so it needs no initrd; with its modules it boots
-/// the root of another suite as well.
+/// Debian's kernel out of a built root. NVMe and ext4 are built into it, so it needs no initrd;
+/// with its modules it boots the root of another suite as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
     /// The file.
@@ -65,7 +65,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A fresh overlay, at `path`, of the disk that has the root of `recipe`, and the modules of more kernels.
+    /// A fresh overlay, at `path`, of the disk that has the root of `recipe`, and the modules of
+    /// more kernels.
     ///
     /// # Errors
     /// The root or the disk cannot be built.

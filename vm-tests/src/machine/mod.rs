@@ -1,6 +1,8 @@
-//! Virtual machines: real boots of Debian's own kernels in QEMU, without a network, on throw-away disks.
+//! Virtual machines: real boots of Debian's own kernels in QEMU, without a network, on throw-away
+//! disks.
 //!
-//! A [`Machine`] is switched off; [`Machine::boot`] makes it a [`Running`] one, which is asked through an agent.
+//! A [`Machine`] is switched off; [`Machine::boot`] makes it a [`Running`] one, which is asked
+//! through an agent.
 
 mod accelerator;
 mod agent;

@@ -16,7 +16,8 @@ use super::running::{BOOT_BOUND, Running, console_tail};
 use crate::needs;
 use crate::roots::{CACHE_DIR, Recipe};
 
-/// What every kernel is told. `panic=30`: the console has been written when a panic ends in a reset.
+/// What every kernel is told. `panic=30`: the console has been written when a panic ends in a
+/// reset.
 const ARGUMENTS: &str = "rw rootwait console=ttyS0 panic=30 quiet loglevel=5 audit=0 mitigations=off";
 /// Label of the file system for the images.
 const STORE_LABEL: &str = "store";
@@ -30,7 +31,8 @@ pub struct Boot {
     pub kernel: Option<Kernel>,
     /// As if the store's disk had been pulled out.
     pub without_store: bool,
-    /// The root on a virtio disk and no NVMe drive: QEMU can save such a machine's state. Needs the root's initrd.
+    /// The root on a virtio disk and no NVMe drive: QEMU can save such a machine's state. Needs the
+    /// root's initrd.
     pub savable: bool,
     /// Do not boot, but go on from this saved state.
     pub load: Option<&'static str>,
@@ -52,8 +54,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that has never been booted: the root of `recipe`, which `kernels` may boot too, and the files of `parcel`
-    /// on a disk with that label.
+    /// A machine that has never been booted: the root of `recipe`, which `kernels` may boot too,
+    /// and the files of `parcel` on a disk with that label.
     ///
     /// # Errors
     /// A disk cannot be made.
@@ -127,7 +129,8 @@ impl Machine {
         &self.kernel
     }
 
-    /// Switch on; returns when its agent answers, which is early in the boot. The console goes to a file of its own.
+    /// Switch on; returns when its agent answers, which is early in the boot. The console goes to a
+    /// file of its own.
     ///
     /// # Errors
     /// The agent does not answer in time; the console's end is in the error.

@@ -12,7 +12,8 @@ use super::agent::Agent;
 use super::qemu::control_socket;
 use crate::container::{Output, wait_until};
 
-/// Longest for an ordinary command. Emulated on a busy host, everything takes a hundred times as long as it should.
+/// Longest for an ordinary command. Emulated on a busy host, everything takes a hundred times as
+/// long as it should.
 const COMMAND_BOUND: Duration = Duration::from_secs(120);
 /// Longest from switching on to an agent that answers, and from there to the end of the boot.
 pub(super) const BOOT_BOUND: Duration = Duration::from_secs(300);
@@ -35,7 +36,8 @@ impl Running {
         &self.agent.boot_id
     }
 
-    /// Longest for an answer, on top of what its command may take; half a minute where nothing is said.
+    /// Longest for an answer, on top of what its command may take; half a minute where nothing is
+    /// said.
     pub fn set_patience(&mut self, patience: Duration) {
         self.agent.patience = patience;
     }
@@ -175,7 +177,8 @@ impl Running {
         Ok(())
     }
 
-    /// One command of QEMU's machine protocol, as its JSON has it behind `execute`. Returns the answer.
+    /// One command of QEMU's machine protocol, as its JSON has it behind `execute`. Returns the
+    /// answer.
     fn control(&self, command: &str) -> Result<String> {
         let socket = UnixStream::connect(control_socket(&self.dir)).context("connecting to QEMU")?;
         socket.set_read_timeout(Some(BOOT_BOUND)).context("setting a bound")?;

@@ -15,8 +15,9 @@ const BACKPORTS: &str = "/etc/apt/sources.list.d/fastboot-tests-backports.source
 /// Lines of a failed apt-get that are shown.
 const TAIL: usize = 8;
 
-/// Install the Debian packages that are missing for these purposes. Does nothing, quickly, where all are there; asks
-/// the mirrors for their lists once in a run, and only when something is missing.
+/// Install the Debian packages that are missing for these purposes. Does nothing, quickly, where
+/// all are there; asks the mirrors for their lists once in a run, and only when something is
+/// missing.
 ///
 /// # Errors
 /// Something is missing and this is not root, or apt-get fails.
@@ -40,8 +41,8 @@ pub fn install_all() -> Result<(), NeedError> {
     install_for_machines()
 }
 
-/// [`install`] for [`Purpose::Machines`], where QEMU may be there and too old: Debian 12 has a newer one in its
-/// backports, which are added to apt's sources for it.
+/// [`install`] for [`Purpose::Machines`], where QEMU may be there and too old: Debian 12 has a
+/// newer one in its backports, which are added to apt's sources for it.
 ///
 /// # Errors
 /// As [`install`]; there is no QEMU that is new enough.

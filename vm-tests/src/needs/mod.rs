@@ -1,8 +1,10 @@
-//! What the host must have: every program that a test, the demo or a benchmark executes on it, asked for in one place.
+//! What the host must have: every program that a test, the demo or a benchmark executes on it,
+//! asked for in one place.
 //!
-//! [`TABLE`] names each program with the Debian package that has it and with what it is for. [`install`] installs what
-//! is missing for a purpose; [`command`] and [`path`] are the only way from a name to a program that runs. Programs of
-//! a guest or of a root are not the host's: their packages stand in the root's recipe.
+//! [`TABLE`] names each program with the Debian package that has it and with what it is for.
+//! [`install`] installs what is missing for a purpose; [`command`] and [`path`] are the only way
+//! from a name to a program that runs. Programs of a guest or of a root are not the host's: their
+//! packages stand in the root's recipe.
 
 mod install;
 #[cfg(test)]
@@ -111,7 +113,8 @@ pub fn own(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
 
-/// A command of a root that this process has moved into: the packages of that root's recipe have it.
+/// A command of a root that this process has moved into: the packages of that root's recipe have
+/// it.
 pub fn of_entered_root(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }

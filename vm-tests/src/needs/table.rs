@@ -5,8 +5,8 @@
 pub enum Purpose {
     /// `cargo test --workspace`: unit tests and the engine's subjects.
     Tests,
-    /// Root file systems and containers: scenarios, units, dbus, randomness, daemons, the demo, `bench-boot`,
-    /// `bench-engine`.
+    /// Root file systems and containers: scenarios, units, dbus, randomness, daemons, the demo,
+    /// `bench-boot`, `bench-engine`.
     Roots,
     /// Building and checking the Debian package; also for what installs it in a guest.
     Package,

@@ -1,4 +1,5 @@
-//! The package's life on one suite: installed, used over a reboot, removed, installed again, purged.
+//! The package's life on one suite: installed, used over a reboot, removed, installed again,
+//! purged.
 
 use std::fs;
 use std::path::Path;
@@ -294,7 +295,8 @@ fn restarts_cold(running: &Container, taken_pid: u32) -> Result<()> {
     let before = running.unit(UNIT)?.main_pid;
     running.run(&["systemctl", "restart", UNIT])?.success()?;
     let unit = running.wait_active(UNIT, BOUND)?;
-    // Active as soon as it exists; until it is executed it is systemd's own, by the name of `(sleep)`.
+    // Active as soon as it exists; until it is executed it is systemd's own, by the name of
+    // `(sleep)`.
     let age = wait_until("the program", BOUND, || {
         let pid = unit.main_pid.to_string();
         let age = running.run(&["ps", "-o", "etimes=,comm=", "-p", &pid])?.success()?;

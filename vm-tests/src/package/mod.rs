@@ -17,7 +17,8 @@ use crate::needs::{self, Purpose};
 /// Debian suites that the package is for.
 const SUITES: [&str; 2] = ["trixie", "bookworm"];
 
-/// Of the package that is built from this work tree: lintian, then installation, use, removal and purge on each suite.
+/// Of the package that is built from this work tree: lintian, then installation, use, removal and
+/// purge on each suite.
 pub fn tests() -> Vec<Test> {
     let package = Once::new(|| {
         needs::install(&[Purpose::Roots, Purpose::Package])?;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// What changes by itself or belongs to the package manager's own history, and why it is not looked at.
+/// What changes by itself or belongs to the package manager's own history, and why it is not looked
+/// at.
 const NOT_OURS: &[(&str, &str)] = &[
     ("/var/log", "logs"),
     ("/var/lib/dpkg/status-old", "dpkg's copy of the state before its last step"),

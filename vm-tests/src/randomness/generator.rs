@@ -1,4 +1,5 @@
-//! What each generator gives when one image is restored twice: measured, and the same table as in docs/randomness.md.
+//! What each generator gives when one image is restored twice: measured, and the same table as in
+//! docs/randomness.md.
 
 /// How two restores of one image compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +98,8 @@ pub(super) const SERVICES: [Service; 7] = [
     Service {
         name: "draw-go",
         command: "/usr/local/bin/draw-go",
-        // Those of math/rand have a state for each of the runtime's threads: what is drawn depends on who runs.
+        // Those of math/rand have a state for each of the runtime's threads: what is drawn depends
+        // on who runs.
         generators: &[("Go crypto/rand", Fresh)],
     },
 ];

@@ -115,7 +115,8 @@ fn recipe() -> Result<Recipe> {
     })
 }
 
-/// Lets all restored services draw, and reads what they drew. One that was started cold has nothing to say here.
+/// Lets all restored services draw, and reads what they drew. One that was started cold has nothing
+/// to say here.
 fn draw(machine: &Container, services: &[Service]) -> Result<Drawn> {
     let status = fastboot::status(machine)?;
     machine.run(&["touch", "/run/draw"])?.success()?;

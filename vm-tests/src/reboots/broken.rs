@@ -1,4 +1,5 @@
-//! Boots at which something is missing that was there at the snapshot: all cold, all up, and no slower for it.
+//! Boots at which something is missing that was there at the snapshot: all cold, all up, and no
+//! slower for it.
 
 use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;
@@ -12,7 +13,8 @@ use crate::machine::{Boot, Kernel, Running, Store};
 
 const INITD: &str = "/usr/lib/fastboot/fastboot-initd";
 const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
-/// What a start may take longer than without fastboot. The daemon gives up after 800 ms; emulated, the look for the disk comes on top.
+/// What a start may take longer than without fastboot. The daemon gives up after 800 ms; emulated,
+/// the look for the disk comes on top.
 const DELAY_MS: u64 = 2000;
 
 pub(super) fn missing(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
@@ -30,7 +32,8 @@ pub(super) fn missing(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
     );
     let usual = start_times_ms(&running)?;
     running.poweroff()?;
-    // A delay by fastboot concerns every service; that one of them takes longer than last time does not come from it.
+    // A delay by fastboot concerns every service; that one of them takes longer than last time does
+    // not come from it.
     let in_time = |running: &Running| -> Result<()> {
         let now = start_times_ms(running)?;
         let least = now.iter().zip(&usual).map(|(now, usual)| now.saturating_sub(*usual)).min();

@@ -1,4 +1,5 @@
-//! Groups with controllers and limits below that of a unit (Delegate=): containers on the hosts of these tests have no controllers.
+//! Groups with controllers and limits below that of a unit (Delegate=): containers on the hosts of
+//! these tests have no controllers.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -116,7 +117,8 @@ pub(super) fn obstruct(running: &Running) -> Result<()> {
     running.shell(&format!("touch {OBSTACLE}")).map(drop)
 }
 
-/// In that boot: the shim is back where systemd had put it, and the cold one has made its groups itself.
+/// In that boot: the shim is back where systemd had put it, and the cold one has made its groups
+/// itself.
 pub(super) fn is_cold(running: &Running) -> Result<()> {
     let status = steps::status(running)?;
     for (unit, (_, main_pid)) in TAKEN.into_iter().zip(Groups::look(running)?.0) {
@@ -133,7 +135,8 @@ pub(super) fn is_cold(running: &Running) -> Result<()> {
     Ok(())
 }
 
-/// The trial of a snapshot stops the service and restores it on the same machine, where systemd has to have cleared its groups away.
+/// The trial of a snapshot stops the service and restores it on the same machine, where systemd has
+/// to have cleared its groups away.
 pub(super) fn bear_a_trial(running: &Running) -> Result<()> {
     running.shell(&format!("rm {OBSTACLE}"))?;
     let command = ["fastboot", "snapshot", "--keep-slow", "--json", UNIT, IN_SUBGROUP];

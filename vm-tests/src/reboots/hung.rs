@@ -47,7 +47,8 @@ pub(super) fn later(machine: &Machine, mut running: Running, log: &str, checks: 
     Ok(())
 }
 
-/// In time, without a machine that goes on running; the message leads to the console, and has its end.
+/// In time, without a machine that goes on running; the message leads to the console, and has its
+/// end.
 fn ended(machine: &Machine, error: &Error, log: &str, took: Duration, bound: Duration) -> Result<()> {
     ensure!(took <= bound + SLACK, "it took {} s", took.as_secs());
     ensure!(!machine.is_on(), "the machine is still on");

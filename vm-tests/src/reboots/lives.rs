@@ -11,8 +11,8 @@ use super::steps::{
 use super::subject::Seen;
 use crate::machine::{Boot, Kernel, Machine, Running, Store};
 
-/// All that is on the root's file system, with type, mode and owner; contents of /etc. Left out is what changes by itself
-/// or is the package manager's own history.
+/// All that is on the root's file system, with type, mode and owner; contents of /etc. Left out is
+/// what changes by itself or is the package manager's own history.
 const TREE: &str = "find / -xdev \\( -path /var/log -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache \
      -o -path /var/lib/systemd -o -path /var/tmp -o -path /tmp -o -path /run -o -path /srv -o -path /var/lib/redis \
      -o -path /var/lib/fastboot-tests -o -path /lost+found \\) -prune -o -printf '%p %y %m %U:%G %l\\n' | sort; \
@@ -22,7 +22,8 @@ const VOLATILE: [&str; 2] = ["/run/fastboot-tests.mark", "/tmp/fastboot-tests.ma
 const PROFILE: &str = "/etc/apparmor.d/counter";
 const NGINX_CONF: &str = "/etc/nginx/nginx.conf";
 
-/// Install, snapshot, reboot, restored; configuration changed, off and on, cold with the reason; purge.
+/// Install, snapshot, reboot, restored; configuration changed, off and on, cold with the reason;
+/// purge.
 pub(super) fn debian_13(parcel: &Parcel, checks: &mut Checks) -> Result<()> {
     let mut machine = parcel.machine("debian13", "trixie", &[], Store::OnRoot)?;
     let mut running = boot(&mut machine, &Boot::default())?;

@@ -1,7 +1,8 @@
-//! True reboots: virtual machines with kernels of their own, from the installation of the package to its purge.
+//! True reboots: virtual machines with kernels of their own, from the installation of the package
+//! to its purge.
 //!
-//! A new life is a function here or beside and a line in [`LIVES`]; a new service is a line in `subject.rs` and what it
-//! needs in `root.rs`.
+//! A new life is a function here or beside and a line in [`LIVES`]; a new service is a line in
+//! `subject.rs` and what it needs in `root.rs`.
 
 mod broken;
 mod groups;

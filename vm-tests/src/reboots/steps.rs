@@ -1,4 +1,5 @@
-//! What the lives share: the package on a disk, a machine that it is installed on, images, and what is asked after a boot.
+//! What the lives share: the package on a disk, a machine that it is installed on, images, and what
+//! is asked after a boot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ impl Parcel {
         Ok(Parcel { dir })
     }
 
-    /// Put the files of a directory beside the package, in a directory of that name. Before the machine is made.
+    /// Put the files of a directory beside the package, in a directory of that name. Before the
+    /// machine is made.
     pub(super) fn add(&self, files: &Path, name: &Path) -> Result<()> {
         let to = self.dir.join(name);
         fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
@@ -89,13 +91,15 @@ pub(super) fn mount_store(running: &Running, store: Store) -> Result<()> {
     let (prepare, options) = match store {
         Store::OnRoot => return Ok(()),
         Store::Nvme => ("", "nofail"),
-        // Not `nofail`: the driver is a module, and udev may get to it when services have already asked (fastboot-initd(8), FILES).
+        // Not `nofail`: the driver is a module, and udev may get to it when services have already
+        // asked (fastboot-initd(8), FILES).
         Store::VirtioBlk => ("modprobe virtio_blk; udevadm settle", "defaults"),
         // Without labels the kernel has made one name space of everything.
         Store::Pmem => (
             "modprobe nfit; echo nfit > /etc/modules-load.d/nfit.conf; udevadm settle; \
              ndctl create-namespace --force --reconfig=namespace0.0 --mode fsdax > /dev/null; udevadm settle; mkfs.ext4 -q -b 4096 -L store /dev/pmem0; udevadm settle",
-            // Not `nofail`: services wait for local-fs.target, and that for the mount, however long the NVDIMM takes to appear.
+            // Not `nofail`: services wait for local-fs.target, and that for the mount, however long
+            // the NVDIMM takes to appear.
             "dax=always",
         ),
     };
@@ -122,7 +126,8 @@ pub(super) fn install_from(running: &Running, pattern: &str, options: &str) -> R
     Ok(())
 }
 
-/// Snapshot of all services, whose memories are filled when the snapshot's warm-up command asks for it. All must be stored.
+/// Snapshot of all services, whose memories are filled when the snapshot's warm-up command asks for
+/// it. All must be stored.
 pub(super) fn snapshot(running: &Running) -> Result<Vec<Seen>> {
     snapshot_with(running, &[]).map(|(taken, _)| taken)
 }
@@ -170,7 +175,8 @@ pub(super) fn status(running: &Running) -> Result<StatusReport> {
     fastboot::parse(&running.run(&["fastboot", "status", "--json"])?.success()?)
 }
 
-/// Every service but `cold` is what it was when it was taken, by fastboot's word and by its own; its clocks too.
+/// Every service but `cold` is what it was when it was taken, by fastboot's word and by its own;
+/// its clocks too.
 pub(super) fn restored(running: &Running, taken: &[Seen], cold: &[&str]) -> Result<()> {
     let status = status(running)?;
     let now = Seen::all(running)?;

@@ -1,4 +1,5 @@
-//! The services that go through the reboots: how to ask, how to fill their memory, and what only that memory knows.
+//! The services that go through the reboots: how to ask, how to fill their memory, and what only
+//! that memory knows.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -181,7 +182,8 @@ impl Clocks {
         })
     }
 
-    /// Timers agree with the clock: one tick a second since the start, and the far one due when it was set to.
+    /// Timers agree with the clock: one tick a second since the start, and the far one due when it
+    /// was set to.
     pub(super) fn require_in_time(&self) -> Result<()> {
         let due = self.started / 1000 * 1000 + FAR_MS;
         let off = self.mono + self.left - due;
@@ -226,7 +228,8 @@ mod tests {
         let before = Clocks { started: 60_000, mono: 90_000, boot: 90_000, ticks: 30, left: FAR_MS - 30_000 };
         let later = Clocks { mono: 95_000, boot: 95_000, ticks: 35, left: FAR_MS - 35_000, ..before };
         before.require_continued(&later, 12_000).unwrap();
-        // Jumped ahead; back at the start of this boot; a timer that was set anew; ticks that were lost.
+        // Jumped ahead; back at the start of this boot; a timer that was set anew; ticks that were
+        // lost.
         for wrong in [
             Clocks { mono: 300_000, boot: 300_000, ticks: 240, left: FAR_MS - 240_000, ..before },
             Clocks { mono: 12_000, boot: 12_000, ..before },

@@ -1,8 +1,8 @@
-//! Where packages come from: Debian's archive as this machine's own package sources name it, for the release that runs
-//! here and, with the name of the release replaced, for others.
+//! Where packages come from: Debian's archive as this machine's own package sources name it, for
+//! the release that runs here and, with the name of the release replaced, for others.
 //!
-//! No host of a mirror is written in this repository. Whoever runs behind a mirror of their own has it in apt's sources
-//! already, with the key that signs it.
+//! No host of a mirror is written in this repository. Whoever runs behind a mirror of their own has
+//! it in apt's sources already, with the key that signs it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,9 +13,11 @@ use anyhow::{Context as _, Result, ensure};
 use crate::host;
 use crate::needs;
 
-/// What may follow the name of a release in the name of a suite that belongs to it, without backports.
+/// What may follow the name of a release in the name of a suite that belongs to it, without
+/// backports.
 const POCKETS: [&str; 3] = ["", "-updates", "-security"];
-/// The suite that has no pockets, and whose lists are valid for a week only, which a mirror or a clock may miss.
+/// The suite that has no pockets, and whose lists are valid for a week only, which a mirror or a
+/// clock may miss.
 const SID: &str = "sid";
 /// One line of `apt-get indextargets` for each list of binary packages.
 const FORMAT: &str = "$(CODENAME)|$(RELEASE)|$(ORIGIN)|$(COMPONENT)|$(REPO_URI)|$(SOURCESENTRY)";
@@ -26,7 +28,8 @@ struct Place {
     /// What follows the name of the release.
     pocket: String,
     uri: String,
-    /// Name of a keyring or the text of a key, as the machine's source has it. None where apt's own keys do.
+    /// Name of a keyring or the text of a key, as the machine's source has it. None where apt's own
+    /// keys do.
     signed_by: Option<String>,
 }
 
@@ -70,7 +73,8 @@ fn of_this_machine() -> Result<Vec<Place>> {
     let release = host::codename().context("/etc/os-release has no VERSION_CODENAME")?;
     let mut listed = index_targets()?;
     if parse_targets(&listed, &release).is_empty() {
-        // apt knows of whom a list is only when it has the list, and images of machines are often shipped without.
+        // apt knows of whom a list is only when it has the list, and images of machines are often
+        // shipped without.
         needs::update_lists()?;
         listed = index_targets()?;
     }
@@ -103,8 +107,8 @@ fn parse_targets(listed: &str, release: &str) -> Vec<(Place, String)> {
     for line in listed.lines() {
         let fields: Vec<&str> = line.split('|').collect();
         let &[codename, suite, "Debian", "main", uri, entry] = fields.as_slice() else { continue };
-        // The machine may follow `stable`; the lists say which release that is. Security's code name has had no
-        // pocket in some releases, its suite always has.
+        // The machine may follow `stable`; the lists say which release that is. Security's code
+        // name has had no pocket in some releases, its suite always has.
         let pocket = [codename, suite].into_iter().rev().find_map(|name| name.strip_prefix(release));
         let Some(pocket) = pocket.filter(|pocket| POCKETS.contains(pocket)) else { continue };
         let place = Place { pocket: pocket.to_owned(), uri: uri.to_owned(), signed_by: None };

@@ -19,14 +19,16 @@ use crate::needs;
 
 /// Longest that a setup script may take.
 const SETUP_BOUND: Duration = Duration::from_secs(300);
-/// Roots of one name that stay, those that were used last: work trees side by side have recipes of their own.
+/// Roots of one name that stay, those that were used last: work trees side by side have recipes of
+/// their own.
 const KEPT_PER_NAME: usize = 2;
 /// A root that was used since then stays in any case.
 const IN_USE: Duration = Duration::from_secs(86_400);
 /// A root that was not used since then goes in any case: nothing has its name any more.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
 
-/// The root that `recipe` describes; built now if it is not there yet. Not to be changed: boot a [`Scratch`].
+/// The root that `recipe` describes; built now if it is not there yet. Not to be changed: boot a
+/// [`Scratch`].
 ///
 /// # Errors
 /// Building fails: no network, a package that does not exist, a setup script that fails.
@@ -34,7 +36,8 @@ pub fn cached(recipe: &Recipe) -> Result<PathBuf> {
     let roots = Path::new(CACHE_DIR).join("roots");
     fs::create_dir_all(&roots).with_context(|| format!("making {}", roots.display()))?;
     let root = roots.join(recipe.key());
-    // Held while building, so that two runs build a root once; released with the process whatever happens.
+    // Held while building, so that two runs build a root once; released with the process whatever
+    // happens.
     let _lock = lock(&roots.join(format!("{}.lock", recipe.key())))?;
     if root.exists() {
         return Ok(root);
@@ -73,7 +76,8 @@ fn is_at(file: &File, path: &Path) -> Result<bool> {
     Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
 
-/// Remove roots that no recipe of today asks for, as far as that can be told from when they were used.
+/// Remove roots that no recipe of today asks for, as far as that can be told from when they were
+/// used.
 fn prune(roots: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(roots) else { return Ok(()) };
     let mut used = Vec::new();
@@ -165,7 +169,8 @@ pub(super) fn with_sources(mmdebstrap: &mut Command, sources: &str) -> Result<Ou
     Ok(output)
 }
 
-/// Remove copies that runs left which did not end by themselves, and roots that were not used for long. Kept copies stay.
+/// Remove copies that runs left which did not end by themselves, and roots that were not used for
+/// long. Kept copies stay.
 ///
 /// # Errors
 /// A directory cannot be read, or a copy or root cannot be removed.
@@ -192,10 +197,12 @@ pub fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// A copy of a root that keeps what boots do to it, and is removed when dropped unless it is to be kept.
+/// A copy of a root that keeps what boots do to it, and is removed when dropped unless it is to be
+/// kept.
 ///
-/// A plain copy and not an overlay: fastboot compares inodes, and daemons see device and inode numbers in
-/// /proc/PID/maps, which an overlay shows otherwise than a disk does. Copying costs 1.5 s for 480 MB.
+/// A plain copy and not an overlay: fastboot compares inodes, and daemons see device and inode
+/// numbers in /proc/PID/maps, which an overlay shows otherwise than a disk does. Copying costs 1.5
+/// s for 480 MB.
 #[derive(Debug)]
 pub struct Scratch {
     dir: PathBuf,

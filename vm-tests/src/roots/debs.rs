@@ -10,7 +10,8 @@ use super::archive::sources_of;
 use super::cache::{lock, remove_tree, with_sources};
 use crate::needs;
 
-/// The newest `packages` of a suite, without what they depend on, in a directory of their own. Fetched once.
+/// The newest `packages` of a suite, without what they depend on, in a directory of their own.
+/// Fetched once.
 ///
 /// # Errors
 /// No network; a package that the suite does not have.
@@ -27,7 +28,8 @@ pub fn downloaded(suite: &str, packages: &[&str]) -> Result<PathBuf> {
     let building = debs.join(format!("{key}.building"));
     remove_tree(&building)?;
     fs::create_dir_all(&building).with_context(|| format!("making {}", building.display()))?;
-    // A root without a single package, thrown away at once: mmdebstrap has apt set up for another suite than the host's.
+    // A root without a single package, thrown away at once: mmdebstrap has apt set up for another
+    // suite than the host's.
     let fetch = format!(
         "--customize-hook=cd '{}' && APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get --quiet download {}",
         building.display(),

@@ -1,4 +1,5 @@
-//! Root file systems: what one is made of ([`Recipe`]), a cache of built ones, and throw-away copies to boot.
+//! Root file systems: what one is made of ([`Recipe`]), a cache of built ones, and throw-away
+//! copies to boot.
 
 mod archive;
 mod cache;

@@ -1,11 +1,13 @@
-//! That no host of a package mirror is written in the work tree. Every address in it is known by what it is.
+//! That no host of a package mirror is written in the work tree. Every address in it is known by
+//! what it is.
 
 use std::fs;
 use std::path::Path;
 
 use crate::fastboot::workspace;
 
-/// How an address may begin, behind `://`: names and documents, and servers that the tests themselves start.
+/// How an address may begin, behind `://`: names and documents, and servers that the tests
+/// themselves start.
 const KNOWN: &[&str] = &[
     "www.apache.org/licenses/",
     // Names of formats.
@@ -19,7 +21,8 @@ const KNOWN: &[&str] = &[
     "127.0.0.1",
     "p.p/",
 ];
-/// An address of this domain leads nowhere, by its definition (RFC 2606); tests make up mirrors with it.
+/// An address of this domain leads nowhere, by its definition (RFC 2606); tests make up mirrors
+/// with it.
 const NOWHERE: &str = ".invalid";
 
 /// What is wrong with a text, line by line.

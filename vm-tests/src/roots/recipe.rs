@@ -37,7 +37,8 @@ pub struct Recipe {
     pub suite: &'static str,
     /// Packages on top of the essential ones.
     pub packages: Vec<&'static str>,
-    /// Packages of Debian's sid, where the suite's own do not do; what they need may come from there too.
+    /// Packages of Debian's sid, where the suite's own do not do; what they need may come from
+    /// there too.
     pub from_sid: Vec<&'static str>,
     /// Files.
     pub files: Vec<RootFile>,
@@ -46,7 +47,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Name of the directory that a root built from this has: the recipe's name and 64 bits of its hash.
+    /// Name of the directory that a root built from this has: the recipe's name and 64 bits of its
+    /// hash.
     pub fn key(&self) -> String {
         let mut hash = blake3::Hasher::new();
         let mut part = |bytes: &[u8]| {

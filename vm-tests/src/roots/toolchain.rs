@@ -1,4 +1,5 @@
-//! Small programs for roots, compiled once in a root that has Debian's compilers; the host needs none.
+//! Small programs for roots, compiled once in a root that has Debian's compilers; the host needs
+//! none.
 
 use std::fs;
 use std::path::Path;

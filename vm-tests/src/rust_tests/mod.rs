@@ -1,7 +1,7 @@
 //! The tests that `cargo test` runs, as tests of the frame: unit tests, and those of the engine.
 //!
-//! Their names are `PACKAGE/TARGET/NAME`, as `image-store/lib/budget::tests::…` or `initd/shim/…`; those of the engine are
-//! `engine/NAME`. Who asks for one of them has all test programs built.
+//! Their names are `PACKAGE/TARGET/NAME`, as `image-store/lib/budget::tests::…` or `initd/shim/…`;
+//! those of the engine are `engine/NAME`. Who asks for one of them has all test programs built.
 
 mod output;
 mod program;
@@ -46,7 +46,8 @@ fn tests_of(programs: &[Program]) -> Result<Vec<Test>> {
     Ok(tests)
 }
 
-/// A test program runs all that is wanted of it at once. What its tests need it knows itself, and says so.
+/// A test program runs all that is wanted of it at once. What its tests need it knows itself, and
+/// says so.
 struct Whole {
     program: Program,
     prefix: String,

@@ -42,7 +42,8 @@ pub(super) fn parse(text: &str) -> BTreeMap<String, Ended> {
     ends
 }
 
-/// `ok`, `FAILED`, `ignored`, `ignored, reason` (the standard harness), `ignored (reason)` (libtest-mimic).
+/// `ok`, `FAILED`, `ignored`, `ignored, reason` (the standard harness), `ignored (reason)`
+/// (libtest-mimic).
 fn parse_end(end: &str) -> Option<Ended> {
     match end {
         "ok" => Some(Ended::Passed),

@@ -13,7 +13,8 @@ use crate::needs::{self, Purpose};
 
 /// Longest for all tests of a program: one that hangs must not hang CI.
 const BOUND_S: &str = "2400";
-/// Optimised but with debug assertions: the shim's tests need a socket of their own, which a shim that is shipped does not listen to.
+/// Optimised but with debug assertions: the shim's tests need a socket of their own, which a shim
+/// that is shipped does not listen to.
 const PROFILE: [&str; 2] = ["--profile", "verify"];
 /// Lines of what a program says at its end that go into messages.
 const TAIL: usize = 30;
@@ -102,7 +103,8 @@ pub(super) fn packages() -> Result<Vec<String>> {
     Ok(metadata()?.into_iter().map(|package| package.name).collect())
 }
 
-/// Build test programs, always with the features that the whole workspace gives its dependencies: nothing is built twice.
+/// Build test programs, always with the features that the whole workspace gives its dependencies:
+/// nothing is built twice.
 pub(super) fn build(target: Target) -> Result<Vec<Program>> {
     eprintln!("building test programs");
     let mut arguments =
@@ -144,8 +146,8 @@ impl Program {
         Ok(text.lines().filter_map(|line| line.strip_suffix(": test").map(str::to_owned)).collect())
     }
 
-    /// Run those of these names: all of them at once where the program has no others, else one after
-    /// the other. Not every harness takes more than one name.
+    /// Run those of these names: all of them at once where the program has no others, else one
+    /// after the other. Not every harness takes more than one name.
     pub(super) fn run(&self, names: &[String]) -> Result<Said> {
         needs::install(&[Purpose::Tests])?;
         if names.len() == self.names()?.len() {

@@ -22,7 +22,8 @@ pub(super) fn intact(lab: &ScenarioLab) -> Result<()> {
     Ok(())
 }
 
-/// redis has a user namespace of its own: its threads get their ids by counter, in a race with everybody who forks.
+/// redis has a user namespace of its own: its threads get their ids by counter, in a race with
+/// everybody who forks.
 pub(super) fn amid_forks(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("amid-forks")?;
     site.machine.scratch.write("/etc/systemd/system/forks.service", FORKS, 0o644)?;
@@ -86,7 +87,8 @@ pub(super) fn another_machine(lab: &ScenarioLab) -> Result<()> {
     })
 }
 
-/// As after an upgrade: the program that becomes PID 1 has another version in it. (A real upgrade, by Debian's packages: `reboots`.)
+/// As after an upgrade: the program that becomes PID 1 has another version in it. (A real upgrade,
+/// by Debian's packages: `reboots`.)
 pub(super) fn another_systemd(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("another-systemd")?;
     let path = site.machine.scratch.path("/usr/lib/systemd/systemd");
@@ -135,7 +137,8 @@ pub(super) fn unreadable_unit(lab: &ScenarioLab) -> Result<()> {
     only_one_is_cold(lab, "unreadable", COUNTER, &["unit-changed"], |site| {
         let dir = site.machine.scratch.path(&format!("/etc/systemd/system/{}.d", COUNTER.unit));
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        // A comment that is no UTF-8, and a drop-in that leads nowhere: systemd starts the unit all the same.
+        // A comment that is no UTF-8, and a drop-in that leads nowhere: systemd starts the unit all
+        // the same.
         fs::write(dir.join("60-bytes.conf"), b"[Service]\n# \xff\xfe\x80\n")
             .context("writing the drop-in")?;
         std::os::unix::fs::symlink("/nonexistent", dir.join("61-nowhere.conf")).context("making the link")

@@ -8,7 +8,8 @@ use super::service_site::{Expected, SERVICES, ScenarioLab};
 use crate::fastboot::{self, STORE_DIR};
 use crate::service::Taken;
 
-/// Where the real /var lies. Bound over the directory by systemd itself, as a partition would be mounted.
+/// Where the real /var lies. Bound over the directory by systemd itself, as a partition would be
+/// mounted.
 const REAL: &str = "/srv/real-var";
 const FSTAB: &str = "/srv/real-var /var none bind 0 0\n";
 

@@ -1,5 +1,5 @@
-//! What goes wrong on real machines, each on a machine of its own. Whatever it is, the boot ends with every service
-//! active and answering, and `fastboot status` names the reason.
+//! What goes wrong on real machines, each on a machine of its own. Whatever it is, the boot ends
+//! with every service active and answering, and `fastboot status` names the reason.
 //!
 //! A new scenario is a function here or beside, and a line in [`SCENARIOS`].
 
@@ -32,8 +32,9 @@ const fn plain(name: &'static str, run: fn(&ScenarioLab) -> Result<()>) -> Scena
     Scenario { name, run, may_lose_number: None }
 }
 
-/// redis has threads in a user namespace, which are numbered by counter (README, Limits): whoever forks in that moment may get a
-/// number, and redis is cold in that boot. A scenario in which it is restored says so when that has happened.
+/// redis has threads in a user namespace, which are numbered by counter (README, Limits): whoever
+/// forks in that moment may get a number, and redis is cold in that boot. A scenario in which it is
+/// restored says so when that has happened.
 const fn losing(name: &'static str, run: fn(&ScenarioLab) -> Result<()>) -> Scenario {
     Scenario { name, run, may_lose_number: Some(REDIS.unit) }
 }

@@ -1,4 +1,5 @@
-//! Services with threads that are numbered by counter: whoever forks while they are restored may get one of their numbers.
+//! Services with threads that are numbered by counter: whoever forks while they are restored may
+//! get one of their numbers.
 
 use std::cell::{Cell, RefCell};
 
@@ -7,8 +8,8 @@ use crate::fastboot::StatusUnit;
 /// The reason of a cold start for which a number was taken.
 const TAKEN: &str = "pid-taken";
 
-/// Which service of the scenario that runs may lose a number, and whether it has. Once only: who loses one in each boot is never seen
-/// restored.
+/// Which service of the scenario that runs may lose a number, and whether it has. Once only: who
+/// loses one in each boot is never seen restored.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     may_lose: Cell<Option<&'static str>>,

@@ -1,4 +1,5 @@
-//! Memory of a prefork server: what its processes share since their fork they still share after a restore.
+//! Memory of a prefork server: what its processes share since their fork they still share after a
+//! restore.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -15,7 +16,8 @@ const PROCESSES: usize = 9;
 /// What a restore may add, in percent.
 const MOST_PERCENT: u64 = 10;
 
-/// Proportional set sizes of the unit's processes, each in KiB: a page that n processes share counts for one n-th of it.
+/// Proportional set sizes of the unit's processes, each in KiB: a page that n processes share
+/// counts for one n-th of it.
 fn memory(running: &Container) -> Result<Vec<u64>> {
     let text = running.run(&[
         "sh",

@@ -47,7 +47,8 @@ pub(super) fn initd_killed(lab: &ScenarioLab) -> Result<()> {
     let (mut site, taken) = lab.site_with_images("initd-killed")?;
     set_fault(&site, &format!("{MID_RESTORE}:sleep=30000"))?;
     let running = site.start(&BootOptions::default())?;
-    // Every restore hangs by then or soon. Processes that a worker has made have its name and another parent.
+    // Every restore hangs by then or soon. Processes that a worker has made have its name and
+    // another parent.
     let find_workers = "pgrep --exact fastboot-worker --parent \"$(pgrep --exact fastboot-zygote)\"";
     wait_until("a worker for each service", HANGING_BOUND, || {
         let workers = running.run(&["/bin/sh", "-c", find_workers])?.stdout;
@@ -110,7 +111,8 @@ pub(super) fn all_killed_after_the_go(lab: &ScenarioLab) -> Result<()> {
     running.poweroff()
 }
 
-/// The unit's own limit is shorter than what a hanging restore would be given, and systemd counts all of it.
+/// The unit's own limit is shorter than what a hanging restore would be given, and systemd counts
+/// all of it.
 pub(super) fn short_timeout(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("short-timeout")?;
     site.drop_in(REDIS.unit, "[Service]\nTimeoutStartSec=6\n")?;

@@ -134,7 +134,8 @@ impl ServiceSite {
         self.machine.scratch.write(&format!("/etc/systemd/system/{unit}.d/50-scenario.conf"), text, 0o644)
     }
 
-    /// Every service is as `expected` says, and answers. Who may lose a number may be cold for that.
+    /// Every service is as `expected` says, and answers. Who may lose a number may be cold for
+    /// that.
     pub(super) fn require(
         &self,
         running: &Container,
@@ -182,8 +183,8 @@ pub(super) fn all_answer(running: &Container, bound: Duration) -> Result<()> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected {
     Restored,
-    /// Cold, for one of these reasons (by their stable codes). None at all: whatever `fastboot status` says of it,
-    /// it must not say "restored".
+    /// Cold, for one of these reasons (by their stable codes). None at all: whatever `fastboot
+    /// status` says of it, it must not say "restored".
     Cold(&'static [&'static str]),
 }
 

@@ -7,7 +7,8 @@ use crate::container::BootOptions;
 use crate::fastboot::{self, STORE_DIR};
 use crate::service::{Taken, snapshot_while_driving};
 
-/// Installed, and nothing more: the machine boots as without fastboot, with and without a filter around it.
+/// Installed, and nothing more: the machine boots as without fastboot, with and without a filter
+/// around it.
 pub(super) fn no_images(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("no-images")?;
     for container_filter in [false, true] {

@@ -76,7 +76,8 @@ pub(super) fn failure(lab: &ScenarioLab) -> Result<()> {
     running.poweroff()
 }
 
-/// It bears the restore itself; only who asks it finds out that it does not bear what a restore does to its memory.
+/// It bears the restore itself; only who asks it finds out that it does not bear what a restore
+/// does to its memory.
 pub(super) fn next_request(lab: &ScenarioLab) -> Result<()> {
     let mut site = lab.site("trial-asks")?;
     site.drop_in(COUNTER.unit, "[Service]\nEnvironment=COUNTER_WIPED=1\n")?;

@@ -1,4 +1,5 @@
-//! The Django application: each worker has a counter of its own, and the kernel chooses who answers.
+//! The Django application: each worker has a counter of its own, and the kernel chooses who
+//! answers.
 
 use std::collections::BTreeMap;
 

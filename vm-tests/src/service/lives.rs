@@ -21,7 +21,8 @@ pub fn restart(running: &Container, taken: &Taken) -> Result<()> {
     require_cold(running, taken)
 }
 
-/// Kill the main process; passes when `Restart=` (or a start, for units without) ends in a working cold start.
+/// Kill the main process; passes when `Restart=` (or a start, for units without) ends in a working
+/// cold start.
 ///
 /// # Errors
 /// What does not hold.

@@ -1,4 +1,5 @@
-//! Services that a client can talk to: how to ask, how to fill their memory, and what only that memory knows.
+//! Services that a client can talk to: how to ask, how to fill their memory, and what only that
+//! memory knows.
 
 mod django;
 mod lives;
@@ -116,7 +117,8 @@ impl Service {
     pub fn observe(self, machine: &Container) -> Result<State> {
         let facts = machine.in_network(|| {
             Ok(match self.kind {
-                // Looks after the snapshot count too, but not into the image: only what the filling made sure of is compared.
+                // Looks after the snapshot count too, but not into the image: only what the filling
+                // made sure of is compared.
                 Kind::Nginx => facts([(State::AT_LEAST, nginx_accepted()?.min(NGINX_ACCEPTED).to_string())]),
                 Kind::Redis => facts([
                     ("key", client::command(REDIS_PORT, &["GET", REDIS_KEY])?),

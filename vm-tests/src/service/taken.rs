@@ -54,8 +54,8 @@ pub fn install_fastboot(release: &Path, scratch: &Scratch) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))
 }
 
-/// `fastboot snapshot` of `services`. It restarts the units in its own band of PIDs; its warm-up command then asks for
-/// the state that is to be in the images, and that is put there from outside.
+/// `fastboot snapshot` of `services`. It restarts the units in its own band of PIDs; its warm-up
+/// command then asks for the state that is to be in the images, and that is put there from outside.
 ///
 /// # Errors
 /// The command fails, or a service cannot be driven.
@@ -76,8 +76,8 @@ pub fn snapshot_while_driving(
     Ok(report)
 }
 
-/// The same for any units, with one more argument: `drive` is called when all of them are up, and again when they have been
-/// restored for trial; not at all when all are refused before.
+/// The same for any units, with one more argument: `drive` is called when all of them are up, and
+/// again when they have been restored for trial; not at all when all are refused before.
 ///
 /// # Errors
 /// The command fails, or `drive` does.

@@ -139,7 +139,8 @@ pub(super) const CASES: &[Case] = &[
         "DynamicUser=yes\nStateDirectory=dynamic-user\nEnvironment=COUNT_FILE=/var/lib/dynamic-user/count\n\
          ExecStart=/usr/local/bin/subject",
     ),
-    // systemd takes the user from the owner of the directory, which is another one at the next boot.
+    // systemd takes the user from the owner of the directory, which is another one at the next
+    // boot.
     Case {
         name: MOVED_USER,
         service: "DynamicUser=yes\nStateDirectory=moved-user\nEnvironment=COUNT_FILE=/var/lib/moved-user/count\n\
@@ -296,7 +297,8 @@ pub(super) const CASES: &[Case] = &[
         Feature::Delegated { owner: "root", main: "/main" },
         "Delegate=yes\nDelegateSubgroup=main\nExecStart=/usr/local/bin/subject groups",
     ),
-    // Its groups are there when the restore fails: the cold one could not make its own if they were left.
+    // Its groups are there when the restore fails: the cold one could not make its own if they were
+    // left.
     Case {
         name: "delegated-fails",
         service: "Delegate=yes\nExecStart=/usr/local/bin/subject groups\n[X-Fastboot]\nAfterRestore=test -e /run/warm-up",

@@ -8,7 +8,8 @@ use super::{COUNT, COUNT_BOUND, Case, journal, read_count};
 use crate::container::{Container, wait_until};
 use crate::fastboot;
 
-/// What a restored unit is there for. Each has a sentence and a way to see that it holds; there is no other way to have a unit looked at.
+/// What a restored unit is there for. Each has a sentence and a way to see that it holds; there is
+/// no other way to have a unit looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Feature {
     /// Nothing but that systemd knows it as one of its own.
@@ -366,7 +367,8 @@ pub(super) fn stored_names(machine: &Container, unit: &str) -> Result<Vec<String
     names.iter().map(name).collect::<Option<_>>().context("a stored descriptor without name")
 }
 
-/// The store is that of the image; what is in it is what the restored instance made of it; systemd hands it over.
+/// The store is that of the image; what is in it is what the restored instance made of it; systemd
+/// hands it over.
 fn check_store(machine: &Container, case: &Case, main_pid: u32) -> Result<()> {
     let unit = case.unit();
     let state = machine.run(&["fastboot", "show", "--state", &unit])?.success()?;
@@ -410,7 +412,8 @@ fn check_store(machine: &Container, case: &Case, main_pid: u32) -> Result<()> {
     let left = stored_names(machine, &unit)?;
     ensure!(left.len() == 6 && !left.contains(&"line".to_owned()), "systemd keeps {left:?}");
 
-    // Another image, with a trial: both starts for it are as at a boot, and the next restart is none of them again.
+    // Another image, with a trial: both starts for it are as at a boot, and the next restart is
+    // none of them again.
     let report = fastboot::snapshot_with_trial(machine, &[&unit], &["--keep-slow"])?;
     let row = report.unit(&unit).context("it is not in the report")?;
     ensure!(row.outcome == "stored", "{}: {}", row.outcome, row.reasons.join("; "));

@@ -1,4 +1,5 @@
-//! One unit for each feature of systemd, all on one machine: started cold, taken, restored at the next boot.
+//! One unit for each feature of systemd, all on one machine: started cold, taken, restored at the
+//! next boot.
 
 mod accept;
 mod case;
@@ -50,7 +51,8 @@ impl Together for OneMachine {
     }
 }
 
-/// The life of the machine, with these cases; `accepts` is the name of the test of a service for each connection.
+/// The life of the machine, with these cases; `accepts` is the name of the test of a service for
+/// each connection.
 fn live(cases: &[&Case], accepts: Option<&str>, report: &mut Report) -> Result<()> {
     let mut site = Lab::prepare("units", recipe)?.site("units")?;
     for case in cases {

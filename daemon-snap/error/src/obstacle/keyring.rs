@@ -1,4 +1,5 @@
-//! Keys, which never travel: their content may be secret even from who owns them. They refuse nothing, but are told of.
+//! Keys, which never travel: their content may be secret even from who owns them. They refuse
+//! nothing, but are told of.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! What stands against a dump, as values: a code for machines, whether it passes by itself, fields, and a sentence that is made
-//! last. Nothing reads the sentence again.
+//! What stands against a dump, as values: a code for machines, whether it passes by itself, fields,
+//! and a sentence that is made last. Nothing reads the sentence again.
 //!
 //! Every code is explained in `docs/reasons.md`, which a test compares with the lists here.
 
@@ -36,9 +36,11 @@ macro_rules! families {
             $($name($family),)*
             /// Memory of a ring that is refused; its code is that of the ring.
             MemoryOfRing(RingObstacle),
-            /// A directory or a program that a process is in or executes; its code is that of the file.
+            /// A directory or a program that a process is in or executes; its code is that of the
+            /// file.
             As { role: Role, obstacle: Box<Obstacle> },
-            /// Something that lies in a queue and has been read by nobody. It is read sooner or later.
+            /// Something that lies in a queue and has been read by nobody. It is read sooner or
+            /// later.
             Unread(Box<Obstacle>),
             /// Something of which only systemd has a descriptor.
             OnlyStored { obstacle: Box<Obstacle>, name: String },

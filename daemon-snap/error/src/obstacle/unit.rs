@@ -1,4 +1,5 @@
-//! What stands against a service beside its processes and its settings: files that it depends on, its surroundings.
+//! What stands against a service beside its processes and its settings: files that it depends on,
+//! its surroundings.
 
 use snap_state::RawPath;
 

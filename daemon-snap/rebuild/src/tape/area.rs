@@ -38,8 +38,8 @@ impl Room {
     }
 }
 
-/// An arena for a fixed address: the interpreter and what is kept, then what is dropped. It is written here and mapped when it
-/// is whole.
+/// An arena for a fixed address: the interpreter and what is kept, then what is dropped. It is
+/// written here and mapped when it is whole.
 #[derive(Debug)]
 pub struct Area {
     keep: Range<u64>,
@@ -55,8 +55,9 @@ pub const TASK_END: u64 = 0x7fff_ffff_f000;
 /// Distance kept from mappings that can grow (stack guard gap is 1 MiB; heaps grow upwards).
 const CLEARANCE: u64 = 64 << 20;
 
-/// Finds `len` bytes that none of the ranges touches, at some distance from them where possible. Searched from the top
-/// of the address space, away from program, heap and the growing side of stacks.
+/// Finds `len` bytes that none of the ranges touches, at some distance from them where possible.
+/// Searched from the top of the address space, away from program, heap and the growing side of
+/// stacks.
 pub fn find_gap(taken: &mut [Range<u64>], len: u64) -> Option<u64> {
     taken.sort_by_key(|r| r.start);
     for clearance in [CLEARANCE, 0] {
@@ -106,7 +107,8 @@ impl Area {
         Room { keep: self.keep_bytes.len() as u64, drop: self.drop_bytes.len() as u64 }
     }
 
-    /// Maps the area at its place and copies everything there. The kept part is readable and executable afterwards, and nothing else.
+    /// Maps the area at its place and copies everything there. The kept part is readable and
+    /// executable afterwards, and nothing else.
     ///
     /// # Errors
     /// No memory, or something is there by now.
@@ -123,11 +125,13 @@ impl Area {
         for (range, bytes) in [(&self.keep, &self.keep_bytes), (&self.drop, &self.drop_bytes)] {
             // The measure was for these pages.
             assert!(bytes.len() as u64 <= range.end - range.start);
-            // SAFETY: the destination lies in the mapping made above (asserted), which is writable and has no Rust references
-            // into it; the source is memory of ours that was there before, so they do not overlap.
+            // SAFETY: the destination lies in the mapping made above (asserted), which is writable
+            // and has no Rust references into it; the source is memory of ours that was there
+            // before, so they do not overlap.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), range.start as *mut u8, bytes.len()) };
         }
-        // SAFETY: our own mapping; nothing writes to it after this. Name and advice are harmless when they fail.
+        // SAFETY: our own mapping; nothing writes to it after this. Name and advice are harmless
+        // when they fail.
         unsafe {
             if libc::mprotect(base as *mut _, keep_len, libc::PROT_READ | libc::PROT_EXEC) != 0 {
                 return Err(Error::kernel("mapping the tape", "code", Errno::last()));

@@ -22,7 +22,8 @@ pub struct Framed<'a> {
     pub frame: u64,
 }
 
-/// Words that the threads of the process wait for. They lie in the dropped region: the kept one is read-only by then.
+/// Words that the threads of the process wait for. They lie in the dropped region: the kept one is
+/// read-only by then.
 #[derive(Clone, Copy, Debug)]
 pub struct Words {
     /// 1 when the memory is in place.
@@ -41,7 +42,8 @@ pub struct Words {
     pub patience: u64,
 }
 
-/// Seconds without progress after which a waiting thread gives up; the worker's deadline normally comes first.
+/// Seconds without progress after which a waiting thread gives up; the worker's deadline normally
+/// comes first.
 const PATIENCE_S: u64 = 60;
 
 impl Words {
@@ -63,7 +65,8 @@ impl Words {
 }
 
 impl Assembly<'_> {
-    /// Places a context and returns its address. `frame`: where the thread goes on, 0 where it never returns.
+    /// Places a context and returns its address. `frame`: where the thread goes on, 0 where it
+    /// never returns.
     ///
     /// # Errors
     /// The area is full.

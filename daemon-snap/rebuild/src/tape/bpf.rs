@@ -1,12 +1,13 @@
-//! Would a stack of seccomp filters let a system call pass? Classic BPF as seccomp(2) runs it, evaluated here so that the tape
-//! never makes a call that would end the daemon.
+//! Would a stack of seccomp filters let a system call pass? Classic BPF as seccomp(2) runs it,
+//! evaluated here so that the tape never makes a call that would end the daemon.
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const ACTION_MASK: u32 = 0xffff_0000;
 
-/// Whether every filter says allow (or log). Programs are arrays of `struct sock_filter`; a malformed one allows nothing.
+/// Whether every filter says allow (or log). Programs are arrays of `struct sock_filter`; a
+/// malformed one allows nothing.
 pub fn allows(programs: &[&[u8]], number: u32, args: &[u64]) -> bool {
     let data = seccomp_data(number, args);
     programs

@@ -1,7 +1,7 @@
 //! State of one process → its tape.
 //!
-//! How long a tape is nobody has to know beforehand: it is assembled once to measure it and once more for the place that it is
-//! mapped at.
+//! How long a tape is nobody has to know beforehand: it is assembled once to measure it and once
+//! more for the place that it is mapped at.
 
 use super::area::{Area, Region, Room};
 use super::assembly::{Assembly, Framed, Words};
@@ -31,11 +31,12 @@ impl Compiled {
     }
 }
 
-/// How often the place is chosen anew. The tape's length depends on its place by the few calls that unmap around it, so the
-/// second measure is right.
+/// How often the place is chosen anew. The tape's length depends on its place by the few calls that
+/// unmap around it, so the second measure is right.
 const ATTEMPTS: usize = 4;
 
-/// Compiles the rest of a restore. The caller has placed descriptors, forked children, set signal handlers.
+/// Compiles the rest of a restore. The caller has placed descriptors, forked children, set signal
+/// handlers.
 ///
 /// # Errors
 /// Something in the state cannot be expressed here (`Stale`, `Corrupt`), or no memory.

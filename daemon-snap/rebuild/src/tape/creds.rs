@@ -48,7 +48,8 @@ pub fn ops(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1, profile: Optio
         seq.push(set_groups(env, area, &creds.groups)?);
     }
     seq.push(Op::syscall(Step::Gid, libc::SYS_setresgid, &[gids[0], gids[1], gids[2]], ok));
-    // setfsgid(2) and setfsuid(2) return the previous value, which the call before made the effective id.
+    // setfsgid(2) and setfsuid(2) return the previous value, which the call before made the
+    // effective id.
     seq.push(Op::syscall(Step::Gid, libc::SYS_setfsgid, &[gids[3]], Want::Exactly(gids[1] as i64)));
 
     let securebits = |bits: u64| {

@@ -8,9 +8,11 @@ use std::ops::Range;
 /// How threads get their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TidMode {
-    /// `clone3` with `set_tid` (since Linux 5.5; needs CAP_CHECKPOINT_RESTORE in the owner of the PID namespace).
+    /// `clone3` with `set_tid` (since Linux 5.5; needs CAP_CHECKPOINT_RESTORE in the owner of the
+    /// PID namespace).
     SetTid,
-    /// Inside a user namespace: the worker outside makes the id the next one to be given out; verified.
+    /// Inside a user namespace: the worker outside makes the id the next one to be given out;
+    /// verified.
     LastPid,
 }
 
@@ -90,13 +92,15 @@ pub trait Objects {
 #[derive(Clone, Copy, Debug)]
 pub struct Duties {
     pub tid_mode: TidMode,
-    /// Thread id for the thread that installs seccomp filters; free in the whole tree. 0: whichever comes.
+    /// Thread id for the thread that installs seccomp filters; free in the whole tree. 0: whichever
+    /// comes.
     pub helper_tid: i32,
     /// Whether the process says that it exists, for the sake of those who have a descriptor of it.
     pub announces: bool,
     /// Whether children of this process are stopped.
     pub has_stopped_children: bool,
-    /// Whether supplementary groups are still to be set (inside a user namespace they were set before it was entered).
+    /// Whether supplementary groups are still to be set (inside a user namespace they were set
+    /// before it was entered).
     pub sets_groups: bool,
 }
 

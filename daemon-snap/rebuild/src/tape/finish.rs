@@ -1,4 +1,5 @@
-//! Ops of a whole process around its threads: limits, barrier, timers, filters, the end of the tape.
+//! Ops of a whole process around its threads: limits, barrier, timers, filters, the end of the
+//! tape.
 
 use super::area::{Area, Region};
 use super::assembly::{Assembly, jump, ops_bytes};
@@ -42,12 +43,13 @@ pub struct Helper {
     ended: Option<u64>,
 }
 
-/// When a process may be looked into by others of its user again (PR_SET_DUMPABLE): when no descriptor of ours is left in it
-/// and no thread with a privilege that the process does not have, because whoever may write the memory of one thread writes that
-/// of all.
+/// When a process may be looked into by others of its user again (PR_SET_DUMPABLE): when no
+/// descriptor of ours is left in it and no thread with a privilege that the process does not have,
+/// because whoever may write the memory of one thread writes that of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DumpableWhen {
-    /// 2 (readable by root only) cannot be asked for; it is what a change of credentials leaves behind by itself.
+    /// 2 (readable by root only) cannot be asked for; it is what a change of credentials leaves
+    /// behind by itself.
     Never,
     /// The helper, if there is one, has the credentials of the process.
     BeforeFilters,
@@ -94,8 +96,8 @@ fn filters_of(process: &ProcessV1) -> &[(snap_state::FilterId, u32)] {
     process.threads.first().map_or(&[], |t| t.seccomp.as_slice())
 }
 
-/// Places what outlives the tape. Nobody reads the dropped region after `departed` has counted every thread but the
-/// leader, so the leader may unmap it then.
+/// Places what outlives the tape. Nobody reads the dropped region after `departed` has counted
+/// every thread but the leader, so the leader may unmap it then.
 pub fn place_ends(asm: &mut Assembly<'_>) -> Result<Ends> {
     let (env, process, words) = (asm.env, asm.process, asm.words);
     let filters = filters_of(process);
@@ -162,7 +164,8 @@ pub fn place_ends(asm: &mut Assembly<'_>) -> Result<Ends> {
     }
     if !filters.is_empty() {
         let mut seq = Sequence::default();
-        // It counts as arrived, so that nobody unmaps the op that it was created by before it has read it.
+        // It counts as arrived, so that nobody unmaps the op that it was created by before it has
+        // read it.
         seq.push_jumping(Op::post(words.arrived, 0), Some(1), None);
         seq.push(Op::wait_at_least(Step::WaitFilters, words.filter_start, 1, words.patience));
         for ((_, flags), program) in filters.iter().zip(&programs) {
@@ -262,8 +265,9 @@ fn queue_signals(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Re
     Ok(())
 }
 
-/// Children that were stopped have just been stopped once more. What that has told this process is taken away; what it had been told
-/// then and not taken yet is in its recorded queue, and so is a SIGCHLD.
+/// Children that were stopped have just been stopped once more. What that has told this process is
+/// taken away; what it had been told then and not taken yet is in its recorded queue, and so is a
+/// SIGCHLD.
 fn forget_stops(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Result<()> {
     let set = area.put(Region::Drop, &(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes(), 8)?;
     let now = area.put(Region::Drop, &[0; 16], 8)?;
@@ -277,7 +281,8 @@ fn forget_stops(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Res
     queue_signals(area, process, seq)
 }
 
-/// From the last change of credentials to the kept region: locks, barrier, timers, descriptors, dumpable.
+/// From the last change of credentials to the kept region: locks, barrier, timers, descriptors,
+/// dumpable.
 pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
     let (env, process, area) = (asm.env, asm.process, &mut asm.area);
     let mut seq = Sequence::default();
@@ -295,7 +300,8 @@ pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
         forget_stops(area, process, &mut seq)?;
     }
 
-    // One that has expired while its signal waits goes on when the signal is taken: no time is left, but there is an interval.
+    // One that has expired while its signal waits goes on when the signal is taken: no time is
+    // left, but there is an interval.
     let runs = |timer: &IntervalTimerV1| timer.remaining_us != 0 || timer.interval_us != 0;
     for (which, timer) in process.itimers.iter().enumerate().filter(|(_, timer)| runs(timer)) {
         let mut bytes = Vec::with_capacity(32);
@@ -326,9 +332,9 @@ pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
     Ok(seq)
 }
 
-/// Closes our descriptors as soon as memory is in place, the two that the barrier needs aside: nothing of ours is left in a
-/// process that has given up its privileges. A process also loses its locks on a file when it closes any descriptor of that
-/// file.
+/// Closes our descriptors as soon as memory is in place, the two that the barrier needs aside:
+/// nothing of ours is left in a process that has given up its privileges. A process also loses its
+/// locks on a file when it closes any descriptor of that file.
 pub fn close_unneeded(env: &TapeEnv<'_>, seq: &mut Sequence) {
     let (low, high) = (env.fds.status.min(env.fds.go), env.fds.status.max(env.fds.go));
     for (first, last) in [(env.fds.first, low - 1), (low + 1, high - 1), (high + 1, i32::MAX)] {
@@ -364,7 +370,8 @@ fn lock_files(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Resul
     Ok(())
 }
 
-/// A timer with its recorded id: ids are given out in order from zero, so those between are made and deleted.
+/// A timer with its recorded id: ids are given out in order from zero, so those between are made
+/// and deleted.
 fn posix_timer(area: &mut Area, timer: &PosixTimerV1, next_id: &mut i32, seq: &mut Sequence) -> Result<()> {
     const MAX_ID: i32 = 1 << 16;
     if timer.id < *next_id || timer.id > MAX_ID {

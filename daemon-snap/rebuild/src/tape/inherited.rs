@@ -1,7 +1,8 @@
-//! Memory that stands at its recorded place before the tape runs, because parent and children are to share it.
+//! Memory that stands at its recorded place before the tape runs, because parent and children are
+//! to share it.
 //!
-//! The parent maps and loads it, then forks. What a tape finds there it keeps as far as it fits the recorded areas; it loads
-//! only pages that differ.
+//! The parent maps and loads it, then forks. What a tape finds there it keeps as far as it fits the
+//! recorded areas; it loads only pages that differ.
 
 use snap_state::{BackingV1, PAGE_BYTES, PageRunV1, VmaV1};
 use std::ops::Range;
@@ -120,7 +121,8 @@ fn within(runs: &[PageRunV1], pieces: &[Piece]) -> Vec<PageRunV1> {
     out
 }
 
-/// Walks `runs` cut at the bounds of `others`; `each` gets every part and what of `others` covers it.
+/// Walks `runs` cut at the bounds of `others`; `each` gets every part and what of `others` covers
+/// it.
 fn cut(runs: &[PageRunV1], others: &[PageRunV1], mut each: impl FnMut(PageRunV1, Option<PageRunV1>)) {
     let mut next = 0;
     for run in runs {

@@ -1,4 +1,5 @@
-//! Descriptors that can be made only when all processes exist: the tape says that its process does, and takes them in.
+//! Descriptors that can be made only when all processes exist: the tape says that its process does,
+//! and takes them in.
 
 use super::area::Region;
 use super::assembly::Assembly;
@@ -7,8 +8,8 @@ use super::sequence::Sequence;
 use snap_error::Result;
 use snap_state::FdV1;
 
-/// To be executed when the threads of the process exist. One message for each descriptor, ascending; each arrives under the lowest
-/// number that is free.
+/// To be executed when the threads of the process exist. One message for each descriptor,
+/// ascending; each arrives under the lowest number that is free.
 pub fn ops(asm: &mut Assembly<'_>) -> Result<Sequence> {
     let (env, process, area) = (asm.env, asm.process, &mut asm.area);
     let mut seq = Sequence::default();
@@ -25,7 +26,8 @@ pub fn ops(asm: &mut Assembly<'_>) -> Result<Sequence> {
     let control = area.reserve(Region::Drop, CONTROL_BYTES, 8)?;
     let iov: Vec<u8> = [byte, 1].iter().flat_map(|word| word.to_ne_bytes()).collect();
     let iov = area.put(Region::Drop, &iov, 8)?;
-    // struct msghdr: name, its length, vectors, control, flags. The kernel writes back what it used of the control bytes: all of them.
+    // struct msghdr: name, its length, vectors, control, flags. The kernel writes back what it used
+    // of the control bytes: all of them.
     let header: Vec<u8> =
         [0, 0, iov, 1, control, CONTROL_BYTES, 0].iter().flat_map(|word: &u64| word.to_ne_bytes()).collect();
     let header = area.put(Region::Drop, &header, 8)?;

@@ -25,10 +25,12 @@ const SYS_MSEAL: i64 = 462;
 const MAX_VECTORS: usize = 1024;
 const IOVEC_BYTES: u64 = 16;
 
-/// Largest read of one request. Small enough to keep a device queue full, large enough that requests cost nothing.
+/// Largest read of one request. Small enough to keep a device queue full, large enough that
+/// requests cost nothing.
 const CHUNK_BYTES: u64 = 2 << 20;
 
-/// From this length on it pays to ask for the pages before they are read into: one call instead of a fault a page.
+/// From this length on it pays to ask for the pages before they are read into: one call instead of
+/// a fault a page.
 const POPULATE_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// Consecutive bytes of the image and the places they go to.
@@ -71,7 +73,8 @@ fn chunk_bytes(loads: &[PageRunV1]) -> u64 {
     CHUNK_BYTES.max((total / 8192).next_multiple_of(PAGE_BYTES))
 }
 
-/// Moves vDSO parts out of the way and unmaps all but the area and what is kept. `parking` is page-aligned room in the drop region.
+/// Moves vDSO parts out of the way and unmaps all but the area and what is kept. `parking` is
+/// page-aligned room in the drop region.
 pub fn unmap_ops(asm: &Assembly<'_>, kept: &Kept, parking: u64) -> Result<Sequence> {
     let (env, process, area) = (asm.env, asm.process, &asm.area);
     let mut seq = Sequence::default();
@@ -345,7 +348,8 @@ fn load_ops(env: &TapeEnv<'_>, area: &mut Area, loads: &[PageRunV1], seq: &mut S
         placed.push(area.put(Region::Drop, &bytes, 8)?);
     }
     for (chunk, vectors) in chunks.iter().zip(placed) {
-        // Chunk by chunk, so that what has just been zeroed is still in the processor's cache when it is read into.
+        // Chunk by chunk, so that what has just been zeroed is still in the processor's cache when
+        // it is read into.
         seq.extend(chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).map(populate));
         let args = [env.fds.image as u64, vectors, chunk.vectors.len() as u64, chunk.image_offset, 0];
         let want = Want::Exactly(chunk.len_bytes as i64);

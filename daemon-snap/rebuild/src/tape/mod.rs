@@ -1,27 +1,32 @@
-//! The tape: the last step of a restore, in which a process replaces its own address space while it runs.
+//! The tape: the last step of a restore, in which a process replaces its own address space while it
+//! runs.
 //!
-//! Everything that is left to do is compiled into a flat table of system calls ([`op::Op`]) and copied, with an
-//! interpreter of a few dozen instructions, into an area that no recorded mapping uses. No ptrace, no stack, no libc.
+//! Everything that is left to do is compiled into a flat table of system calls ([`op::Op`]) and
+//! copied, with an interpreter of a few dozen instructions, into an area that no recorded mapping
+//! uses. No ptrace, no stack, no libc.
 //!
 //! Sequence of a process, each step because the next one needs it:
-//!  1. create the recorded threads: their ids must exist before helper threads of the kernel (io_uring) could take them
-//!  2. move vDSO and its data pages aside, unmap everything but the area, move them to the recorded addresses
+//!  1. create the recorded threads: their ids must exist before helper threads of the kernel
+//!     (io_uring) could take them
+//!  2. move vDSO and its data pages aside, unmap everything but the area, move them to the recorded
+//!     addresses
 //!  3. map all VMAs writable where pages follow, load pages, protect, advise
-//!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), close our descriptors but the two of the barrier, release the
-//!     threads
-//!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, pending signals, credentials (need privilege
-//!     themselves, and nothing after them does)
+//!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), close our descriptors but the two of
+//!     the barrier, release the threads
+//!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, pending signals,
+//!     credentials (need privilege themselves, and nothing after them does)
 //!  6. limits, MDWE (after the last mprotect)
 //!  7. report ready; wait for the go of the whole unit
-//!  8. timers; close the last two descriptors; seccomp filters by a helper thread that kept its privilege where they need one
-//!     (TSYNC reaches the threads that gave theirs up)
-//!  9. dumpable: others of the same user may look into the process from here on, so no descriptor and no thread of ours with
-//!     another privilege may be left in it
+//!  8. timers; close the last two descriptors; seccomp filters by a helper thread that kept its
+//!     privilege where they need one (TSYNC reaches the threads that gave theirs up)
+//!  9. dumpable: others of the same user may look into the process from here on, so no descriptor
+//!     and no thread of ours with another privilege may be left in it
 //! 10. let the other threads go; unmap the tape; `rt_sigreturn`
 //!
-//! What stays behind is read-only, begins with [`snap_sys::leftover::MAGIC`] and is named `fastboot`: interpreter, a signal frame per thread, filter
-//! programs if there are any. One page for a process with one thread.
-//! What may not live here: decisions that need the outside world. Those belong to `rebuild`.
+//! What stays behind is read-only, begins with [`snap_sys::leftover::MAGIC`] and is named
+//! `fastboot`: interpreter, a signal frame per thread, filter programs if there are any. One page
+//! for a process with one thread. What may not live here: decisions that need the outside world.
+//! Those belong to `rebuild`.
 
 mod area;
 mod assembly;

@@ -76,7 +76,8 @@ impl Op {
         op.judge(want)
     }
 
-    /// Waits until the 32-bit word at `word` is at least `value`; `timeout` is the address of a timespec.
+    /// Waits until the 32-bit word at `word` is at least `value`; `timeout` is the address of a
+    /// timespec.
     pub fn wait_at_least(step: Step, word: u64, value: u32, timeout: u64) -> Self {
         let mut op = Self::empty(KIND_WAIT, step);
         op.args[..3].copy_from_slice(&[word, u64::from(value), timeout]);
@@ -136,7 +137,8 @@ impl Op {
 
 macro_rules! steps {
     ($($name:ident => $text:literal),+ $(,)?) => {
-        /// What an op is for; travels in its label so that a failure can be named by another process.
+        /// What an op is for; travels in its label so that a failure can be named by another
+        /// process.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         pub enum Step { $($name),+ }
@@ -253,7 +255,8 @@ impl Context {
     }
 }
 
-/// A message from a process under construction to its restore worker. Written at once, so never torn (below PIPE_BUF).
+/// A message from a process under construction to its restore worker. Written at once, so never
+/// torn (below PIPE_BUF).
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Record {

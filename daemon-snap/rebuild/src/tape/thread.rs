@@ -53,7 +53,8 @@ pub struct NewThread {
     pub mode: TidMode,
     /// Its [`Context`](super::op::Context).
     pub context: u64,
-    /// Word that the kernel clears, and wakes a waiter of, when the thread will not run user code again.
+    /// Word that the kernel clears, and wakes a waiter of, when the thread will not run user code
+    /// again.
     pub cleared_at_end: Option<u64>,
 }
 
@@ -115,7 +116,8 @@ pub fn create(asm: &mut Assembly<'_>, framed: Framed<'_>, ends: &Ends, leader: &
             let want = Record::new(RecordKind::WantTid, process.pid.0, i64::from(thread.tid.0));
             let record = area.put(Region::Drop, &want.bytes(), 8)?;
             let answer = area.reserve(Region::Drop, 8, 8)?;
-            // The worker makes the process a real-time task just before it answers, which a new thread inherits.
+            // The worker makes the process a real-time task just before it answers, which a new
+            // thread inherits.
             let after = leader.len() + 3 * LAST_PID_ATTEMPTS;
             for attempt in 0..LAST_PID_ATTEMPTS {
                 let write = [env.fds.status as u64, record, Record::BYTES as u64];
@@ -192,7 +194,8 @@ pub fn own_state(asm: &mut Assembly<'_>, thread: &ThreadV1) -> Result<Sequence> 
     Ok(seq)
 }
 
-/// What only prctl(2) and arch_prctl(2) set. Nothing of the tape reads the time stamp counter or asks the CPU.
+/// What only prctl(2) and arch_prctl(2) set. Nothing of the tape reads the time stamp counter or
+/// asks the CPU.
 fn control(control: &ThreadControlV1) -> Vec<Op> {
     const PR_MCE_KILL_SET: u64 = 1;
     const PR_SET_IO_FLUSHER: u64 = 57;
@@ -240,7 +243,8 @@ fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<S
         attr.extend_from_slice(&word.to_ne_bytes());
     }
     let attr = area.put(Region::Drop, &attr, 8)?;
-    // Policies that do not use the nice value keep it nevertheless, but only setpriority sets it for them.
+    // Policies that do not use the nice value keep it nevertheless, but only setpriority sets it
+    // for them.
     let nice = [0, 0, i64::from(sched.nice) as u64];
     seq.push(Op::syscall(Step::Scheduler, libc::SYS_setpriority, &nice, Want::Exactly(0)));
     seq.push(Op::syscall(Step::Scheduler, libc::SYS_sched_setattr, &[0, attr, 0], Want::Exactly(0)));
@@ -262,7 +266,8 @@ fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<S
 
 /// Credentials, and what a change of credentials would reset. Nothing after this needs privilege.
 ///
-/// The parent death signal of a root waits until its parent is the one that stays ([`parent_death`], after the go).
+/// The parent death signal of a root waits until its parent is the one that stays
+/// ([`parent_death`], after the go).
 pub fn give_up_privilege(asm: &mut Assembly<'_>, thread: &ThreadV1) -> Result<Sequence> {
     let process = asm.process;
     let mut seq = creds::ops(asm.env, &mut asm.area, thread, process.profile.as_deref())?;

@@ -1,7 +1,8 @@
 //! Mapping at recorded addresses what the kernel maps where it likes.
 //!
-//! Since Linux 6.5 an io_uring can be mapped neither at an address nor moved to one. So everything else is taken by memory that nobody may
-//! touch, the kernel has one place left, and then all of that is unmapped again.
+//! Since Linux 6.5 an io_uring can be mapped neither at an address nor moved to one. So everything
+//! else is taken by memory that nobody may touch, the kernel has one place left, and then all of
+//! that is unmapped again.
 
 use super::area::TASK_END;
 use super::op::{Op, Step, Want};

@@ -5,7 +5,8 @@ use super::{read, unreadable};
 use snap_error::Result;
 use snap_state::{Pid, TargetFd};
 
-/// What `fdinfo` says about every descriptor, and the rest of it as text for the kind that knows it.
+/// What `fdinfo` says about every descriptor, and the rest of it as text for the kind that knows
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FdInfo {
     pub pos: u64,
@@ -172,7 +173,8 @@ impl FdInfo {
         })
     }
 
-    /// The lines of an io_uring ring; `None` also when the kernel leaves them out because the ring is busy.
+    /// The lines of an io_uring ring; `None` also when the kernel leaves them out because the ring
+    /// is busy.
     pub fn ring(&self) -> Option<RingInfo> {
         let number = |name| value(&self.text, name)?.parse().ok();
         let mask = |name| u32::from_str_radix(value(&self.text, name)?.strip_prefix("0x")?, 16).ok();
@@ -240,7 +242,8 @@ fn hex(line: &str, name: &str) -> Option<u64> {
     u64::from_str_radix(word(line, name)?, 16).ok()
 }
 
-/// `inotify wd:%x ino:%lx sdev:%x mask:%x ignored_mask:0 fhandle-bytes:%x fhandle-type:%x f_handle:…`
+/// `inotify wd:%x ino:%lx sdev:%x mask:%x ignored_mask:0 fhandle-bytes:%x fhandle-type:%x
+/// f_handle:…`
 fn inotify_mark(line: &str) -> Option<InotifyMark> {
     let (wd, mask) = (hex(line, "wd:")? as i32, hex(line, "mask:")? as u32);
     Some(InotifyMark { wd, inode: marked_inode(line)?, mask })
@@ -260,7 +263,8 @@ fn marked_inode(line: &str) -> Option<MarkedInode> {
     })
 }
 
-/// `mnt_id:%x`, or `ino:%lx sdev:%x …`, or `sdev:%x`; then `mflags:%x mask:%x ignored_mask:%x`, before the handle of an inode.
+/// `mnt_id:%x`, or `ino:%lx sdev:%x …`, or `sdev:%x`; then `mflags:%x mask:%x ignored_mask:%x`,
+/// before the handle of an inode.
 fn fanotify_mark(line: &str) -> Option<FanotifyMark> {
     let object = match line.split(':').next()? {
         "ino" => MarkedObject::Inode(marked_inode(line)?),

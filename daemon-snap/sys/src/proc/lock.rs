@@ -7,7 +7,8 @@ use snap_state::Pid;
 pub struct LockLine {
     pub class: LockClass,
     pub exclusive: bool,
-    /// Who took it; -1 for locks of open file descriptions, 0 for somebody outside our PID namespace.
+    /// Who took it; -1 for locks of open file descriptions, 0 for somebody outside our PID
+    /// namespace.
     pub pid: Pid,
     /// `MAJOR:MINOR:INODE` as the kernel writes it.
     pub object: String,

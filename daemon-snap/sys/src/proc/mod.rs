@@ -127,7 +127,8 @@ pub fn children(pid: Pid, tid: Pid) -> Result<Vec<Pid>> {
         .collect())
 }
 
-/// Soft and hard limits in the order of `getrlimit(2)`, from `/proc/PID/limits` (prlimit(2) would need CAP_SYS_RESOURCE).
+/// Soft and hard limits in the order of `getrlimit(2)`, from `/proc/PID/limits` (prlimit(2) would
+/// need CAP_SYS_RESOURCE).
 ///
 /// # Errors
 /// [`Error::Gone`] when the process has ended.

@@ -192,7 +192,8 @@ pub(super) const DAEMONS: &[Daemon] = &[
         packages: &["tor"],
         setup: "echo 'ControlPort 9051' >> /etc/tor/torrc",
         ask: Ask::Talk { port: 9051, turns: &[(b"PROTOCOLINFO\r\n", b"250 OK")] },
-        // Its random generator lies in memory that is wiped on fork; finding it empty, tor ends itself (crypto_rand_fast.c).
+        // Its random generator lies in memory that is wiped on fork; finding it empty, tor ends
+        // itself (crypto_rand_fast.c).
         expected: Expected::Refused("trial restore: "),
         ..Daemon::DEFAULT
     },

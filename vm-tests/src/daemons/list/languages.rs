@@ -1,5 +1,5 @@
-//! A server in each language's usual harness, and what Debian packages in these languages. Those of ours answer with
-//! their name at `/`, and keep a word in memory after `/keep`.
+//! A server in each language's usual harness, and what Debian packages in these languages. Those of
+//! ours answer with their name at `/`, and keep a word in memory after `/keep`.
 
 use crate::daemons::daemon::{Ask, Daemon, Expected, Memory};
 

@@ -33,7 +33,8 @@ const GROUPS: &[(&str, &str, &[Daemon])] = &[
     ("home", "daemons-home", home::DAEMONS),
 ];
 
-/// The group of this name, or the services with this in their names (all without), with their groups.
+/// The group of this name, or the services with this in their names (all without), with their
+/// groups.
 pub(super) fn chosen(only: Option<&str>) -> Vec<Group> {
     let group = |&(name, root, all): &(&'static str, &'static str, &'static [Daemon])| {
         let is_chosen = |daemon: &&Daemon| only.is_none_or(|only| only == name || daemon.name.contains(only));

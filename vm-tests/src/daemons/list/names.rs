@@ -1,4 +1,5 @@
-//! DNS servers, time, syslog, SNMP. Every DNS server knows one name of its own or asks unbound for it.
+//! DNS servers, time, syslog, SNMP. Every DNS server knows one name of its own or asks unbound for
+//! it.
 
 use std::net::Ipv4Addr;
 
