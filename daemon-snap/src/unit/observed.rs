@@ -90,6 +90,13 @@ impl<'a> Written<'a> {
             || self.dirs.contains(path)
             || now.is_some_and(|inode| self.inodes.contains(&inode))
     }
+
+    /// Whether the service replaces a file as careful programs do: they write another one beside
+    /// it and rename that. The kernel tells of the file that was written under its first name, and
+    /// what is there by now may be younger than the log.
+    fn replaces(&self, path: &Path, first: (u64, u64), now: Option<(u64, u64)>) -> bool {
+        path.parent().is_some_and(|dir| self.dirs.contains(dir)) && now.is_some_and(|now| now != first)
+    }
 }
 
 fn add_one(files: &mut Files<'_>, told: &Path, seen: &Seen, written: &Written<'_>) -> Result<()> {
@@ -108,7 +115,9 @@ fn add_one(files: &mut Files<'_>, told: &Path, seen: &Seen, written: &Written<'_
     }
     let source = if seen.by_number { Source::Numbered } else { Source::Observed };
     let now = files.mounts.inside(path).and_then(|inside| std::fs::symlink_metadata(inside).ok());
-    let is_own = written.holds(path, now.as_ref().map(|now| (now.dev(), now.ino())));
+    let inode = now.as_ref().map(|now| (now.dev(), now.ino()));
+    let first = (seen.first.dev, seen.first.ino);
+    let is_own = written.holds(path, inode) || !is_dir && written.replaces(path, first, inode);
     let rule = files.places.rule(path, is_dir, is_own);
     if !matches!(rule, Rule::KernelView | Rule::Value) {
         files.used.insert(path.to_owned());
@@ -223,5 +232,12 @@ mod tests {
         assert!(written.holds(Path::new("/var/lib/a/state"), Some((1, 7))), "renamed from state.tmp");
         assert!(written.holds(Path::new("/var/lib/a"), Some((1, 2))));
         assert!(!written.holds(Path::new("/var/lib/a/read"), Some((1, 8))));
+        let state = Path::new("/var/lib/a/state");
+        assert!(written.replaces(state, (1, 7), Some((1, 9))), "renamed after the log was read");
+        assert!(!written.replaces(state, (1, 7), Some((1, 7))) && !written.replaces(state, (1, 7), None));
+        assert!(
+            !written.replaces(Path::new("/var/lib/b/read"), (1, 7), Some((1, 9))),
+            "no file of its own there"
+        );
     }
 }
