@@ -19,8 +19,9 @@ use crate::wire::{Decoder, Encoder, MAX_MESSAGE_LEN, Malformed};
 pub const MAX_LISTEN_FDS: usize = 250;
 
 /// Longest that a shim waits for the first word. When there was none, nobody is at work, and it
-/// starts the service cold.
-pub const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(300);
+/// starts the service cold. Once in a boot at most: then the zygote answers for all others. Of 300 ms
+/// an emulated machine with two cores needed more while its services all started at once.
+pub const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(1000);
 
 const MAGIC: u32 = 0x3158_4246;
 const VERSION: u16 = 5;
