@@ -17,3 +17,10 @@ pub(crate) struct Handle<'a> {
     /// Our duplicate of that descriptor.
     pub duplicate: Option<BorrowedFd<'a>>,
 }
+
+impl<'a> Handle<'a> {
+    /// What a process has without a descriptor: a mapping, or its executable.
+    pub fn of_link(magic: &'a str, link: &'a [u8]) -> Self {
+        Self { magic, link, by_name_only: false, writable: false, open: false, duplicate: None }
+    }
+}

@@ -198,17 +198,7 @@ impl<'a> Inodes<'a> {
         } else {
             &entry.name
         };
-        let id = self.intern(
-            pid,
-            Handle {
-                magic: &magic,
-                link,
-                by_name_only: false,
-                writable: false,
-                open: false,
-                duplicate: None,
-            },
-        )?;
+        let id = self.intern(pid, Handle::of_link(&magic, link))?;
         self.mapped.insert(key, id);
         // Who may not open it asks the list of all locks.
         let may_be_locked = !is_nameless(entry) && (self.watched || !lock::is_free(&magic));
@@ -229,17 +219,7 @@ impl<'a> Inodes<'a> {
     /// The executable of a process. It is always opened by path.
     pub fn of_executable(&mut self, pid: Pid, link: &[u8]) -> Found<InodeId> {
         let magic = format!("/proc/{pid}/exe");
-        let id = self.intern(
-            pid,
-            Handle {
-                magic: &magic,
-                link,
-                by_name_only: false,
-                writable: false,
-                open: false,
-                duplicate: None,
-            },
-        )?;
+        let id = self.intern(pid, Handle::of_link(&magic, link))?;
         let (inode, source) = (&mut self.list[id.0 as usize], &mut self.sources[id.0 as usize]);
         match &inode.kind {
             InodeKindV1::Path { .. } => {}
