@@ -21,7 +21,7 @@ use crate::peer::ShimIdentity;
 use crate::probation;
 use crate::protocol::{Adopted, Answer, Hello};
 use crate::sys::socket::{Received, receive, receive_from, send};
-use crate::systemd::{self, Question, Systemd};
+use crate::systemd::{Question, Systemd};
 use crate::timeline::Timeline;
 use crate::unit_cgroup::UnitCgroup;
 use crate::wire::MAX_MESSAGE_LEN;
@@ -139,7 +139,10 @@ impl Server {
         let entry = trial.as_ref().or_else(|| self.images.entry(&start.unit)).ok_or_else(no_image)?;
         start.image_id = Some(entry.image_id);
         self.check_start(start, &shim, entry)?;
-        let question = self.systemd.ask(&start.unit, start.asked.began + systemd::LONGEST);
+        // A boot can keep systemd busy for seconds. While it does not answer, nothing else that it
+        // starts gets on either: it may take as long as the restore.
+        let deadline = start.asked.began + budget(entry)?.deadline;
+        let question = self.systemd.ask(&start.unit, deadline);
         let turn = self.lanes.enter(entry.len_bytes);
         start.timeline.mark("queue");
 
@@ -148,7 +151,6 @@ impl Server {
             false => self.images.take(&start.unit),
         }?;
         start.timeline.mark("evidence");
-        let deadline = start.asked.began + budget(entry)?.deadline;
         self.images.read_pages(&mut usable, &self.lanes, deadline)?;
         start.timeline.mark("read");
         let cgroup = UnitCgroup::open(&shim.caller.cgroup, shim.caller.process.pid)

@@ -11,7 +11,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use snap_bus::BusStream;
 
@@ -86,8 +86,8 @@ impl Systemd {
             // Not every version begins to count anew there.
             calls.push(get(&ours, OF_UNITS, "InactiveExitTimestampMonotonic"));
         }
-        let mut stream = BusStream::new(UnixStream::connect(&self.socket)?, deadline);
-        let serials = stream.greet_service(SERVICE, &calls).map_err(io::Error::other)?;
+        let mut stream = BusStream::new(UnixStream::connect(&self.socket)?, deadline).with("systemd");
+        let serials = stream.greet_service(SERVICE, &calls).map_err(plain)?;
         Ok(Question { stream, serials })
     }
 }
@@ -98,7 +98,7 @@ impl Question {
     /// # Errors
     /// There is none in time, or it is none that a service has.
     pub fn answer(mut self) -> io::Result<Word> {
-        let numbers = self.stream.numbers(&self.serials).map_err(io::Error::other)?;
+        let numbers = self.stream.numbers(&self.serials).map_err(plain)?;
         let [main, control, restarts, inactive, active, ref userspace @ ..] = numbers[..] else {
             return Err(io::Error::other("a part of the answer is missing"));
         };
@@ -129,9 +129,10 @@ impl Word {
     }
 }
 
-/// Longest that systemd may take: a boot keeps it busy, and a cold start is better than a long
-/// wait.
-pub const LONGEST: Duration = Duration::from_secs(2);
+/// What went wrong, without the words that make it a reason against an image.
+fn plain(error: snap_error::Error) -> io::Error {
+    io::Error::other(error.to_stale_reason().sentence)
+}
 
 type Get<'a> = ([&'a str; 3], (&'a str, &'a str));
 

@@ -27,12 +27,20 @@ pub struct BusStream<F> {
     unread: Vec<u8>,
     deadline: Instant,
     serial: u32,
+    /// Whom errors name.
+    who: &'static str,
 }
 
 impl<F: AsFd> BusStream<F> {
     /// Speaks on a connected socket until `deadline`.
     pub fn new(fd: F, deadline: Instant) -> Self {
-        Self { fd, unread: Vec::new(), deadline, serial: 0 }
+        Self { fd, unread: Vec::new(), deadline, serial: 0, who: "the bus" }
+    }
+
+    /// Has errors name somebody else than the bus.
+    pub fn with(mut self, who: &'static str) -> Self {
+        self.who = who;
+        self
     }
 
     /// From now on waits until `deadline`.
@@ -96,7 +104,7 @@ impl<F: AsFd> BusStream<F> {
                 },
                 None if self.receive()? => {}
                 None => {
-                    return Err(refused(ReasonCode::BusUnavailable, "the service does not answer".into()));
+                    return Err(self.silent());
                 }
             }
         }
@@ -116,15 +124,19 @@ impl<F: AsFd> BusStream<F> {
                 if line.starts_with("REJECTED") || line.starts_with("ERROR") {
                     return Err(refused(
                         ReasonCode::BusRefused,
-                        format!("the bus does not let it in ({line})"),
+                        format!("{} does not let it in ({line})", self.who),
                     ));
                 }
                 lines.push(line);
             } else if !self.receive()? {
-                return Err(refused(ReasonCode::BusUnavailable, "the bus does not answer".into()));
+                return Err(self.silent());
             }
         }
         Ok(())
+    }
+
+    fn silent(&self) -> Error {
+        refused(ReasonCode::BusUnavailable, format!("{} does not answer", self.who))
     }
 
     /// Sends a call to the bus itself and does not wait; its number.

@@ -66,7 +66,7 @@ fn a_worker_that_unshares_and_mounts_over_a_recorded_file_is_refused() {
         // And that the unit had been started is known.
         place.main_process(A);
         place.wait_for_cold_starts(A, 2);
-        assert!(place.log().contains("it was started in this boot before"), "{}", place.log());
+        place.wait_for_log("it was started in this boot before");
     });
 }
 
@@ -129,7 +129,7 @@ fn whoever_connects_from_a_unit_shows_that_it_was_started() {
         place.wait_for_log("is not fastboot-exec");
         place.main_process(A);
         place.wait_for_cold_starts(A, 1);
-        assert!(place.log().contains("it was started in this boot before"), "{}", place.log());
+        place.wait_for_log("it was started in this boot before");
     });
 }
 
@@ -202,7 +202,7 @@ fn a_start_that_waited_in_vain_is_noted_afterwards() {
         wait_until("a note", || fs::exists(format!("/run/fastboot/asked/{A}")).unwrap().then_some(()));
         place.main_process(A);
         place.wait_for_cold_starts(A, 2);
-        assert!(place.log().contains("it was started in this boot before"), "{}", place.log());
+        place.wait_for_log("it was started in this boot before");
     });
 }
 
