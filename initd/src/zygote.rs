@@ -198,6 +198,9 @@ fn begin(
 ) {
     // Without a full set there is no report to answer on either; initd sees the end of it.
     let Some(fds) = OrderFds::from_list(fds) else { return };
+    if has_been_given_up(&fds.report) {
+        return;
+    }
     let failed = |step: &str, error: io::Error| {
         let report = Report::failed(format!("{step}: {error}"));
         // initd is gone when this fails.
@@ -227,11 +230,22 @@ fn begin(
         Ok(Forked::Parent(pid)) => {
             let worker = pidfd_open(pid).ok();
             let pidfd: Vec<BorrowedFd<'_>> = worker.iter().map(AsFd::as_fd).collect();
-            // A worker that is gone already has reported; initd then sees the end of the report.
-            let _ = send(&fds.report, &Report::Started.encode(), &pidfd);
+            // What initd cannot be told of it has not looked for: it has given the attempt up in
+            // this moment. A worker that was forked before that moment it finds in the control
+            // group. Others there may be of the cold start by now, so the worker alone is ended.
+            if send(&fds.report, &Report::Started.encode(), &pidfd).is_err() {
+                let _ = worker.as_ref().map(pidfd_kill);
+            }
             under_way.insert(id, UnderWay { worker, cgroup, _connection: connection });
         }
     }
+}
+
+/// initd waits for no report any more.
+fn has_been_given_up(report: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(report.as_fd(), PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
 impl OrderFds<OwnedFd> {
