@@ -27,7 +27,7 @@ use crate::sys::pulse::Pulse;
 use crate::sys::socket::{know_senders, own, send};
 
 /// A shim asks as soon as it has been greeted, and tells systemd within seconds.
-const PEER_TIMEOUT: Duration = Duration::from_secs(8);
+pub const PEER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest for a store to be found and its catalogue to be read; a shim's own limit is mostly
 /// shorter.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);

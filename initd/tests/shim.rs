@@ -15,12 +15,38 @@ use initd::shim::SOCKET_ENV;
 use initd::sys::socket::{own, receive, send};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
+use test_frame::{Need, tests};
 
+const SETPRIV: Need = Need::Program { name: "setpriv", package: "util-linux" };
 const SHIM: &str = env!("CARGO_BIN_EXE_fastboot-exec");
 /// Prints what a program can see of how it was started, in a stable form.
 const CHECKER: &str = "tr '\\0' '\\n' < /proc/self/environ; \
     grep -E '^(Sig(Blk|Ign|Cgt)|Cap[A-Za-z]+|NoNewPrivs|Seccomp):' /proc/self/status; \
     readlink /proc/self/fd/* | sed 's/:.*//'; umask; ulimit -a";
+
+fn main() -> std::process::ExitCode {
+    let as_another_user = tests![[Need::Root, SETPRIV]; nobody_of_the_same_user_may_look_into_the_shim];
+    let mut all = tests![[];
+        without_initd_the_command_finds_everything_as_if_there_were_no_shim,
+        arguments_arrive_as_written_and_argv0_can_differ,
+        the_process_id_stays,
+        a_notify_socket_that_is_only_ours_is_taken_away_again,
+        a_command_that_cannot_be_executed_ends_as_in_systemd,
+        a_refusal_starts_the_command_at_once,
+        a_cold_start_finds_its_descriptors_as_systemd_gave_them,
+        an_initd_that_says_nothing_costs_a_moment,
+        a_refusal_may_be_the_first_word,
+        a_closed_connection_and_nonsense_start_the_command,
+        a_restored_forking_service_ends_the_shim_without_a_word_to_systemd,
+        systemd_hears_of_the_main_process_before_the_shim_ends,
+        systemd_gets_back_what_it_kept_before_it_hears_that_the_service_is_ready,
+        a_shim_that_does_not_get_all_descriptors_starts_cold,
+        a_shim_that_cannot_reach_systemd_gives_the_tree_back_and_starts_cold,
+        standard_and_activation_descriptors_are_handed_over_with_their_names,
+    ];
+    all.extend(as_another_user);
+    test_frame::libtest::main(all)
+}
 
 /// A shell that becomes `program`, so that signals, descriptors and limits can be prepared.
 fn run(prepare: &str, program: &str) -> Output {
@@ -37,7 +63,6 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-#[test]
 fn without_initd_the_command_finds_everything_as_if_there_were_no_shim() {
     let prepares =
         ["", "umask 027; ulimit -n 64; exec 7</etc/passwd 5>/dev/null;", "trap '' PIPE HUP;", "exec 0<&-;"];
@@ -53,7 +78,6 @@ fn without_initd_the_command_finds_everything_as_if_there_were_no_shim() {
     }
 }
 
-#[test]
 fn arguments_arrive_as_written_and_argv0_can_differ() {
     let arguments = |options: &str, command: &str| {
         let output = run("", &format!("{SHIM} --unit a.service {options} -- {command}"));
@@ -67,7 +91,6 @@ fn arguments_arrive_as_written_and_argv0_can_differ() {
     assert_eq!(searched, ["cat", "--", "/proc/self/cmdline", ""]);
 }
 
-#[test]
 fn the_process_id_stays() {
     let output = run("echo $$;", &format!("{SHIM} --unit a.service -- /bin/sh -c 'echo $$'"));
     let text = text(&output);
@@ -75,7 +98,6 @@ fn the_process_id_stays() {
     assert_eq!(lines[0], lines[1]);
 }
 
-#[test]
 fn a_notify_socket_that_is_only_ours_is_taken_away_again() {
     let environment = |option: &str| {
         text(&run(
@@ -88,7 +110,6 @@ fn a_notify_socket_that_is_only_ours_is_taken_away_again() {
     assert!(!hidden.contains("NOTIFY_SOCKET=") && hidden.contains("NOTIFY_SOCKET_2=y\n"));
 }
 
-#[test]
 fn a_command_that_cannot_be_executed_ends_as_in_systemd() {
     for program in ["/nonexistent/d", "nonexistent-program", "/etc"] {
         let output = run("", &format!("{SHIM} --unit a.service -- {program}"));
@@ -145,7 +166,6 @@ fn cold() -> Answer {
     Answer::Cold { code: "file-changed".to_owned(), sentence: "x changed".to_owned() }
 }
 
-#[test]
 fn a_refusal_starts_the_command_at_once() {
     let initd = Initd::new(|connection, hello, fds| {
         assert_eq!((hello.unit.as_str(), hello.has_notify_socket, fds.len()), ("a.service", false, 3));
@@ -155,7 +175,6 @@ fn a_refusal_starts_the_command_at_once() {
     assert_eq!(initd.finish(child), (Some(0), "cold\n".to_owned()));
 }
 
-#[test]
 fn a_cold_start_finds_its_descriptors_as_systemd_gave_them() {
     let initd = Initd::new(|connection, _, fds| {
         // As a worker does that fails later on.
@@ -167,7 +186,6 @@ fn a_cold_start_finds_its_descriptors_as_systemd_gave_them() {
     assert_eq!(initd.finish(child), (Some(0), "flags:\t01\n".to_owned()));
 }
 
-#[test]
 fn an_initd_that_says_nothing_costs_a_moment() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
@@ -184,7 +202,6 @@ fn an_initd_that_says_nothing_costs_a_moment() {
     assert_eq!(receive(&connection, 4096).unwrap().0, b"");
 }
 
-#[test]
 fn a_refusal_may_be_the_first_word() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
@@ -199,11 +216,7 @@ fn a_refusal_may_be_the_first_word() {
 }
 
 /// A worker of the same service, or another service of the same user, could speak in its name.
-#[test]
 fn nobody_of_the_same_user_may_look_into_the_shim() {
-    if !nix::unistd::geteuid().is_root() {
-        return eprintln!("skipped: becoming another user needs root");
-    }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let listener = silent(&path);
@@ -236,7 +249,6 @@ fn nobody_of_the_same_user_may_look_into_the_shim() {
     child.wait().unwrap();
 }
 
-#[test]
 fn a_closed_connection_and_nonsense_start_the_command() {
     for packet in [None, Some(&b"nonsense"[..])] {
         let initd = Initd::new(move |connection, _, _| {
@@ -249,7 +261,6 @@ fn a_closed_connection_and_nonsense_start_the_command() {
     }
 }
 
-#[test]
 fn a_restored_forking_service_ends_the_shim_without_a_word_to_systemd() {
     let initd = Initd::new(|connection, _, _| {
         let answer = Answer::Restored {
@@ -267,7 +278,6 @@ fn a_restored_forking_service_ends_the_shim_without_a_word_to_systemd() {
     assert_eq!(initd.finish(child), (Some(0), String::new()));
 }
 
-#[test]
 fn systemd_hears_of_the_main_process_before_the_shim_ends() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
@@ -293,7 +303,6 @@ fn systemd_hears_of_the_main_process_before_the_shim_ends() {
     assert_eq!(initd.finish(child), (Some(0), String::new()));
 }
 
-#[test]
 fn systemd_gets_back_what_it_kept_before_it_hears_that_the_service_is_ready() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
@@ -325,7 +334,6 @@ fn systemd_gets_back_what_it_kept_before_it_hears_that_the_service_is_ready() {
     assert_eq!(initd.finish(child), (Some(0), String::new()));
 }
 
-#[test]
 fn a_shim_that_does_not_get_all_descriptors_starts_cold() {
     let initd = Initd::new(|connection, _, _| {
         let answer = Answer::Restored {
@@ -341,7 +349,6 @@ fn a_shim_that_does_not_get_all_descriptors_starts_cold() {
     assert_eq!(initd.finish(child), (Some(0), "cold\n".to_owned()));
 }
 
-#[test]
 fn a_shim_that_cannot_reach_systemd_gives_the_tree_back_and_starts_cold() {
     let initd = Initd::new(|connection, _, _| {
         let answer = Answer::Restored {
@@ -360,7 +367,6 @@ fn a_shim_that_cannot_reach_systemd_gives_the_tree_back_and_starts_cold() {
     assert_eq!(initd.finish(child), (Some(0), "cold\n".to_owned()));
 }
 
-#[test]
 fn standard_and_activation_descriptors_are_handed_over_with_their_names() {
     let initd = Initd::new(|connection, hello, fds| {
         assert_eq!(hello.listen_names, ["web", ""]);

@@ -113,30 +113,3 @@ pub fn as_sender(pid: Pid, what: impl FnOnce() -> std::result::Result<[i32; 2], 
 fn taken(pid: Pid) -> Error {
     Error::stale(ReasonCode::PidTaken, format!("PID {pid} is taken"))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::unistd::{getegid, geteuid};
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    #[test]
-    fn ids_come_back_on_every_path() {
-        if !geteuid().is_root() {
-            return eprintln!("skipped: becoming another user needs root");
-        }
-        let ours = (geteuid(), getegid(), getgroups().unwrap());
-        let are_ours = || (geteuid(), getegid(), getgroups().unwrap()) == ours;
-        let other = || (geteuid().as_raw(), getegid().as_raw());
-        assert_eq!(as_user(33, 34, &[35], || Ok(other())), Ok((33, 34)));
-        assert!(are_ours(), "after success");
-        assert_eq!(as_user(33, 34, &[35], || Err::<(), _>(Errno::EPERM)), Err(Errno::EPERM));
-        assert!(are_ours(), "after an error");
-        let what = || -> std::result::Result<(), Errno> { std::panic::resume_unwind(Box::new(())) };
-        assert!(catch_unwind(AssertUnwindSafe(|| as_user(33, 34, &[35], what))).is_err());
-        assert!(are_ours(), "after a panic");
-        let too_many = vec![1; 100_000];
-        assert_eq!(as_user(33, 34, &too_many, || Ok(())), Err(Errno::EINVAL));
-        assert!(are_ours(), "after groups that cannot be set");
-    }
-}

@@ -1,6 +1,6 @@
 //! A place of its own for one test: PID and mount namespaces in which the test is PID 1, a control
-//! group with units, a store with an image, and the real initd with the real shim. Nothing of the
-//! machine is changed.
+//! group with units, a store with an image, and the real initd with the real shim, or with somebody
+//! whom it takes for the shim. Nothing of the machine is changed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -35,6 +35,8 @@ const INSIDE: &str = "FASTBOOT_TEST_INSIDE";
 const CGROUP: &str = "FASTBOOT_TEST_CGROUP";
 const FRAGMENT: &str = "/run/fragment.service";
 const LOG: &str = "/run/initd.log";
+/// What each image says of its main process: a number that nobody has here.
+const MAIN_PID: i32 = 3_000_001;
 /// For a machine that does much else at the same time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -50,16 +52,28 @@ pub struct Place {
 /// A process of a unit that waits for a word before it becomes its program.
 pub struct Waiting(Child);
 
-/// Run the test `name` in a place of its own, in which `units` have an image and the shim in front
-/// of their command. The outside is this program too; it only looks how the inside ends.
+/// What is in a place.
+pub struct Setting<'a> {
+    /// These have an image and the shim in front of their command.
+    pub units: &'a [&'a str],
+    /// What is in the shim's place.
+    pub shim: PathBuf,
+    /// Numbers of the processes that are recorded in each image.
+    pub pids: Vec<i32>,
+}
+
+/// Run the test `name` in a place of its own with the real shim.
 pub fn inside(name: &str, units: &[&str], body: impl FnOnce(&mut Place)) {
+    let shim = PathBuf::from(env!("CARGO_BIN_EXE_fastboot-exec"));
+    inside_with(name, &Setting { units, shim, pids: vec![MAIN_PID] }, body);
+}
+
+/// The same with another setting. The outside is this program too; it only looks how the inside
+/// ends.
+pub fn inside_with(name: &str, setting: &Setting<'_>, body: impl FnOnce(&mut Place)) {
     if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
-        let mut place = Place::set_up(units);
+        let mut place = Place::set_up(setting);
         body(&mut place);
-        return;
-    }
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: making namespaces and control groups needs root");
         return;
     }
     let cgroup = unified_root().join(format!("fastboot-boundary-{name}-{}", std::process::id()));
@@ -100,7 +114,7 @@ fn remove(dir: &Path) {
 }
 
 impl Place {
-    fn set_up(units: &[&str]) -> Place {
+    fn set_up(setting: &Setting<'_>) -> Place {
         let cgroup = PathBuf::from(std::env::var(CGROUP).unwrap());
         fs::write(cgroup.join("init.scope/cgroup.procs"), "0").unwrap();
         let none = None::<&str>;
@@ -115,13 +129,13 @@ impl Place {
         mount(Some("overlay"), "/usr/lib", Some("overlay"), MsFlags::empty(), layers).unwrap();
         mount(none, "/usr/lib", none, MsFlags::MS_PRIVATE, none).unwrap();
         fs::create_dir_all(Path::new(SHIM).parent().unwrap()).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_fastboot-exec"), SHIM).unwrap();
+        fs::copy(&setting.shim, SHIM).unwrap();
         fs::write(RECORDED, "as it was\n").unwrap();
         fs::write(FRAGMENT, "[Service]\nExecStart=/bin/d\n").unwrap();
         // For what services write.
         fs::create_dir("/run/out").unwrap();
         fs::set_permissions("/run/out", fs::Permissions::from_mode(0o1777)).unwrap();
-        let entries = publish(units);
+        let entries = publish(setting);
         decisions(&entries).store(&RunDir::default()).unwrap();
         let manager = Manager::start();
         Place { manager, initd: start_initd(), cgroup }
@@ -189,6 +203,12 @@ impl Place {
         });
     }
 
+    /// Processes of a unit.
+    pub fn members(&self, unit: &str) -> Vec<u32> {
+        let path = self.cgroup.join("system.slice").join(unit).join("cgroup.procs");
+        fs::read_to_string(path).unwrap().lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     /// initd and, if there is one, its zygote, in this order.
     pub fn signal(&self, signal: Signal, also_zygote: bool) {
         let initd = self.initd.id() as i32;
@@ -219,6 +239,17 @@ impl Waiting {
 pub struct Started(Child);
 
 impl Started {
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// End it.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
     /// How it has ended.
     pub fn wait(mut self) -> ExitStatus {
         self.0.wait().unwrap()
@@ -257,12 +288,12 @@ fn listen_at(path: &str) -> OwnedFd {
 
 /// An image per unit that is whole, except that no process is in it: a restore that gets as far as
 /// the image fails there.
-fn publish(units: &[&str]) -> Vec<CatalogueEntry> {
+fn publish(setting: &Setting<'_>) -> Vec<CatalogueEntry> {
     let store = Store::open(DEFAULT_ROOT).with_early_copy("/run/early/catalogue.json");
     let _lock = store.lock().unwrap();
     let pending = store.begin_generation().unwrap();
     let mut entries = Vec::new();
-    for unit in units {
+    for unit in setting.units {
         let evidence = evidence();
         let path = pending.image_path(unit).unwrap();
         let mut writer = ImageWriter::create(&path).unwrap();
@@ -270,7 +301,9 @@ fn publish(units: &[&str]) -> Vec<CatalogueEntry> {
         let bytes = evidence.encode(&path).unwrap();
         writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &bytes).unwrap();
         let info = writer.finish(Durability::NoSync).unwrap();
-        entries.push(entry(unit, pending.relative_path(unit).unwrap(), &info, evidence));
+        let mut entry = entry(unit, pending.relative_path(unit).unwrap(), &info, evidence);
+        entry.service.pids.clone_from(&setting.pids);
+        entries.push(entry);
     }
     pending.commit(entries.clone()).unwrap();
     entries
@@ -307,8 +340,8 @@ fn entry(unit: &str, file: String, info: &ImageInfo, evidence: EvidenceV2) -> Ca
             pid_file: None,
             bus_name: None,
             notify_access: "main".to_owned(),
-            main_pid: 3_000_001,
-            pids: vec![3_000_001],
+            main_pid: MAIN_PID,
+            pids: Vec::new(),
             page_bytes: info.page_bytes,
             timeout_start_ms: None,
             cold_start_ms: Some(100.0),

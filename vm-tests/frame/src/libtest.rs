@@ -19,7 +19,16 @@ thread_local! {
 /// Run what the command line chooses of `tests`, all of which may run beside each other. Their
 /// names are given without their family, which is that of the program.
 pub fn main(tests: Vec<Test>) -> ExitCode {
-    let arguments = Arguments::from_args();
+    run(&Arguments::from_args(), tests)
+}
+
+/// The same for tests that change what the whole process is (its ids, its control group): one after
+/// the other, and without another thread beside them.
+pub fn main_one_by_one(tests: Vec<Test>) -> ExitCode {
+    run(&Arguments { test_threads: Some(1), ..Arguments::from_args() }, tests)
+}
+
+fn run(arguments: &Arguments, tests: Vec<Test>) -> ExitCode {
     let options = Options::from_environment();
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -30,7 +39,7 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
         }
     }));
     let trials = tests.into_iter().map(|test| trial(test, options)).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(arguments, trials).exit_code()
 }
 
 fn trial(test: Test, options: Options) -> Trial {

@@ -52,6 +52,8 @@ pub const TABLE: &[Need] = &[
     need("findmnt", "util-linux", &[Tests]),
     need("setpriv", "util-linux", &[Tests, Machines]),
     need("setsid", "util-linux", &[Tests]),
+    need("perl", "perl-base", &[Tests]),
+    need("mount", "mount", &[Tests]),
     need("systemctl", "systemd", &[Tests]),
     need("dbus-daemon", "dbus-daemon", &[Tests]),
     // Roots and containers.
@@ -69,7 +71,7 @@ pub const TABLE: &[Need] = &[
     need("awk", "mawk", &[Roots]),
     need("fincore", "util-linux-extra", &[Roots]),
     need("nsenter", "util-linux", &[Roots]),
-    need("unshare", "util-linux", &[Roots]),
+    need("unshare", "util-linux", &[Tests, Roots]),
     // The Debian package.
     need("dh", "debhelper", &[Package]),
     need("dpkg-shlibdeps", "dpkg-dev", &[Package]),
