@@ -28,6 +28,7 @@ pub mod roots;
 pub mod rust_tests;
 pub mod scenarios;
 pub mod service;
+pub mod shipped;
 pub mod site;
 pub mod source;
 pub mod stats;

@@ -4,8 +4,8 @@ use anyhow::Result;
 use test_frame::{Registry, Source};
 
 use crate::{
-    bare, daemons, dbus, demo, evidence, layers, package, randomness, reboots, rust_tests, scenarios, source,
-    units,
+    bare, daemons, dbus, demo, evidence, layers, package, randomness, reboots, rust_tests, scenarios,
+    shipped, source, units,
 };
 
 /// In the order in which they run: what is quick and tells most comes first.
@@ -17,6 +17,7 @@ pub fn registry() -> Result<Registry> {
         vec![Source::new("source", || Ok(source::tests())), Source::new("layers", || Ok(layers::tests()))];
     sources.extend(rust_tests::sources()?);
     sources.extend([
+        Source::new("shipped", || Ok(shipped::tests())),
         Source::new("scenarios", || Ok(scenarios::tests())),
         Source::new("units", || Ok(units::tests())),
         Source::new("evidence", || Ok(evidence::tests())),
@@ -40,6 +41,7 @@ mod tests {
     fn own() -> Vec<Test> {
         let families = [
             "source",
+            "shipped",
             "scenarios",
             "units",
             "evidence",
