@@ -313,7 +313,7 @@ impl Watch<'_> {
             } else if record.kind == RecordKind::TidTaken as u32 {
                 self.tids.taken(&self.desk.proc)?;
             } else if let Some(holder) = self.tids.holder(&self.desk.proc, &record) {
-                return Err(Error::stale(ReasonCode::PidTaken, holder));
+                return Err(Error::stale(ReasonCode::ThreadIdTaken, holder));
             } else {
                 return Err(failure(&record));
             }

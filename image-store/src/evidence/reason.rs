@@ -62,6 +62,8 @@ reason_codes! {
     ImageConsumed = "image-consumed",
     /// A recorded process id is in use.
     PidTaken = "pid-taken",
+    /// Somebody else got the number of a thread that the kernel numbers by counter.
+    ThreadIdTaken = "thread-id-taken",
     /// An address that the unit listens on, a lock or a key that it holds is in use.
     AddressTaken = "address-taken",
     /// An address, a listener or an activation socket that the unit needs is not there.

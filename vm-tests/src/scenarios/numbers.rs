@@ -5,8 +5,9 @@ use std::cell::{Cell, RefCell};
 
 use crate::fastboot::StatusUnit;
 
-/// The reason of a cold start for which a number was taken.
-const TAKEN: &str = "pid-taken";
+/// The reason of a cold start for which somebody else was given such a number. Whoever finds a
+/// number in use that was to be chosen (`pid-taken`) has another reason, and no excuse.
+const TAKEN: &str = "thread-id-taken";
 
 /// Which service of the scenario that runs may lose a number, and whether it has. Once only: who
 /// loses one in each boot is never seen restored.
@@ -67,6 +68,7 @@ mod tests {
         assert!(!numbers.excuse(&lost));
         numbers.begin(Some("a.service"));
         assert!(!numbers.excuse(&said("a.service", "cold", "image-corrupt")));
+        assert!(!numbers.excuse(&said("a.service", "cold", "pid-taken")));
         assert!(!numbers.excuse(&said("b.service", "cold", TAKEN)));
         assert!(numbers.excuse(&lost) && numbers.lost().is_none());
         numbers.note(&lost, 2);
