@@ -195,7 +195,7 @@ pub fn snapshot(
     units.dedup_by(|(_, a), (_, b)| a.properties().id == b.properties().id);
 
     // Rules and flags of names can be heard while they are made, not asked for later.
-    let watch = BusWatch::start().map(Arc::new).map_err(|error| error.to_string());
+    let watch = BusWatch::start().map(Arc::new).map_err(|error| error.to_stale_reason());
     // New processes are numbered in the band until the last tree is frozen: daemons go on making
     // threads long after they are ready, most of all under the warm-up. What else starts meanwhile
     // gets a high number too, which does no harm.
@@ -260,7 +260,7 @@ pub fn snapshot(
 
 /// A fault point of the snapshot path, for tests.
 fn point(name: &'static str) -> Result<()> {
-    fault::point(name).map_err(|e| ServiceFault::Injected { point: name, error: e.to_string() }.into())
+    fault::point(name).map_err(|_| ServiceFault::Injected { point: name }.into())
 }
 
 /// A unit whose image is on the disk, and not yet in force.
@@ -497,8 +497,7 @@ fn run_shell(command: &str, unit: Option<&str>) -> Result<()> {
     shell.envs(unit.map(|unit| ("UNIT", unit)));
     let status = shell.status().map_err(|e| Error::io("run warm-up command", command, &e))?;
     if !status.success() {
-        let (command, status) = (command.to_owned(), status.to_string());
-        return Err(ServiceFault::WarmUpFailed { command, status }.into());
+        return Err(ServiceFault::WarmUpFailed { command: command.to_owned(), status }.into());
     }
     point("snapshot.warm-up")
 }

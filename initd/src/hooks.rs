@@ -4,13 +4,14 @@
 use std::time::Instant;
 
 use image_store::CatalogueEntry;
+use snap_error::hook::HookFailure;
 use snap_hook_calls::{HOOK_TIMEOUT, HookEvent, Hooks};
 
 /// Call them. The whole start has until `deadline`, hooks included.
 ///
 /// # Errors
-/// A sentence naming the one that failed; the service must not go on then.
-pub fn after_restore(entry: &CatalogueEntry, main_pid: i32, deadline: Instant) -> Result<(), String> {
+/// The one that failed; the service must not go on then.
+pub fn after_restore(entry: &CatalogueEntry, main_pid: i32, deadline: Instant) -> Result<(), HookFailure> {
     let service = &entry.service;
     let hooks = Hooks {
         unit: &entry.unit,

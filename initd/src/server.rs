@@ -182,8 +182,8 @@ impl Server {
         };
         // From here on, whatever returns before the tree is kept removes it.
         start.timeline.take(&unconfirmed.tree().steps, "adopt");
-        if let Err(why) = hooks::after_restore(entry, unconfirmed.tree().main_pid, deadline) {
-            let reason = StaleReason::new(ReasonCode::RestoreFailed, why);
+        if let Err(failure) = hooks::after_restore(entry, unconfirmed.tree().main_pid, deadline) {
+            let reason = StaleReason::new(ReasonCode::RestoreFailed, failure.to_string());
             self.note_failure(start, entry, &reason);
             return Err(reason);
         }

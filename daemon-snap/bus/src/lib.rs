@@ -19,6 +19,7 @@ pub use news::{Watcher, news};
 pub use stream::BusStream;
 pub use watch::{BusWatch, Credentials, SYSTEM_BUS};
 
+use image_store::StaleReason;
 use std::sync::Arc;
 
 /// What the collector may do about connections to the system bus.
@@ -30,7 +31,7 @@ pub enum BusAccess {
     /// They can be carried, but are only looked at: for a plan.
     Looked,
     /// They would be recorded, but the bus could not be listened to: refused, and why.
-    Unheard(String),
+    Unheard(StaleReason),
     /// They are recorded.
     Watched(Arc<BusWatch>),
 }

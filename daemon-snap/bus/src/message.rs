@@ -1,6 +1,6 @@
 //! The few messages that we write and the parts of others that we read. Encoding is zbus's.
 
-use snap_error::{Error, Result};
+use snap_error::{BusFault, Error, Result};
 use snap_state::bus_framing;
 use std::num::NonZeroU32;
 use zbus::Message;
@@ -154,7 +154,7 @@ pub(crate) fn numeric_answer(bytes: &[u8]) -> Result<Option<(u32, u64)>> {
 
 /// What came from the bus cannot be understood.
 pub fn unreadable(error: &dyn std::fmt::Display) -> Error {
-    Error::Bus { step: "reading from the bus", message: error.to_string() }
+    Error::Bus { step: "reading from the bus", fault: BusFault::NotUnderstood { found: error.to_string() } }
 }
 
 /// Name and text of an error message.

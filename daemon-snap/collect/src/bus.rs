@@ -6,7 +6,7 @@ use crate::blockers::{Found, failed, refused};
 use nix::sys::socket::{MsgFlags, recv, send};
 use snap_bus::{BusWatch, DRIVER, answers, driver_call, message_len, split};
 use snap_error::obstacle::BusObstacle;
-use snap_error::{Error, Result};
+use snap_error::{Blocker, BusFault, Error, Part, Result};
 use snap_state::{BusConnectionV1, BusNameV1, Pid, SocketOptionV1};
 use snap_sys::{dbus, fdquery};
 use std::collections::HashSet;
@@ -174,7 +174,7 @@ fn own_name(file: &Description, fd: BorrowedFd<'_>) -> Result<Option<String>> {
         let bytes = peeked.map(|peeked| peeked.bytes).unwrap_or_default();
         if let Some(len) = message_len(&bytes)?.filter(|len| *len <= bytes.len()) {
             let message = dbus::message_from(bytes[..len].to_vec())
-                .map_err(|e| Error::Bus { step: "asking the bus", message: e.to_string() })?;
+                .map_err(|e| not_answered(BusFault::NotUnderstood { found: e.to_string() }))?;
             if answers(&message).is_none_or(|(serial, _)| serial != OUR_SERIAL) {
                 return Ok(None);
             }
@@ -182,14 +182,18 @@ fn own_name(file: &Description, fd: BorrowedFd<'_>) -> Result<Option<String>> {
             let got = recv(fd.as_raw_fd(), &mut taken, MsgFlags::MSG_DONTWAIT);
             let got = got.map_err(fail("take the answer of the bus"))?;
             if got != len {
-                let message = format!("took {got} bytes of an answer of {len}");
-                return Err(Error::Internal { step: "asking the bus", message });
+                // Somebody outside of the tree has the connection too, and reads.
+                return Err(Blocker::new(file.pid, Part::Fd(file.fd), BusObstacle::UnreadMoving).into());
             }
             return Ok(message.header().destination().map(ToString::to_string));
         }
         if Instant::now() >= deadline {
-            return Err(Error::Bus { step: "asking the bus", message: "it does not answer".into() });
+            return Err(not_answered(BusFault::NoAnswer));
         }
         std::thread::sleep(Duration::from_micros(50));
     }
+}
+
+fn not_answered(fault: BusFault) -> Error {
+    Error::Bus { step: "asking the bus", fault }
 }

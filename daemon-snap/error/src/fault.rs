@@ -1,8 +1,10 @@
 //! What goes wrong beside system calls: nobody's refusal, and nothing that a program could not have
 //! met.
 
+use image_store::StaleReason;
 use snap_state::{Pid, RawPath};
 use std::fmt;
+use std::process::ExitStatus;
 
 coded! {
     /// What went wrong with a service on its way through a snapshot.
@@ -19,12 +21,13 @@ coded! {
             "{job}: {unit} is {state} and not {wanted}";
         "ended-meanwhile" stays EndedMeanwhile { state: String, result: String }:
             "settle: it ended and is {state} now ({result})";
-        "observation-failed" stays ObservationFailed { error: String }: "observe the start: {error}";
+        "observation-failed" stays ObservationFailed { after_s: u64 }:
+            "observe the start: events were still waiting after {after_s} s";
         "too-many-dependencies" stays TooManyDependencies { path: RawPath, most: usize }:
             "DependsOn=: {path} leads to more than {most} files";
-        "warm-up-failed" stays WarmUpFailed { command: String, status: String }: "warm-up: {command:?}: {status}";
+        "warm-up-failed" stays WarmUpFailed { command: String, status: ExitStatus }: "warm-up: {command:?}: {status}";
         "trial-failed" stays TrialFailed { why: TrialFault }: "trial restore: {why}";
-        "fault-injected" stays Injected { point: &'static str, error: String }: "{point}: {error}";
+        "fault-injected" stays Injected { point: &'static str }: "fault point {point}";
     }
 }
 
@@ -62,14 +65,13 @@ impl fmt::Display for Ended {
 /// Why an image is not kept after its trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrialFault {
-    /// The shim started the original command; initd's code and sentence.
+    /// The shim started the original command, for a reason that initd gave.
     StartedCold {
-        code: String,
-        reason: String,
+        reason: StaleReason,
     },
-    /// systemd did not get it to run; its own sentence.
+    /// systemd did not get it to run.
     NotRestarted {
-        error: String,
+        fault: Box<ServiceFault>,
     },
     DidNotStay {
         state: String,
@@ -87,8 +89,8 @@ pub enum TrialFault {
 impl fmt::Display for TrialFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::StartedCold { code, reason } => write!(f, "{reason} ({code}); it was started cold"),
-            Self::NotRestarted { error } => f.write_str(error),
+            Self::StartedCold { reason } => write!(f, "{reason} ({}); it was started cold", reason.code),
+            Self::NotRestarted { fault } => fault.fmt(f),
             Self::DidNotStay { state, main_pid, result } => {
                 let state = format_args!("{state} with main process {main_pid} ({result})");
                 write!(f, "restored, and did not stay: it is {state}")

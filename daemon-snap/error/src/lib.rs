@@ -3,9 +3,13 @@
 
 #[macro_use]
 mod coded;
+pub mod bus;
 pub mod fault;
+pub mod hook;
+pub mod observation;
 pub mod obstacle;
 
+pub use bus::BusFault;
 pub use fault::{RestoreFault, ServiceFault, TrialFault};
 pub use obstacle::{Obstacle, UnitObstacle};
 
@@ -13,7 +17,7 @@ use image_store::{ReasonCode, StaleReason};
 use nix::errno::Errno;
 use serde::Serialize;
 use snap_state::check::Corrupt;
-use snap_state::sections::EncodeError;
+use snap_state::sections::{EncodeError, SECTION_MAX_BYTES};
 use snap_state::{Addr, Pid, TargetFd};
 use std::fmt;
 
@@ -106,8 +110,8 @@ pub enum Error {
     #[error("not ready {0} ms after the restore began")]
     Deadline(u64),
     /// What the bus answered, or that it did not, or that its answer is not understood.
-    #[error("{step}: {message}")]
-    Bus { step: &'static str, message: String },
+    #[error("{step}: {fault}")]
+    Bus { step: &'static str, fault: BusFault },
     /// Text of the kernel that is not as it is documented.
     #[error("{step}: {object} is not understood")]
     Unreadable { step: &'static str, object: String },
@@ -160,7 +164,12 @@ impl From<Corrupt> for Error {
 
 impl From<EncodeError> for Error {
     fn from(error: EncodeError) -> Self {
-        Self::Internal { step: "encode", message: error.to_string() }
+        match error {
+            EncodeError::TooLarge { family, len_bytes } => {
+                UnitObstacle::StateTooLarge { family, len_bytes, most_bytes: SECTION_MAX_BYTES }.into()
+            }
+            EncodeError::Serialise(error) => Self::Internal { step: "encode", message: error.to_string() },
+        }
     }
 }
 
@@ -236,6 +245,26 @@ impl fmt::Display for Objection {
     }
 }
 
+/// The code of what cannot happen: a refusal without a reason is that too.
+const DEFECT: &str = "internal";
+
+/// Codes of errors, and the list of them: neither can have one that the other lacks. In the
+/// second braces stand errors whose codes belong to what they hold.
+macro_rules! codes {
+    ({ $($error:pat => $code:literal,)* } { $($holder:pat => $held:expr,)* }) => {
+        /// Codes that [`Error::code`] has of its own.
+        pub const CODES: &[&str] = &[$($code),*];
+
+        /// The stable name of it; of several reasons that of the first.
+        pub fn code(&self) -> &'static str {
+            match self {
+                $($error => $code,)*
+                $($holder => $held,)*
+            }
+        }
+    };
+}
+
 impl Error {
     /// A failed system call: `step` is what we were doing, `object` what we did it to.
     pub fn kernel(step: &'static str, object: impl fmt::Display, errno: Errno) -> Self {
@@ -278,37 +307,26 @@ impl Error {
         }
     }
 
-    /// Codes that [`Error::code`] has of its own.
-    pub const CODES: &[&str] = &[
-        "no-unit",
-        "process-gone",
-        "system-call-failed",
-        "tape-step-failed",
-        "bus-failed",
-        "text-not-understood",
-        "store-failed",
-        "internal",
-    ];
-
-    /// The stable name of it; of several reasons that of the first.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Refused(_) | Self::NotEligible(_) | Self::Unit(_) => {
-                self.reasons().first().map_or("internal", |first| first.code)
-            }
+    codes! {
+        {
             Self::NoUnit(_) => "no-unit",
             Self::Gone { .. } => "process-gone",
             Self::Kernel { .. } => "system-call-failed",
-            Self::Stale(reason) => reason.code.as_str(),
-            Self::Corrupt(_) => ReasonCode::ImageCorrupt.as_str(),
             Self::Tape { .. } => "tape-step-failed",
-            Self::Deadline(_) => ReasonCode::Deadline.as_str(),
             Self::Bus { .. } => "bus-failed",
             Self::Unreadable { .. } => "text-not-understood",
-            Self::Service(fault) => fault.code(),
-            Self::Restore(fault) => fault.code(),
             Self::Store(_) => "store-failed",
             Self::Internal { .. } => "internal",
+        }
+        {
+            Self::Refused(all) => all.first().map_or(DEFECT, |first| first.obstacle.code()),
+            Self::NotEligible(all) => all.first().map_or(DEFECT, |first| CodedReason::from(first).code),
+            Self::Unit(all) => all.first().map_or(DEFECT, snap_policy::Reason::code),
+            Self::Stale(reason) => reason.code.as_str(),
+            Self::Corrupt(_) => ReasonCode::ImageCorrupt.as_str(),
+            Self::Deadline(_) => ReasonCode::Deadline.as_str(),
+            Self::Service(fault) => fault.code(),
+            Self::Restore(fault) => fault.code(),
         }
     }
 

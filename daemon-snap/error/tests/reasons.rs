@@ -27,7 +27,7 @@ fn explained() -> Vec<(&'static str, bool)> {
 fn known() -> BTreeMap<&'static str, bool> {
     let families = [UnitObstacle::ALL, ServiceFault::ALL, RestoreFault::ALL].into_iter().flatten().copied();
     let stale = ReasonCode::ALL.iter().map(|code| code.as_str());
-    let lasting = stale.chain(Reason::CODES).chain(Error::CODES.iter().copied()).map(|code| (code, false));
+    let lasting = stale.chain(Reason::CODES.iter().chain(Error::CODES).copied()).map(|code| (code, false));
     let mut known = BTreeMap::new();
     for (code, passes) in Obstacle::all().chain(families).chain(lasting) {
         assert!(known.insert(code, passes).is_none(), "{code} means two things");

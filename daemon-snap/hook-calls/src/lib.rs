@@ -5,6 +5,8 @@ use image_store::HookChannel;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, recv, send};
+use snap_error::Error;
+use snap_error::hook::{Hook, HookEnd, HookFailure};
 use snap_state::{Pid, TargetFd};
 use snap_sys as sys;
 use std::collections::HashSet;
@@ -64,8 +66,8 @@ impl Hooks<'_> {
     /// a command finds what the processes have made.
     ///
     /// # Errors
-    /// A sentence naming the first that failed; those behind it are not called.
-    pub fn call(&self, event: HookEvent, deadline: Instant) -> Result<(), String> {
+    /// The first that failed; those behind it are not called.
+    pub fn call(&self, event: HookEvent, deadline: Instant) -> Result<(), HookFailure> {
         let commands = || self.commands.iter().try_for_each(|line| self.run(line, event, deadline));
         let channels = || self.channels.iter().try_for_each(|channel| tell(*channel, event, deadline));
         match event {
@@ -74,13 +76,16 @@ impl Hooks<'_> {
         }
     }
 
-    fn run(&self, line: &str, event: HookEvent, deadline: Instant) -> Result<(), String> {
+    fn run(&self, line: &str, event: HookEvent, deadline: Instant) -> Result<(), HookFailure> {
         let command = line.trim_start_matches(['+', '-']);
         let prefixes = &line[..line.len() - command.len()];
         let result = self.run_plain(command, !prefixes.contains('+'), event, deadline);
         match prefixes.contains('-') {
             true => Ok(()),
-            false => result.map_err(|why| format!("{}{line}: {why}", event.key())),
+            false => result.map_err(|why| {
+                let hook = Hook::Command { key: event.key(), line: line.to_owned() };
+                HookFailure { hook, why }
+            }),
         }
     }
 
@@ -90,19 +95,18 @@ impl Hooks<'_> {
         is_inside: bool,
         event: HookEvent,
         deadline: Instant,
-    ) -> Result<(), String> {
+    ) -> Result<(), HookEnd> {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", command]).stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0);
         shell.env("UNIT", self.unit).env("MAINPID", self.main_pid.to_string());
         shell.env("FASTBOOT_EVENT", event.as_str());
         if is_inside {
-            let context = |error: &dyn std::fmt::Display| format!("its surroundings: {error}");
             let main = Pid(self.main_pid);
-            let process = sys::pidfd::open(main).map_err(|error| context(&error))?;
-            let ids = ids_of(main).map_err(|error| context(&error))?;
+            let process = sys::pidfd::open(main).map_err(HookEnd::Surroundings)?;
+            let ids = ids_of(main).map_err(HookEnd::Surroundings)?;
             sys::hook::in_context(&mut shell, process, ids);
         }
-        let mut child = shell.spawn().map_err(|error| format!("cannot be executed: {error}"))?;
+        let mut child = shell.spawn().map_err(|error| HookEnd::NotExecuted(errno_of(&error)))?;
         let ended = sys::pidfd::open(Pid(child.id() as i32))
             .and_then(|child| wait(child.as_fd(), deadline))
             .unwrap_or(false);
@@ -112,17 +116,25 @@ impl Hooks<'_> {
                 nix::sys::signal::Signal::SIGKILL,
             );
         }
-        let status = child.wait().map_err(|error| error.to_string())?;
+        let status = child.wait().map_err(|error| HookEnd::NotExecuted(errno_of(&error)))?;
         match (ended, status.success()) {
             (true, true) => Ok(()),
-            (true, false) => Err(status.to_string()),
-            (false, _) => Err("did not end in time".to_owned()),
+            (true, false) => Err(HookEnd::Ended(status)),
+            (false, _) => Err(HookEnd::NotInTime),
         }
     }
 }
 
-fn ids_of(main: Pid) -> snap_error::Result<sys::hook::Ids> {
-    let status = sys::proc::Status::of(main, main)?;
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn ids_of(main: Pid) -> nix::Result<sys::hook::Ids> {
+    let status = sys::proc::Status::of(main, main).map_err(|error| match error {
+        Error::Gone { .. } => Errno::ESRCH,
+        Error::Kernel { errno, .. } => errno,
+        _ => Errno::EIO,
+    })?;
     let (uid, gid) = (status.uids[1], status.gids[1]);
     Ok(sys::hook::Ids { uid, gid, groups: status.groups, no_new_privs: status.no_new_privs })
 }
@@ -159,11 +171,10 @@ fn read_channel(pid: Pid, fd: TargetFd) -> Option<(HookChannel, u64)> {
 }
 
 /// Tells one process, and waits for its answer.
-fn tell(channel: HookChannel, event: HookEvent, deadline: Instant) -> Result<(), String> {
-    let fail = |why: &dyn std::fmt::Display| {
-        format!("pid {} was told {} over its hook channel: {why}", channel.pid, event.as_str())
-    };
-    let kernel = |errno: Errno| fail(&errno);
+fn tell(channel: HookChannel, event: HookEvent, deadline: Instant) -> Result<(), HookFailure> {
+    let hook = Hook::Channel { pid: Pid(channel.pid), event: event.as_str() };
+    let fail = |why| HookFailure { hook: hook.clone(), why };
+    let kernel = |errno| fail(HookEnd::Unreachable(errno));
     let process = sys::pidfd::open(Pid(channel.pid)).map_err(kernel)?;
     let socket = sys::pidfd::get_fd(process.as_fd(), TargetFd(channel.fd)).map_err(kernel)?;
     // An answer that nobody waited for.
@@ -173,11 +184,11 @@ fn tell(channel: HookChannel, event: HookEvent, deadline: Instant) -> Result<(),
     while wait(socket.as_fd(), deadline).map_err(kernel)? {
         match receive(&socket).map_err(kernel)? {
             Some(answer) if answer == "ok" => return Ok(()),
-            Some(answer) => return Err(fail(&answer)),
+            Some(answer) => return Err(fail(HookEnd::Answer(answer))),
             None => {}
         }
     }
-    Err(fail(&"no answer in time"))
+    Err(fail(HookEnd::NoAnswer))
 }
 
 fn receive(socket: &OwnedFd) -> nix::Result<Option<String>> {
@@ -211,7 +222,10 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_or_takes_too_long_is_named_and_a_minus_forgives() {
-        let call = |line: &str| own(&[line.to_owned()]).call(HookEvent::BeforeSnapshot, soon());
+        let call = |line: &str| {
+            let commands = [line.to_owned()];
+            own(&commands).call(HookEvent::BeforeSnapshot, soon()).map_err(|failure| failure.to_string())
+        };
         assert_eq!(call("+test $FASTBOOT_EVENT = before-snapshot && test $UNIT = a.service"), Ok(()));
         assert_eq!(call("-+exit 3"), Ok(()));
         assert_eq!(call("+exit 3"), Err("BeforeSnapshot=+exit 3: exit status: 3".to_owned()));
@@ -242,11 +256,10 @@ mod tests {
             let thread = answer(text);
             let result = hooks.call(HookEvent::AfterRestore, soon());
             assert_eq!(result.is_ok(), expected, "{result:?}");
-            assert!(expected || result.unwrap_err().ends_with("no database"));
+            assert!(expected || result.unwrap_err().why == HookEnd::Answer("no database".to_owned()));
             thread.join().unwrap();
         }
-        assert!(
-            hooks.call(HookEvent::AfterRestore, Instant::now()).unwrap_err().ends_with("no answer in time")
-        );
+        let silent = hooks.call(HookEvent::AfterRestore, Instant::now()).unwrap_err();
+        assert_eq!(silent.why, HookEnd::NoAnswer);
     }
 }

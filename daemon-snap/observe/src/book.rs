@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 
+use image_store::evidence::Gap;
+
 /// A file in one state, as of the moment in which it was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
@@ -35,8 +37,8 @@ pub struct UnitLog {
     pub files: BTreeMap<PathBuf, Seen>,
     /// Device and inode of everything that it wrote: a path may lead to another file by now.
     pub written: BTreeSet<(u64, u64)>,
-    /// What makes the log useless, in words.
-    pub gaps: BTreeSet<String>,
+    /// What makes the log useless.
+    pub gaps: BTreeSet<Gap>,
 }
 
 /// One event.
@@ -108,9 +110,9 @@ impl Book {
     }
 
     /// What every log lacks.
-    pub fn gap(&mut self, gap: &str) {
+    pub fn gap(&mut self, gap: &Gap) {
         for (_, log) in &mut self.units {
-            log.gaps.insert(gap.to_owned());
+            log.gaps.insert(gap.clone());
         }
     }
 
@@ -168,7 +170,7 @@ impl Book {
         seen.by_number &= by_number;
     }
 
-    pub fn add_gap(&mut self, index: usize, gap: String) {
+    pub fn add_gap(&mut self, index: usize, gap: Gap) {
         if let Some((_, log)) = self.units.get_mut(index) {
             log.gaps.insert(gap);
         }

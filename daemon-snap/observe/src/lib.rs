@@ -11,4 +11,4 @@ mod marks;
 mod recorder;
 
 pub use book::{Seen, Stamp, UnitLog};
-pub use recorder::{Error, Recorder};
+pub use recorder::{Error, Recorder, group_of};

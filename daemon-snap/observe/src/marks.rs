@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use image_store::evidence::MountTable;
+use image_store::evidence::{Gap, MountTable};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::fanotify::{Fanotify, MarkFlags, MaskFlags};
@@ -64,7 +64,7 @@ impl Marks {
     ///
     /// # Errors
     /// When not even the root file system can be watched.
-    pub fn of_this_process(group: Arc<Fanotify>) -> Result<(Self, Vec<String>), Errno> {
+    pub fn of_this_process(group: Arc<Fanotify>) -> Result<(Self, Vec<Gap>), Errno> {
         let root = Path::new("/");
         let tells_listing = ignore_reading(&group, root).is_ok();
         let marks = Self { group, devices: Mutex::default(), tells_listing };
@@ -80,8 +80,8 @@ impl Marks {
     }
 
     /// Watches what a process has mounted and is not watched yet. Returns what it may have used
-    /// before in words.
-    pub fn of_process(&self, pid: i32) -> Vec<String> {
+    /// before.
+    pub fn of_process(&self, pid: i32) -> Vec<Gap> {
         let Ok(text) = std::fs::read(format!("/proc/{pid}/mountinfo")) else { return Vec::new() };
         let (late, failed) =
             self.add(&String::from_utf8_lossy(&text), Path::new(&format!("/proc/{pid}/root")));
@@ -90,7 +90,7 @@ impl Marks {
 
     /// Returns what was not watched until now and may hold configuration, and what cannot be
     /// watched.
-    fn add(&self, mountinfo: &str, root: &Path) -> (Vec<String>, Vec<String>) {
+    fn add(&self, mountinfo: &str, root: &Path) -> (Vec<Gap>, Vec<Gap>) {
         let (mut late, mut failed) = (Vec::new(), Vec::new());
         for mount in parse(mountinfo) {
             let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,11 +99,11 @@ impl Marks {
             }
             drop(devices);
             let below = mount.point.strip_prefix("/").unwrap_or(&mount.point);
-            let (point, kind) = (mount.point.display(), &mount.kind);
+            let (point, kind) = (mount.point.clone(), mount.kind.clone());
             if let Err(errno) = self.mark_within(&root.join(below), mount.is_remote) {
-                failed.push(format!("what lies on {point} ({kind}), which cannot be watched: {errno}"));
+                failed.push(Gap::Unwatchable { point, kind, errno: errno as i32 });
             } else if !PASSING.contains(&kind.as_str()) {
-                late.push(format!("what it read from {point} ({kind}) before that was watched"));
+                late.push(Gap::Late { point, kind });
             }
         }
         (late, failed)

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use image_store::evidence::Gap;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MaskFlags};
@@ -36,8 +37,8 @@ pub enum Error {
     #[error("cannot {step}: {errno}")]
     Kernel { step: &'static str, errno: Errno },
     /// Too many events for too little processor.
-    #[error("events were still waiting after {} s", DRAIN_BOUND.as_secs())]
-    Busy,
+    #[error("events were still waiting after {after_s} s")]
+    Busy { after_s: u64 },
 }
 
 /// Records what units do until it is dropped. One at a time in a process: each would take the
@@ -46,8 +47,8 @@ pub enum Error {
 pub struct Recorder {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    /// What cannot be watched, in words.
-    blind: Vec<String>,
+    /// What cannot be watched.
+    blind: Vec<Gap>,
 }
 
 #[derive(Debug)]
@@ -140,7 +141,7 @@ impl Recorder {
     }
 
     /// What cannot be watched, in words.
-    pub fn blind(&self) -> &[String] {
+    pub fn blind(&self) -> &[Gap] {
         &self.blind
     }
 
@@ -154,7 +155,7 @@ impl Recorder {
         let deadline = Instant::now() + DRAIN_BOUND;
         while self.shared.drained.load(Ordering::SeqCst) < request {
             if Instant::now() >= deadline {
-                return Err(Error::Busy);
+                return Err(Error::Busy { after_s: DRAIN_BOUND.as_secs() });
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -188,7 +189,7 @@ impl Shared {
                     self.wait();
                 }
                 Err(errno) if IS_LOST.contains(&errno) => {
-                    self.book().gap(&format!("an event that could not be read: {errno}"));
+                    self.book().gap(&Gap::Unread { errno: errno as i32 });
                 }
                 // What an event is about cannot be opened a second time: a device without a driver,
                 // a socket, a file of the kernel that lets nobody read it. No file on a disk is
@@ -207,7 +208,7 @@ impl Shared {
     fn take(&self, event: &FanotifyEvent) {
         let mask = event.mask();
         if mask.contains(MaskFlags::FAN_Q_OVERFLOW) {
-            return self.book().gap("events that the kernel had to drop");
+            return self.book().gap(&Gap::Dropped);
         }
         let pid = event.pid();
         if pid == std::process::id() as i32 {
@@ -257,7 +258,7 @@ fn errno_of(error: &std::io::Error) -> Errno {
 
 /// The control group of a process below the root of the hierarchy that systemd uses; `None` when it
 /// is gone.
-fn group_of(pid: i32) -> Option<String> {
+pub fn group_of(pid: i32) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let of = |prefix: &str| {
         let line =
@@ -286,65 +287,5 @@ fn stamp(fd: BorrowedFd<'_>) -> Stamp {
         mode: stat.st_mode,
         size: stat.st_size as u64,
         mtime_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    static ONE: Mutex<()> = Mutex::new(());
-
-    /// What a shell script in our own control group did; `None` where nobody may look on.
-    fn log_of(script: &str, dir: &std::path::Path) -> Option<UnitLog> {
-        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let recorder = match Recorder::start(1..i32::MAX) {
-            Ok(recorder) => recorder,
-            Err(error) => {
-                eprintln!("skipped: {error}");
-                return None;
-            }
-        };
-        let group = group_of(std::process::id() as i32).unwrap();
-        recorder.watch(&group);
-        recorder.begin(&group).unwrap();
-        assert!(Command::new("sh").args(["-c", script]).current_dir(dir).status().unwrap().success());
-        Some(recorder.log(&group).unwrap())
-    }
-
-    #[test]
-    fn what_short_lived_programs_read_list_and_write_is_recorded() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("app.conf"), "a\n").unwrap();
-        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
-        std::fs::create_dir(dir.path().join("entered")).unwrap();
-        let script = "cat app.conf > out; ls conf.d; cd entered";
-        let Some(log) = log_of(script, dir.path()) else { return };
-        let seen = |name: &str| log.files.get(&dir.path().join(name)).copied().unwrap_or_default();
-        assert!(seen("app.conf").opened && !seen("app.conf").written);
-        assert!(seen("conf.d").listed, "{log:?}");
-        assert!(!seen("entered").listed);
-        assert!(seen("out").written);
-        let stamp = seen("app.conf").first;
-        assert_eq!((stamp.size, stamp.mode & 0o170_000), (2, 0o100_000));
-        assert!(log.written.contains(&(seen("out").first.dev, seen("out").first.ino)));
-        assert!(log.files.iter().any(|(path, seen)| path.ends_with("cat") && seen.executed), "{log:?}");
-        assert!(log.gaps.is_empty(), "{:?}", log.gaps);
-    }
-
-    #[test]
-    fn a_mount_that_only_the_unit_has_is_watched_from_its_next_program_on() {
-        let dir = tempfile::tempdir().unwrap();
-        // A file system of its own that may hold configuration would be a gap; one in memory is
-        // not.
-        let script = "unshare --mount sh -c 'mount -t tmpfs none . && cd \"$PWD\" && echo a > a && exec sh -c \"cat a\"'";
-        let Some(log) = log_of(script, dir.path()) else { return };
-        assert!(
-            log.files.get(&dir.path().join("a")).is_some_and(|seen| seen.opened),
-            "{:?}",
-            log.files.keys()
-        );
-        assert!(log.gaps.is_empty(), "{:?}", log.gaps);
     }
 }

@@ -78,77 +78,54 @@ pub enum Reason {
     OptionValue { key: &'static str, value: String, wanted: &'static str },
 }
 
-impl Reason {
-    /// Every code, in the order of the variants.
-    pub const CODES: [&str; 31] = [
-        "hub",
-        "not-loaded",
-        "not-running",
-        "no-main-process",
-        "service-type",
-        "no-exec-start",
-        "several-exec-starts",
-        "exec-line",
-        "exec-search-path",
-        "program-missing",
-        "no-unit-file",
-        "volatile-unit-file",
-        "volatile-drop-in",
-        "other-unit-files",
-        "needs-reload",
-        "no-manual-restart",
-        "switched-off",
-        "later-drop-in",
-        "own-root",
-        "confined",
-        "pam-session",
-        "own-pids",
-        "shim-not-executable",
-        "shim-hidden",
-        "address-families",
-        "system-call-filter",
-        "start-timeout",
-        "store-unlisted",
-        "store-unheard",
-        "store-over-soft-reboot",
-        "option",
-    ];
+/// The codes of all reasons, and the list of them: neither can have one that the other lacks.
+macro_rules! codes {
+    ($($reason:pat => $code:literal,)*) => {
+        /// Every code, in the order of the variants.
+        pub const CODES: &[&str] = &[$($code),*];
 
-    /// The stable name of this kind of reason. Log readers match on it.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Hub => "hub",
-            Self::NotLoaded { .. } => "not-loaded",
-            Self::NotRunning { .. } => "not-running",
-            Self::NoMainProcess => "no-main-process",
-            Self::ServiceType { .. } => "service-type",
-            Self::NoExecStart => "no-exec-start",
-            Self::SeveralExecStarts { .. } => "several-exec-starts",
-            Self::ExecLine { .. } => "exec-line",
-            Self::SearchPath => "exec-search-path",
-            Self::ProgramMissing { .. } => "program-missing",
-            Self::NoUnitFile => "no-unit-file",
-            Self::VolatileUnitFile { .. } => "volatile-unit-file",
-            Self::VolatileDropIn { .. } => "volatile-drop-in",
-            Self::OtherFiles { .. } => "other-unit-files",
-            Self::NeedsReload => "needs-reload",
-            Self::NoManualRestart => "no-manual-restart",
-            Self::SwitchedOff { .. } => "switched-off",
-            Self::LaterDropIn { .. } => "later-drop-in",
-            Self::OwnRoot { .. } => "own-root",
-            Self::Confined { .. } => "confined",
-            Self::PamSession { .. } => "pam-session",
-            Self::OwnPids => "own-pids",
-            Self::NotExecutable { .. } => "shim-not-executable",
-            Self::ShimHidden { .. } => "shim-hidden",
-            Self::AddressFamilies => "address-families",
-            Self::SystemCall { .. } | Self::SystemCallGroup { .. } => "system-call-filter",
-            Self::StartTimeout => "start-timeout",
-            Self::StoreUnlisted { .. } => "store-unlisted",
-            Self::StoreUnheard { .. } => "store-unheard",
-            Self::StoreOverSoftReboot => "store-over-soft-reboot",
-            Self::UnknownOption { .. } | Self::OptionValue { .. } => "option",
+        /// The stable name of this kind of reason. Log readers match on it.
+        pub fn code(&self) -> &'static str {
+            match self {
+                $($reason => $code,)*
+            }
         }
+    };
+}
+
+impl Reason {
+    codes! {
+        Self::Hub => "hub",
+        Self::NotLoaded { .. } => "not-loaded",
+        Self::NotRunning { .. } => "not-running",
+        Self::NoMainProcess => "no-main-process",
+        Self::ServiceType { .. } => "service-type",
+        Self::NoExecStart => "no-exec-start",
+        Self::SeveralExecStarts { .. } => "several-exec-starts",
+        Self::ExecLine { .. } => "exec-line",
+        Self::SearchPath => "exec-search-path",
+        Self::ProgramMissing { .. } => "program-missing",
+        Self::NoUnitFile => "no-unit-file",
+        Self::VolatileUnitFile { .. } => "volatile-unit-file",
+        Self::VolatileDropIn { .. } => "volatile-drop-in",
+        Self::OtherFiles { .. } => "other-unit-files",
+        Self::NeedsReload => "needs-reload",
+        Self::NoManualRestart => "no-manual-restart",
+        Self::SwitchedOff { .. } => "switched-off",
+        Self::LaterDropIn { .. } => "later-drop-in",
+        Self::OwnRoot { .. } => "own-root",
+        Self::Confined { .. } => "confined",
+        Self::PamSession { .. } => "pam-session",
+        Self::OwnPids => "own-pids",
+        Self::NotExecutable { .. } => "shim-not-executable",
+        Self::ShimHidden { .. } => "shim-hidden",
+        Self::AddressFamilies => "address-families",
+        Self::SystemCall { .. } | Self::SystemCallGroup { .. } => "system-call-filter",
+        Self::StartTimeout => "start-timeout",
+        Self::StoreUnlisted { .. } => "store-unlisted",
+        Self::StoreUnheard { .. } => "store-unheard",
+        Self::StoreOverSoftReboot => "store-over-soft-reboot",
+        Self::UnknownOption { .. } | Self::OptionValue { .. } => "option",
     }
 }
 

@@ -264,7 +264,7 @@ fn every_code_is_listed_and_no_sentence_ends_with_a_full_stop() {
         Reason::OptionValue { key: "AllowState", value: text(), wanted: "yes or no" },
     ];
     let used: BTreeSet<&str> = all.iter().map(Reason::code).collect();
-    assert_eq!(used, BTreeSet::from(Reason::CODES));
+    assert_eq!(used, Reason::CODES.iter().copied().collect());
     for reason in &all {
         assert!(!reason.to_string().ends_with('.') && !reason.to_string().contains('\n'), "{reason}");
     }

@@ -3,7 +3,7 @@
 use super::empty_store::EmptyStores;
 use super::witness::Witness;
 use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties};
-use image_store::{Catalogue, HookChannel, UnitEvidence};
+use image_store::{Catalogue, HookChannel, StaleReason, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
 use snap_bus::{BusAccess, BusWatch};
 use snap_collect::dump::{self, CollectOptions, Inspection, TreeSelector};
@@ -227,7 +227,7 @@ impl Candidate {
     /// From now on bus connections are recorded, by the listener that has heard them being made.
     /// Without one (no bus, or one that does not let us listen) a unit with a connection is
     /// refused; others need none.
-    pub fn record_bus(&mut self, watch: &std::result::Result<Arc<BusWatch>, String>) {
+    pub fn record_bus(&mut self, watch: &std::result::Result<Arc<BusWatch>, StaleReason>) {
         self.bus = match watch {
             Ok(watch) => BusAccess::Watched(Arc::clone(watch)),
             Err(why) => BusAccess::Unheard(why.clone()),
@@ -255,7 +255,7 @@ impl Candidate {
         let hooks = Hooks { unit, main_pid, commands, channels };
         hooks
             .call(event, Instant::now() + HOOK_TIMEOUT)
-            .map_err(|error| UnitObstacle::HookFailed { error }.into())
+            .map_err(|failure| UnitObstacle::HookFailed { failure }.into())
     }
 
     pub fn properties(&self) -> &UnitProperties {

@@ -11,7 +11,7 @@
 use super::point;
 use crate::unit::{self, Cgroup, Systemd, UnitProperties};
 use fastboot_runtime::{GeneratorRecord, Outcome, RunDir, Trials, UnitStatus, soft_reboot};
-use image_store::{CatalogueEntry, ReasonCode};
+use image_store::{CatalogueEntry, StaleReason};
 use snap_collect::dump::StoredDescriptor;
 use snap_error::{Error, Result, TrialFault};
 use snap_policy::{StartBudget, StartTimes};
@@ -142,19 +142,19 @@ impl<'a> Trial<'a> {
             // Another unit's trial has restarted this one along with it.
             Ok(Some(_)) => self.systemd.properties(id)?,
             // It may end of it before systemd has done with the start.
-            _ => self
-                .systemd
-                .restart(id)
-                .map_err(|error| TrialFault::NotRestarted { error: error.to_string() })?,
+            _ => self.systemd.restart(id).map_err(|error| match error {
+                Error::Service(fault) => TrialFault::NotRestarted { fault: Box::new(fault) }.into(),
+                other => other,
+            })?,
         };
         let times =
             StartTimes { timeout_ms: entry.service.timeout_start_ms, cold_ms: entry.service.cold_start_ms };
         let longest = StartBudget::of(times, entry.len_bytes).map_or(Duration::ZERO, |b| b.limit);
         let outcome = self.wait_for_outcome(id, Instant::now() + longest + Duration::from_secs(2))?;
         if outcome.outcome != Outcome::Restored {
-            let reason = outcome.reason.unwrap_or_default();
-            let code = outcome.reason_code.map_or("", ReasonCode::as_str);
-            return Err(TrialFault::StartedCold { code: code.to_owned(), reason }.into());
+            let code = outcome.reason_code.ok_or(TrialFault::NoAnswer)?;
+            let reason = StaleReason::new(code, outcome.reason.unwrap_or_default());
+            return Err(TrialFault::StartedCold { reason }.into());
         }
         let cgroup = Cgroup::open(&started.control_group)?;
         self.has_store(id, stored)?;

@@ -2,6 +2,7 @@
 
 use crate::unit::{Band, Start, UnitProperties};
 use image_store::{Catalogue, CheckDepth, Observation, Opened, Store};
+use snap_error::observation::{EarlierStart, NotObserved, Unwatched};
 use snap_error::{Error, Result, ServiceFault};
 use snap_observe::Recorder;
 use snap_state::bands::is_in_a_band;
@@ -12,17 +13,17 @@ use std::path::Path;
 pub(super) enum Witness {
     Recorder(Recorder),
     /// Nobody, and why.
-    Absent(String),
+    Absent(Unwatched),
 }
 
 impl Witness {
     /// Begins to look on. Where that is not possible units can be taken all the same, if they say
     /// what they depend on.
     pub fn call(band: Option<&Band>) -> Self {
-        let Some(band) = band else { return Self::Absent("--no-restart".to_owned()) };
+        let Some(band) = band else { return Self::Absent(Unwatched::NotRestarted) };
         match Recorder::start(band.range()) {
             Ok(recorder) => Self::Recorder(recorder),
-            Err(error) => Self::Absent(error.to_string()),
+            Err(error) => Self::Absent(unwatched(error)),
         }
     }
 
@@ -65,7 +66,7 @@ impl Witness {
                 let log = recorder.log(&unit.control_group).map_err(failed)?;
                 Ok(Start::Recorded { log, blind: recorder.blind().to_vec() })
             }
-            Self::Absent(why) => Ok(earlier.start_of(unit, why)),
+            Self::Absent(cause) => Ok(earlier.start_of(unit, *cause)),
         }
     }
 }
@@ -81,25 +82,36 @@ impl Earlier<'_> {
     /// A unit that runs as the process of an earlier image has been restored from it, or is what it
     /// was taken of: the start that was observed then is its own, as long as all that was seen is
     /// as it was.
-    fn start_of(&self, unit: &UnitProperties, why: &str) -> Start {
+    fn start_of(&self, unit: &UnitProperties, cause: Unwatched) -> Start {
+        let unobserved = |earlier| Start::Unobserved(NotObserved { cause, earlier });
         let entry = self.catalogue.newest(&unit.id).map(|(_, entry)| entry);
         let is_same = |main_pid: i32| main_pid == unit.main_pid && is_in_a_band(main_pid);
         let Some(entry) = entry.filter(|entry| is_same(entry.service.main_pid)) else {
-            return Start::Unobserved(why.to_owned());
+            return unobserved(None);
         };
         match Opened::open(self.store, entry).map(|opened| opened.evidence) {
             Ok(evidence) if matches!(evidence.observation, Observation::Recorded { .. }) => {
                 match evidence.check_files(Path::new("/"), CheckDepth::ContentIfStatDiffers) {
                     Ok(()) => Start::Inherited(Box::new(evidence)),
-                    Err(reason) => Start::Unobserved(format!("{why}; since its start {reason}")),
+                    Err(reason) => unobserved(Some(EarlierStart::Changed(reason))),
                 }
             }
-            Ok(_) => Start::Unobserved(why.to_owned()),
-            Err(reason) => Start::Unobserved(format!("{why}; {reason}")),
+            Ok(_) => unobserved(None),
+            Err(reason) => unobserved(Some(EarlierStart::Unusable(reason))),
         }
     }
 }
 
 fn failed(error: snap_observe::Error) -> Error {
-    ServiceFault::ObservationFailed { error: error.to_string() }.into()
+    match error {
+        snap_observe::Error::Kernel { step, errno } => Error::kernel(step, "the start", errno),
+        snap_observe::Error::Busy { after_s } => ServiceFault::ObservationFailed { after_s }.into(),
+    }
+}
+
+fn unwatched(error: snap_observe::Error) -> Unwatched {
+    match error {
+        snap_observe::Error::Kernel { step, errno } => Unwatched::Kernel { step, errno },
+        snap_observe::Error::Busy { after_s } => Unwatched::Busy { after_s },
+    }
 }

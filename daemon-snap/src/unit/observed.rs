@@ -1,8 +1,9 @@
 //! From what the kernel saw of a start to evidence.
 
 use super::gathered::Files;
-use image_store::evidence::source_of_compiled;
+use image_store::evidence::{Gap, source_of_compiled};
 use image_store::{EvidenceV2, FileKind, Observation, Rule, Source};
+use snap_error::observation::NotObserved;
 use snap_error::{Result, UnitObstacle};
 use snap_observe::{Seen, UnitLog};
 use snap_state::RawPath;
@@ -18,9 +19,9 @@ const NOT_TOLD: [&str; 2] =
 #[derive(Clone, Debug)]
 pub enum Start {
     /// It was recorded. `blind`: what could not be watched.
-    Recorded { log: UnitLog, blind: Vec<String> },
+    Recorded { log: UnitLog, blind: Vec<Gap> },
     /// It was not, and why.
-    Unobserved(String),
+    Unobserved(NotObserved),
     /// It was recorded for an earlier image, of the same processes; nothing of it has changed
     /// since.
     Inherited(Box<EvidenceV2>),
@@ -37,7 +38,7 @@ pub(super) fn add(files: &mut Files<'_>, start: &Start) -> Result<Observation> {
             if files.options.depends_on.is_empty() {
                 files.refuse(UnitObstacle::StartNotObserved { why: why.clone() });
             }
-            return Ok(Observation::None { why: why.clone() });
+            return Ok(Observation::None { why: why.to_string() });
         }
         Start::Inherited(earlier) => return inherit(files, earlier),
     };
@@ -50,8 +51,9 @@ pub(super) fn add(files: &mut Files<'_>, start: &Start) -> Result<Observation> {
     for (path, seen) in &log.files {
         add_one(files, path, seen, &written)?;
     }
-    let not_observed = NOT_TOLD.into_iter().map(str::to_owned).chain(blind.iter().cloned());
-    Ok(Observation::Recorded { not_observed: not_observed.chain(log.gaps.iter().cloned()).collect() })
+    let not_observed = NOT_TOLD.into_iter().map(str::to_owned).chain(blind.iter().map(Gap::to_string));
+    let gaps = log.gaps.iter().map(Gap::to_string);
+    Ok(Observation::Recorded { not_observed: not_observed.chain(gaps).collect() })
 }
 
 /// What was seen then counts as it was then; what is held now is looked at besides.

@@ -5,8 +5,9 @@
 //! five methods, and properties are read in one go so that they belong together.
 
 use super::UnitProperties;
+use nix::errno::Errno;
 use snap_collect::dump::StoredDescriptor;
-use snap_error::{Error, Result, ServiceFault};
+use snap_error::{BusFault, Error, Result, ServiceFault};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use zbus::zvariant::{DynamicDeserialize, DynamicType, OwnedObjectPath, OwnedValue};
@@ -257,7 +258,16 @@ impl Systemd {
 }
 
 fn failed(step: &'static str, error: &zbus::Error) -> Error {
-    Error::Bus { step, message: error.to_string() }
+    let fault = match error {
+        zbus::Error::MethodError(name, text, _) => {
+            BusFault::Refused { name: name.to_string(), text: text.clone().unwrap_or_default() }
+        }
+        zbus::Error::InputOutput(error) => {
+            BusFault::Connection(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        }
+        other => BusFault::NotUnderstood { found: other.to_string() },
+    };
+    Error::Bus { step, fault }
 }
 
 fn no_unit(unit: &str) -> Error {

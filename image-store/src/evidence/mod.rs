@@ -8,6 +8,7 @@
 mod accounts;
 mod digests;
 mod file;
+mod gap;
 mod identity;
 mod machine;
 mod mounts;
@@ -30,6 +31,7 @@ use crate::layout::SectionKind;
 pub use accounts::AccountsEvidence;
 pub use digests::Digests;
 pub use file::{CheckDepth, FileEvidence, FileKind};
+pub use gap::Gap;
 pub use identity::{group_id, user_id};
 pub use machine::{CpuEvidence, MachineEvidence};
 pub use mounts::MountTable;

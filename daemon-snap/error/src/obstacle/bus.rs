@@ -1,5 +1,7 @@
 //! Connections to the system bus.
 
+use image_store::StaleReason;
+
 coded! {
     /// A connection to the system bus that cannot be made again as it is.
     BusObstacle {
@@ -21,8 +23,7 @@ coded! {
             "a D-Bus connection whose match rules were not seen (take it with a restart)";
         "bus-name-unseen" stays NameUnseen { name: String }:
             "a D-Bus connection that asked for {name} before it was watched (take it with a restart)";
-        /// `why` is what went wrong with listening.
-        "bus-unheard" stays Unheard { why: String }:
+        "bus-unheard" stays Unheard { why: StaleReason }:
             "a D-Bus connection, and the bus cannot be listened to: {why}";
         "bus-socket-bound" stays BoundSocket:
             "a unix socket bound to a path and connected to the system bus";

@@ -1,7 +1,11 @@
 //! What stands against a service beside its processes and its settings: files that it depends on,
 //! its surroundings.
 
+use crate::hook::HookFailure;
+use crate::observation::NotObserved;
+use image_store::evidence::Gap;
 use snap_state::RawPath;
+use snap_state::sections::Family;
 
 coded! {
     /// A reason not to take a service that lies around it.
@@ -24,9 +28,9 @@ coded! {
             "{path} changed while the start was recorded: nobody knows which version the service has read";
         "file-on-remote" stays OnRemote { path: RawPath, kind: String }:
             "{path} lies on {kind}, and comparing it could hold up a boot ([X-Fastboot] IgnoreChanges= says that it does not matter)";
-        "start-not-observed" stays StartNotObserved { why: String }:
+        "start-not-observed" stays StartNotObserved { why: NotObserved }:
             "its start was not observed ({why}), so nobody knows what it has read and closed ([X-Fastboot] DependsOn= says what counts)";
-        "start-observed-in-part" stays StartObservedInPart { gap: String }:
+        "start-observed-in-part" stays StartObservedInPart { gap: Gap }:
             "not all of its start was observed: {gap} ([X-Fastboot] DependsOn= says what counts)";
         "pid-of-other-image" stays PidOfOtherImage { number: i32, unit: String }:
             "process id {number} also belongs to the image of {unit}";
@@ -38,7 +42,8 @@ coded! {
             "what systemd keeps for it (file descriptor store) changes all the time";
         "gains-nothing" stays GainsNothing { restored_ms: u64, cold_ms: u64 }:
             "gains nothing: restored in {restored_ms} ms, started cold in {cold_ms} ms";
-        /// `error` is the hook's own word, or how it ended.
-        "hook-failed" stays HookFailed { error: String }: "{error}";
+        "hook-failed" stays HookFailed { failure: HookFailure }: "{failure}";
+        "state-too-large" stays StateTooLarge { family: Family, len_bytes: usize, most_bytes: usize }:
+            "has so much to record ({family:?}) that it would take {len_bytes} bytes; at most {most_bytes} are read again";
     }
 }

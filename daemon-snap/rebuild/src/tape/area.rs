@@ -177,10 +177,7 @@ impl Area {
             Region::Drop => (&self.drop, &mut self.drop_bytes),
         };
         if len > TASK_END - at {
-            return Err(Error::Internal {
-                step: "compiling the tape",
-                message: format!("a tape of {len} more bytes"),
-            });
+            return Err(RestoreFault::NoRoomForTape { len_bytes: len }.into());
         }
         bytes.resize((at + len - range.start) as usize, 0);
         Ok(at)
