@@ -171,7 +171,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
             flags: libc::O_PATH,
             owner: None,
             node: None,
-            kind: FileKindV1::Inode { inode: InodeId(1), pos: 0 },
+            kind: FileKindV1::Inode(OpenInodeV1 { inode: InodeId(1), pos: 0 }),
         }],
         inodes: vec![path_inode(0, "/usr/bin/env"), path_inode(1, "/")],
         pipes: vec![],
@@ -212,6 +212,7 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
     std::fs::write("/proc/sys/kernel/pid_max", "4194304").unwrap();
     let mut tree = tree(pid, offset);
     change(&mut tree);
+    let tree = Tree::check(tree, &image.page_area()).map_err(|corrupt| corrupt.to_string())?;
     match snap_sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
         snap_sys::fork::Side::Child => {
             let deadline = Instant::now() + Duration::from_secs(5);

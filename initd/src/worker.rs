@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use snap_rebuild::bus_claim::{Claim, Wanted};
 use snap_rebuild::restore::{Request, Stored, UnitContext, restore};
-use snap_state::{Pid, TreeV1};
+use snap_state::{Pid, Tree};
 
 use crate::boot::monotonic_us;
 use crate::dynamic_user;
@@ -286,7 +286,7 @@ fn rebuild(
     Ok(Rebuilt { roots, steps_us, stored: restored.stored, claim: restored.claim })
 }
 
-fn decode(image: &Image) -> Result<TreeV1, StaleReason> {
+fn decode(image: &Image) -> Result<Tree, StaleReason> {
     snap_image::read_tree(image).map_err(|error| error.to_stale_reason())
 }
 

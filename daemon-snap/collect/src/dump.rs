@@ -32,7 +32,8 @@ use snap_error::obstacle::{BusObstacle, MemoryObstacle, ProcessObstacle, RingObs
 use snap_error::{Blocker, Error, Obstacle, Part, Result};
 pub use snap_state::FIFO;
 use snap_state::{
-    BackingV1, ClocksV1, FdV1, FileKindV1, FileV1, InodeKindV1, Pid, ProcessV1, TargetFd, TreeV1, VdsoV1,
+    BackingV1, ClocksV1, FdV1, FileKindV1, FileV1, InodeKindV1, OpenRingV1, Pid, ProcessV1, TargetFd, TreeV1,
+    VdsoV1,
 };
 use snap_sys::label::has_labelled_sockets;
 use snap_sys::{proc, vmread};
@@ -304,8 +305,8 @@ impl Frozen {
 /// A descriptor of each io_uring ring that a process has open.
 fn rings_of(process: &ProcessV1, tree: &TreeV1) -> Vec<TargetFd> {
     let mut seen = HashSet::new();
-    let ring = |entry: &&FdV1| match tree.files.get(entry.file.0 as usize).map(|file| &file.kind) {
-        Some(FileKindV1::Ring { ring }) => seen.insert(*ring),
+    let ring = |entry: &&FdV1| match tree.files.get(entry.file.index()).map(|file| &file.kind) {
+        Some(FileKindV1::Ring(OpenRingV1 { ring })) => seen.insert(*ring),
         _ => false,
     };
     process.fds.iter().filter(ring).map(|entry| entry.fd).collect()
@@ -357,7 +358,7 @@ fn inspect_labelled_connections<'a>(
 ) -> Result<()> {
     for (pid, fds) in tables {
         let is_bus = |fd: &&FdV1| {
-            matches!(files.get(fd.file.0 as usize).map(|file| &file.kind), Some(FileKindV1::Bus(_)))
+            matches!(files.get(fd.file.index()).map(|file| &file.kind), Some(FileKindV1::Bus(_)))
         };
         let Some(connection) = fds.iter().find(is_bus) else { continue };
         if has_labelled_sockets().map_err(|e| Error::kernel("SO_PEERSEC", "a socket", e))? {

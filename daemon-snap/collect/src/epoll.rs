@@ -3,7 +3,7 @@
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use snap_error::obstacle::DescriptorObstacle;
-use snap_state::{EpollWatchV1, FileId, FileKindV1, Pid, RawPath, TargetFd};
+use snap_state::{EpollV1, EpollWatchV1, FileId, FileKindV1, Pid, RawPath, TargetFd};
 use snap_sys::proc::FdInfo;
 use snap_sys::{fdquery, kcmp};
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ impl Targets<'_> {
     /// Whether the watch has to be added by a process that has it: of a signalfd, and of what only
     /// that process can open.
     fn is_of_process(&self, id: FileId) -> bool {
-        let link = &self.files[id.0 as usize].link;
+        let link = &self.files[id.index()].link;
         link == b"anon_inode:[signalfd]" || link.starts_with(b"/proc/")
     }
 
@@ -56,7 +56,7 @@ pub(super) fn collect(
         let mut found = None;
         // Nearly always the number still means the same description.
         if let Some(&id) = targets.by_number.get(&(file.pid, fd))
-            && is_target(&targets.files[id.0 as usize])?
+            && is_target(&targets.files[id.index()])?
         {
             found = Some(id);
         }
@@ -72,12 +72,12 @@ pub(super) fn collect(
             return refused(DescriptorObstacle::EpollClosedWatch { fd });
         };
         if targets.is_of_process(id) && !targets.have_both(file.id, id) {
-            let target = RawPath(targets.files[id.0 as usize].link.clone());
+            let target = RawPath(targets.files[id.index()].link.clone());
             return refused(DescriptorObstacle::EpollForeignWatch { target });
         }
         watches.push(EpollWatchV1 { file: id, fd, events: line.events, data: line.data });
     }
     // The kernel lists them by the addresses of its objects.
     watches.sort_by_key(|watch| (watch.fd, watch.file));
-    Ok(FileKindV1::Epoll { watches, busy_poll: fdquery::busy_poll(fd) })
+    Ok(FileKindV1::Epoll(EpollV1 { watches, busy_poll: fdquery::busy_poll(fd) }))
 }

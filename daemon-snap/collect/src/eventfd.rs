@@ -5,7 +5,7 @@ use crate::blockers::{Found, failed, refused};
 use nix::errno::Errno;
 use nix::unistd::{read, write};
 use snap_error::obstacle::DescriptorObstacle;
-use snap_state::FileKindV1;
+use snap_state::{EventFdV1, FileKindV1};
 use snap_sys::proc::FdInfo;
 use std::os::fd::BorrowedFd;
 
@@ -19,7 +19,7 @@ pub(super) fn collect(file: &Description, fd: BorrowedFd<'_>, info: &FdInfo) -> 
         Some(semaphore) => semaphore,
         None => tried(fd, count).map_err(failed("try out eventfd", file.pid, file.fd))?,
     };
-    Ok(FileKindV1::EventFd { count, semaphore })
+    Ok(FileKindV1::EventFd(EventFdV1 { count, semaphore }))
 }
 
 /// Finds out by reading from a counter of two or more, which is what it was afterwards. Whoever

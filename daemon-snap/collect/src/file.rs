@@ -23,8 +23,8 @@ use snap_error::obstacle::{DescriptorObstacle, FileObstacle, SocketKind, SocketO
 use snap_error::{Error, Obstacle, Part, Result};
 use snap_state::FIFO;
 use snap_state::{
-    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, Pid, PidFdV1, PipeV1, RawPath, RebindV1,
-    StoredV1, ZombieV1,
+    EpollV1, EventFdV1, FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, OpenInodeV1, OpenRingV1, Pid,
+    PidFdV1, PipeV1, RawPath, RebindV1, StoredV1, ZombieV1,
 };
 use snap_sys::proc::{self, FdInfo};
 use snap_sys::{fdquery, kcmp, netns, pidfd};
@@ -144,7 +144,7 @@ pub(crate) fn collect_descriptors(
 }
 
 /// With a blocker nothing is written, so that this is never seen.
-const STAND_IN: FileKindV1 = FileKindV1::EventFd { count: 0, semaphore: false };
+const STAND_IN: FileKindV1 = FileKindV1::EventFd(EventFdV1 { count: 0, semaphore: false });
 
 fn refuse_carried(carrier: &Carrier, obstacle: Obstacle, blockers: &mut Blockers) {
     let obstacle = Box::new(obstacle);
@@ -162,11 +162,11 @@ fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found
     let kind = kind?;
     let of_process = |inode: &InodeV1| matches!(inode.kind, InodeKindV1::OfProcess { .. });
     match &kind {
-        FileKindV1::Epoll { .. } => refused(DescriptorObstacle::EpollInFlight),
+        FileKindV1::Epoll(_) => refused(DescriptorObstacle::EpollInFlight),
         FileKindV1::Bus(_) => refused(DescriptorObstacle::BusInFlight),
-        FileKindV1::Ring { .. } => refused(DescriptorObstacle::RingInFlight),
+        FileKindV1::Ring(_) => refused(DescriptorObstacle::RingInFlight),
         FileKindV1::PidFd(PidFdV1::Task { .. }) => refused(DescriptorObstacle::PidfdInFlight),
-        FileKindV1::Inode { inode, .. } if inodes.get(*inode).is_some_and(of_process) => {
+        FileKindV1::Inode(OpenInodeV1 { inode, .. }) if inodes.get(*inode).is_some_and(of_process) => {
             refused(DescriptorObstacle::ProcInFlight)
         }
         _ if !slot.info.locks.is_empty() => refused(DescriptorObstacle::LockedInFlight),
@@ -188,7 +188,7 @@ fn inspect_own_files(
         let path = RawPath(file.link.clone());
         blockers.add(file.pid, file.part(), DescriptorObstacle::InhibitorShared { path });
     }
-    let FileKindV1::Inode { inode, .. } = kind else { return };
+    let FileKindV1::Inode(OpenInodeV1 { inode, .. }) = kind else { return };
     let own = inodes.get(*inode).is_some_and(|inode| matches!(inode.kind, InodeKindV1::OfProcess { .. }));
     if own && shared {
         let path = RawPath(file.link.clone());
@@ -199,9 +199,9 @@ fn inspect_own_files(
 /// Watches on pidfds are added when the sets are in use already, and one that has had its only
 /// event is made by letting it have one.
 fn inspect_spent_watches(slots: &[Slot], files: &[FileV1], blockers: &mut Blockers) {
-    let kind = |id: FileId| files.get(id.0 as usize).map(|file| &file.kind);
+    let kind = |id: FileId| files.get(id.index()).map(|file| &file.kind);
     for slot in slots {
-        let Some(FileKindV1::Epoll { watches, .. }) = kind(slot.description.id) else { continue };
+        let Some(FileKindV1::Epoll(EpollV1 { watches, .. })) = kind(slot.description.id) else { continue };
         let is_late = |id| matches!(kind(id), Some(FileKindV1::PidFd(PidFdV1::Task { .. })));
         if watches.iter().any(|watch| watch.is_spent() && is_late(watch.file)) {
             let Description { pid, fd, .. } = slot.description;
@@ -316,14 +316,16 @@ impl Kinds<'_> {
                 if let Some(trigger) = kernel_file::collect_trigger(file, fd.as_fd(), inode, writes)? {
                     return Ok(trigger);
                 }
-                Ok(FileKindV1::Inode { inode, pos: info.pos })
+                Ok(FileKindV1::Inode(OpenInodeV1 { inode, pos: info.pos }))
             }
             link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
             link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
             ring::LINK => {
                 let ring = ring::collect(file, fd.as_fd(), info);
                 match ring? {
-                    Ok(ring) => Ok(FileKindV1::Ring { ring: inodes.add_ring(file, fd.as_fd(), ring)? }),
+                    Ok(ring) => {
+                        Ok(FileKindV1::Ring(OpenRingV1 { ring: inodes.add_ring(file, fd.as_fd(), ring)? }))
+                    }
                     Err(obstacle) => {
                         inodes.refuse_ring(file, &obstacle);
                         refused(obstacle)

@@ -12,7 +12,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat, stat};
 use snap_error::obstacle::{FileObstacle, MemoryObstacle, RingObstacle};
 use snap_error::{Error, Obstacle};
-use snap_state::{FileKindV1, InodeId, InodeKindV1, InodeV1, Pid, RawPath, RingV1};
+use snap_state::{FileKindV1, InodeId, InodeKindV1, InodeV1, OpenInodeV1, Pid, RawPath, RingV1};
 use snap_sys::fdquery;
 use snap_sys::proc::MapsEntry;
 use snap_sys::sysvipc::Objects;
@@ -220,7 +220,7 @@ impl<'a> Inodes<'a> {
     pub fn of_executable(&mut self, pid: Pid, link: &[u8]) -> Found<InodeId> {
         let magic = format!("/proc/{pid}/exe");
         let id = self.intern(pid, Handle::of_link(&magic, link))?;
-        let (inode, source) = (&mut self.list[id.0 as usize], &mut self.sources[id.0 as usize]);
+        let (inode, source) = (&mut self.list[id.index()], &mut self.sources[id.index()]);
         match &inode.kind {
             InodeKindV1::Path { .. } => {}
             InodeKindV1::Volatile { path } => {
@@ -325,7 +325,7 @@ impl<'a> Inodes<'a> {
 
     /// Whether a descriptor is one of a directory.
     pub fn is_directory(&self, kind: &FileKindV1) -> bool {
-        let FileKindV1::Inode { inode, .. } = kind else { return false };
+        let FileKindV1::Inode(OpenInodeV1 { inode, .. }) = kind else { return false };
         self.get(*inode)
             .is_some_and(|inode| SFlag::from_bits_truncate(inode.mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
     }
@@ -343,7 +343,7 @@ impl<'a> Inodes<'a> {
 
     /// An entry by its id.
     pub fn get(&self, id: InodeId) -> Option<&InodeV1> {
-        self.list.get(id.0 as usize)
+        self.list.get(id.index())
     }
 
     /// An object that is mapped: `MAJOR:MINOR:INODE` as in /proc/locks.

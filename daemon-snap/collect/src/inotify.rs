@@ -7,7 +7,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{fstat, fstatat};
 use snap_error::Error;
 use snap_error::obstacle::DescriptorObstacle;
-use snap_state::{FileKindV1, InotifyWatchV1, Pid, RawPath};
+use snap_state::{FileKindV1, InotifyV1, InotifyWatchV1, Pid, RawPath};
 use snap_sys::proc::{self, FdInfo, MarkedInode};
 use snap_sys::{fdquery, netns};
 use std::fs::File;
@@ -38,7 +38,7 @@ pub(super) fn collect(
         watches.push(InotifyWatchV1 { wd: mark.wd, path, mask: mark.mask });
     }
     watches.sort_by_key(|watch| watch.wd);
-    Ok(FileKindV1::Inotify { watches })
+    Ok(FileKindV1::Inotify(InotifyV1 { watches }))
 }
 
 /// A mount of the tree's namespace.

@@ -5,7 +5,9 @@ use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
 use snap_error::obstacle::{DescriptorObstacle, FileObstacle};
-use snap_state::{FileKindV1, InodeId, InodeKindV1, NamespaceOfV1, Pid, RawPath};
+use snap_state::{
+    FileKindV1, InodeId, InodeKindV1, NamespaceOfV1, NamespaceV1, Pid, PressureTriggerV1, RawPath,
+};
 use snap_sys::fdquery;
 use snap_sys::proc;
 use std::os::fd::BorrowedFd;
@@ -61,7 +63,7 @@ pub(super) fn collect_namespace(file: &Description, spaces: &Spaces) -> Found<Fi
     } else {
         return refused(DescriptorObstacle::ForeignNamespace { name: RawPath(file.link.clone()) });
     };
-    Ok(FileKindV1::Namespace { name: name.to_owned(), of })
+    Ok(FileKindV1::Namespace(NamespaceV1 { name: name.to_owned(), of }))
 }
 
 /// A pressure file (Documentation/accounting/psi.rst) that something was written to: the kernel
@@ -86,7 +88,7 @@ pub(super) fn collect_trigger(
     let value = |name: &[u8]| proc::variable(&environment, name);
     let is_watched = value(b"MEMORY_PRESSURE_WATCH") == Some(&file.link);
     match value(b"MEMORY_PRESSURE_WRITE").and_then(decode_base64).filter(|_| is_watched) {
-        Some(text) => Ok(Some(FileKindV1::PressureTrigger { inode, text })),
+        Some(text) => Ok(Some(FileKindV1::PressureTrigger(PressureTriggerV1 { inode, text }))),
         None => refused(FileObstacle::PressureTrigger { path: RawPath(file.link.clone()) }),
     }
 }

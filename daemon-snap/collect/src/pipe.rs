@@ -7,7 +7,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use snap_error::obstacle::{DescriptorObstacle, FileObstacle, LogindObject};
 use snap_error::{Error, Obstacle, Result};
-use snap_state::{FileKindV1, InodeId, PipeEnd, PipeId, PipeV1, RawPath};
+use snap_state::{FileKindV1, InodeId, OpenPipeV1, PipeEnd, PipeId, PipeV1, RawPath};
 use snap_sys::{fdquery, proc};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -44,7 +44,7 @@ impl Pipes {
         if end != PipeEnd::Read {
             pipe.writer.get_or_insert_with(|| file.clone());
         }
-        FileKindV1::Pipe { pipe: pipe.id, end }
+        FileKindV1::Pipe(OpenPipeV1 { pipe: pipe.id, end })
     }
 
     /// Content and size of all pipes, by id.

@@ -8,7 +8,7 @@ use crate::member::Member;
 use crate::memory::AddressSpace;
 use snap_error::obstacle::Role;
 use snap_error::{Part, Result};
-use snap_state::{FileId, FileKindV1, FileV1, InodeId, MmV1, Pid, ProcessV1, ThreadV1};
+use snap_state::{FileId, FileKindV1, FileV1, InodeId, MmV1, OpenInodeV1, Pid, ProcessV1, ThreadV1};
 use snap_sys::proc;
 
 /// Executable, working directory and root of a process.
@@ -40,7 +40,7 @@ pub(crate) fn collect_directories(
         };
         let found = inodes.intern(pid, handle).map_err(|trouble| trouble.of(role));
         let Some(inode) = blockers.note(pid, Part::Process, found)? else { return Ok(None) };
-        let kind = FileKindV1::Inode { inode, pos: 0 };
+        let kind = FileKindV1::Inode(OpenInodeV1 { inode, pos: 0 });
         let known = files.iter().find(|file| file.kind == kind && file.flags & libc::O_PATH != 0);
         if let Some(file) = known {
             return Ok(Some((link == b"/", file.id)));

@@ -93,8 +93,8 @@ impl TcpConnections {
         for one in others {
             let is_inside = other(one).is_some();
             if lost_peer == LostPeer::Close && !is_inside {
-                let kind = lost(one, &mut files[one.file.id.0 as usize].kind)?;
-                files[one.file.id.0 as usize].kind = kind;
+                let kind = lost(one, &mut files[one.file.id.index()].kind)?;
+                files[one.file.id.index()].kind = kind;
             } else {
                 blockers.add(one.file.pid, one.file.part(), one.obstacle());
             }
@@ -110,7 +110,7 @@ impl TcpConnections {
             })
             .collect::<Result<_>>()?;
         for ((one, _), repair) in pairs.iter().zip(&repairs) {
-            if let FileKindV1::Tcp(connection) = &mut files[one.file.id.0 as usize].kind {
+            if let FileKindV1::Tcp(connection) = &mut files[one.file.id.index()].kind {
                 read(one, repair, connection).map_err(failed(
                     "read connection",
                     one.file.pid,
@@ -124,11 +124,11 @@ impl TcpConnections {
             .map_err(|e| snap_error::Error::kernel("TCP_REPAIR", "off", e))?;
         for (one, other) in pairs {
             let other = self.0[other].file.id;
-            let received = match &files[other.0 as usize].kind {
+            let received = match &files[other.index()].kind {
                 FileKindV1::Tcp(other) => other.receive_sequence,
                 _ => continue,
             };
-            if let FileKindV1::Tcp(connection) = &mut files[one.file.id.0 as usize].kind {
+            if let FileKindV1::Tcp(connection) = &mut files[one.file.id.index()].kind {
                 // What has arrived is only kept until that is acknowledged.
                 let first = connection.send_sequence.wrapping_sub(connection.send_queue.len() as u32);
                 let arrived = received.wrapping_sub(first) as usize;

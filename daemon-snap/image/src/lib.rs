@@ -2,8 +2,8 @@
 
 use image_store::{Image, ImageWriter, SectionKind};
 use snap_error::Result;
-use snap_state::TreeV1;
 use snap_state::sections::{self, Family, SECTION_MAX_BYTES, Section};
+use snap_state::{Tree, TreeV1};
 
 /// The section of a family.
 pub const fn section_of(family: Family) -> SectionKind {
@@ -39,7 +39,7 @@ pub fn write_tree(writer: &mut ImageWriter, tree: &TreeV1) -> Result<()> {
 /// # Errors
 /// `Corrupt` when it is not consistent, `Stale` when it was written in another version of the
 /// layout.
-pub fn read_tree(image: &Image) -> Result<TreeV1> {
+pub fn read_tree(image: &Image) -> Result<Tree> {
     let read =
         |family: Family| Ok(image.section(section_of(family), family.version(), SECTION_MAX_BYTES as u64)?);
     sections::decode(read, image.page_area())

@@ -7,7 +7,7 @@
 
 use image_store::{Image, UncheckedImage};
 use snap_image::{read_tree, section_of};
-use snap_state::TreeV1;
+use snap_state::Tree;
 use snap_state::check::Corrupt;
 use snap_state::sections::{self, Family, SECTION_MAX_BYTES};
 use std::path::{Path, PathBuf};
@@ -50,11 +50,11 @@ fn committed_images_are_read_and_written_again_to_the_byte() {
 
 #[test]
 fn committed_images_hold_what_they_are_named_for() {
-    let tree = |name: &str| -> TreeV1 {
+    let tree = |name: &str| -> Tree {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(name);
         read_tree(&open(&path)).unwrap()
     };
-    let kinds = |tree: &TreeV1| format!("{:?}", tree.files.iter().map(|file| &file.kind).collect::<Vec<_>>());
+    let kinds = |tree: &Tree| format!("{:?}", tree.files.iter().map(|file| &file.kind).collect::<Vec<_>>());
     assert!(kinds(&tree("eventfd.img")).contains("EventFd"));
     assert!(kinds(&tree("unix-pair.img")).contains("Unix"));
     assert!(format!("{:?}", tree("memfd.img").inodes).contains("Memfd"));

@@ -5,7 +5,7 @@ use super::desk::Desk;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use snap_error::{Error, Result};
-use snap_state::{EpollWatchV1, FdV1, FileId, FileKindV1, ProcessV1, TargetFd, TreeV1};
+use snap_state::{EpollV1, EpollWatchV1, FdV1, FileId, FileKindV1, ProcessV1, TargetFd, TreeV1};
 use snap_sys as sys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 /// epoll_create1(2).
 pub fn rebuild_epolls(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
     for file in &tree.files {
-        let FileKindV1::Epoll { busy_poll, .. } = &file.kind else { continue };
+        let FileKindV1::Epoll(EpollV1 { busy_poll, .. }) = &file.kind else { continue };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|e| Error::kernel("epoll_create1", file.id, e))?;
         super::status_flags::set_status_flags(&epoll.0, file)?;
@@ -63,7 +63,7 @@ impl Roused {
     fn new(desk: &Desk, tree: &TreeV1, spent: &[(FileId, &EpollWatchV1)]) -> Result<Self> {
         let failed = |e| Error::kernel("eventfd", "of a watched epoll set", e);
         let ready = desk.raise(sys::rebuild::eventfd(1, libc::EFD_CLOEXEC).map_err(failed)?)?;
-        let is_set = |id: &FileId| matches!(tree.files[id.0 as usize].kind, FileKindV1::Epoll { .. });
+        let is_set = |id: &FileId| matches!(tree.files[id.0 as usize].kind, FileKindV1::Epoll(_));
         let sets: BTreeSet<FileId> = spent.iter().map(|(_, watch)| watch.file).filter(is_set).collect();
         let sets: Vec<FileId> = sets.into_iter().collect();
         for &set in &sets {
@@ -106,7 +106,7 @@ struct OwnWatch<'a> {
 /// signalfd, which tells of the signals of whoever adds it (signalfd(2), "epoll(7) semantics").
 fn adder<'a>(tree: &'a TreeV1, set: FileId, watch: &EpollWatchV1) -> Option<OwnWatch<'a>> {
     let kind = tree.files.get(watch.file.0 as usize).map(|file| &file.kind);
-    let is_signalfd = matches!(kind, Some(FileKindV1::SignalFd { .. }));
+    let is_signalfd = matches!(kind, Some(FileKindV1::SignalFd(_)));
     if !is_signalfd && super::kernel_file::own_path(tree, watch.file).is_none() {
         return None;
     }

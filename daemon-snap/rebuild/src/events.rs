@@ -122,7 +122,7 @@ pub fn rebuild_watches(
 /// # Errors
 /// Nobody made the descriptors: a defect.
 pub fn empty_inotify(desk: &Desk, tree: &TreeV1) -> Result<()> {
-    for file in tree.files.iter().filter(|file| matches!(file.kind, FileKindV1::Inotify { .. })) {
+    for file in tree.files.iter().filter(|file| matches!(file.kind, FileKindV1::Inotify(_))) {
         let fd = desk.file(file.id)?;
         let mut buffer = [0; 4096];
         while sys::fdquery::unread_bytes(fd).is_ok_and(|bytes| bytes > 0)

@@ -14,7 +14,10 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 use snap_error::{Error, Result};
 use snap_state::FIFO;
-use snap_state::{FileKindV1, FileV1, InodeId, Pid, PidFdV1, RebindV1, TreeV1};
+use snap_state::{
+    EventFdV1, FileKindV1, FileV1, InodeId, InotifyV1, NamespaceV1, OpenInodeV1, OpenRingV1, Pid, PidFdV1,
+    PressureTriggerV1, RebindV1, SignalFdV1, TreeV1,
+};
 use snap_sys as sys;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -44,7 +47,7 @@ pub fn rebuild_files(
     for file in &tree.files {
         let _maker = file.node.map(node::Maker::begin);
         let fd = match &file.kind {
-            FileKindV1::Pipe { .. } | FileKindV1::Unix(_) | FileKindV1::Tcp(_) | FileKindV1::Epoll { .. } => {
+            FileKindV1::Pipe(_) | FileKindV1::Unix(_) | FileKindV1::Tcp(_) | FileKindV1::Epoll(_) => {
                 continue;
             }
             // Made when the processes exist.
@@ -52,28 +55,32 @@ pub fn rebuild_files(
             // Its process asks for it.
             FileKindV1::Inhibitor(_) => continue,
             // Its process opens it.
-            FileKindV1::Inode { .. } if kernel_file::own_path(tree, file.id).is_some() => continue,
-            FileKindV1::Inode { pos, .. } if desk.has_file(file.id) => {
+            FileKindV1::Inode(_) if kernel_file::own_path(tree, file.id).is_some() => continue,
+            FileKindV1::Inode(OpenInodeV1 { pos, .. }) if desk.has_file(file.id) => {
                 let fd = desk.file(file.id)?;
                 lseek(fd, *pos as i64, Whence::SeekSet).map_err(|e| Error::kernel("lseek", file.id, e))?;
                 set_status_flags(&fd, file)?;
                 continue;
             }
-            FileKindV1::Inode { inode, pos } => open_description(desk, tree, file, *inode, *pos)?,
-            FileKindV1::PressureTrigger { inode, text } => {
+            FileKindV1::Inode(OpenInodeV1 { inode, pos }) => {
+                open_description(desk, tree, file, *inode, *pos)?
+            }
+            FileKindV1::PressureTrigger(PressureTriggerV1 { inode, text }) => {
                 let inode = tree.inodes.get(inode.0 as usize);
                 let inode = inode.ok_or_else(|| Error::Corrupt(format!("no object of file {}", file.id)))?;
                 kernel_file::rebuild_trigger(desk, file, inode, text)?
             }
-            FileKindV1::Ring { ring } => {
+            FileKindV1::Ring(OpenRingV1 { ring }) => {
                 let made = desk.object(*ring).ok_or_else(|| Error::Corrupt(format!("no ring {ring}")))?;
                 made.try_clone_to_owned().map_err(|e| Error::io("dup", ring, &e))?
             }
-            FileKindV1::Namespace { name, of } => kernel_file::open_namespace(desk, name, *of)?,
-            FileKindV1::EventFd { count, semaphore } => events::rebuild_eventfd(file.id, *count, *semaphore)?,
+            FileKindV1::Namespace(NamespaceV1 { name, of }) => kernel_file::open_namespace(desk, name, *of)?,
+            FileKindV1::EventFd(EventFdV1 { count, semaphore }) => {
+                events::rebuild_eventfd(file.id, *count, *semaphore)?
+            }
             FileKindV1::TimerFd(timer) => events::rebuild_timerfd(file.id, timer, realtime_ns)?,
-            FileKindV1::SignalFd { mask } => events::rebuild_signalfd(file.id, *mask)?,
-            FileKindV1::Inotify { .. } => events::rebuild_inotify(file.id)?,
+            FileKindV1::SignalFd(SignalFdV1 { mask }) => events::rebuild_signalfd(file.id, *mask)?,
+            FileKindV1::Inotify(_) => events::rebuild_inotify(file.id)?,
             FileKindV1::Fanotify(group) => fanotify::rebuild_fanotify(file.id, group)?,
             FileKindV1::Inet(socket) => inet::rebuild_inet(file.id, socket)?,
             FileKindV1::LostTcp(lost) => tcp::rebuild_lost(file.id, lost)?,
@@ -86,9 +93,9 @@ pub fn rebuild_files(
         };
         if !matches!(
             file.kind,
-            FileKindV1::Inode { .. }
-                | FileKindV1::PressureTrigger { .. }
-                | FileKindV1::Namespace { .. }
+            FileKindV1::Inode(_)
+                | FileKindV1::PressureTrigger(_)
+                | FileKindV1::Namespace(_)
                 | FileKindV1::PidFd(_)
                 | FileKindV1::Rebind(RebindV1::Init)
         ) {
@@ -102,7 +109,7 @@ pub fn rebuild_files(
     inode::rebuild_seals(desk, tree, inode::SealWhen::BeforeMapping)?;
     desk.close_files_on_disk(tree);
     for file in &tree.files {
-        if let FileKindV1::Inotify { watches } = &file.kind {
+        if let FileKindV1::Inotify(InotifyV1 { watches }) = &file.kind {
             events::rebuild_watches(desk, file.id, desk.file(file.id)?, watches)?;
         }
     }

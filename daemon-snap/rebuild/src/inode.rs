@@ -12,7 +12,8 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use snap_error::{Error, Result};
 use snap_state::{
-    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, Pid, RawPath, TreeV1,
+    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, OpenInodeV1, PAGE_BYTES, Pid, RawPath,
+    TreeV1,
 };
 use snap_sys as sys;
 use std::collections::BTreeSet;
@@ -136,14 +137,14 @@ fn is_fifo(inode: &InodeV1) -> bool {
 /// The description that made the file (O_TMPFILE): the only one with that flag.
 fn is_made_nameless(file: &FileV1, id: InodeId) -> bool {
     let made = file.flags & libc::O_TMPFILE == libc::O_TMPFILE;
-    made && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
+    made && matches!(file.kind, FileKindV1::Inode(OpenInodeV1 { inode, .. }) if inode == id)
 }
 
 /// A description that memfd_create(2) may have made. It counts as nobody who writes, others do: the
 /// memfd could not be executed then.
 fn may_have_made(file: &FileV1, id: InodeId) -> bool {
     let reads_and_writes = file.flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDWR;
-    reads_and_writes && matches!(file.kind, FileKindV1::Inode { inode, .. } if inode == id)
+    reads_and_writes && matches!(file.kind, FileKindV1::Inode(OpenInodeV1 { inode, .. }) if inode == id)
 }
 
 /// The file opened for reading and writing, and the description that made it where that was
@@ -311,29 +312,4 @@ pub fn take_mapped_locks(desk: &Desk, tree: &TreeV1, pid: Pid) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// Every object is used by something; one that is not would be state dropped silently.
-///
-/// # Errors
-/// `Corrupt`, naming the object.
-pub fn check_all_used(tree: &TreeV1) -> Result<()> {
-    let mut used: BTreeSet<InodeId> = tree.volatile_files.iter().copied().collect();
-    used.extend(tree.processes.iter().map(|p| p.exe));
-    used.extend(tree.files.iter().filter_map(|f| match f.kind {
-        FileKindV1::Inode { inode, .. } | FileKindV1::PressureTrigger { inode, .. } => Some(inode),
-        FileKindV1::Ring { ring } => Some(ring),
-        _ => None,
-    }));
-    used.extend(tree.pipes.iter().filter_map(|pipe| pipe.fifo));
-    used.extend(tree.processes.iter().flat_map(|p| &p.mm.vmas).filter_map(|v| match v.backing {
-        BackingV1::Inode { inode, .. } => Some(inode),
-        _ => None,
-    }));
-    match tree.inodes.iter().find(|i| !used.contains(&i.id)) {
-        Some(inode) => {
-            Err(Error::Corrupt(format!("object {} ({:?}) belongs to nothing", inode.id, inode.kind)))
-        }
-        None => Ok(()),
-    }
 }

@@ -6,7 +6,9 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek, write};
 use snap_error::{Error, Result};
-use snap_state::{FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, NamespaceOfV1, RawPath, TreeV1};
+use snap_state::{
+    FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, NamespaceOfV1, OpenInodeV1, RawPath, TreeV1,
+};
 use snap_sys as sys;
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -38,7 +40,7 @@ pub fn rebuild_trigger(desk: &Desk, file: &FileV1, inode: &InodeV1, text: &[u8])
 /// The path of a description that only its process can open.
 pub fn own_path(tree: &TreeV1, file: FileId) -> Option<(&FileV1, &RawPath, u64)> {
     let file = tree.files.get(file.0 as usize)?;
-    let FileKindV1::Inode { inode, pos } = file.kind else { return None };
+    let FileKindV1::Inode(OpenInodeV1 { inode, pos }) = file.kind else { return None };
     match &tree.inodes.get(inode.0 as usize)?.kind {
         InodeKindV1::OfProcess { path } => Some((file, path, pos)),
         _ => None,

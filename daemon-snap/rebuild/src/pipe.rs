@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, write};
 use snap_error::{Error, Result};
-use snap_state::{FileKindV1, FileV1, PipeEnd, PipeId, PipeV1, TreeV1};
+use snap_state::{FileKindV1, FileV1, OpenPipeV1, PipeEnd, PipeId, PipeV1, TreeV1};
 use snap_sys as sys;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,7 +29,7 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         };
         let ends = |wanted| {
             tree.files.iter().filter(move |file| match file.kind {
-                FileKindV1::Pipe { pipe, end } => pipe == id && (end == wanted),
+                FileKindV1::Pipe(open) => open.pipe == id && open.end == wanted,
                 _ => false,
             })
         };
@@ -71,7 +71,7 @@ pub fn rebuild_pipes(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
         let spare = reader.try_clone().map_err(|e| Error::io("dup", format!("pipe {id}"), &e))?;
         let (mut reader, mut writer) = (Some(reader), Some(writer));
         for file in &tree.files {
-            let FileKindV1::Pipe { pipe, end } = file.kind else { continue };
+            let FileKindV1::Pipe(OpenPipeV1 { pipe, end }) = file.kind else { continue };
             if pipe != id {
                 continue;
             }

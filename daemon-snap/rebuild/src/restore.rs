@@ -26,7 +26,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use snap_error::{Error, RestoreFault, Result};
-use snap_state::{Pid, TreeV1};
+use snap_state::{Pid, Tree, TreeV1};
 use snap_sys as sys;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Request<'a> {
     pub image: &'a Image,
-    pub tree: TreeV1,
+    pub tree: Tree,
     /// `None`: restore where we are (plumbing command).
     pub unit: Option<UnitContext>,
     /// Chunks of pages, from the first on, that somebody has compared with their checksums already;
@@ -124,8 +124,7 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
 fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restored> {
     let started = Instant::now();
     let (mut last, mut times) = (started, Times::default());
-    let tree = &request.tree;
-    inode::check_all_used(tree)?;
+    let tree: &TreeV1 = &request.tree;
     stored::check_keeper(tree, request.unit.is_some())?;
     let tids = Tids::open(request.deadline);
     let mut desk = Desk::new(tree, request.unit.is_some())?;

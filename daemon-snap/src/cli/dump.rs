@@ -147,7 +147,7 @@ fn mapped_files(tree: &TreeV1) -> Vec<FileEvidence> {
         .collect();
     mapped.sort_unstable();
     mapped.dedup();
-    let paths = mapped.into_iter().filter_map(|id| match &tree.inodes[id.0 as usize].kind {
+    let paths = mapped.into_iter().filter_map(|id| match &tree.inodes[id.index()].kind {
         InodeKindV1::Path { path } => Some(path.as_path().to_owned()),
         _ => None,
     });

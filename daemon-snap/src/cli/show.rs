@@ -4,7 +4,7 @@ use super::common::{StoreArgs, mb, table, unit_names};
 use anyhow::Context as _;
 use image_store::{EvidenceV2, FileKind, Observation, Rule, SectionKind, Source};
 use serde::Serialize;
-use snap_state::{FileKindV1, TreeV1};
+use snap_state::TreeV1;
 use std::collections::BTreeMap;
 
 /// Show what an image holds and what it depends on
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         }
         return Ok(0);
     }
-    let mut tree = snap_image::read_tree(&image)?;
+    let mut tree = snap_image::read_tree(&image)?.into_inner();
     if args.state {
         // Where pages lie in the image says nothing without the image.
         tree.processes.iter_mut().for_each(|process| process.mm.runs.clear());
@@ -99,30 +99,7 @@ fn processes(tree: &TreeV1) -> Vec<Process> {
 fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for file in &tree.files {
-        let kind = match &file.kind {
-            FileKindV1::Inode { .. } => "file",
-            FileKindV1::Pipe { .. } => "pipe",
-            FileKindV1::Ring { .. } => "io_uring ring",
-            FileKindV1::Inhibitor(_) => "inhibitor of logind",
-            FileKindV1::EventFd { .. } => "eventfd",
-            FileKindV1::Epoll { .. } => "epoll",
-            FileKindV1::TimerFd(_) => "timerfd",
-            FileKindV1::SignalFd { .. } => "signalfd",
-            FileKindV1::PidFd(_) => "pidfd",
-            FileKindV1::Inotify { .. } => "inotify",
-            FileKindV1::Fanotify(_) => "fanotify",
-            FileKindV1::Unix(_) => "unix socket",
-            FileKindV1::Inet(_) => "internet socket",
-            FileKindV1::Tcp(_) | FileKindV1::LostTcp(_) => "TCP connection",
-            FileKindV1::Netlink(_) => "netlink socket",
-            FileKindV1::Packet(_) => "packet socket",
-            FileKindV1::Vsock(_) => "vsock socket",
-            FileKindV1::PressureTrigger { .. } => "pressure trigger",
-            FileKindV1::Namespace { .. } => "namespace",
-            FileKindV1::Rebind(_) => "taken over from systemd",
-            FileKindV1::Bus(_) => "bus connection",
-        };
-        *counts.entry(kind).or_insert(0) += 1;
+        *counts.entry(file.kind.name()).or_insert(0) += 1;
     }
     counts
 }

@@ -2,7 +2,9 @@
 
 use super::UnitProperties;
 use snap_error::UnitObstacle;
-use snap_state::{BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, RawPath, TreeV1};
+use snap_state::{
+    BackingV1, FileKindV1, InodeId, InodeKindV1, InodeV1, InotifyV1, OpenInodeV1, RawPath, TreeV1,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -53,7 +55,7 @@ pub(super) fn writes_state(path: &Path) -> UnitObstacle {
 pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Use> {
     let mut accesses: BTreeMap<InodeId, Access> = BTreeMap::new();
     for file in &tree.files {
-        let FileKindV1::Inode { inode, .. } = file.kind else { continue };
+        let FileKindV1::Inode(OpenInodeV1 { inode, .. }) = file.kind else { continue };
         accesses.entry(inode).or_default().add(Access::of_flags(file.flags));
     }
     for process in &tree.processes {
@@ -68,7 +70,7 @@ pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Us
     }
     let mut uses = BTreeMap::new();
     for (id, access) in accesses {
-        let Some(inode) = tree.inodes.get(id.0 as usize) else { continue };
+        let Some(inode) = tree.inodes.get(id.index()) else { continue };
         if let (Some(path), Some(usage)) = (path_of(inode), usage(inode, &access, unit)) {
             uses.insert(path.as_path().to_owned(), usage);
         }
@@ -131,7 +133,7 @@ pub(super) fn watched(tree: &TreeV1, unit: &UnitProperties, volatile_roots: &[Pa
     let mut paths = BTreeSet::new();
     for file in &tree.files {
         match &file.kind {
-            FileKindV1::Inotify { watches } => {
+            FileKindV1::Inotify(InotifyV1 { watches }) => {
                 paths.extend(watches.iter().map(|watch| watch.path.as_path().to_owned()));
             }
             // Of whole mounts and file systems nobody can say whether something in them has

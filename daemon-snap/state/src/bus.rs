@@ -1,5 +1,8 @@
 //! Connections to the system bus.
 
+use super::bus_framing::are_whole_messages;
+use super::check::{Around, Result, check, is_path};
+use super::kind::FileState;
 use super::{Pid, SocketOptionV1};
 use serde::{Deserialize, Serialize};
 
@@ -39,4 +42,16 @@ pub struct BusNameV1 {
     pub flags: u32,
     /// `false`: it stands in the queue behind the owner.
     pub owner: bool,
+}
+
+impl FileState for BusConnectionV1 {
+    fn name(&self) -> &'static str {
+        "bus connection"
+    }
+
+    fn check(&self, _: i32, around: &Around<'_>) -> Result<()> {
+        check(around.has_process(self.connector), "a bus connection of nobody")?;
+        check(is_path(&self.address), "a bus at what is not a path")?;
+        check(are_whole_messages(&self.unread), "unread bytes that are no bus messages")
+    }
 }

@@ -1,5 +1,6 @@
 //! Control groups that a unit has made below its own (Delegate=).
 
+use super::check::{Result, check};
 use super::{Pid, RawPath, XattrsV1};
 use serde::{Deserialize, Serialize};
 
@@ -30,5 +31,18 @@ impl CgroupV1 {
     /// Whether controllers are enabled for groups below it.
     pub fn enables_controllers(&self) -> bool {
         self.settings.iter().any(|(name, _)| name == SUBTREE_CONTROL)
+    }
+
+    /// Nothing but names below the unit's own group.
+    pub(crate) fn check(&self) -> Result<()> {
+        let is_name = |name: &[u8]| {
+            !name.is_empty() && name != b"." && name != b".." && !name.contains(&0) && !name.contains(&b'/')
+        };
+        let path = &self.path.0;
+        let is_below = path.is_empty() || path.split(|byte| *byte == b'/').all(is_name);
+        check(is_below, "an odd path of a control group")?;
+        let owners = self.owners.iter().map(|(name, ..)| name);
+        let mut files = owners.chain(self.settings.iter().map(|(name, _)| name));
+        check(files.all(|name| is_name(name.as_bytes())), "an odd file of a control group")
     }
 }

@@ -42,6 +42,19 @@ id! {
     FilterId(u32)
 }
 
+macro_rules! index {
+    ($($name:ident),*) => {
+        $(impl $name {
+            /// Its place in the table of a tree that it belongs to.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        })*
+    };
+}
+
+index!(FileId, InodeId, PipeId, FilterId);
+
 /// An address in a recorded process; never dereferenced by us.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Addr(pub u64);

@@ -1,5 +1,6 @@
 //! File locks.
 
+use super::check::{Result, check};
 use super::{InodeId, Pid, TargetFd};
 use serde::{Deserialize, Serialize};
 
@@ -37,4 +38,11 @@ pub struct MappedLockV1 {
     pub inode: InodeId,
     /// LOCK_EX.
     pub exclusive: bool,
+}
+
+impl FileLockV1 {
+    pub(crate) fn check(&self) -> Result<()> {
+        let last = self.last.unwrap_or(i64::MAX as u64);
+        check(self.start <= last && last <= i64::MAX as u64, "a lock of no bytes")
+    }
 }

@@ -1,10 +1,8 @@
 //! Address spaces and the pages they own.
 
-use super::{Addr, InodeId};
+use super::check::{Around, Result, USER_END, check, corrupt};
+use super::{Addr, InodeId, InodeKindV1, InodeV1, PAGE_BYTES};
 use serde::{Deserialize, Serialize};
-
-/// Bytes of a page on x86-64.
-pub const PAGE_BYTES: u64 = 4096;
 
 /// One address space.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,4 +140,71 @@ pub struct PageRunV1 {
     pub pages: u32,
     /// Absolute offset in the image file, a multiple of [`PAGE_BYTES`].
     pub image_offset: u64,
+}
+
+impl MmV1 {
+    /// `inodes`: of the whole tree.
+    pub(crate) fn check(&self, inodes: &[InodeV1], around: &Around<'_>) -> Result<()> {
+        let mut end = 0;
+        for vma in &self.vmas {
+            let aligned = vma.start.0.is_multiple_of(PAGE_BYTES) && vma.end.0.is_multiple_of(PAGE_BYTES);
+            check(aligned && vma.start.0 >= end && vma.start < vma.end, "areas out of order")?;
+            end = vma.end.0;
+            check(end <= USER_END && vma.prot <= 7, "an area outside user space")?;
+            vma.check_backing(inodes)?;
+        }
+        let mut at = 0;
+        for guard in &self.guards {
+            let aligned = guard.start.0.is_multiple_of(PAGE_BYTES) && guard.end.0.is_multiple_of(PAGE_BYTES);
+            let in_order = guard.start.0 >= at && guard.start < guard.end && guard.end.0 <= USER_END;
+            check(aligned && in_order, "guard pages out of order")?;
+            at = guard.end.0;
+        }
+        self.check_runs(around)
+    }
+
+    fn check_runs(&self, around: &Around<'_>) -> Result<()> {
+        let mut areas = self.vmas.iter().peekable();
+        let mut at = 0;
+        for run in &self.runs {
+            let len = u64::from(run.pages) * PAGE_BYTES;
+            let run_end = run.addr.0.checked_add(len).ok_or_else(|| corrupt("pages outside user space"))?;
+            check(
+                run.addr.0 >= at && run.addr.0.is_multiple_of(PAGE_BYTES) && len > 0,
+                "pages out of order",
+            )?;
+            check(around.has_pages(run.image_offset, run.pages), "pages outside the image")?;
+            // A run may go on from one area to the next one behind it.
+            let mut covered = run.addr.0;
+            while covered < run_end {
+                while areas.next_if(|vma| vma.end.0 <= covered).is_some() {}
+                let area = areas.peek().filter(|vma| vma.start.0 <= covered && vma.carries_pages());
+                covered = area.ok_or_else(|| corrupt("pages outside their area"))?.end.0;
+            }
+            at = run_end;
+        }
+        Ok(())
+    }
+}
+
+impl VmaV1 {
+    fn check_backing(&self, inodes: &[InodeV1]) -> Result<()> {
+        let BackingV1::Inode { inode, offset, .. } = self.backing else { return Ok(()) };
+        let inode = inodes.get(inode.index()).ok_or_else(|| corrupt("an area without inode"))?;
+        check(offset.is_multiple_of(PAGE_BYTES), "an area with an odd offset")?;
+        let whole =
+            self.shared && offset == 0 && self.len_bytes() == inode.len_bytes.next_multiple_of(PAGE_BYTES);
+        check(whole || !matches!(inode.kind, InodeKindV1::Segment(_)), "a part of a segment")?;
+        if let InodeKindV1::Ring(ring) = &inode.kind {
+            let fits = self.shared && ring.has_room(offset, self.len_bytes());
+            check(fits, "more of an io_uring ring than there is")?;
+        }
+        Ok(())
+    }
+
+    /// Whether pages of it may be in the image.
+    fn carries_pages(&self) -> bool {
+        let own = matches!(self.backing, BackingV1::Anon | BackingV1::Inode { .. });
+        own && !self.shared && !self.flags.wipe_on_fork && !self.flags.droppable
+    }
 }

@@ -1,7 +1,13 @@
 //! A process: what its threads share.
 
+use super::check::{Around, Result, check, is_number};
+use super::label::is_profile;
 use super::{Addr, FileId, FileLockV1, InodeId, MmV1, Pid, SigInfoV1, TargetFd, ThreadV1};
 use serde::{Deserialize, Serialize};
+
+/// Number of resource limits on x86-64.
+const RLIMITS: usize = 16;
+const SIGNALS: usize = 64;
 
 /// One thread group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,4 +104,41 @@ pub struct FdV1 {
     pub fd: TargetFd,
     pub file: FileId,
     pub cloexec: bool,
+}
+
+impl ProcessV1 {
+    /// The thread with the number of the process. Every process of a checked tree has one.
+    pub fn leader(&self) -> &ThreadV1 {
+        &self.threads[0]
+    }
+
+    /// Whether the process has a descriptor of this number.
+    fn has_fd(&self, fd: TargetFd) -> bool {
+        self.fds.binary_search_by_key(&fd, |entry| entry.fd).is_ok()
+    }
+
+    pub(crate) fn check(&self, around: &Around<'_>) -> Result<()> {
+        check(self.pgid.0 >= 0 && self.sid.0 >= 0, "a group or session out of range")?;
+        check(around.has_inode(self.exe), "an executable out of range")?;
+        check(self.rlimits.len() == RLIMITS, "a wrong number of limits")?;
+        check(self.sigactions.len() == SIGNALS, "a wrong number of signal handlers")?;
+        check(self.profile.as_deref().is_none_or(is_profile), "an odd name of an AppArmor profile")?;
+        let mut last = -1;
+        for entry in &self.fds {
+            check(around.has_file(entry.file), "a descriptor out of range")?;
+            let in_order = entry.fd.0 > last && is_number(entry.fd);
+            check(in_order, "descriptors out of order or out of range")?;
+            last = entry.fd.0;
+        }
+        for lock in &self.locks {
+            check(self.has_fd(lock.fd), "a lock on a descriptor that is not there")?;
+            lock.check()?;
+        }
+        let leads = self.threads.first().is_some_and(|leader| leader.tid == self.pid);
+        check(leads, "a process without leader")?;
+        let mut numbered = self.threads.iter().flat_map(|thread| &thread.ring_numbers);
+        check(numbered.all(|(_, fd)| self.has_fd(*fd)), "a number of a ring that is not there")?;
+        check(self.pending.iter().all(SigInfoV1::is_whole), "a signal of wrong length")?;
+        self.threads.iter().try_for_each(|thread| thread.check(around))
+    }
 }

@@ -1,7 +1,34 @@
 //! io_uring rings at rest.
 
-use super::PAGE_BYTES;
+use super::check::{Around, Result, check};
+use super::kind::FileState;
+use super::{InodeId, PAGE_BYTES};
 use serde::{Deserialize, Serialize};
+
+/// IORING_MAX_CQ_ENTRIES
+const MAX_ENTRIES: u32 = 65536;
+const MAX_TURNS: u32 = 1 << 22;
+const MAX_BYTES: usize = 16 << 20;
+
+/// A description of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRingV1 {
+    pub ring: InodeId,
+}
+
+impl FileState for OpenRingV1 {
+    fn name(&self) -> &'static str {
+        "io_uring ring"
+    }
+
+    fn inode(&self) -> Option<InodeId> {
+        Some(self.ring)
+    }
+
+    fn check(&self, _: i32, around: &Around<'_>) -> Result<()> {
+        check(around.rings.contains(&self.ring), "a ring that is none")
+    }
+}
 
 /// An io_uring(7) instance without requests under way. Both areas that it shares with its users are
 /// kept to the byte: counters, requests that were prepared and not submitted, completions that
@@ -34,5 +61,13 @@ impl RingV1 {
             None => return false,
         };
         len_bytes <= (area.len() as u64).next_multiple_of(PAGE_BYTES)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let entries = [self.sq_entries, self.cq_entries];
+        let sized = entries.iter().all(|count| count.is_power_of_two() && *count <= MAX_ENTRIES);
+        check(sized && self.turns <= MAX_TURNS, "an io_uring ring of odd size")?;
+        let fits = self.queues.len() <= MAX_BYTES && self.requests.len() <= MAX_BYTES;
+        check(fits, "an io_uring ring with more than it holds")
     }
 }

@@ -4,10 +4,11 @@
 //! The order of fields is the layout (postcard has no names), so the committed images of
 //! `tests/images` pin it: whoever changes a struct raises the version of its family.
 
-use crate::check::{Corrupt, check_tree};
+use crate::check::Corrupt;
 use crate::{
     CgroupV1, ClocksV1, ConfinementV1, FileV1, InodeId, InodeV1, MappedLockV1, PipeV1, ProcessV1,
-    SeccompFilterV1, SessionKeyringV1, StoredV1, TreeV1, VdsoV1, VolatileDirV1, VolatileNodeV1, ZombieV1,
+    SeccompFilterV1, SessionKeyringV1, StoredV1, Tree, TreeV1, VdsoV1, VolatileDirV1, VolatileNodeV1,
+    ZombieV1,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -135,7 +136,7 @@ fn section(tree: &TreeV1, family: Family) -> Result<Section, EncodeError> {
     Ok(Section { family, bytes })
 }
 
-/// The tree in sections of today's versions; `read` gives the bytes of each, `page_area` is where
+/// The checked tree in sections of today's versions; `read` gives the bytes of each, `page_area` is where
 /// the image holds pages.
 ///
 /// # Errors
@@ -143,10 +144,8 @@ fn section(tree: &TreeV1, family: Family) -> Result<Section, EncodeError> {
 pub fn decode<E: From<Corrupt>>(
     read: impl FnMut(Family) -> Result<Vec<u8>, E>,
     page_area: Range<u64>,
-) -> Result<TreeV1, E> {
-    let tree = assemble(read)?;
-    check_tree(&tree, &page_area)?;
-    Ok(tree)
+) -> Result<Tree, E> {
+    Ok(Tree::check(assemble(read)?, &page_area)?)
 }
 
 /// The tree that the bytes say, whether it is consistent or not.

@@ -1,5 +1,6 @@
 //! A thread: registers, signal state, credentials, scheduling.
 
+use super::check::{Around, MAX_COMM_BYTES, Result, USER_END, check};
 use super::{Addr, FilterId, Pid, TargetFd};
 use serde::{Deserialize, Serialize};
 
@@ -153,4 +154,31 @@ pub struct SchedV1 {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SeccompFilterV1 {
     pub program: Vec<u8>,
+}
+
+const SIGINFO_BYTES: usize = 128;
+const FILTER_INSTRUCTION_BYTES: usize = 8;
+
+impl SigInfoV1 {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.len() == SIGINFO_BYTES
+    }
+}
+
+impl ThreadV1 {
+    pub(crate) fn check(&self, around: &Around<'_>) -> Result<()> {
+        check(self.pending.iter().all(SigInfoV1::is_whole), "a signal of wrong length")?;
+        let known = self.seccomp.iter().all(|(id, _)| around.has_filter(*id));
+        check(known, "a seccomp filter out of range")?;
+        check(self.comm.len() <= MAX_COMM_BYTES, "a thread name too long")?;
+        // Nothing of the kernel's half may come out of an image.
+        check(self.regs.rip < USER_END && self.regs.fs_base < USER_END, "registers outside user space")
+    }
+}
+
+impl SeccompFilterV1 {
+    pub(crate) fn check(&self) -> Result<()> {
+        let len = self.program.len();
+        check(len > 0 && len.is_multiple_of(FILTER_INSTRUCTION_BYTES), "a seccomp filter of odd length")
+    }
 }

@@ -252,7 +252,7 @@ pub struct State {
 impl State {
     pub fn read(path: &Path) -> Self {
         let image = UncheckedImage::open(path).and_then(UncheckedImage::check).expect("open the image");
-        let tree = snap_image::read_tree(&image).expect("decode the state");
+        let tree = snap_image::read_tree(&image).expect("decode the state").into_inner();
         Self { tree, image }
     }
 
