@@ -12,6 +12,7 @@
 
 use super::bus_claim::Claim;
 use super::desk::Desk;
+use super::kind::{Context, Kind};
 use super::socket_options::set_options;
 use super::stand_in::as_user;
 use image_store::ReasonCode;
@@ -19,7 +20,7 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::fstat;
 use snap_bus::{BusStream, DRIVER, Watcher, body, driver_signal, news, split};
 use snap_error::{Error, Result};
-use snap_state::{BusConnectionV1, BusNameV1, FileId, FileKindV1, Pid, ProcessV1, TreeV1};
+use snap_state::{BusConnectionV1, BusNameV1, FileId, FileKindV1, FileV1, Files, Pid, ProcessV1};
 use snap_sys as sys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -33,18 +34,30 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const PRIMARY_OWNER: u32 = 1;
 const IN_QUEUE: u32 = 2;
 
-fn connections(tree: &TreeV1) -> impl Iterator<Item = (FileId, &BusConnectionV1)> {
-    tree.files.iter().filter_map(|file| match &file.kind {
+fn connections(files: Files<'_>) -> impl Iterator<Item = (FileId, &BusConnectionV1)> {
+    files.iter().filter_map(|file| match &file.kind {
         FileKindV1::Bus(connection) => Some((file.id, connection)),
         _ => None,
     })
 }
 
+impl Kind for BusConnectionV1 {
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        rebuild_socket(file.id, self).map(Some)
+    }
+
+    fn act(&self, process: &ProcessV1, cx: &Context<'_>) -> Result<()> {
+        connect_own(cx.desk, cx.files, process)
+    }
+
+    fn settle(&self, cx: &Context<'_>) -> Result<Option<Claim>> {
+        let held_back = cx.today.unit.and_then(|unit| unit.bus_name.as_deref());
+        introduce(cx.desk, cx.files, cx.today.deadline, held_back)
+    }
+}
+
 /// The socket, not connected.
-///
-/// # Errors
-/// Those of socket(2) and setsockopt(2).
-pub fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedFd> {
+fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)
         .map_err(|e| Error::kernel("socket", id, e))?;
     set_options(id, &fd, &connection.options)?;
@@ -58,13 +71,9 @@ pub fn rebuild_socket(id: FileId, connection: &BusConnectionV1) -> Result<OwnedF
 }
 
 /// Connects what this process had connected; called in it, while it still may become any user.
-///
-/// # Errors
-/// `Stale`: there is no bus, or it takes no more connections.
-pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()> {
-    for (id, connection) in connections(tree).filter(|(_, c)| c.connector == process.pid) {
-        let creds = process.threads.first().map(|thread| &thread.creds);
-        let creds = creds.ok_or_else(|| Error::Corrupt(format!("process {} has no threads", process.pid)))?;
+fn connect_own(desk: &Desk, files: Files<'_>, process: &ProcessV1) -> Result<()> {
+    for (id, connection) in connections(files).filter(|(_, c)| c.connector == process.pid) {
+        let creds = &process.leader().creds;
         let address = sys::rebuild::unix_address(&connection.address);
         let socket = desk.file(id)?;
         let connect = || sys::rebuild::connect(socket, &address);
@@ -80,17 +89,14 @@ pub fn connect_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()
 
 /// Speaks for all connections of the tree: first rules of all, then names of all but the one that
 /// is held back.
-///
-/// # Errors
-/// `Stale` when the bus refuses something or is not there.
-pub fn introduce(
+fn introduce(
     desk: &Desk,
-    tree: &TreeV1,
+    files: Files<'_>,
     deadline: Instant,
     held_back: Option<&str>,
 ) -> Result<Option<Claim>> {
     let mut introduced = Vec::new();
-    for (id, connection) in connections(tree) {
+    for (id, connection) in connections(files) {
         let limit = deadline.min(Instant::now() + PATIENCE);
         let mut entry = Entry {
             connection,

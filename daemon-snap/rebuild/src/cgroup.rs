@@ -6,7 +6,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat, write};
 use snap_error::{Error, Result};
-use snap_state::{CgroupV1, Pid, TreeV1};
+use snap_state::{CgroupV1, Pid};
 use snap_sys as sys;
 use std::fs::File;
 use std::io::Read as _;
@@ -34,8 +34,8 @@ impl Cgroups {
 ///
 /// # Errors
 /// mkdir(2), chown(2), writing a setting.
-pub fn rebuild_cgroups(desk: &Desk, tree: &TreeV1, unit: BorrowedFd<'_>) -> Result<Cgroups> {
-    let made = tree.cgroups.iter().map(|group| Ok((desk.raise(make(unit, group)?)?, group)));
+pub fn rebuild_cgroups(desk: &Desk, groups: &[CgroupV1], unit: BorrowedFd<'_>) -> Result<Cgroups> {
+    let made = groups.iter().map(|group| Ok((desk.raise(make(unit, group)?)?, group)));
     let groups = made.collect::<Result<Vec<_>>>()?;
     leave_those_with_controllers(&groups)?;
     groups.iter().try_for_each(|(dir, group)| set_up(dir, group))?;

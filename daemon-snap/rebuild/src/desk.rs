@@ -4,10 +4,10 @@ use crate::rights::Rights;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use snap_error::{Error, Result};
-use snap_state::{FileId, InodeId, InodeKindV1, TreeV1};
+use snap_state::{FileId, Files, InodeId, InodeKindV1, Inodes, ProcessV1};
 use snap_sys as sys;
 use snap_sys::procfs_own::OwnProc;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, Ref, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -19,6 +19,8 @@ pub struct Desk {
     pub proc: OwnProc,
     /// Open file descriptions by id.
     files: Vec<OnceCell<OwnedFd>>,
+    /// Other ends of recorded connections that only we have.
+    far_ends: RefCell<HashMap<FileId, OwnedFd>>,
     /// Objects that have been made again (memfd, deleted file, shared memory), opened for reading
     /// and writing.
     objects: HashMap<InodeId, OwnedFd>,
@@ -38,11 +40,11 @@ impl Desk {
     ///
     /// # Errors
     /// Not enough descriptors allowed, or no proc instance (privilege).
-    pub fn new(tree: &TreeV1, moves: bool) -> Result<Self> {
+    pub fn new(processes: &[ProcessV1], recorded: Files<'_>, moves: bool) -> Result<Self> {
         sys::limits::raise_open_files();
-        let open = tree.processes.iter().flat_map(|p| &p.fds).map(|fd| fd.fd.0);
+        let open = processes.iter().flat_map(|p| &p.fds).map(|fd| fd.fd.0);
         // A watch keeps the number that it was made under, open or not.
-        let watched = tree.files.iter().flat_map(|file| file.kind.watches()).map(|watch| watch.fd.0);
+        let watched = recorded.iter().flat_map(|file| file.kind.watches()).map(|watch| watch.fd.0);
         let highest = open.chain(watched).max().unwrap_or(0);
         let first_own_fd = (highest + 1).max(64);
         // One more instance takes 0.1 ms to be given up, which is worth it only where /proc will be
@@ -53,11 +55,12 @@ impl Desk {
             None => OwnProc::mount().map_err(|e| Error::kernel("mounting a proc instance", "proc", e))?,
         };
         let proc = OwnProc::from_fd(raise(proc.into_fd(), first_own_fd)?);
-        let files = tree.files.iter().map(|_| OnceCell::new()).collect();
+        let files = recorded.iter().map(|_| OnceCell::new()).collect();
         Ok(Self {
             first_own_fd,
             proc,
             files,
+            far_ends: RefCell::default(),
             objects: HashMap::new(),
             mapped: HashMap::new(),
             segments: Vec::new(),
@@ -77,27 +80,36 @@ impl Desk {
     /// Takes the description of a recorded file.
     ///
     /// # Errors
-    /// Too many descriptors.
-    pub fn put_file(&mut self, id: FileId, fd: OwnedFd) -> Result<()> {
+    /// Too many descriptors; it was made before (a defect).
+    pub fn put_file(&self, id: FileId, fd: OwnedFd) -> Result<()> {
         let fd = self.raise(fd)?;
-        self.files[id.0 as usize] = OnceCell::from(fd);
+        let message = || format!("open file {id} was made twice");
+        self.files[id.index()].set(fd).map_err(|_| Error::Internal { step: "rebuild", message: message() })
+    }
+
+    /// Takes the other end of a recorded connection, which nobody of the tree has.
+    ///
+    /// # Errors
+    /// Too many descriptors.
+    pub fn put_far_end(&self, id: FileId, fd: OwnedFd) -> Result<()> {
+        let fd = self.raise(fd)?;
+        self.far_ends.borrow_mut().insert(id, fd);
         Ok(())
     }
 
-    /// Takes a description that could not be made before its processes were.
-    ///
-    /// # Errors
-    /// Too many descriptors; it was made before (a defect).
-    pub fn put_late_file(&self, id: FileId, fd: OwnedFd) -> Result<()> {
-        let fd = self.raise(fd)?;
-        self.files[id.0 as usize]
-            .set(fd)
-            .map_err(|_| Error::Corrupt(format!("open file {id} was made twice")))
+    /// The other end of a recorded connection, where nobody of the tree has it.
+    pub fn far_end(&self, id: FileId) -> Option<Ref<'_, OwnedFd>> {
+        Ref::filter_map(self.far_ends.borrow(), |ends| ends.get(&id)).ok()
+    }
+
+    /// Ends the connections that had nobody at their other end.
+    pub fn close_far_ends(&self) {
+        self.far_ends.borrow_mut().clear();
     }
 
     /// Whether the description has been made.
     pub fn has_file(&self, id: FileId) -> bool {
-        self.files.get(id.0 as usize).is_some_and(|file| file.get().is_some())
+        self.files[id.index()].get().is_some()
     }
 
     /// Our descriptor of a recorded file.
@@ -105,9 +117,8 @@ impl Desk {
     /// # Errors
     /// Nobody made it: a defect, never ignored.
     pub fn file(&self, id: FileId) -> Result<BorrowedFd<'_>> {
-        self.files
-            .get(id.0 as usize)
-            .and_then(OnceCell::get)
+        self.files[id.index()]
+            .get()
             .map(AsFd::as_fd)
             .ok_or_else(|| Error::Corrupt(format!("open file {id} was recorded but not made")))
     }
@@ -127,12 +138,19 @@ impl Desk {
         self.objects.get(&id).map(AsFd::as_fd)
     }
 
+    /// The same of one that is always made again.
+    ///
+    /// # Errors
+    /// Nobody made it: a defect, never ignored.
+    pub fn made_object(&self, id: InodeId) -> Result<BorrowedFd<'_>> {
+        self.object(id).ok_or_else(|| Error::Corrupt(format!("object {id} was recorded but not made")))
+    }
+
     /// Gives up our own descriptions of files that others may watch; the daemon's have been opened
     /// by now.
-    pub fn close_files_on_disk(&mut self, tree: &TreeV1) {
+    pub fn close_files_on_disk(&mut self, inodes: Inodes<'_>) {
         let is_on_disk = |id: &InodeId| {
-            let kind = tree.inodes.get(id.0 as usize).map(|inode| &inode.kind);
-            matches!(kind, Some(InodeKindV1::Volatile { .. } | InodeKindV1::Deleted { .. }))
+            matches!(inodes.get(*id).kind, InodeKindV1::Volatile { .. } | InodeKindV1::Deleted { .. })
         };
         self.objects.retain(|id, _| !is_on_disk(id));
     }

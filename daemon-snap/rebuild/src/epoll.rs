@@ -2,42 +2,47 @@
 //! number.
 
 use super::desk::Desk;
+use super::kind::{Adder, Birth, Context, Kind};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use snap_error::{Error, Result};
-use snap_state::{EpollV1, EpollWatchV1, FdV1, FileId, FileKindV1, ProcessV1, TargetFd, TreeV1};
+use snap_state::{EpollV1, EpollWatchV1, FdV1, FileId, FileKindV1, FileV1, Files, ProcessV1, TargetFd};
 use snap_sys as sys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// Makes the empty sets; they may be watched themselves.
-///
-/// # Errors
-/// epoll_create1(2).
-pub fn rebuild_epolls(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
-    for file in &tree.files {
-        let FileKindV1::Epoll(EpollV1 { busy_poll, .. }) = &file.kind else { continue };
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+impl Kind for EpollV1 {
+    /// An empty set; it may be watched itself.
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        let set = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|e| Error::kernel("epoll_create1", file.id, e))?;
-        super::status_flags::set_status_flags(&epoll.0, file)?;
-        if let Some(busy_poll) = busy_poll {
-            sys::rebuild::set_busy_poll(epoll.0.as_fd(), *busy_poll)
+        if let Some(busy_poll) = self.busy_poll {
+            sys::rebuild::set_busy_poll(set.0.as_fd(), busy_poll)
                 .map_err(|e| Error::kernel("EPIOCSPARAMS", file.id, e))?;
         }
-        desk.put_file(file.id, epoll.0)?;
+        Ok(Some(set.0))
     }
-    Ok(())
+
+    fn watch(&self, adder: Adder<'_>, cx: &Context<'_>) -> Result<()> {
+        match adder {
+            Adder::Worker => add_watches(cx),
+            Adder::Process(process) => add_own_watches(process, cx),
+            Adder::Late => add_late_watches(cx),
+        }
+    }
+}
+
+fn all_watches(files: Files<'_>) -> impl Iterator<Item = (FileId, &EpollWatchV1)> {
+    files.iter().flat_map(|file| file.kind.watches().iter().map(|watch| (file.id, watch)))
 }
 
 /// Adds the watches. Uses recorded numbers of this process for a moment: none of ours may lie
 /// there.
-///
-/// # Errors
-/// epoll_ctl(2).
-pub fn rebuild_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
-    let (spent, live): (Vec<_>, Vec<_>) = all_watches(tree).partition(|(_, watch)| watch.is_spent());
+fn add_watches(cx: &Context<'_>) -> Result<()> {
+    let desk = cx.desk;
+    let (spent, live): (Vec<_>, Vec<_>) = watches_of_worker(cx).partition(|(_, watch)| watch.is_spent());
     let armed = |watch: &EpollWatchV1| EpollWatchV1 { events: watch.events | SPEND, ..*watch };
-    let roused = Roused::new(desk, tree, &spent)?;
+    let roused = Roused::new(desk, cx.files, &spent)?;
     for_each(desk, spent.iter().map(|(set, watch)| (*set, armed(watch))), sys::rebuild::epoll_add)?;
     // Nothing else is in the sets yet whose event could be taken instead.
     let mut left = spent;
@@ -60,10 +65,10 @@ struct Roused {
 }
 
 impl Roused {
-    fn new(desk: &Desk, tree: &TreeV1, spent: &[(FileId, &EpollWatchV1)]) -> Result<Self> {
+    fn new(desk: &Desk, files: Files<'_>, spent: &[(FileId, &EpollWatchV1)]) -> Result<Self> {
         let failed = |e| Error::kernel("eventfd", "of a watched epoll set", e);
         let ready = desk.raise(sys::rebuild::eventfd(1, libc::EFD_CLOEXEC).map_err(failed)?)?;
-        let is_set = |id: &FileId| matches!(tree.files[id.0 as usize].kind, FileKindV1::Epoll(_));
+        let is_set = |id: &FileId| matches!(files.get(*id).kind, FileKindV1::Epoll(_));
         let sets: BTreeSet<FileId> = spent.iter().map(|(_, watch)| watch.file).filter(is_set).collect();
         let sets: Vec<FileId> = sets.into_iter().collect();
         for &set in &sets {
@@ -90,9 +95,10 @@ const SPEND: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLONESHOT) as u32;
 
 /// Watches with their sets, without those that a process has to add itself and those that wait
 /// until processes exist.
-fn all_watches(tree: &TreeV1) -> impl Iterator<Item = (FileId, &EpollWatchV1)> {
-    let all = tree.files.iter().flat_map(|file| file.kind.watches().iter().map(|watch| (file.id, watch)));
-    all.filter(|(set, watch)| adder(tree, *set, watch).is_none() && !super::pidfd::is_late(tree, watch.file))
+fn watches_of_worker<'a>(cx: &Context<'a>) -> impl Iterator<Item = (FileId, &'a EpollWatchV1)> {
+    all_watches(cx.files).filter(|(set, watch)| {
+        adder(*set, watch, cx).is_none() && cx.natures.birth(watch.file) != Birth::Late
+    })
 }
 
 /// A watch that its process adds, and where this has set and target.
@@ -102,16 +108,14 @@ struct OwnWatch<'a> {
     target: TargetFd,
 }
 
-/// The process that has to add a watch itself: only it can open the target, or the target is a
-/// signalfd, which tells of the signals of whoever adds it (signalfd(2), "epoll(7) semantics").
-fn adder<'a>(tree: &'a TreeV1, set: FileId, watch: &EpollWatchV1) -> Option<OwnWatch<'a>> {
-    let kind = tree.files.get(watch.file.0 as usize).map(|file| &file.kind);
-    let is_signalfd = matches!(kind, Some(FileKindV1::SignalFd(_)));
-    if !is_signalfd && super::kernel_file::own_path(tree, watch.file).is_none() {
+/// The process that has to add a watch itself: only it can open the target, or the target tells
+/// whoever adds the watch about itself.
+fn adder<'a>(set: FileId, watch: &EpollWatchV1, cx: &Context<'a>) -> Option<OwnWatch<'a>> {
+    if !cx.natures.is_watched_by_holder(watch.file) {
         return None;
     }
     let number_of = |process: &'a ProcessV1, file| process.fds.iter().find(|e| e.file == file).map(|e| e.fd);
-    let users = tree.processes.iter().filter_map(|process| {
+    let users = cx.processes.iter().filter_map(|process| {
         let (set, target) = (number_of(process, set)?, number_of(process, watch.file)?);
         Some(OwnWatch { process, set, target })
     });
@@ -122,31 +126,23 @@ fn adder<'a>(tree: &'a TreeV1, set: FileId, watch: &EpollWatchV1) -> Option<OwnW
 }
 
 /// Adds the watches on descriptors of processes, which exist by now.
-///
-/// # Errors
-/// epoll_ctl(2).
-pub fn rebuild_late_watches(desk: &Desk, tree: &TreeV1) -> Result<()> {
-    let all = tree.files.iter().flat_map(|file| file.kind.watches().iter().map(|watch| (file.id, *watch)));
-    for_each(desk, all.filter(|(_, watch)| super::pidfd::is_late(tree, watch.file)), sys::rebuild::epoll_add)
+fn add_late_watches(cx: &Context<'_>) -> Result<()> {
+    let late = all_watches(cx.files).filter(|(_, watch)| cx.natures.birth(watch.file) == Birth::Late);
+    for_each(cx.desk, late.map(|(set, watch)| (set, *watch)), sys::rebuild::epoll_add)
 }
 
 /// Adds the watches that are this process's own; its descriptors are in place.
-///
-/// # Errors
-/// epoll_ctl(2).
-pub fn add_own_watches(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()> {
-    for file in &tree.files {
-        for watch in file.kind.watches() {
-            let own = adder(tree, file.id, watch).filter(|own| own.process.pid == process.pid);
-            let Some(OwnWatch { set, target, .. }) = own else { continue };
-            let (set, target) = (sys::rebuild::placed(set.0), sys::rebuild::placed(target.0));
-            // Whatever the number means by now.
-            let _placed = Placed::at(desk, target, watch.fd.0)?;
-            sys::rebuild::epoll_add(set, watch.fd.0, watch.events, watch.data).map_err(|e| {
-                let what = format!("open file {} of pid {} watching fd {}", file.id, process.pid, watch.fd);
-                Error::kernel("epoll_ctl", what, e)
-            })?;
-        }
+fn add_own_watches(process: &ProcessV1, cx: &Context<'_>) -> Result<()> {
+    for (id, watch) in all_watches(cx.files) {
+        let own = adder(id, watch, cx).filter(|own| own.process.pid == process.pid);
+        let Some(OwnWatch { set, target, .. }) = own else { continue };
+        let (set, target) = (sys::rebuild::placed(set.0), sys::rebuild::placed(target.0));
+        // Whatever the number means by now.
+        let _placed = Placed::at(cx.desk, target, watch.fd.0)?;
+        sys::rebuild::epoll_add(set, watch.fd.0, watch.events, watch.data).map_err(|e| {
+            let what = format!("open file {id} of pid {} watching fd {}", process.pid, watch.fd);
+            Error::kernel("epoll_ctl", what, e)
+        })?;
     }
     Ok(())
 }

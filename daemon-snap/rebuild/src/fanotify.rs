@@ -1,24 +1,24 @@
 //! fanotify(7): groups and their marks.
 
+use super::kind::{Context, Kind};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{FanotifyMarkV1, FanotifyV1, FileId, RawPath};
+use snap_state::{FanotifyMarkV1, FanotifyV1, FileV1, RawPath};
 use snap_sys as sys;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// fanotify_init(2) and its marks. What the restore itself does with marked files is told like
-/// anything else that happens to them.
-///
-/// # Errors
-/// `Stale`: a marked path is gone.
-pub fn rebuild_fanotify(id: FileId, group: &FanotifyV1) -> Result<OwnedFd> {
-    let fd = sys::fanotify::init(group.flags, group.event_flags)
-        .map_err(|e| Error::kernel("fanotify_init", id, e))?;
-    for mark in &group.marks {
-        add(fd.as_fd(), mark).map_err(|e| failed(&mark.path, e))?;
+impl Kind for FanotifyV1 {
+    /// fanotify_init(2) and its marks. What the restore itself does with marked files is told like
+    /// anything else that happens to them.
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        let fd = sys::fanotify::init(self.flags, self.event_flags)
+            .map_err(|e| Error::kernel("fanotify_init", file.id, e))?;
+        for mark in &self.marks {
+            add(fd.as_fd(), mark).map_err(|e| failed(&mark.path, e))?;
+        }
+        Ok(Some(fd))
     }
-    Ok(fd)
 }
 
 /// What is reported and what is left out are two calls.

@@ -1,11 +1,13 @@
 //! Sockets over IPv4 and IPv6: listeners, unconnected, datagram and raw sockets.
 
 use super::interface::Indices;
+use super::kind::{Context, Kind};
+use super::low_port::check_low_ports;
 use super::socket_options::set_options;
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{FileId, InetSocketV1, MembershipV1, SocketOptionV1};
+use snap_state::{FileId, FileKindV1, FileV1, InetSocketV1, MembershipV1, SocketOptionV1};
 use snap_sys as sys;
 use snap_sys::multicast::SourceFilter;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,11 +15,23 @@ use std::os::fd::{AsFd, OwnedFd};
 const IP_UNICAST_IF: i32 = 50;
 const IPV6_UNICAST_IF: i32 = 76;
 
+impl Kind for InetSocketV1 {
+    fn check(&self, cx: &Context<'_>) -> Result<()> {
+        let Some(unit) = cx.today.unit else { return Ok(()) };
+        let sockets = cx.files.iter().filter_map(|file| match &file.kind {
+            FileKindV1::Inet(socket) => Some(socket),
+            _ => None,
+        });
+        check_low_ports(cx.desk, sockets, unit)
+    }
+
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        rebuild_inet(file.id, self).map(Some)
+    }
+}
+
 /// Same options, address, groups, peer, backlog.
-///
-/// # Errors
-/// `Stale`: the address is not there or taken.
-pub fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
+fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(socket.family, socket.socket_type, socket.protocol)
         .map_err(|e| Error::kernel("socket", id, e))?;
     let indices = Indices::of(fd.as_fd(), &socket.interfaces)?;

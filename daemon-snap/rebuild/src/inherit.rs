@@ -11,7 +11,7 @@ use crate::tape::{
 };
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{BackingV1, PAGE_BYTES, PageRunV1, ProcessV1, TreeV1, VmaV1};
+use snap_state::{BackingV1, PAGE_BYTES, PageRunV1, ProcessV1, VmaV1};
 use snap_sys as sys;
 
 /// Bytes that one read moves at most.
@@ -25,16 +25,16 @@ pub struct Heritage {
 }
 
 /// What each process of the tree puts in place for its children, by index.
-pub fn plan_heritage(tree: &TreeV1) -> Vec<Heritage> {
-    let mut children: Vec<Vec<&ProcessV1>> = tree.processes.iter().map(|_| Vec::new()).collect();
-    for process in &tree.processes {
-        let parent = process.parent.and_then(|parent| tree.processes.iter().position(|p| p.pid == parent));
+pub fn plan_heritage(processes: &[ProcessV1]) -> Vec<Heritage> {
+    let mut children: Vec<Vec<&ProcessV1>> = processes.iter().map(|_| Vec::new()).collect();
+    for process in processes {
+        let parent = process.parent.and_then(|parent| processes.iter().position(|p| p.pid == parent));
         if let Some(parent) = parent {
             children[parent].push(process);
         }
     }
     let of = |(process, children): (&ProcessV1, &Vec<&ProcessV1>)| plan_family(process, children);
-    tree.processes.iter().zip(&children).map(of).collect()
+    processes.iter().zip(&children).map(of).collect()
 }
 
 fn plan_family(parent: &ProcessV1, children: &[&ProcessV1]) -> Heritage {
@@ -219,7 +219,7 @@ mod tests {
             process.mm.vmas = vec![vma(0, 4), vma(8, 9)];
             process.mm.runs = runs;
         }
-        let heritage = plan_heritage(&tree);
+        let heritage = plan_heritage(&tree.processes);
         // Page 3 is what both children have, though not the parent; nobody shares page 8.
         assert_eq!(heritage[0].runs, [run(1, 3, 100)]);
         assert_eq!(heritage[0].areas, [vma(0, 4)]);

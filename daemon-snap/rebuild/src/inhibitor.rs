@@ -2,12 +2,12 @@
 //! that ends with the question. logind wants to know a living process, so it cannot be done
 //! beforehand. When the process ends, the inhibitor does.
 
-use super::desk::Desk;
+use super::kind::{Birth, Context, Kind};
 use super::stand_in::as_user;
 use image_store::ReasonCode;
 use snap_bus::{BusStream, SYSTEM_BUS};
 use snap_error::{Error, Result};
-use snap_state::{FileKindV1, FileV1, InhibitorV1, ProcessV1, TreeV1};
+use snap_state::{FileV1, InhibitorV1, Inodes, ProcessV1};
 use snap_sys as sys;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -15,39 +15,25 @@ use std::time::{Duration, Instant};
 /// Longest that bus and logind may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The inhibitor that a description is.
-pub fn inhibitor(file: Option<&FileV1>) -> Option<(&FileV1, &InhibitorV1)> {
-    match file.map(|file| (file, &file.kind)) {
-        Some((file, FileKindV1::Inhibitor(inhibitor))) => Some((file, inhibitor)),
-        _ => None,
+impl Kind for InhibitorV1 {
+    /// logind wants a living process.
+    fn birth(&self, _: Inodes<'_>) -> Birth {
+        Birth::Process
     }
-}
 
-/// Takes what this process had, and puts it under its numbers. Called in it, while it still may
-/// become any user.
-///
-/// # Errors
-/// `Stale`: the bus or logind does not answer, or logind refuses.
-pub fn place_inhibitors(desk: &Desk, tree: &TreeV1, process: &ProcessV1, deadline: Instant) -> Result<()> {
-    let mut taken: Vec<(snap_state::FileId, OwnedFd)> = Vec::new();
-    for fd in &process.fds {
-        let Some((file, wanted)) = inhibitor(tree.files.get(fd.file.0 as usize)) else { continue };
-        if !taken.iter().any(|(id, _)| *id == file.id) {
-            let made = desk.raise(take(wanted, process, deadline)?)?;
-            super::status_flags::set_status_flags(&made, file)?;
-            taken.push((file.id, made));
-        }
-        if let Some((_, made)) = taken.iter().find(|(id, _)| *id == file.id) {
-            sys::rebuild::place(made.as_fd(), fd.fd.0, fd.cloexec)
-                .map_err(|e| Error::kernel("dup3", fd.fd, e))?;
-        }
+    /// Called while the process still may become any user.
+    fn make(&self, _: &FileV1, cx: &Context<'_>) -> Result<Option<OwnedFd>> {
+        let process = cx.processes.iter().find(|process| process.pid == self.pid);
+        let process = process.ok_or_else(|| Error::Internal {
+            step: "rebuild",
+            message: format!("an inhibitor of process {}, which is not there", self.pid),
+        })?;
+        take(self, process, cx.today.deadline).map(Some)
     }
-    Ok(())
 }
 
 fn take(wanted: &InhibitorV1, process: &ProcessV1, deadline: Instant) -> Result<OwnedFd> {
-    let creds = process.threads.first().map(|thread| &thread.creds);
-    let creds = creds.ok_or_else(|| Error::Corrupt(format!("process {} has no threads", process.pid)))?;
+    let creds = &process.leader().creds;
     let socket = sys::rebuild::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)
         .map_err(|e| Error::kernel("socket", "inhibitor", e))?;
     let address = sys::rebuild::unix_address(SYSTEM_BUS);

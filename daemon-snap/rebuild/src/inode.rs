@@ -12,8 +12,8 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use snap_error::{Error, Result};
 use snap_state::{
-    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, OpenInodeV1, PAGE_BYTES, Pid, RawPath,
-    TreeV1,
+    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, Inodes, MappedLockV1, OpenInodeV1,
+    PAGE_BYTES, Pid, ProcessV1, RawPath, Tree,
 };
 use snap_sys as sys;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ const F_ADD_SEALS: i32 = 1033;
 ///
 /// # Errors
 /// `Stale`: a file is missing or is another kind of file. Kernel errors otherwise.
-pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<()> {
+pub fn rebuild_inodes(desk: &mut Desk, tree: &Tree, image: &Image) -> Result<()> {
     let volatile: BTreeSet<InodeId> = tree.volatile_files.iter().copied().collect();
     for inode in &tree.inodes {
         match &inode.kind {
@@ -91,8 +91,7 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &TreeV1, image: &Image) -> Result<(
             }
         }
     }
-    open_mapped(desk, tree)?;
-    Ok(())
+    open_mapped(desk, &tree.processes, tree.inodes())
 }
 
 /// Whether the daemon's memory is mapped already.
@@ -108,10 +107,10 @@ pub enum SealWhen {
 ///
 /// # Errors
 /// fcntl(2).
-pub fn rebuild_seals(desk: &Desk, tree: &TreeV1, when: SealWhen) -> Result<()> {
+pub fn rebuild_seals(desk: &Desk, inodes: Inodes<'_>, when: SealWhen) -> Result<()> {
     const F_SEAL_SEAL: u32 = 1;
     const F_SEAL_FUTURE_WRITE: u32 = 0x10;
-    for inode in &tree.inodes {
+    for inode in inodes {
         let InodeKindV1::Memfd { seals, .. } = inode.kind else { continue };
         let late = if seals & F_SEAL_FUTURE_WRITE != 0 { F_SEAL_SEAL | F_SEAL_FUTURE_WRITE } else { 0 };
         let seals = if when == SealWhen::AfterMapping { seals & late } else { seals & !late };
@@ -264,9 +263,9 @@ fn open_found(desk: &Desk, path: &RawPath, found: BorrowedFd<'_>, flags: OFlag) 
 }
 
 /// Opens what is mapped or executed, once each.
-fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
-    let mut wanted: BTreeSet<(InodeId, bool)> = tree.processes.iter().map(|p| (p.exe, false)).collect();
-    for vma in tree.processes.iter().flat_map(|p| &p.mm.vmas) {
+fn open_mapped(desk: &mut Desk, processes: &[ProcessV1], inodes: Inodes<'_>) -> Result<()> {
+    let mut wanted: BTreeSet<(InodeId, bool)> = processes.iter().map(|p| (p.exe, false)).collect();
+    for vma in processes.iter().flat_map(|p| &p.mm.vmas) {
         if let BackingV1::Inode { inode, may_write, .. } = vma.backing {
             wanted.insert((inode, vma.shared && may_write));
         }
@@ -274,8 +273,7 @@ fn open_mapped(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
     // Segments are attached by their ids.
     wanted.retain(|(id, _)| desk.segment(*id).is_none());
     for (id, writable) in wanted {
-        let inode =
-            tree.inodes.get(id.0 as usize).ok_or_else(|| Error::Corrupt(format!("no object {id}")))?;
+        let inode = inodes.get(id);
         let flags = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let fd = match desk.object(id) {
             Some(made) if is_mapped_as_made(&inode.kind, writable) => {
@@ -300,8 +298,8 @@ fn is_mapped_as_made(kind: &InodeKindV1, writable: bool) -> bool {
 ///
 /// # Errors
 /// `Stale`: somebody else has the lock.
-pub fn take_mapped_locks(desk: &Desk, tree: &TreeV1, pid: Pid) -> Result<()> {
-    for lock in tree.mapped_locks.iter().filter(|lock| lock.pid == pid) {
+pub fn take_mapped_locks(desk: &Desk, locks: &[MappedLockV1], pid: Pid) -> Result<()> {
+    for lock in locks.iter().filter(|lock| lock.pid == pid) {
         let number = desk.mapped(lock.inode, true).or_else(|_| desk.mapped(lock.inode, false))?;
         sys::rebuild::flock(sys::rebuild::placed(number), lock.exclusive).map_err(|e| match e {
             Errno::EWOULDBLOCK => Error::stale(

@@ -3,17 +3,17 @@
 
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{ConfinementV1, TreeV1};
+use snap_state::ConfinementV1;
 use snap_sys::label;
 
 /// Compares; in our own mount namespace.
 ///
 /// # Errors
 /// `Stale`.
-pub fn check_confinement(tree: &TreeV1) -> Result<()> {
+pub fn check_confinement(recorded: Option<&ConfinementV1>) -> Result<()> {
     let is_on = label::is_apparmor_on();
     let stale = |sentence: String| Err(Error::stale(ReasonCode::ConfinementChanged, sentence));
-    match &tree.confinement {
+    match recorded {
         None if is_on => stale("AppArmor is on, and was off at the snapshot".to_owned()),
         None => Ok(()),
         Some(_) if !is_on => stale("AppArmor is off, and was on at the snapshot".to_owned()),

@@ -6,7 +6,7 @@ use super::inet::show;
 use crate::context::UnitContext;
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{FileKindV1, InetSocketV1, TreeV1};
+use snap_state::InetSocketV1;
 use snap_sys::proc::Status;
 
 /// Of the network namespace of whoever asks.
@@ -18,12 +18,12 @@ const CAP_NET_BIND_SERVICE: u32 = 10;
 ///
 /// # Errors
 /// `Stale`: the unit may not bind to one of them today, whatever it executes.
-pub fn check_low_ports(desk: &Desk, tree: &TreeV1, unit: &UnitContext) -> Result<()> {
-    let bound = tree.files.iter().filter_map(|file| match &file.kind {
-        FileKindV1::Inet(socket) => bound_port(socket),
-        _ => None,
-    });
-    let Some((port, local)) = bound.min() else { return Ok(()) };
+pub fn check_low_ports<'a>(
+    desk: &Desk,
+    sockets: impl Iterator<Item = &'a InetSocketV1>,
+    unit: &UnitContext,
+) -> Result<()> {
+    let Some((port, local)) = sockets.filter_map(bound_port).min() else { return Ok(()) };
     let read = |path: &str| desk.proc.read(path).map_err(|e| Error::kernel("read", path, e));
     let setting = read(SETTING)?;
     let start = std::str::from_utf8(&setting).ok().and_then(|text| text.trim().parse::<u32>().ok());

@@ -1,19 +1,23 @@
 //! Netlink sockets with their port ids and groups.
 
+use super::kind::{Context, Kind};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{FileId, NetlinkSocketV1};
+use snap_state::{FileId, FileV1, NetlinkSocketV1};
 use snap_sys as sys;
 use std::os::fd::{AsFd, OwnedFd};
 
 const ADD_MEMBERSHIP: i32 = 1;
 
+impl Kind for NetlinkSocketV1 {
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        rebuild_netlink(file.id, self).map(Some)
+    }
+}
+
 /// In this order: what is told about messages first, then who hears them.
-///
-/// # Errors
-/// `Stale`: the port id is taken.
-pub fn rebuild_netlink(id: FileId, socket: &NetlinkSocketV1) -> Result<OwnedFd> {
+fn rebuild_netlink(id: FileId, socket: &NetlinkSocketV1) -> Result<OwnedFd> {
     let failed = |step| move |e| Error::kernel(step, format!("open file {id} (netlink)"), e);
     let fd =
         sys::rebuild::socket(libc::AF_NETLINK, socket.socket_type, socket.protocol).map_err(|e| match e {

@@ -3,7 +3,7 @@
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, Uid, fchown, setfsgid, setfsuid};
 use snap_error::{Error, Result};
-use snap_state::{NodeV1, TreeV1};
+use snap_state::{Files, NodeV1};
 use std::os::fd::AsFd;
 
 /// Who makes files and sockets until this is dropped: firewalls ask for the file system ids that a
@@ -50,8 +50,8 @@ pub fn set_node(fd: &impl AsFd, node: NodeV1) -> nix::Result<()> {
 ///
 /// # Errors
 /// As [`set_node`].
-pub fn rebuild_nodes(desk: &super::desk::Desk, tree: &TreeV1) -> Result<()> {
-    for file in &tree.files {
+pub fn rebuild_nodes(desk: &super::desk::Desk, files: Files<'_>) -> Result<()> {
+    for file in files {
         let Some(node) = file.node else { continue };
         set_node(&desk.file(file.id)?, node)
             .map_err(|e| Error::kernel("giving an owner", format!("open file {} (socket)", file.id), e))?;

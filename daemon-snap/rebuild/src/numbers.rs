@@ -6,7 +6,7 @@ use nix::sys::signal::kill;
 use nix::unistd::{Pid as RawPid, pipe2};
 use snap_error::{Error, Result};
 use snap_state::outside_bands;
-use snap_state::{ProcessV1, TreeV1};
+use snap_state::{ProcessV1, ZombieV1};
 use snap_sys::rebuild::is_number_in_use;
 use std::cell::LazyCell;
 use std::collections::HashSet;
@@ -35,10 +35,10 @@ impl Numbers {
     /// Waits, for a moment, for numbers of the tree whose owners have ended: who has been waited
     /// for is gone from /proc before its number can be given to another, and a service that is
     /// restarted from its image has ended just now.
-    pub fn await_freed(&self, tree: &TreeV1, deadline: Instant) {
+    pub fn await_freed(&self, processes: &[ProcessV1], zombies: &[ZombieV1], deadline: Instant) {
         let deadline = deadline.min(Instant::now() + PATIENCE);
-        let threads = tree.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid);
-        for id in threads.chain(tree.zombies.iter().map(|zombie| zombie.pid)) {
+        let threads = processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid);
+        for id in threads.chain(zombies.iter().map(|zombie| zombie.pid)) {
             // A number that a group or a session goes by stays; then creating the process says so.
             while self.is_in_use(id.0) && is_nobody(id.0) && Instant::now() < deadline {
                 std::thread::sleep(PAUSE);
@@ -48,24 +48,24 @@ impl Numbers {
 
     /// An id for a helper thread of each process. Outside of the bands where the process is in one
     /// or above, elsewhere such that neither the tree nor anybody else uses it.
-    pub fn of_helpers(&self, tree: &TreeV1) -> Vec<i32> {
-        let free = LazyCell::new(|| self.free_ids(tree));
+    pub fn of_helpers(&self, processes: &[ProcessV1], zombies: &[ZombieV1]) -> Vec<i32> {
+        let free = LazyCell::new(|| self.free_ids(processes, zombies));
         let beside = |index: usize| if *free == 0 { 0 } else { *free + index as i32 };
         let id = |(index, process): (usize, &ProcessV1)| {
             outside_bands(process.pid.0).filter(|id| !self.is_in_use(*id)).unwrap_or_else(|| beside(index))
         };
-        tree.processes.iter().enumerate().map(id).collect()
+        processes.iter().enumerate().map(id).collect()
     }
 
     /// First of a run of ids that neither the tree nor anybody else uses, one for each process.
-    fn free_ids(&self, tree: &TreeV1) -> i32 {
+    fn free_ids(&self, processes: &[ProcessV1], zombies: &[ZombieV1]) -> i32 {
         let mut taken: HashSet<i32> = HashSet::new();
-        for process in &tree.processes {
+        for process in processes {
             taken.extend([process.pid.0, process.sid.0, process.pgid.0]);
             taken.extend(process.threads.iter().map(|t| t.tid.0));
         }
-        taken.extend(tree.zombies.iter().flat_map(|zombie| [zombie.pid.0, zombie.sid.0, zombie.pgid.0]));
-        let count = tree.processes.len() as i32;
+        taken.extend(zombies.iter().flat_map(|zombie| [zombie.pid.0, zombie.sid.0, zombie.pgid.0]));
+        let count = processes.len() as i32;
         let highest = taken.iter().max().copied().unwrap_or(1);
         let fits =
             |first: &i32| (*first..*first + count).all(|id| !taken.contains(&id) && !self.is_in_use(id));

@@ -4,7 +4,7 @@ use super::desk::Desk;
 use crate::tape::{VdsoPart, VdsoPlace};
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{BackingV1, TreeV1};
+use snap_state::{BackingV1, ProcessV1, VdsoV1};
 use snap_sys as sys;
 use std::ops::Range;
 
@@ -40,21 +40,21 @@ impl OwnMaps {
     ///
     /// # Errors
     /// `Stale`: another kernel's vDSO.
-    pub fn vdso_of(&self, tree: &TreeV1) -> Result<Vec<VdsoPlace>> {
+    pub fn vdso_of(&self, recorded: &VdsoV1, processes: &[ProcessV1]) -> Result<Vec<VdsoPlace>> {
         let mut places = Vec::new();
         for map in &self.0 {
             let Some(backing) = map.vdso else { continue };
             let Range { start, end } = map.range;
             if backing == VdsoPart::Code {
                 let bytes = sys::own::read_mapped(start..end);
-                if *blake3::hash(&bytes).as_bytes() != tree.vdso.digest {
+                if *blake3::hash(&bytes).as_bytes() != recorded.digest {
                     return Err(Error::stale(ReasonCode::KernelChanged, "the kernel's vDSO is another one"));
                 }
             }
             places.push(VdsoPlace { backing, start, end });
         }
-        let recorded = tree.processes.iter().flat_map(|p| &p.mm.vmas).any(|v| v.backing == BackingV1::Vdso);
-        if recorded && !places.iter().any(|p| p.backing == VdsoPart::Code) {
+        let is_mapped = processes.iter().flat_map(|p| &p.mm.vmas).any(|v| v.backing == BackingV1::Vdso);
+        if is_mapped && !places.iter().any(|p| p.backing == VdsoPart::Code) {
             return Err(Error::stale(ReasonCode::HostUnsupported, "this kernel maps no vDSO"));
         }
         Ok(places)

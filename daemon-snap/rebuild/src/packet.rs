@@ -1,9 +1,10 @@
 //! Packet sockets with their memberships.
 
 use super::interface::Indices;
+use super::kind::{Context, Kind};
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{FileId, PacketSocketV1};
+use snap_state::{FileId, FileV1, PacketSocketV1};
 use snap_sys as sys;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -12,11 +13,14 @@ const PACKET_FANOUT: i32 = 18;
 /// `mr_address` of `struct packet_mreq`.
 const ADDRESS_BYTES: usize = 8;
 
+impl Kind for PacketSocketV1 {
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        rebuild_packet(file.id, self).map(Some)
+    }
+}
+
 /// It hears nothing until it is bound, and then only what its filter lets through.
-///
-/// # Errors
-/// `Stale`: an interface does not exist.
-pub fn rebuild_packet(id: FileId, socket: &PacketSocketV1) -> Result<OwnedFd> {
+fn rebuild_packet(id: FileId, socket: &PacketSocketV1) -> Result<OwnedFd> {
     let failed = |step| move |e| Error::kernel(step, format!("open file {id} (packet)"), e);
     let fd = sys::rebuild::socket(libc::AF_PACKET, socket.socket_type, 0).map_err(failed("socket"))?;
     let indices = Indices::of(fd.as_fd(), &socket.interfaces)?;
@@ -33,10 +37,6 @@ pub fn rebuild_packet(id: FileId, socket: &PacketSocketV1) -> Result<OwnedFd> {
         Err(e) => return Err(failed("bind")(e)),
     }
     for membership in &socket.memberships {
-        if membership.address.len() > ADDRESS_BYTES {
-            // struct packet_mreq_max; the kernel takes as many bytes as it is given.
-            return Err(Error::Corrupt(format!("open file {id} has a membership with a long address")));
-        }
         let mut request = indices.today(membership.interface)?.to_ne_bytes().to_vec();
         request.extend_from_slice(&membership.kind.to_ne_bytes());
         request.extend_from_slice(&(membership.address.len() as u16).to_ne_bytes());

@@ -7,15 +7,15 @@
 
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::{Pid, ProcessV1, TreeV1, ZombieV1};
+use snap_state::{Pid, ProcessV1, ZombieV1};
 use std::collections::{HashMap, HashSet};
 
 /// Something to fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Birth {
-    /// A recorded process: index into [`TreeV1::processes`].
+    /// A recorded process: index into the processes of the tree.
     Process { index: usize, before_setsid: Vec<Birth>, setsid: bool, after_setsid: Vec<Birth>, group: Group },
-    /// Born to end: index into [`TreeV1::zombies`].
+    /// Born to end: index into its zombies.
     Zombie { index: usize, setsid: bool, group: Group },
     /// A temporary session leader.
     Leader { sid: Pid, members: Vec<Birth> },
@@ -39,30 +39,37 @@ pub enum Group {
 ///
 /// # Errors
 /// A recorded session or group belonged to a process outside the tree that is not ours either.
-pub fn plan(tree: &TreeV1, own_sid: Pid, own_pgid: Pid) -> Result<Vec<Birth>> {
+pub fn plan(
+    processes: &[ProcessV1],
+    zombies: &[ZombieV1],
+    own_sid: Pid,
+    own_pgid: Pid,
+) -> Result<Vec<Birth>> {
     let mut planner = Planner {
-        tree,
+        processes,
+        zombies,
         children: HashMap::new(),
         // A zombie keeps its group open.
-        alive: tree.processes.iter().map(|p| p.pid).chain(tree.zombies.iter().map(|z| z.pid)).collect(),
+        alive: processes.iter().map(|p| p.pid).chain(zombies.iter().map(|z| z.pid)).collect(),
         made: HashSet::new(),
     };
-    for (index, process) in tree.processes.iter().enumerate() {
+    for (index, process) in processes.iter().enumerate() {
         planner.children.entry(process.parent).or_default().push(Child::Process(index));
     }
-    for (index, zombie) in tree.zombies.iter().enumerate() {
+    for (index, zombie) in zombies.iter().enumerate() {
         planner.children.entry(Some(zombie.parent)).or_default().push(Child::Zombie(index));
     }
     // wait(2) finds the oldest first.
     for children in planner.children.values_mut() {
-        children.sort_by_key(|child| child.ids(tree).pid);
+        children.sort_by_key(|child| child.ids(processes, zombies).pid);
     }
     let roots = planner.children.get(&None).cloned().unwrap_or_default();
     planner.births(&roots, own_sid, own_pgid, true)
 }
 
 struct Planner<'a> {
-    tree: &'a TreeV1,
+    processes: &'a [ProcessV1],
+    zombies: &'a [ZombieV1],
     children: HashMap<Option<Pid>, Vec<Child>>,
     alive: HashSet<Pid>,
     made: HashSet<Pid>,
@@ -82,14 +89,14 @@ struct Ids {
 }
 
 impl Child {
-    fn ids(self, tree: &TreeV1) -> Ids {
+    fn ids(self, processes: &[ProcessV1], zombies: &[ZombieV1]) -> Ids {
         match self {
             Self::Process(index) => {
-                let ProcessV1 { pid, sid, pgid, .. } = tree.processes[index];
+                let ProcessV1 { pid, sid, pgid, .. } = processes[index];
                 Ids { pid, sid, pgid }
             }
             Self::Zombie(index) => {
-                let ZombieV1 { pid, sid, pgid, .. } = tree.zombies[index];
+                let ZombieV1 { pid, sid, pgid, .. } = zombies[index];
                 Ids { pid, sid, pgid }
             }
         }
@@ -103,7 +110,7 @@ impl Planner<'_> {
         let mut out = Vec::new();
         let mut led: Vec<(Pid, Vec<Child>)> = Vec::new();
         for &child in children {
-            let ids = child.ids(self.tree);
+            let ids = child.ids(self.processes, self.zombies);
             if ids.sid == ids.pid || ids.sid == session {
                 out.push(self.birth(child, session, group)?);
             } else if !adopts || self.alive.contains(&ids.sid) {
@@ -127,7 +134,7 @@ impl Planner<'_> {
     }
 
     fn birth(&mut self, child: Child, session: Pid, group: Pid) -> Result<Birth> {
-        let ids = child.ids(self.tree);
+        let ids = child.ids(self.processes, self.zombies);
         let setsid = ids.sid == ids.pid && ids.sid != session;
         let group_at_fork = if setsid { ids.pid } else { group };
         let own_group = self.group(&ids, group_at_fork);
@@ -135,10 +142,10 @@ impl Planner<'_> {
             Child::Process(index) => index,
             Child::Zombie(index) => return Ok(Birth::Zombie { index, setsid, group: own_group }),
         };
-        let process = &self.tree.processes[index];
+        let process = &self.processes[index];
         let children = self.children.get(&Some(process.pid)).cloned().unwrap_or_default();
         let older = |child: &Child| {
-            let child = child.ids(self.tree);
+            let child = child.ids(self.processes, self.zombies);
             setsid && child.sid == session && child.sid != child.pid
         };
         let (before, after): (Vec<Child>, Vec<Child>) = children.iter().partition(|child| older(child));
@@ -164,7 +171,7 @@ impl Planner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snap_state::testing::tree_of;
+    use snap_state::{TreeV1, testing::tree_of};
 
     fn names(births: &[Birth], tree: &TreeV1) -> String {
         let part = |b: &Birth| match b {
@@ -203,7 +210,8 @@ mod tests {
 
     fn planned(processes: &[(i32, Option<i32>, i32, i32)]) -> String {
         let tree = tree_of(processes);
-        plan(&tree, Pid(1), Pid(1)).map_or_else(|e| e.to_string(), |b| names(&b, &tree))
+        plan(&tree.processes, &tree.zombies, Pid(1), Pid(1))
+            .map_or_else(|e| e.to_string(), |b| names(&b, &tree))
     }
 
     #[test]
@@ -246,7 +254,8 @@ mod tests {
             groups: Vec::new(),
         };
         tree.zombies = vec![zombie(12, 10, 12), zombie(14, 14, 14), zombie(15, 10, 10)];
-        let planned = plan(&tree, Pid(1), Pid(1)).map(|births| names(&births, &tree)).unwrap();
+        let planned =
+            plan(&tree.processes, &tree.zombies, Pid(1), Pid(1)).map(|births| names(&births, &tree)).unwrap();
         assert_eq!(planned, "10s(11 z12g 13j12 z14s z15)");
     }
 

@@ -3,11 +3,13 @@
 use super::cgroup::Cgroups;
 use super::desk::Desk;
 use super::inherit::Heritage;
-use super::inhibitor::{inhibitor, place_inhibitors};
+use super::kind::{Adder, Birth, Context, Natures, Today};
+use super::kinds;
+use super::late::Late;
 use super::namespaces::UserNamespace;
 use super::own_maps::OwnMaps;
-use super::pidfd::{Late, is_late};
-use super::plan::{Birth, Group};
+use super::plan::{self, Group};
+use super::status_flags::set_async;
 use crate::tape::{
     self, Duties, Inherited, Objects, OwnFds, ProcessNow, Record, RecordKind, TapeEnv, TidMode, VdsoPlace,
     code_of,
@@ -18,17 +20,21 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{chroot, fchdir, getpgid, setpgid, setsid, write};
 use snap_error::{Error, Result};
-use snap_state::{FileId, InodeId, Pid, ProcessV1, TreeV1};
+use snap_state::{FdV1, FileId, InodeId, Pid, ProcessV1, Tree};
 use snap_sys as sys;
 use snap_sys::fork::Side;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// What every process of a restore shares; built once by the worker, copied by fork.
 pub struct Builder<'a> {
     pub desk: &'a Desk,
-    pub tree: &'a TreeV1,
+    pub tree: &'a Tree,
+    pub natures: &'a Natures,
+    pub today: Today<'a>,
     pub image: OwnedFd,
     pub status: OwnedFd,
     /// Read and write end per process, in the order of the tree.
@@ -45,7 +51,6 @@ pub struct Builder<'a> {
     pub own_affinity: Vec<u64>,
     /// By index of the process.
     pub heritage: Vec<Heritage>,
-    pub deadline: Instant,
 }
 
 impl std::fmt::Debug for Builder<'_> {
@@ -60,22 +65,22 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// A PID is taken (`Stale`), or the kernel refuses.
-    pub fn create(&self, births: &[Birth], inherited: &Inherited) -> Result<()> {
+    pub fn create(&self, births: &[plan::Birth], inherited: &Inherited) -> Result<()> {
         for birth in births {
             match birth {
-                Birth::Process { index, .. } => {
+                plan::Birth::Process { index, .. } => {
                     let process = &self.tree.processes[*index];
                     if self.fork(process.pid, process.exit_signal)? == Side::Child {
                         self.or_report(process.pid, || self.become_process(birth, inherited));
                     }
                 }
-                Birth::Zombie { index, setsid, group } => {
+                plan::Birth::Zombie { index, setsid, group } => {
                     let zombie = &self.tree.zombies[*index];
                     if self.fork(zombie.pid, zombie.exit_signal)? == Side::Child {
                         self.or_report(zombie.pid, || self.become_zombie(zombie, *setsid, *group));
                     }
                 }
-                Birth::Leader { sid, members } => self.lead(*sid, members, inherited)?,
+                plan::Birth::Leader { sid, members } => self.lead(*sid, members, inherited)?,
             }
         }
         Ok(())
@@ -89,7 +94,7 @@ impl Builder<'_> {
     }
 
     /// A session leader that lives until its members exist. Its end sends no signal.
-    fn lead(&self, sid: Pid, members: &[Birth], inherited: &Inherited) -> Result<()> {
+    fn lead(&self, sid: Pid, members: &[plan::Birth], inherited: &Inherited) -> Result<()> {
         match self.fork(sid, 0)? {
             Side::Child => self.or_report(sid, || {
                 setsid().map_err(|e| Error::kernel("setsid", sid, e))?;
@@ -113,8 +118,9 @@ impl Builder<'_> {
         sys::fork::exit_now(127)
     }
 
-    fn become_process(&self, birth: &Birth, inherited: &Inherited) -> Result<std::convert::Infallible> {
-        let Birth::Process { index, before_setsid, setsid: own_session, after_setsid, group } = birth else {
+    fn become_process(&self, birth: &plan::Birth, inherited: &Inherited) -> Result<std::convert::Infallible> {
+        let plan::Birth::Process { index, before_setsid, setsid: own_session, after_setsid, group } = birth
+        else {
             return Err(Error::Internal { step: "rebuild", message: "not a process".into() });
         };
         let process = &self.tree.processes[*index];
@@ -130,11 +136,11 @@ impl Builder<'_> {
         self.create(after_setsid, &inherited)?;
         self.join_group(process.pid, process.pgid, *group)?;
         self.await_zombies(process)?;
-        super::unix::listen_own(self.desk, self.tree, process)?;
-        super::bus::connect_own(self.desk, self.tree, process)?;
-        super::inode::take_mapped_locks(self.desk, self.tree, process.pid)?;
-        self.place_descriptors(process)?;
-        super::epoll::add_own_watches(self.desk, self.tree, process)?;
+        let cx = self.context();
+        kinds::act(process, &cx)?;
+        super::inode::take_mapped_locks(self.desk, &self.tree.mapped_locks, process.pid)?;
+        self.place_descriptors(process, &cx)?;
+        kinds::watch(Adder::Process(process), &cx)?;
         self.enter_root(process)?;
         umask(Mode::from_bits_truncate(process.umask));
         self.set_oom_score(process)?;
@@ -198,7 +204,7 @@ impl Builder<'_> {
                 match setpgid(this, pid(leader)) {
                     Ok(()) => break,
                     // The leader, or the member that makes the group, has not come so far yet.
-                    Err(Errno::EPERM | Errno::ESRCH) if Instant::now() < self.deadline => {
+                    Err(Errno::EPERM | Errno::ESRCH) if Instant::now() < self.today.deadline => {
                         std::thread::sleep(Duration::from_micros(100));
                     }
                     Err(e) => return Err(failed(e)),
@@ -215,28 +221,30 @@ impl Builder<'_> {
         ))
     }
 
-    fn place_descriptors(&self, process: &ProcessV1) -> Result<()> {
-        let fds = process.fds.as_slice();
-        let mut numbers: Vec<i32> = Vec::with_capacity(fds.len());
-        for fd in fds {
-            let file = self.tree.files.get(fd.file.0 as usize);
-            if super::kernel_file::own_path(self.tree, fd.file).is_some() || inhibitor(file).is_some() {
-                numbers.push(fd.fd.0);
-                continue;
-            }
-            if is_late(self.tree, fd.file) {
-                // Free until the tape receives it.
-                continue;
-            }
-            let from = self.desk.file(fd.file)?;
-            sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))?;
-            if let Some(file) = file {
-                super::files::set_async(sys::rebuild::placed(fd.fd.0), file)?;
-            }
-            numbers.push(fd.fd.0);
+    fn context(&self) -> Context<'_> {
+        Context::new(self.desk, self.tree, self.natures, self.today)
+    }
+
+    /// Everything under its recorded number and nothing else below ours; what comes late has its
+    /// number free.
+    fn place_descriptors(&self, process: &ProcessV1, cx: &Context<'_>) -> Result<()> {
+        let of = |birth| process.fds.iter().filter(move |fd| cx.natures.birth(fd.file) == birth);
+        for fd in of(Birth::Worker) {
+            place(self.desk.file(fd.file)?, fd)?;
+            set_async(sys::rebuild::placed(fd.fd.0), cx.files.get(fd.file))?;
         }
-        super::kernel_file::place_own_files(self.desk, self.tree, fds)?;
-        place_inhibitors(self.desk, self.tree, process, self.deadline)?;
+        let mut own: HashMap<FileId, OwnedFd> = HashMap::new();
+        for fd in of(Birth::Process) {
+            let made = match own.entry(fd.file) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(free) => {
+                    free.insert(self.desk.raise(kinds::make_own(cx.files.get(fd.file), cx)?)?)
+                }
+            };
+            place(made.as_fd(), fd)?;
+        }
+        let placed = of(Birth::Worker).chain(of(Birth::Process));
+        let mut numbers: Vec<i32> = placed.map(|fd| fd.fd.0).collect();
         numbers.sort_unstable();
         let mut next = 0;
         for number in numbers.into_iter().chain([self.desk.first_own_fd]) {
@@ -359,7 +367,7 @@ impl Objects for Builder<'_> {
     }
 
     fn is_late(&self, id: FileId) -> bool {
-        is_late(self.tree, id)
+        self.natures.birth(id) == Birth::Late
     }
 
     fn map_uid(&self, uid: u32) -> Result<u32> {
@@ -369,6 +377,10 @@ impl Objects for Builder<'_> {
     fn map_gid(&self, gid: u32) -> Result<u32> {
         self.user.map_gid(gid)
     }
+}
+
+fn place(from: BorrowedFd<'_>, fd: &FdV1) -> Result<()> {
+    sys::rebuild::place(from, fd.fd.0, fd.cloexec).map_err(|e| Error::kernel("dup3", fd.fd, e))
 }
 
 fn reap(child: i32) -> Result<()> {

@@ -5,16 +5,18 @@
 pub use crate::bus_claim::Claim;
 pub use crate::context::UnitContext;
 use crate::desk::Desk;
+use crate::kind::{Adder, Context, Natures, Today};
+use crate::late::Late;
 use crate::numbers::Numbers;
 use crate::own_maps::OwnMaps;
-use crate::pidfd::Late;
 use crate::process::Builder;
 use crate::rights::Rights;
+use crate::status_flags::rebuild_owners;
 pub use crate::stored::Stored;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
 use crate::tids::Tids;
 use crate::{
-    bus, cgroup, events, files, inherit, inode, keyring, label, namespaces, plan, stopped, stored, volatile,
+    cgroup, inherit, inode, keyring, kinds, label, namespaces, node, plan, stopped, stored, volatile,
 };
 use image_store::{Image, ReasonCode, Stamp, fault};
 use nix::errno::Errno;
@@ -23,10 +25,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use snap_error::{Error, RestoreFault, Result};
-use snap_state::{Pid, Tree, TreeV1};
+use snap_state::{Pid, ProcessV1, Tree};
 use snap_sys as sys;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -124,19 +125,19 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
 fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restored> {
     let started = Instant::now();
     let (mut last, mut times) = (started, Times::default());
-    let tree: &TreeV1 = &request.tree;
-    stored::check_keeper(tree, request.unit.is_some())?;
+    let tree = &request.tree;
+    stored::check_keeper(&tree.stored, request.unit.is_some())?;
     let tids = Tids::open(request.deadline);
-    let mut desk = Desk::new(tree, request.unit.is_some())?;
+    let mut desk = Desk::new(&tree.processes, tree.files(), request.unit.is_some())?;
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
     let cgroups = match &request.unit {
-        Some(unit) => cgroup::rebuild_cgroups(&desk, tree, unit.cgroup.as_fd())?,
+        Some(unit) => cgroup::rebuild_cgroups(&desk, &tree.cgroups, unit.cgroup.as_fd())?,
         None => cgroup::Cgroups::default(),
     };
     let user = match &request.unit {
         Some(unit) => {
-            label::check_confinement(tree)?;
+            label::check_confinement(tree.confinement.as_ref())?;
             if let Some(keyring) = &tree.session_keyring {
                 keyring::rebuild_session_keyring(keyring, unit.shim_pid)?;
             }
@@ -146,13 +147,10 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     };
     let given = request.unit.as_ref().map_or(&[][..], |unit| &unit.stdio);
     desk.rights = Rights::of(tree, user.fd.is_some(), given);
-    volatile::rebuild_volatile_dirs(tree)?;
-    inode::rebuild_inodes(&mut desk, tree, request.image)?;
-    volatile::rebuild_volatile_nodes(&desk, tree)?;
-    let realtime =
-        clock_gettime(ClockId::CLOCK_REALTIME).map_err(|e| Error::kernel("clock_gettime", "realtime", e))?;
-    let realtime_ns = realtime.tv_sec() * 1_000_000_000 + realtime.tv_nsec();
-    files::rebuild_files(&mut desk, tree, request.unit.as_ref(), realtime_ns)?;
+    let natures = kinds::natures(tree.files(), tree.inodes());
+    let today = Today { unit: request.unit.as_ref(), deadline: request.deadline };
+    make_objects(&mut desk, tree, request.image)?;
+    make_files(&mut desk, tree, &natures, today)?;
     namespaces::continue_clocks(&desk, &tree.clocks)?;
 
     times.objects = lap(&mut last);
@@ -162,28 +160,29 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     let own = |id: nix::Result<nix::unistd::Pid>| {
         id.map(|p| Pid(p.as_raw())).map_err(|e| Error::kernel("getsid", "self", e))
     };
-    let births = plan::plan(tree, own(getsid(None))?, own(getpgid(None))?)?;
+    let births = plan::plan(&tree.processes, &tree.zombies, own(getsid(None))?, own(getpgid(None))?)?;
     let helper_tids = {
         let numbers = Numbers::new()?;
-        numbers.await_freed(tree, request.deadline);
-        numbers.of_helpers(tree)
+        numbers.await_freed(&tree.processes, &tree.zombies, request.deadline);
+        numbers.of_helpers(&tree.processes, &tree.zombies)
     };
     let own_maps = OwnMaps::read(&desk)?;
     let builder = Builder {
-        vdso: own_maps.vdso_of(tree)?,
+        vdso: own_maps.vdso_of(&tree.vdso, &tree.processes)?,
         mapped: own_maps.ranges(),
         helper_tids,
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
-        heritage: inherit::plan_heritage(tree),
+        heritage: inherit::plan_heritage(&tree.processes),
         desk: &desk,
         tree,
+        natures: &natures,
+        today,
         image,
         status: status_write,
         go,
-        late: Late::prepare(&desk, tree)?,
+        late: Late::prepare(&desk, &tree.processes, &natures)?,
         user,
         cgroups,
-        deadline: request.deadline,
     };
     let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
         true => Some(Nursery::open(&builder, &births)?),
@@ -199,18 +198,18 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     times.tree = lap(&mut last);
     request.image.verify_pages_from(request.checked_chunks, 1)?;
     times.check = lap(&mut last);
-    let mut watch = Watch { desk: &desk, tree, go: &go, status: status_read, late, tids, request, started };
+    let cx = Context::new(&desk, tree, &natures, today);
+    let mut watch = Watch { cx, go: &go, status: status_read, late, tids, started };
     watch.until_ready()?;
     // Everything is compared and loaded through one open file: what was compared is what was
     // loaded.
     request.image.require_unwritten_since(request.stamp)?;
     times.load = lap(&mut last);
-    files::rebuild_owners(&desk, tree)?;
-    inode::rebuild_seals(&desk, tree, inode::SealWhen::AfterMapping)?;
+    rebuild_owners(&desk, tree.files())?;
+    inode::rebuild_seals(&desk, tree.inodes(), inode::SealWhen::AfterMapping)?;
     desk.release_segments();
-    let stored = stored::hand_out(&desk, tree)?;
-    let held_back = request.unit.as_ref().and_then(|unit| unit.bus_name.as_deref());
-    let claim = bus::introduce(&desk, tree, request.deadline, held_back)?;
+    let stored = stored::hand_out(&desk, &tree.stored)?;
+    let claim = kinds::settle(&cx)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
     if let Some(nursery) = nursery {
         // As long as they are ours their numbers are nobody else's.
@@ -220,18 +219,39 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         }
         nursery.close()?;
     }
-    events::empty_inotify(&desk, tree)?;
-    stopped::rebuild_stopped(tree, &go, request.deadline)?;
+    stopped::rebuild_stopped(&tree.processes, &go, request.deadline)?;
     for (pipe, _) in go.iter().zip(&tree.processes).filter(|(_, process)| !process.stopped) {
         write(pipe, &[1]).map_err(|e| Error::kernel("releasing", "a process", e))?;
     }
     watch.until_released()?;
     drop(watch);
     if tree.processes.iter().flat_map(|process| &process.threads).any(|thread| !thread.seccomp.is_empty()) {
-        check_filters(&desk, tree, request.deadline)?;
+        check_filters(&desk, &tree.processes, request.deadline)?;
     }
     times.release = lap(&mut last);
     Ok(Restored { roots: tree.roots().map(|p| p.pid).collect(), times, stored, claim })
+}
+
+/// Shared objects, and what has to lie in volatile directories.
+fn make_objects(desk: &mut Desk, tree: &Tree, image: &Image) -> Result<()> {
+    volatile::rebuild_volatile_dirs(&tree.volatile_dirs)?;
+    inode::rebuild_inodes(desk, tree, image)?;
+    volatile::rebuild_volatile_nodes(desk, &tree.volatile_nodes, tree.inodes())
+}
+
+/// Every description that there can be before there are processes.
+fn make_files(desk: &mut Desk, tree: &Tree, natures: &Natures, today: Today<'_>) -> Result<()> {
+    let cx = Context::new(desk, tree, natures, today);
+    kinds::check(&cx)?;
+    kinds::make(&cx)?;
+    kinds::connect(&cx)?;
+    kinds::fill(&cx)?;
+    node::rebuild_nodes(desk, tree.files())?;
+    inode::rebuild_seals(desk, tree.inodes(), inode::SealWhen::BeforeMapping)?;
+    desk.close_files_on_disk(tree.inodes());
+    let cx = Context::new(desk, tree, natures, today);
+    kinds::observe(&cx)?;
+    kinds::watch(Adder::Worker, &cx)
 }
 
 /// Time since `last`, which becomes now.
@@ -281,20 +301,18 @@ impl Nursery {
 
 /// The worker's side of the conversation with the processes under construction.
 struct Watch<'a> {
-    desk: &'a Desk,
-    tree: &'a TreeV1,
+    cx: Context<'a>,
     go: &'a [OwnedFd],
     status: OwnedFd,
     late: Option<Late>,
     tids: Tids,
-    request: &'a Request<'a>,
     started: Instant,
 }
 
 impl Watch<'_> {
     fn until_ready(&mut self) -> Result<()> {
         let (mut ready, mut existing) = (HashSet::new(), HashSet::new());
-        while ready.len() < self.tree.processes.len() {
+        while ready.len() < self.cx.processes.len() {
             let Some(record) = self.next()? else {
                 return Err(RestoreFault::EndedBeforeReady.into());
             };
@@ -302,16 +320,17 @@ impl Watch<'_> {
                 ready.insert(record.pid);
             } else if record.kind == RecordKind::Exists as u32 {
                 existing.insert(record.pid);
-                if existing.len() == self.tree.processes.len()
+                if existing.len() == self.cx.processes.len()
                     && let Some(late) = self.late.take()
                 {
-                    late.deliver(self.desk, self.tree, self.request.deadline)?;
+                    kinds::make_late(&self.cx)?;
+                    late.deliver(&self.cx)?;
                 }
             } else if record.kind == RecordKind::WantTid as u32 {
                 self.give_tid(&record)?;
             } else if record.kind == RecordKind::TidTaken as u32 {
-                self.tids.taken(&self.desk.proc)?;
-            } else if let Some(holder) = self.tids.holder(&self.desk.proc, &record) {
+                self.tids.taken(&self.cx.desk.proc)?;
+            } else if let Some(holder) = self.tids.holder(&self.cx.desk.proc, &record) {
                 return Err(Error::stale(ReasonCode::ThreadIdTaken, holder));
             } else {
                 return Err(failure(&record));
@@ -331,7 +350,7 @@ impl Watch<'_> {
 
     fn next(&mut self) -> Result<Option<Record>> {
         loop {
-            let left = self.request.deadline.saturating_duration_since(Instant::now());
+            let left = self.cx.today.deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(self.status.as_fd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(left.min(LOOK_AROUND)).unwrap_or(PollTimeout::ZERO);
             match poll(&mut fds, timeout) {
@@ -360,9 +379,9 @@ impl Watch<'_> {
 
     /// Lets the process that asked make its thread now.
     fn give_tid(&mut self, record: &Record) -> Result<()> {
-        let index = self.tree.processes.iter().position(|p| p.pid.0 == record.pid);
+        let index = self.cx.processes.iter().position(|p| p.pid.0 == record.pid);
         let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
-        self.tids.make_next(&self.desk.proc, Pid(record.pid), record.result)?;
+        self.tids.make_next(&self.cx.desk.proc, Pid(record.pid), record.result)?;
         write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
     }
 }
@@ -421,7 +440,7 @@ fn failure(record: &Record) -> Error {
 
 /// Filters are installed after the last descriptor is closed, so their success is read from
 /// outside.
-fn check_filters(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
+fn check_filters(desk: &Desk, processes: &[ProcessV1], deadline: Instant) -> Result<()> {
     let count = |pid: &str| -> Option<usize> {
         let text = desk.proc.read(&format!("{pid}/status")).ok()?;
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -431,7 +450,7 @@ fn check_filters(desk: &Desk, tree: &TreeV1, deadline: Instant) -> Result<()> {
         text.lines().find_map(|l| l.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
     };
     let own = count("self").unwrap_or(0);
-    for process in &tree.processes {
+    for process in processes {
         let wanted = own + process.threads.first().map_or(0, |t| t.seccomp.len());
         if wanted == own {
             continue;

@@ -15,7 +15,7 @@ use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 use snap_error::{Error, Result};
-use snap_state::{BackingV1, FileId, InodeId, InodeV1, ProcessV1, RawPath, TreeV1};
+use snap_state::{BackingV1, FileId, InodeId, InodeV1, ProcessV1, RawPath, Tree};
 use snap_sys::fs_identity::FsIdentity;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -56,7 +56,7 @@ pub enum Whose {
 
 impl Rights {
     /// `in_user_namespace`: the capabilities of the tree count in a user namespace of its own only.
-    pub fn of(tree: &TreeV1, in_user_namespace: bool, given: &[OwnedFd]) -> Self {
+    pub fn of(tree: &Tree, in_user_namespace: bool, given: &[OwnedFd]) -> Self {
         let given = given.iter().filter_map(|fd| fstat(fd).ok()).map(|found| (found.st_dev, found.st_ino));
         let mut rights = Self {
             all: Vec::new(),
@@ -89,14 +89,14 @@ impl Rights {
         });
         let files = process.fds.iter().map(|fd| fd.file).chain([process.cwd]).chain(process.root);
         for file in files {
-            self.of_file.get_mut(file.0 as usize).map(|holders| holders.insert(index));
+            self.of_file.get_mut(file.index()).map(|holders| holders.insert(index));
         }
         let mapped = process.mm.vmas.iter().filter_map(|vma| match vma.backing {
             BackingV1::Inode { inode, .. } => Some(inode),
             _ => None,
         });
         for inode in mapped.chain([process.exe]) {
-            self.of_mapped.get_mut(inode.0 as usize).map(|holders| holders.insert(index));
+            self.of_mapped.get_mut(inode.index()).map(|holders| holders.insert(index));
         }
     }
 
@@ -104,8 +104,8 @@ impl Rights {
     fn bounded(&self, whose: Option<Whose>) -> Vec<&FsIdentity> {
         let holders: Vec<&FsIdentity> = match whose {
             None => self.all.iter().collect(),
-            Some(Whose::File(id)) => self.pick(self.of_file.get(id.0 as usize)),
-            Some(Whose::Mapped(id)) => self.pick(self.of_mapped.get(id.0 as usize)),
+            Some(Whose::File(id)) => self.pick(self.of_file.get(id.index())),
+            Some(Whose::Mapped(id)) => self.pick(self.of_mapped.get(id.index())),
         };
         holders.into_iter().filter(|identity| identity.caps & CAP_DAC_OVERRIDE == 0).collect()
     }

@@ -1,11 +1,19 @@
 //! io_uring rings at rest.
 
+use super::kind::{Context, Kind};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{InodeId, RingV1};
+use snap_state::{FileV1, InodeId, OpenRingV1, RingV1};
 use snap_sys::ring;
 use std::os::fd::{AsFd as _, OwnedFd};
+
+impl Kind for OpenRingV1 {
+    fn make(&self, _: &FileV1, cx: &Context<'_>) -> Result<Option<OwnedFd>> {
+        let made = cx.desk.made_object(self.ring)?;
+        made.try_clone_to_owned().map(Some).map_err(|e| Error::io("dup", self.ring, &e))
+    }
+}
 
 /// A ring and how it is mapped.
 #[derive(Debug)]

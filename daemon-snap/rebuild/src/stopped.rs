@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::write;
 use snap_error::{Error, RestoreFault, Result};
-use snap_state::{Pid, ProcessV1, TreeV1};
+use snap_state::{Pid, ProcessV1};
 use snap_sys::proc;
 use snap_sys::ptrace::{self, Wait};
 use std::os::fd::OwnedFd;
@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_micros(50);
 ///
 /// # Errors
 /// ptrace(2) is forbidden; a process ended; the deadline.
-pub fn rebuild_stopped(tree: &TreeV1, go: &[OwnedFd], deadline: Instant) -> Result<()> {
-    for (process, go) in tree.processes.iter().zip(go).rev().filter(|(process, _)| process.stopped) {
+pub fn rebuild_stopped(processes: &[ProcessV1], go: &[OwnedFd], deadline: Instant) -> Result<()> {
+    for (process, go) in processes.iter().zip(go).rev().filter(|(process, _)| process.stopped) {
         Steered { process, deadline }.stop_in_place(go)?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
-use snap_state::TreeV1;
+use snap_state::StoredV1;
 use std::os::fd::OwnedFd;
 
 /// A descriptor for systemd's store.
@@ -20,8 +20,8 @@ pub struct Stored {
 ///
 /// # Errors
 /// `Stale`: there is no unit, and systemd kept something.
-pub fn check_keeper(tree: &TreeV1, is_unit: bool) -> Result<()> {
-    if is_unit || tree.stored.is_empty() {
+pub fn check_keeper(stored: &[StoredV1], is_unit: bool) -> Result<()> {
+    if is_unit || stored.is_empty() {
         return Ok(());
     }
     Err(Error::stale(
@@ -34,11 +34,11 @@ pub fn check_keeper(tree: &TreeV1, is_unit: bool) -> Result<()> {
 ///
 /// # Errors
 /// A description that nobody made: a defect. Too many descriptors.
-pub fn hand_out(desk: &Desk, tree: &TreeV1) -> Result<Vec<Stored>> {
-    let copy = |stored: &snap_state::StoredV1| {
+pub fn hand_out(desk: &Desk, stored: &[StoredV1]) -> Result<Vec<Stored>> {
+    let copy = |stored: &StoredV1| {
         let fd = desk.file(stored.file)?.try_clone_to_owned();
         let fd = fd.map_err(|e| Error::io("dup", format_args!("stored descriptor {}", stored.name), &e))?;
         Ok(Stored { name: stored.name.clone(), polled: stored.polled, fd: desk.raise(fd)? })
     };
-    tree.stored.iter().map(copy).collect()
+    stored.iter().map(copy).collect()
 }

@@ -3,6 +3,7 @@
 use super::desk::Desk;
 use super::inet::{show, with_scope};
 use super::interface::Indices;
+use super::kind::{Context, Kind};
 use super::socket_options::set_options;
 use image_store::ReasonCode;
 use nix::errno::Errno;
@@ -10,7 +11,7 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
 use snap_error::{Error, Result};
 use snap_state::{
-    FileId, FileKindV1, FileV1, LostTcpV1, SocketOptionV1, TcpConnectionV1, TcpEndingV1, TreeV1,
+    FileId, FileKindV1, FileV1, Files, LostTcpV1, SocketOptionV1, TcpConnectionV1, TcpEndingV1,
 };
 use snap_sys as sys;
 use snap_sys::tcp_repair::{Queue, Repair};
@@ -22,11 +23,34 @@ const BUFFER_BYTES: i32 = 64 << 20;
 /// Longest that loopback may take to deliver.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-fn connections(tree: &TreeV1) -> impl Iterator<Item = (&FileV1, &TcpConnectionV1)> {
-    tree.files.iter().filter_map(|file| match &file.kind {
+fn connections(files: Files<'_>) -> impl Iterator<Item = (&FileV1, &TcpConnectionV1)> {
+    files.iter().filter_map(|file| match &file.kind {
         FileKindV1::Tcp(connection) => Some((file, connection)),
         _ => None,
     })
+}
+
+impl Kind for TcpConnectionV1 {
+    /// The recorded flags come when everything has been sent.
+    fn sets_flags(&self) -> bool {
+        true
+    }
+
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        sys::rebuild::socket(self.family, libc::SOCK_STREAM, libc::IPPROTO_TCP)
+            .map(Some)
+            .map_err(|e| Error::kernel("socket", file.id, e))
+    }
+
+    fn connect(&self, cx: &Context<'_>) -> Result<()> {
+        connect_all(cx.desk, cx.files)
+    }
+}
+
+impl Kind for LostTcpV1 {
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        rebuild_lost(file.id, self).map(Some)
+    }
 }
 
 /// All of them, when every listener has its port:
@@ -35,30 +59,20 @@ fn connections(tree: &TreeV1) -> impl Iterator<Item = (&FileV1, &TcpConnectionV1
 /// 2. When both exist, they become ordinary: from here on a segment finds its receiver.
 /// 3. What had not arrived is sent, then buffers get their recorded sizes.
 /// 4. Directions that were closed are closed again, which the other end hears.
-///
-/// # Errors
-/// `Stale`: an address does not exist.
-pub fn rebuild_connections(desk: &mut Desk, tree: &TreeV1) -> Result<()> {
-    for (file, connection) in connections(tree) {
-        let _maker = file.node.map(super::node::Maker::begin);
-        let fd = sys::rebuild::socket(connection.family, libc::SOCK_STREAM, libc::IPPROTO_TCP)
-            .map_err(|e| Error::kernel("socket", file.id, e))?;
-        desk.put_file(file.id, fd)?;
-    }
-    let desk = &*desk;
+fn connect_all(desk: &Desk, files: Files<'_>) -> Result<()> {
     let mut repairs = Vec::new();
-    for (file, connection) in connections(tree) {
+    for (file, connection) in connections(files) {
         repairs.push(begin(file.id, connection, desk.file(file.id)?)?);
     }
     let failed = |e| Error::kernel("TCP_REPAIR", "off", e);
     repairs.into_iter().try_for_each(Repair::finish).map_err(failed)?;
-    for (file, connection) in connections(tree) {
+    for (file, connection) in connections(files) {
         let fd = desk.file(file.id)?;
         say(file.id, fd, &connection.send_queue)?;
         set_options(file.id, &fd, connection.options.iter().filter(|option| is_size(option)))?;
         super::status_flags::set_status_flags(&fd, file)?;
     }
-    for (file, connection) in connections(tree) {
+    for (file, connection) in connections(files) {
         for how in
             [libc::SHUT_RD, libc::SHUT_WR].into_iter().filter(|how| connection.shutdown & 1 << how != 0)
         {
@@ -155,10 +169,7 @@ fn say(id: FileId, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
 }
 
 /// A socket whose peer has gone: made with one of ours on loopback, which goes as that went.
-///
-/// # Errors
-/// No loopback.
-pub fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
+fn rebuild_lost(id: FileId, lost: &LostTcpV1) -> Result<OwnedFd> {
     let failed = |step| move |e| Error::kernel(step, format!("open file {id} (TCP)"), e);
     let tcp = || sys::rebuild::socket(lost.family, libc::SOCK_STREAM, libc::IPPROTO_TCP);
     let (listener, fd) = (tcp().map_err(failed("socket"))?, tcp().map_err(failed("socket"))?);

@@ -1,57 +1,77 @@
 //! Unix sockets: listeners, pairs, datagram sockets.
 
 use super::desk::Desk;
+use super::kind::{Context, Kind};
 use super::socket_options::set_options;
 use super::stand_in::{as_process, as_user};
 use super::unix_address::show;
-use super::unix_name::{WorkingDirectory, bind, connect, enter};
+use super::unix_name::{bind, connect, enter};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
 use snap_state::{
-    CredentialsV1, FileId, FileKindV1, FileV1, PeerV1, ProcessV1, SocketOptionV1, TreeV1, UnixSocketV1,
+    CredentialsV1, FileId, FileKindV1, FileV1, Files, PeerV1, ProcessV1, SocketOptionV1, UnixSocketV1,
     UnixStateV1,
 };
 use snap_sys as sys;
 use snap_sys::rebuild::unix_address;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Sockets whose queues wait for descriptors that have not been made yet.
-#[derive(Debug, Default)]
-pub struct Unfinished {
-    /// Other ends of sockets whose peer is gone.
-    gone: Vec<(FileId, OwnedFd)>,
-}
+impl Kind for UnixSocketV1 {
+    /// A path is bound with the rights of the processes, and root's own where they do not do.
+    fn is_made_by_owner(&self) -> bool {
+        false
+    }
 
-fn sockets(tree: &TreeV1) -> impl Iterator<Item = (&FileV1, &UnixSocketV1)> {
-    tree.files.iter().filter_map(|file| match &file.kind {
-        FileKindV1::Unix(socket) => Some((file, socket)),
-        _ => None,
-    })
-}
+    /// Last of all, when nothing has to be sent or connected any more.
+    fn sets_flags(&self) -> bool {
+        true
+    }
 
-/// Makes all unix sockets: what is bound alone first, then what connects to it, clients that nobody
-/// has accepted last.
-///
-/// # Errors
-/// `Stale`: an address is in use or a peer is not there.
-pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
-    let mut unfinished = Unfinished::default();
-    for (file, socket) in sockets(tree) {
-        if matches!(
-            socket.state,
-            UnixStateV1::Listening { .. } | UnixStateV1::Unconnected | UnixStateV1::ConnectedTo { .. }
-        ) {
-            let fd = alone(desk, file.id, socket)?;
-            desk.put_file(file.id, fd)?;
+    /// What is bound alone. Others are connected to it.
+    fn make(&self, file: &FileV1, cx: &Context<'_>) -> Result<Option<OwnedFd>> {
+        match self.state {
+            UnixStateV1::Listening { .. } | UnixStateV1::Unconnected | UnixStateV1::ConnectedTo { .. } => {
+                alone(cx.desk, file.id, self).map(Some)
+            }
+            UnixStateV1::Pair { .. } | UnixStateV1::PeerGone { .. } | UnixStateV1::Waiting { .. } => Ok(None),
         }
     }
-    for (file, socket) in sockets(tree) {
+
+    fn connect(&self, cx: &Context<'_>) -> Result<()> {
+        connect_pairs(cx)?;
+        connect_waiting(cx)
+    }
+
+    fn fill(&self, cx: &Context<'_>) -> Result<()> {
+        fill_queues(cx)?;
+        finish_all(cx)
+    }
+
+    fn act(&self, process: &ProcessV1, cx: &Context<'_>) -> Result<()> {
+        listen_own(cx.desk, cx.files, process)
+    }
+}
+
+fn sockets(files: Files<'_>) -> impl Iterator<Item = (&FileV1, &UnixSocketV1)> {
+    files.iter().filter_map(|file| Some((file, unix_socket(file)?)))
+}
+
+fn unix_socket(file: &FileV1) -> Option<&UnixSocketV1> {
+    match &file.kind {
+        FileKindV1::Unix(socket) => Some(socket),
+        _ => None,
+    }
+}
+
+/// Pairs, and sockets whose peer is gone.
+fn connect_pairs(cx: &Context<'_>) -> Result<()> {
+    for (file, socket) in sockets(cx.files) {
         match &socket.state {
-            UnixStateV1::Pair { peer } if !desk.has_file(file.id) => pair(desk, tree, file, socket, *peer)?,
+            UnixStateV1::Pair { peer } if !cx.desk.has_file(file.id) => pair(cx, file, socket, *peer)?,
             UnixStateV1::PeerGone { address } => {
                 // A name that is not the unit's own belongs to somebody else by now.
-                let is_own = listener_at(tree, address).is_some();
+                let is_own = listener_at(cx.files, address).is_some();
                 let other = UnixSocketV1 {
                     address: if is_own { address.clone() } else { Vec::new() },
                     directory: None,
@@ -61,65 +81,69 @@ pub fn rebuild_unix(desk: &mut Desk, tree: &TreeV1) -> Result<Unfinished> {
                     options: Vec::new(),
                     ..socket.clone()
                 };
-                let (mine, theirs) = connected(desk, tree, socket, &other)?;
+                let (mine, theirs) = connected(cx.desk, cx.files, socket, &other)?;
                 set_early_options(file.id, socket, &mine)?;
-                desk.put_file(file.id, mine)?;
-                unfinished.gone.push((file.id, desk.raise(theirs)?));
+                cx.desk.put_file(file.id, mine)?;
+                cx.desk.put_far_end(file.id, theirs)?;
             }
             _ => {}
         }
     }
-    let mut waiting: Vec<_> = sockets(tree)
+    Ok(())
+}
+
+/// Clients that nobody has accepted, in the order of their listeners' queues.
+fn connect_waiting(cx: &Context<'_>) -> Result<()> {
+    let mut waiting: Vec<_> = sockets(cx.files)
         .filter_map(|(file, socket)| match socket.state {
             UnixStateV1::Waiting { listener, place } => Some((listener, place, file, socket)),
             _ => None,
         })
         .collect();
     waiting.sort_by_key(|(listener, place, ..)| (*listener, *place));
-    for (listener, _, file, socket) in waiting {
-        let fd = alone(desk, file.id, socket)?;
-        let address = listen_as(desk.file(listener)?, socket.peer.as_ref(), listener, tree)?;
-        let _there = directory_of(tree, listener)?;
-        as_process(holder(tree, file.id).as_ref(), "connect", || {
+    for (id, _, file, socket) in waiting {
+        let fd = alone(cx.desk, file.id, socket)?;
+        let Some(listener) = unix_socket(cx.files.get(id)) else { continue };
+        let address = listen_as(cx.desk.file(id)?, socket.peer.as_ref(), id, listener)?;
+        let _there = enter(listener.directory.as_ref())?;
+        as_process(holder(cx.processes, file.id).as_ref(), "connect", || {
             sys::rebuild::connect(fd.as_fd(), &address).map(|()| [0; 2])
         })?;
-        desk.put_file(file.id, fd)?;
+        cx.desk.put_file(file.id, fd)?;
     }
-    Ok(unfinished)
+    Ok(())
 }
 
-/// Messages, then what would have stopped them. Everything that may be in flight exists by now.
-///
-/// # Errors
-/// `Stale`: nobody listens where a datagram socket was connected to.
-pub fn finish_unix(desk: &Desk, tree: &TreeV1, unfinished: Unfinished) -> Result<()> {
-    // Messages before anything is shut down: the sender may be shut down itself.
-    for (file, socket) in sockets(tree).filter(|(_, socket)| !socket.queue.is_empty()) {
-        let gone = unfinished.gone.iter().find(|(id, _)| *id == file.id).map(|(_, other)| other.as_fd());
-        super::unix_queue::refill(desk, tree, file.id, socket, gone)?;
+/// Messages. Everything that may be in flight exists by now.
+fn fill_queues(cx: &Context<'_>) -> Result<()> {
+    for (file, socket) in sockets(cx.files).filter(|(_, socket)| !socket.queue.is_empty()) {
+        super::unix_queue::refill(cx.desk, cx.files, file.id, socket)?;
     }
-    drop(unfinished);
-    for (file, socket) in sockets(tree) {
+    // Now their peers are gone.
+    cx.desk.close_far_ends();
+    Ok(())
+}
+
+/// What would have stopped messages: the sender may be shut down itself.
+fn finish_all(cx: &Context<'_>) -> Result<()> {
+    for (file, socket) in sockets(cx.files) {
         if let UnixStateV1::ConnectedTo { address } = &socket.state {
-            connect(desk, desk.file(file.id)?, address).map_err(|e| match e {
+            connect(cx.desk, cx.desk.file(file.id)?, address).map_err(|e| match e {
                 Errno::ENOENT | Errno::ECONNREFUSED => {
                     Error::stale(ReasonCode::AddressMissing, format!("nobody listens at {}", show(address)))
                 }
                 e => Error::kernel("connect", show(address), e),
             })?;
         }
-        finish(desk, file, socket)?;
+        finish(cx.desk, file, socket)?;
     }
     Ok(())
 }
 
 /// Listens once more, as who did: clients see the process that called listen(2) last. Called in
 /// each process, while it still may become any user.
-///
-/// # Errors
-/// Those of listen(2).
-pub fn listen_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()> {
-    for (file, socket) in sockets(tree) {
+fn listen_own(desk: &Desk, files: Files<'_>, process: &ProcessV1) -> Result<()> {
+    for (file, socket) in sockets(files) {
         let UnixStateV1::Listening { backlog } = socket.state else { continue };
         let Some(PeerV1 { credentials, groups }) = &socket.peer else { continue };
         if credentials.pid == process.pid {
@@ -135,29 +159,24 @@ pub fn listen_own(desk: &Desk, tree: &TreeV1, process: &ProcessV1) -> Result<()>
 fn listen_as(
     listening: BorrowedFd<'_>,
     who: Option<&PeerV1>,
-    listener: FileId,
-    tree: &TreeV1,
+    id: FileId,
+    listener: &UnixSocketV1,
 ) -> Result<Vec<u8>> {
-    let (backlog, renamed_to) = match tree.files.get(listener.0 as usize).map(|file| &file.kind) {
-        Some(FileKindV1::Unix(UnixSocketV1 {
-            state: UnixStateV1::Listening { backlog },
-            renamed_to,
-            ..
-        })) => (*backlog, renamed_to),
-        _ => return Err(Error::Corrupt(format!("open file {listener} does not listen"))),
+    let UnixStateV1::Listening { backlog } = listener.state else {
+        return Err(Error::Internal { step: "listen", message: format!("open file {id} does not listen") });
     };
     as_process(who, "listen", || sys::rebuild::listen(listening, backlog).map(|()| [0; 2]))?;
     // Its old name leads nowhere any more.
-    if let Some(renamed_to) = renamed_to {
+    if let Some(renamed_to) = &listener.renamed_to {
         return Ok(unix_address(&renamed_to.0));
     }
-    sys::rebuild::own_address(listening).map_err(|e| Error::kernel("getsockname", listener, e))
+    sys::rebuild::own_address(listening).map_err(|e| Error::kernel("getsockname", id, e))
 }
 
 /// The first process that has a description, as it connects to others.
-fn holder(tree: &TreeV1, id: FileId) -> Option<PeerV1> {
-    let process = tree.processes.iter().find(|process| process.fds.iter().any(|fd| fd.file == id))?;
-    let creds = &process.threads.first()?.creds;
+fn holder(processes: &[ProcessV1], id: FileId) -> Option<PeerV1> {
+    let process = processes.iter().find(|process| process.fds.iter().any(|fd| fd.file == id))?;
+    let creds = &process.leader().creds;
     let credentials = CredentialsV1 { pid: process.pid, uid: creds.uids[1], gid: creds.gids[1] };
     Some(PeerV1 { credentials, groups: creds.groups.clone() })
 }
@@ -189,24 +208,9 @@ fn is_late(option: &SocketOptionV1) -> bool {
     option.level == libc::SOL_SOCKET && NAMES.contains(&option.name)
 }
 
-/// The working directory in which the address of another socket of the tree was bound.
-fn directory_of(tree: &TreeV1, id: FileId) -> Result<Option<WorkingDirectory>> {
-    match tree.files.get(id.0 as usize).map(|file| &file.kind) {
-        Some(FileKindV1::Unix(socket)) => enter(socket.directory.as_ref()),
-        _ => Ok(None),
-    }
-}
-
-fn pair(desk: &mut Desk, tree: &TreeV1, file: &FileV1, socket: &UnixSocketV1, peer: FileId) -> Result<()> {
-    let other = match tree.files.get(peer.0 as usize).map(|f| &f.kind) {
-        Some(FileKindV1::Unix(other)) => other,
-        _ => {
-            return Err(Error::Corrupt(format!(
-                "open file {} has peer {peer}, which is no unix socket",
-                file.id
-            )));
-        }
-    };
+fn pair(cx: &Context<'_>, file: &FileV1, socket: &UnixSocketV1, peer: FileId) -> Result<()> {
+    let desk = cx.desk;
+    let Some(other) = unix_socket(cx.files.get(peer)) else { return Ok(()) };
     if desk.has_file(peer) {
         // A datagram socket connected to one that is connected elsewhere or not at all.
         let fd = alone(desk, file.id, socket)?;
@@ -215,15 +219,15 @@ fn pair(desk: &mut Desk, tree: &TreeV1, file: &FileV1, socket: &UnixSocketV1, pe
             .map_err(|e| Error::kernel("connect", show(&other.address), e))?;
         return desk.put_file(file.id, fd);
     }
-    let (mine, theirs) = connected(desk, tree, socket, other)?;
+    let (mine, theirs) = connected(desk, cx.files, socket, other)?;
     set_early_options(file.id, socket, &mine)?;
     set_early_options(peer, other, &theirs)?;
     desk.put_file(file.id, mine)?;
     desk.put_file(peer, theirs)
 }
 
-fn listener_at<'a>(tree: &'a TreeV1, address: &[u8]) -> Option<(&'a FileV1, &'a UnixSocketV1)> {
-    sockets(tree).find(|(_, s)| {
+fn listener_at<'a>(files: Files<'a>, address: &[u8]) -> Option<(&'a FileV1, &'a UnixSocketV1)> {
+    sockets(files).find(|(_, s)| {
         s.address == address && !address.is_empty() && matches!(s.state, UnixStateV1::Listening { .. })
     })
 }
@@ -232,13 +236,13 @@ fn listener_at<'a>(tree: &'a TreeV1, address: &[u8]) -> Option<(&'a FileV1, &'a 
 /// knows who made the other.
 fn connected(
     desk: &Desk,
-    tree: &TreeV1,
+    files: Files<'_>,
     socket: &UnixSocketV1,
     other: &UnixSocketV1,
 ) -> Result<(OwnedFd, OwnedFd)> {
-    if let Some((listener, at)) = listener_at(tree, &socket.address) {
+    if let Some((listener, at)) = listener_at(files, &socket.address) {
         let _there = enter(at.directory.as_ref())?;
-        let address = listen_as(desk.file(listener.id)?, other.peer.as_ref(), listener.id, tree)?;
+        let address = listen_as(desk.file(listener.id)?, other.peer.as_ref(), listener.id, at)?;
         let (theirs, mine) = through_listener(
             desk,
             Listening { fd: desk.file(listener.id)?, address: &address },
@@ -247,9 +251,9 @@ fn connected(
         )?;
         return Ok((mine, theirs));
     }
-    if let Some((listener, at)) = listener_at(tree, &other.address) {
+    if let Some((listener, at)) = listener_at(files, &other.address) {
         let _there = enter(at.directory.as_ref())?;
-        let address = listen_as(desk.file(listener.id)?, socket.peer.as_ref(), listener.id, tree)?;
+        let address = listen_as(desk.file(listener.id)?, socket.peer.as_ref(), listener.id, at)?;
         return through_listener(
             desk,
             Listening { fd: desk.file(listener.id)?, address: &address },

@@ -5,7 +5,7 @@ use super::stand_in::as_sender;
 use super::unix_address::show;
 use super::unix_name::bind_as_stranger;
 use snap_error::{Error, Result};
-use snap_state::{FileId, FileKindV1, TreeV1, UnixMessageV1, UnixSocketV1, UnixStateV1};
+use snap_state::{FileId, FileKindV1, Files, UnixMessageV1, UnixSocketV1, UnixStateV1};
 use snap_sys as sys;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,34 +13,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Room for everything that a stranger sends.
 const STRANGER_BUFFER_BYTES: i32 = 16 << 20;
 
-/// Puts the messages of a socket back into its queue. `gone`: the other end of a socket whose peer
-/// is gone.
+/// Puts the messages of a socket back into its queue.
 ///
 /// # Errors
 /// `Stale`: the address or the number of a sender is taken.
-pub fn refill(
-    desk: &Desk,
-    tree: &TreeV1,
-    id: FileId,
-    socket: &UnixSocketV1,
-    gone: Option<BorrowedFd<'_>>,
-) -> Result<()> {
+pub fn refill(desk: &Desk, files: Files<'_>, id: FileId, socket: &UnixSocketV1) -> Result<()> {
     let receiver = desk.file(id)?;
     let mut strangers: HashMap<&[u8], OwnedFd> = HashMap::new();
+    let far_end = desk.far_end(id);
     let peer = match socket.state {
         UnixStateV1::Pair { peer } => Some(desk.file(peer)?),
-        _ => gone,
+        _ => far_end.as_ref().map(|end| end.as_fd()),
     };
     let address = sys::rebuild::own_address(receiver).map_err(|e| Error::kernel("getsockname", id, e))?;
     for message in &socket.queue {
-        if let Some(peer) = peer.filter(|_| message.sender.is_empty() || is_of_peer(tree, socket, message)) {
+        if let Some(peer) = peer.filter(|_| message.sender.is_empty() || is_of_peer(files, socket, message)) {
             send(desk, id, peer, &[], message)?;
             continue;
         }
-        if socket.address.is_empty() {
-            return Err(Error::Corrupt(format!("open file {id} has messages but no sender")));
-        }
-        let of_tree = tree.files.iter().find(|file| {
+        let of_tree = files.iter().find(|file| {
             matches!(&file.kind, FileKindV1::Unix(s) if s.address == message.sender && !s.address.is_empty()
                 && s.socket_type == socket.socket_type)
         });
@@ -58,10 +49,9 @@ pub fn refill(
     Ok(())
 }
 
-fn is_of_peer(tree: &TreeV1, socket: &UnixSocketV1, message: &UnixMessageV1) -> bool {
+fn is_of_peer(files: Files<'_>, socket: &UnixSocketV1, message: &UnixMessageV1) -> bool {
     let UnixStateV1::Pair { peer } = socket.state else { return true };
-    let peer = tree.files.get(peer.0 as usize).map(|file| &file.kind);
-    matches!(peer, Some(FileKindV1::Unix(peer)) if peer.address == message.sender)
+    matches!(&files.get(peer).kind, FileKindV1::Unix(peer) if peer.address == message.sender)
 }
 
 /// A sender that is gone: a socket with its address, for as long as it takes.

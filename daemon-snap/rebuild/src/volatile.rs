@@ -15,7 +15,7 @@ use nix::unistd::{
 };
 use snap_error::{Error, Result};
 use snap_state::{
-    InodeId, InodeKindV1, InodeV1, RawPath, TreeV1, VolatileNodeKindV1, VolatileNodeV1, XattrsV1,
+    InodeKindV1, InodeV1, Inodes, RawPath, VolatileDirV1, VolatileNodeKindV1, VolatileNodeV1, XattrsV1,
 };
 use snap_sys as sys;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -41,8 +41,8 @@ impl<'a> Attributes<'a> {
 ///
 /// # Errors
 /// As [`make_dir`].
-pub fn rebuild_volatile_dirs(tree: &TreeV1) -> Result<()> {
-    tree.volatile_dirs.iter().try_for_each(|dir| {
+pub fn rebuild_volatile_dirs(dirs: &[VolatileDirV1]) -> Result<()> {
+    dirs.iter().try_for_each(|dir| {
         let attributes = Attributes { mode: dir.mode, uid: dir.uid, gid: dir.gid, xattrs: &dir.xattrs };
         make_dir(&dir.path, &attributes)
     })
@@ -153,9 +153,9 @@ pub fn set_xattrs(fd: BorrowedFd<'_>, path: &RawPath, xattrs: &XattrsV1) -> Resu
 ///
 /// # Errors
 /// symlink(2), link(2), mknod(2), chown(2).
-pub fn rebuild_volatile_nodes(desk: &Desk, tree: &TreeV1) -> Result<()> {
-    tree.volatile_nodes.iter().try_for_each(|node| match node.kind {
-        VolatileNodeKindV1::Link { inode } => add_name(desk, tree, &node.path, inode),
+pub fn rebuild_volatile_nodes(desk: &Desk, nodes: &[VolatileNodeV1], inodes: Inodes<'_>) -> Result<()> {
+    nodes.iter().try_for_each(|node| match node.kind {
+        VolatileNodeKindV1::Link { inode } => add_name(desk, &node.path, inodes.get(inode)),
         _ => rebuild_node(desk, node),
     })
 }
@@ -184,13 +184,11 @@ fn rebuild_node(desk: &Desk, node: &VolatileNodeV1) -> Result<()> {
 }
 
 /// One more name of a file. One that leads to an earlier life of the file is replaced.
-fn add_name(desk: &Desk, tree: &TreeV1, path: &RawPath, inode: InodeId) -> Result<()> {
+fn add_name(desk: &Desk, path: &RawPath, inode: &InodeV1) -> Result<()> {
     let failed = |step| move |e| Error::kernel(step, path, e);
-    let inode = tree.inodes.get(inode.0 as usize);
-    let Some((inode, InodeKindV1::Volatile { path: first } | InodeKindV1::Path { path: first })) =
-        inode.map(|inode| (inode, &inode.kind))
-    else {
-        return Err(Error::Corrupt(format!("{path} is a name of nothing")));
+    let (InodeKindV1::Volatile { path: first } | InodeKindV1::Path { path: first }) = &inode.kind else {
+        let message = format!("{path} is a further name of what has no path");
+        return Err(Error::Internal { step: "rebuild", message });
     };
     let found = trail::resolve(first.as_path(), Last::Itself).map_err(|e| super::rights::failed(first, e))?;
     let stat = fstat(&found).map_err(failed("stat"))?;

@@ -1,9 +1,10 @@
 //! Listeners between virtual machine and host.
 
+use super::kind::{Context, Kind};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{FileId, VsockSocketV1};
+use snap_state::{FileId, FileV1, VsockSocketV1};
 use snap_sys as sys;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,11 +12,14 @@ use std::os::fd::{AsFd, OwnedFd};
 /// (net.core.somaxconn).
 const BACKLOG: u32 = 4096;
 
+impl Kind for VsockSocketV1 {
+    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
+        rebuild_vsock(file.id, self).map(Some)
+    }
+}
+
 /// Same options and address.
-///
-/// # Errors
-/// `Stale`: the address is taken.
-pub fn rebuild_vsock(id: FileId, socket: &VsockSocketV1) -> Result<OwnedFd> {
+fn rebuild_vsock(id: FileId, socket: &VsockSocketV1) -> Result<OwnedFd> {
     let failed = |step| move |e| Error::kernel(step, format!("open file {id} (vsock)"), e);
     let fd = sys::rebuild::socket(libc::AF_VSOCK, socket.socket_type, 0).map_err(failed("socket"))?;
     super::socket_options::set_options(id, &fd, &socket.options)?;
