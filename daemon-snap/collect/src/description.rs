@@ -4,7 +4,7 @@ use nix::sys::stat::fstat;
 use snap_error::Part;
 use snap_state::{FileId, NodeV1, Pid, TargetFd};
 use snap_sys::proc::FdInfo;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// An open file description under one of the numbers it has.
 #[derive(Clone, Debug)]
@@ -22,6 +22,15 @@ impl Description {
     pub fn part(&self) -> Part {
         Part::Fd(self.fd)
     }
+}
+
+/// A description as those who collect it look at it.
+#[derive(Clone, Copy)]
+pub(super) struct Open<'a> {
+    pub file: &'a Description,
+    /// Our duplicate.
+    pub fd: BorrowedFd<'a>,
+    pub info: &'a FdInfo,
 }
 
 /// One entry of one table.

@@ -265,6 +265,7 @@ impl Frozen {
         if !blockers.is_empty() {
             return Err(Error::Refused(blockers));
         }
+        let files = files.into_iter().collect::<Option<Vec<FileV1>>>().ok_or_else(unlisted)?;
 
         let mut processes = Vec::with_capacity(members.len());
         let tables = tables.into_iter().zip(locks.tables);
@@ -343,22 +344,26 @@ fn whole(
     threads: &[OutsideThread],
 ) -> Result<ProcessV1> {
     let parent = Some(member.stat.ppid).filter(|ppid| members.iter().any(|other| other.pid == *ppid));
-    let Some(directories) = directories else {
-        return Err(Error::Internal { step: "collect", message: "a blocker that is not listed".into() });
-    };
+    let directories = directories.ok_or_else(unlisted)?;
     let threads = threads.iter().map(|outside| outside.thread.clone()).collect();
     collect_process(member, parent, space, directories, threads)
+}
+
+/// What would be missing has a blocker, and with a blocker nothing is collected.
+fn unlisted() -> Error {
+    Error::Internal { step: "collect", message: "a blocker that is not listed".into() }
 }
 
 /// A bus may judge by the label of who connects, and that is the worker.
 fn inspect_labelled_connections<'a>(
     tables: impl Iterator<Item = (Pid, &'a Vec<FdV1>)>,
-    files: &[FileV1],
+    files: &[Option<FileV1>],
     blockers: &mut Blockers,
 ) -> Result<()> {
     for (pid, fds) in tables {
         let is_bus = |fd: &&FdV1| {
-            matches!(files.get(fd.file.index()).map(|file| &file.kind), Some(FileKindV1::Bus(_)))
+            let file = files[fd.file.index()].as_ref();
+            matches!(file.map(|file| &file.kind), Some(FileKindV1::Bus(_)))
         };
         let Some(connection) = fds.iter().find(is_bus) else { continue };
         if has_labelled_sockets().map_err(|e| Error::kernel("SO_PEERSEC", "a socket", e))? {

@@ -1,33 +1,30 @@
 //! Descriptor tables and the open file descriptions behind them.
 
-use super::description::{Description, Slot, node_of, own_number};
+use super::description::{Description, Open, Slot, node_of, own_number};
 use super::epoll::Targets;
-use super::handle::Handle;
+use super::inet::InetSockets;
+use super::kinds::{Kinds, watches_files};
 use super::lock::{Locks, collect_locks, inspect_leases};
+use super::netlink::NetlinkSockets;
+use super::packet::PacketSockets;
+use super::pidfd::Tasks;
 use super::pipe::Pipes;
+use super::socket::Sockets;
 use super::stored::find_stored;
 use super::unix::UnixSockets;
 use super::unix_queue::{Carrier, Queues};
 use crate::blockers::{Blockers, Found, Trouble, failed, refused};
 use crate::inode::Inodes;
 use crate::member::Member;
-use crate::options::{ActivationSocket, CollectOptions};
-use crate::spaces::Spaces;
-use crate::{
-    epoll, eventfd, fanotify, inet, inhibitor, inotify, kernel_file, netlink, packet, pidfd as process, ring,
-    signalfd, timerfd, vsock,
-};
-use nix::errno::Errno;
-use nix::sys::stat::{fstat, stat};
-use snap_error::obstacle::{DescriptorObstacle, FileObstacle, SocketKind, SocketObstacle};
+use nix::sys::stat::stat;
+use snap_error::obstacle::{DescriptorObstacle, FileObstacle};
 use snap_error::{Error, Obstacle, Part, Result};
-use snap_state::FIFO;
 use snap_state::{
-    EpollV1, EventFdV1, FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, OpenInodeV1, OpenRingV1, Pid,
-    PidFdV1, PipeV1, RawPath, RebindV1, StoredV1, ZombieV1,
+    EpollV1, FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, OpenInodeV1, Pid, PidFdV1, PipeV1,
+    RawPath, StoredV1, ZombieV1,
 };
 use snap_sys::proc::{self, FdInfo};
-use snap_sys::{fdquery, kcmp, netns, pidfd};
+use snap_sys::{fdquery, kcmp, pidfd};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,7 +35,8 @@ pub(crate) struct Descriptors {
     /// In the order of the members.
     pub tables: Vec<Vec<FdV1>>,
     pub locks: Locks,
-    pub files: Vec<FileV1>,
+    /// `None`: it has a blocker, so that nothing is written.
+    pub files: Vec<Option<FileV1>>,
     pub pipes: Vec<PipeV1>,
     pub stored: Vec<StoredV1>,
 }
@@ -55,11 +53,7 @@ pub(crate) fn collect_descriptors(
     if inspect_leases(&slots, blockers) {
         return Err(Error::Refused(std::mem::take(blockers).into_list()));
     }
-    let watches = |slot: &Slot| {
-        let link = slot.description.link.as_slice();
-        [b"anon_inode:inotify".as_slice(), b"anon_inode:[inotify]", b"anon_inode:[fanotify]"].contains(&link)
-    };
-    if slots.iter().any(watches) {
+    if watches_files(&slots) {
         inodes.note_watchers();
     }
     let pidfds: HashMap<Pid, &OwnedFd> = members.iter().map(|m| (m.pid, &m.pidfd)).collect();
@@ -86,46 +80,50 @@ pub(crate) fn collect_descriptors(
         pidfd::get_fd(pidfd.as_fd(), file.fd).map_err(failed("duplicate descriptor", file.pid, file.fd))
     };
     let mut kinds = Kinds {
-        tasks: process::Tasks::new(members, zombies, inodes.options().unit),
+        tasks: Tasks::new(members, zombies, inodes.options().unit),
         spaces: inodes.spaces(),
         targets: Targets { by_number: &by_number, files: &descriptions },
         pipes: Pipes::default(),
-        unix: UnixSockets::new(&descriptions, &by_number, &queues, inodes.spaces(), inodes.options()),
-        inet: inet::InetSockets::new(inodes.spaces(), inodes.options()),
-        netlink: netlink::NetlinkSockets::new(inodes.spaces(), inodes.options()),
-        packet: packet::PacketSockets::new(inodes.spaces()),
+        sockets: Sockets {
+            spaces: inodes.spaces(),
+            unix: UnixSockets::new(&descriptions, &by_number, &queues, inodes.spaces(), inodes.options()),
+            inet: InetSockets::new(inodes.spaces(), inodes.options()),
+            netlink: NetlinkSockets::new(inodes.spaces(), inodes.options()),
+            packet: PacketSockets::new(inodes.spaces()),
+        },
     };
     let mut files = Vec::with_capacity(firsts.len());
     for &slot in &firsts {
         let slot = &slots[slot];
         let file = &slot.description;
         let fd = duplicate(file)?;
-        let mut kind = kinds.collect(slot, &fd, inodes);
-        if let Some(carrier) = queues.carrier(file) {
-            kind = in_flight(slot, kind, inodes);
-            if let Err(Trouble::Refused(obstacle)) = kind {
-                refuse_carried(carrier, obstacle, blockers);
-                kind = Ok(STAND_IN);
-            }
-        }
-        let kind = blockers.note(file.pid, file.part(), kind)?;
-        let kind = kind.unwrap_or(STAND_IN);
+        let open = Open { file, fd: fd.as_fd(), info: &slot.info };
+        let found = kinds.collect(open, inodes);
+        let kind = match queues.carrier(file) {
+            None => blockers.note(file.pid, file.part(), found)?,
+            Some(carrier) => match in_flight(slot, found, inodes) {
+                Ok(kind) => Some(kind),
+                Err(Trouble::Refused(obstacle)) => {
+                    refuse_carried(carrier, obstacle, blockers);
+                    None
+                }
+                Err(Trouble::Failed(e)) => return Err(e),
+            },
+        };
+        let Some(kind) = kind else {
+            files.push(None);
+            continue;
+        };
         inspect_own_files(&slots, file, &kind, inodes, blockers);
-        let fail = |step| failed(step, file.pid, file.fd);
-        let opath = slot.info.flags & libc::O_PATH != 0;
-        let owner = if opath { None } else { fdquery::owner(fd.as_fd()).map_err(fail("F_GETOWN_EX"))? };
-        if owner.is_some_and(|owner| owner.pid.0 != 0) && inodes.is_directory(&kind) {
+        let described = describe(open, kind)?;
+        if described.owner.is_some_and(|owner| owner.pid.0 != 0) && inodes.is_directory(&described.kind) {
             // Nothing else makes a directory send signals, and no list shows what is watched for.
             blockers.add(file.pid, file.part(), FileObstacle::Dnotify);
         }
-        let flags = fdquery::status_flags(fd.as_fd()).map_err(fail("F_GETFL"))?;
-        // What others hand to us is theirs.
-        let is_made = file.link.starts_with(b"socket:[") && !matches!(kind, FileKindV1::Rebind(_));
-        let node = if is_made { Some(node_of(&fd).map_err(fail("stat"))?) } else { None };
-        files.push(FileV1 { id: file.id, flags, owner, node, kind });
+        files.push(Some(described));
     }
     inspect_spent_watches(&slots, &files, blockers);
-    kinds.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
+    kinds.sockets.inet.connections.finish(&mut files, inodes.options().lost_peer, blockers)?;
     let pipes = kinds.pipes.collect(duplicate, members, blockers)?;
 
     let stored = named.into_iter().filter_map(|(own, name, polled)| {
@@ -143,8 +141,18 @@ pub(crate) fn collect_descriptors(
     Ok(Descriptors { tables, locks, files, pipes, stored })
 }
 
-/// With a blocker nothing is written, so that this is never seen.
-const STAND_IN: FileKindV1 = FileKindV1::EventFd(EventFdV1 { count: 0, semaphore: false });
+/// What a description has beside its kind.
+fn describe(open: Open<'_>, kind: FileKindV1) -> Result<FileV1> {
+    let Open { file, fd, info } = open;
+    let fail = |step| failed(step, file.pid, file.fd);
+    let opath = info.flags & libc::O_PATH != 0;
+    let owner = if opath { None } else { fdquery::owner(fd).map_err(fail("F_GETOWN_EX"))? };
+    let flags = fdquery::status_flags(fd).map_err(fail("F_GETFL"))?;
+    // What others hand to us is theirs.
+    let is_made = file.link.starts_with(b"socket:[") && !matches!(kind, FileKindV1::Rebind(_));
+    let node = if is_made { Some(node_of(fd).map_err(fail("stat"))?) } else { None };
+    Ok(FileV1 { id: file.id, flags, owner, node, kind })
+}
 
 fn refuse_carried(carrier: &Carrier, obstacle: Obstacle, blockers: &mut Blockers) {
     let obstacle = Box::new(obstacle);
@@ -198,8 +206,8 @@ fn inspect_own_files(
 
 /// Watches on pidfds are added when the sets are in use already, and one that has had its only
 /// event is made by letting it have one.
-fn inspect_spent_watches(slots: &[Slot], files: &[FileV1], blockers: &mut Blockers) {
-    let kind = |id: FileId| files.get(id.index()).map(|file| &file.kind);
+fn inspect_spent_watches(slots: &[Slot], files: &[Option<FileV1>], blockers: &mut Blockers) {
+    let kind = |id: FileId| files[id.index()].as_ref().map(|file| &file.kind);
     for slot in slots {
         let Some(FileKindV1::Epoll(EpollV1 { watches, .. })) = kind(slot.description.id) else { continue };
         let is_late = |id| matches!(kind(id), Some(FileKindV1::PidFd(PidFdV1::Task { .. })));
@@ -272,158 +280,4 @@ fn number_descriptions(slots: &mut [Slot]) -> Result<Vec<usize>> {
         };
     }
     Ok(firsts)
-}
-
-/// What the kinds need to know of each other.
-struct Kinds<'a> {
-    tasks: process::Tasks,
-    spaces: &'a Spaces,
-    targets: Targets<'a>,
-    pipes: Pipes,
-    unix: UnixSockets<'a>,
-    inet: inet::InetSockets<'a>,
-    netlink: netlink::NetlinkSockets<'a>,
-    packet: packet::PacketSockets<'a>,
-}
-
-impl Kinds<'_> {
-    fn collect(&mut self, slot: &Slot, fd: &OwnedFd, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
-        let (file, info) = (&slot.description, &slot.info);
-        match file.link.as_slice() {
-            link if link.starts_with(b"/") => {
-                let magic = format!("/proc/{}/fd/{}", file.pid, file.fd);
-                let handle = Handle {
-                    magic: &magic,
-                    link,
-                    by_name_only: info.flags & libc::O_PATH != 0,
-                    writable: info.flags & libc::O_ACCMODE == libc::O_WRONLY,
-                    open: true,
-                    duplicate: Some(fd.as_fd()),
-                };
-                if let Some(given) = self.given_fifo(file, fd, inodes.options())? {
-                    return Ok(given);
-                }
-                if inodes.options().unit
-                    && let Some(held) = inhibitor::collect(file)?
-                {
-                    return Ok(FileKindV1::Inhibitor(held));
-                }
-                let inode = inodes.intern(file.pid, handle)?;
-                if !handle.by_name_only && inodes.is_fifo(inode) {
-                    return Ok(self.pipes.add(file, info.flags, Some(inode)));
-                }
-                let writes = info.flags & libc::O_ACCMODE != libc::O_RDONLY && !handle.by_name_only;
-                if let Some(trigger) = kernel_file::collect_trigger(file, fd.as_fd(), inode, writes)? {
-                    return Ok(trigger);
-                }
-                Ok(FileKindV1::Inode(OpenInodeV1 { inode, pos: info.pos }))
-            }
-            link if link.starts_with(b"pipe:[") => Ok(self.pipes.add(file, info.flags, None)),
-            link if link.starts_with(b"socket:[") => self.collect_socket(file, fd, inodes),
-            ring::LINK => {
-                let ring = ring::collect(file, fd.as_fd(), info);
-                match ring? {
-                    Ok(ring) => {
-                        Ok(FileKindV1::Ring(OpenRingV1 { ring: inodes.add_ring(file, fd.as_fd(), ring)? }))
-                    }
-                    Err(obstacle) => {
-                        inodes.refuse_ring(file, &obstacle);
-                        refused(obstacle)
-                    }
-                }
-            }
-            b"anon_inode:[eventfd]" => eventfd::collect(file, fd.as_fd(), info),
-            b"anon_inode:[eventpoll]" => epoll::collect(file, fd.as_fd(), info, &self.targets),
-            b"anon_inode:[timerfd]" => timerfd::collect(file, fd.as_fd(), info),
-            b"anon_inode:[signalfd]" => signalfd::collect(info),
-            b"anon_inode:inotify" | b"anon_inode:[inotify]" => {
-                inotify::collect(file, fd.as_fd(), info, self.spaces)
-            }
-            b"anon_inode:[fanotify]" => fanotify::collect(file, fd.as_fd(), info, self.spaces),
-            b"anon_inode:[pidfd]" => self.tasks.collect(info, fd.as_fd()),
-            link if link.starts_with(b"pidfd:") => self.tasks.collect(info, fd.as_fd()),
-            link if is_namespace(link) => kernel_file::collect_namespace(file, self.spaces),
-            link => refused(unknown(link)),
-        }
-    }
-
-    /// A FIFO that systemd passes (ListenFIFO=).
-    fn given_fifo(
-        &self,
-        file: &Description,
-        fd: &OwnedFd,
-        options: &CollectOptions,
-    ) -> Found<Option<FileKindV1>> {
-        let given = options.activation.iter().find(|s| s.socket_type == FIFO && s.address == file.link);
-        let Some(given) = given else { return Ok(None) };
-        let events =
-            fdquery::poll_now(fd.as_fd(), libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
-        if events & libc::POLLIN != 0 {
-            return refused(FileObstacle::FifoUnread);
-        }
-        let ActivationSocket { address, socket_type, name } = given.clone();
-        Ok(Some(FileKindV1::Rebind(RebindV1::Activation { address, socket_type, name })))
-    }
-
-    fn collect_socket(
-        &mut self,
-        file: &Description,
-        fd: &OwnedFd,
-        inodes: &mut Inodes<'_>,
-    ) -> Found<FileKindV1> {
-        const SO_DOMAIN: i32 = 39;
-        let domain = fdquery::socket_int(fd.as_fd(), libc::SOL_SOCKET, SO_DOMAIN)
-            .map_err(|e| Trouble::Failed(failed("SO_DOMAIN", file.pid, file.fd)(e)))?;
-        if domain != libc::AF_UNIX && !self.is_of_the_tree(file, fd)? {
-            return refused(SocketObstacle::OtherNamespace { kind: SocketKind::Any });
-        }
-        match domain {
-            libc::AF_UNIX => self.unix.collect(file, fd.as_fd(), inodes),
-            libc::AF_INET | libc::AF_INET6 => self.inet.collect(file, fd.as_fd()),
-            libc::AF_NETLINK => self.netlink.collect(file, fd.as_fd()),
-            libc::AF_PACKET => self.packet.collect(file, fd.as_fd()),
-            libc::AF_VSOCK => vsock::collect(file, fd.as_fd(), self.spaces),
-            libc::AF_ALG => refused(SocketObstacle::KernelCrypto),
-            libc::AF_BLUETOOTH => refused(SocketObstacle::Bluetooth),
-            family => refused(SocketObstacle::Family { family }),
-        }
-    }
-}
-
-impl Kinds<'_> {
-    /// Whether a socket belongs to the network namespace of the tree.
-    fn is_of_the_tree(&self, file: &Description, fd: &OwnedFd) -> Result<bool> {
-        let fail = |step| failed(step, file.pid, file.fd);
-        let own = stat(format!("/proc/{}/ns/net", self.spaces.main).as_str()).map_err(fail("stat"))?;
-        match netns::of_socket(fd.as_fd()) {
-            Ok(namespace) => Ok(fstat(&namespace).map_err(fail("stat"))?.st_ino == own.st_ino),
-            // Without privilege over a namespace nobody is in another one.
-            Err(Errno::EPERM) => Ok(true),
-            Err(e) => Err(fail("SIOCGSKNS")(e)),
-        }
-    }
-}
-
-/// What we cannot carry, by the name that the kernel has for it.
-fn unknown(link: &[u8]) -> DescriptorObstacle {
-    let known: [(&[u8], DescriptorObstacle); 10] = [
-        (b"anon_inode:[userfaultfd]", DescriptorObstacle::Userfaultfd),
-        (b"anon_inode:[perf_event]", DescriptorObstacle::PerfEvent),
-        (b"anon_inode:bpf", DescriptorObstacle::Ebpf),
-        (b"anon_inode:btf", DescriptorObstacle::Ebpf),
-        (b"anon_inode:seccomp", DescriptorObstacle::SeccompListener),
-        (b"anon_inode:landlock", DescriptorObstacle::LandlockRuleset),
-        (b"anon_inode:[landlock", DescriptorObstacle::LandlockRuleset),
-        (b"anon_inode:kvm", DescriptorObstacle::Kvm),
-        (b"anon_inode:dmabuf", DescriptorObstacle::DmaBuffer),
-        (b"anon_inode:[fscontext]", DescriptorObstacle::FileSystemContext),
-    ];
-    let found = known.into_iter().find(|(prefix, _)| link.starts_with(prefix));
-    found.map_or_else(|| DescriptorObstacle::Unknown { name: RawPath(link.to_vec()) }, |(_, known)| known)
-}
-
-fn is_namespace(link: &[u8]) -> bool {
-    ["mnt:[", "net:[", "uts:[", "ipc:[", "pid:[", "user:[", "cgroup:[", "time:["]
-        .iter()
-        .any(|prefix| link.starts_with(prefix.as_bytes()))
 }

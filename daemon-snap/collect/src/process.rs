@@ -23,7 +23,7 @@ pub(crate) struct Directories {
 pub(crate) fn collect_directories(
     member: &Member,
     inodes: &mut Inodes<'_>,
-    files: &mut Vec<FileV1>,
+    files: &mut Vec<Option<FileV1>>,
     blockers: &mut Blockers,
 ) -> Result<Option<Directories>> {
     let pid = member.pid;
@@ -41,12 +41,13 @@ pub(crate) fn collect_directories(
         let found = inodes.intern(pid, handle).map_err(|trouble| trouble.of(role));
         let Some(inode) = blockers.note(pid, Part::Process, found)? else { return Ok(None) };
         let kind = FileKindV1::Inode(OpenInodeV1 { inode, pos: 0 });
-        let known = files.iter().find(|file| file.kind == kind && file.flags & libc::O_PATH != 0);
+        let known = files.iter().flatten().find(|file| file.kind == kind && file.flags & libc::O_PATH != 0);
         if let Some(file) = known {
             return Ok(Some((link == b"/", file.id)));
         }
         let id = FileId(files.len() as u32);
-        files.push(FileV1 { id, flags: libc::O_PATH | libc::O_DIRECTORY, owner: None, node: None, kind });
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        files.push(Some(FileV1 { id, flags, owner: None, node: None, kind }));
         Ok(Some((link == b"/", id)))
     };
     let cwd = directory("cwd", Role::WorkingDirectory, inodes)?;

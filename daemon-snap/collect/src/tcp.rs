@@ -74,7 +74,12 @@ impl TcpConnections {
 
     /// Finds the connections with both ends in the tree and reads those; says what becomes of the
     /// others.
-    pub fn finish(&self, files: &mut [FileV1], lost_peer: LostPeer, blockers: &mut Blockers) -> Result<()> {
+    pub fn finish(
+        &self,
+        files: &mut [Option<FileV1>],
+        lost_peer: LostPeer,
+        blockers: &mut Blockers,
+    ) -> Result<()> {
         let by_ends: HashMap<_, usize> = self.0.iter().enumerate().map(|(at, one)| (one.ends, at)).collect();
         let other = |one: &Connection| {
             let swapped = one.ends.map(|(local, remote)| (remote, local));
@@ -93,8 +98,9 @@ impl TcpConnections {
         for one in others {
             let is_inside = other(one).is_some();
             if lost_peer == LostPeer::Close && !is_inside {
-                let kind = lost(one, &mut files[one.file.id.index()].kind)?;
-                files[one.file.id.index()].kind = kind;
+                if let Some(file) = &mut files[one.file.id.index()] {
+                    file.kind = lost(one, &mut file.kind)?;
+                }
             } else {
                 blockers.add(one.file.pid, one.file.part(), one.obstacle());
             }
@@ -110,7 +116,7 @@ impl TcpConnections {
             })
             .collect::<Result<_>>()?;
         for ((one, _), repair) in pairs.iter().zip(&repairs) {
-            if let FileKindV1::Tcp(connection) = &mut files[one.file.id.index()].kind {
+            if let Some(connection) = connection_of(&mut files[one.file.id.index()]) {
                 read(one, repair, connection).map_err(failed(
                     "read connection",
                     one.file.pid,
@@ -124,11 +130,11 @@ impl TcpConnections {
             .map_err(|e| snap_error::Error::kernel("TCP_REPAIR", "off", e))?;
         for (one, other) in pairs {
             let other = self.0[other].file.id;
-            let received = match &files[other.index()].kind {
-                FileKindV1::Tcp(other) => other.receive_sequence,
-                _ => continue,
+            let Some(received) = connection_of(&mut files[other.index()]).map(|it| it.receive_sequence)
+            else {
+                continue;
             };
-            if let FileKindV1::Tcp(connection) = &mut files[one.file.id.index()].kind {
+            if let Some(connection) = connection_of(&mut files[one.file.id.index()]) {
                 // What has arrived is only kept until that is acknowledged.
                 let first = connection.send_sequence.wrapping_sub(connection.send_queue.len() as u32);
                 let arrived = received.wrapping_sub(first) as usize;
@@ -136,6 +142,13 @@ impl TcpConnections {
             }
         }
         Ok(())
+    }
+}
+
+fn connection_of(file: &mut Option<FileV1>) -> Option<&mut TcpConnectionV1> {
+    match &mut file.as_mut()?.kind {
+        FileKindV1::Tcp(connection) => Some(connection),
+        _ => None,
     }
 }
 

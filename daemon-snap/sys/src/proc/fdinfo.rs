@@ -148,9 +148,9 @@ impl FdInfo {
         Some(value(&self.text, "eventfd-semaphore")? != "0")
     }
 
-    /// `sigmask` of a signalfd.
-    pub fn signalfd_mask(&self) -> Option<u64> {
-        u64::from_str_radix(value(&self.text, "sigmask")?, 16).ok()
+    /// What stands behind a name, for a kind that has one field of its own.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        value(&self.text, name)
     }
 
     /// `Pid` of a pidfd; -1 when the process has ended (since Linux 5.4).

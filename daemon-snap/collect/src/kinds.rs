@@ -1,0 +1,137 @@
+//! The table of kinds of open file descriptions: what the link of one in /proc looks like, and who
+//! collects it.
+
+use super::description::{Open, Slot};
+use super::epoll::Targets;
+use super::pipe::Pipes;
+use super::socket::Sockets;
+use crate::blockers::{Found, refused};
+use crate::inode::Inodes;
+use crate::spaces::Spaces;
+use crate::{epoll, eventfd, fanotify, inotify, kernel_file, open_file, pidfd, ring, signalfd, timerfd};
+use snap_error::obstacle::DescriptorObstacle;
+use snap_state::{FileKindV1, OpenRingV1, RawPath};
+
+/// What the kinds need to know of each other.
+pub(super) struct Kinds<'a> {
+    pub tasks: pidfd::Tasks,
+    pub spaces: &'a Spaces,
+    pub targets: Targets<'a>,
+    pub pipes: Pipes,
+    pub sockets: Sockets<'a>,
+}
+
+/// What a link looks like.
+enum Link {
+    Is(&'static [u8]),
+    Begins(&'static [u8]),
+}
+
+/// Reads one description from outside. Whatever the kernel does not tell is refused, never left
+/// out.
+type Collect = fn(&mut Kinds<'_>, Open<'_>, &mut Inodes<'_>) -> Found<FileKindV1>;
+
+/// A kind, by its link.
+struct Row {
+    link: Link,
+    collect: Collect,
+    /// Whoever has such a description would be told when files are opened to be read.
+    watches_files: bool,
+}
+
+impl Row {
+    const fn watching_files(self) -> Self {
+        Self { watches_files: true, ..self }
+    }
+}
+
+const fn is(link: &'static [u8], collect: Collect) -> Row {
+    Row { link: Link::Is(link), collect, watches_files: false }
+}
+
+const fn begins(link: &'static [u8], collect: Collect) -> Row {
+    Row { link: Link::Begins(link), collect, watches_files: false }
+}
+
+/// A line for each kind, those below the second comment for what we cannot carry. The first that
+/// fits counts.
+static TABLE: &[Row] = &[
+    begins(b"/", |kinds, open, inodes| open_file::collect(open, &mut kinds.pipes, inodes)),
+    begins(b"pipe:[", |kinds, open, _| Ok(kinds.pipes.add(open.file, open.info.flags, None))),
+    begins(b"socket:[", |kinds, open, inodes| kinds.sockets.collect(open, inodes)),
+    is(ring::LINK, collect_ring),
+    is(b"anon_inode:[eventfd]", |_, open, _| eventfd::collect(open.file, open.fd, open.info)),
+    is(b"anon_inode:[eventpoll]", |kinds, open, _| {
+        epoll::collect(open.file, open.fd, open.info, &kinds.targets)
+    }),
+    is(b"anon_inode:[timerfd]", |_, open, _| timerfd::collect(open.file, open.fd, open.info)),
+    is(b"anon_inode:[signalfd]", |_, open, _| signalfd::collect(open.info)),
+    is(b"anon_inode:inotify", collect_inotify).watching_files(),
+    is(b"anon_inode:[inotify]", collect_inotify).watching_files(),
+    is(b"anon_inode:[fanotify]", |kinds, open, _| {
+        fanotify::collect(open.file, open.fd, open.info, kinds.spaces)
+    })
+    .watching_files(),
+    is(b"anon_inode:[pidfd]", |kinds, open, _| kinds.tasks.collect(open.info, open.fd)),
+    begins(b"pidfd:", |kinds, open, _| kinds.tasks.collect(open.info, open.fd)),
+    begins(b"mnt:[", collect_namespace),
+    begins(b"net:[", collect_namespace),
+    begins(b"uts:[", collect_namespace),
+    begins(b"ipc:[", collect_namespace),
+    begins(b"pid:[", collect_namespace),
+    begins(b"user:[", collect_namespace),
+    begins(b"cgroup:[", collect_namespace),
+    begins(b"time:[", collect_namespace),
+    // Refused by the name that the kernel has for it.
+    begins(b"anon_inode:[userfaultfd]", |_, _, _| refused(DescriptorObstacle::Userfaultfd)),
+    begins(b"anon_inode:[perf_event]", |_, _, _| refused(DescriptorObstacle::PerfEvent)),
+    begins(b"anon_inode:bpf", |_, _, _| refused(DescriptorObstacle::Ebpf)),
+    begins(b"anon_inode:btf", |_, _, _| refused(DescriptorObstacle::Ebpf)),
+    begins(b"anon_inode:seccomp", |_, _, _| refused(DescriptorObstacle::SeccompListener)),
+    begins(b"anon_inode:landlock", |_, _, _| refused(DescriptorObstacle::LandlockRuleset)),
+    begins(b"anon_inode:[landlock", |_, _, _| refused(DescriptorObstacle::LandlockRuleset)),
+    begins(b"anon_inode:kvm", |_, _, _| refused(DescriptorObstacle::Kvm)),
+    begins(b"anon_inode:dmabuf", |_, _, _| refused(DescriptorObstacle::DmaBuffer)),
+    begins(b"anon_inode:[fscontext]", |_, _, _| refused(DescriptorObstacle::FileSystemContext)),
+];
+
+fn row_of(link: &[u8]) -> Option<&'static Row> {
+    TABLE.iter().find(|row| match row.link {
+        Link::Is(whole) => link == whole,
+        Link::Begins(prefix) => link.starts_with(prefix),
+    })
+}
+
+fn collect_inotify(kinds: &mut Kinds<'_>, open: Open<'_>, _: &mut Inodes<'_>) -> Found<FileKindV1> {
+    inotify::collect(open.file, open.fd, open.info, kinds.spaces)
+}
+
+fn collect_ring(_: &mut Kinds<'_>, open: Open<'_>, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+    match ring::collect(open.file, open.fd, open.info)? {
+        Ok(ring) => Ok(FileKindV1::Ring(OpenRingV1 { ring: inodes.add_ring(open.file, open.fd, ring)? })),
+        Err(obstacle) => {
+            inodes.refuse_ring(open.file, &obstacle);
+            refused(obstacle)
+        }
+    }
+}
+
+fn collect_namespace(kinds: &mut Kinds<'_>, open: Open<'_>, _: &mut Inodes<'_>) -> Found<FileKindV1> {
+    kernel_file::collect_namespace(open.file, kinds.spaces)
+}
+
+impl Kinds<'_> {
+    /// What a description is.
+    pub fn collect(&mut self, open: Open<'_>, inodes: &mut Inodes<'_>) -> Found<FileKindV1> {
+        match row_of(&open.file.link) {
+            Some(row) => (row.collect)(self, open, inodes),
+            None => refused(DescriptorObstacle::Unknown { name: RawPath(open.file.link.clone()) }),
+        }
+    }
+}
+
+/// Whether somebody would be told when files are opened to be read.
+pub(super) fn watches_files(slots: &[Slot]) -> bool {
+    let watches = |slot: &Slot| row_of(&slot.description.link).is_some_and(|row| row.watches_files);
+    slots.iter().any(watches)
+}
