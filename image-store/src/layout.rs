@@ -4,6 +4,7 @@
 //! Every number is little-endian. `docs/image-format.md` has the same as a table, with the rules.
 
 use std::fmt;
+use std::hash::Hasher as _;
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::str::FromStr;
@@ -59,6 +60,28 @@ const OFFSET_HEADER_CHECKSUM: usize = HEADER_LEN - 8;
 /// files are root's.
 pub fn checksum(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
+}
+
+/// The same of bytes that come in pieces.
+#[derive(Default)]
+pub struct Checksum(XxHash3_64);
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Checksum").field(&self.value()).finish()
+    }
+}
+
+impl Checksum {
+    /// The next piece.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// Of all pieces so far.
+    pub fn value(&self) -> u64 {
+        self.0.finish()
+    }
 }
 
 /// What a section holds. Numbers are part of the format and never reused.
