@@ -53,7 +53,7 @@ const fn begins(link: &'static [u8], collect: Collect) -> Row {
     Row { link: Link::Begins(link), collect, watches_files: false }
 }
 
-/// A line for each kind, those below the second comment for what we cannot carry. The first that
+/// A line for each kind, and below them one for each that we cannot carry. The first that
 /// fits counts.
 static TABLE: &[Row] = &[
     begins(b"/", |kinds, open, inodes| open_file::collect(open, &mut kinds.pipes, inodes)),

@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use snap_error::{Error, Result};
 use snap_state::{
-    BackingV1, FileKindV1, FileV1, InodeId, InodeKindV1, InodeV1, Inodes, MappedLockV1, OpenInodeV1,
+    BackingV1, FileKindV1, FileV1, Files, InodeId, InodeKindV1, InodeV1, Inodes, MappedLockV1, OpenInodeV1,
     PAGE_BYTES, Pid, ProcessV1, RawPath, Tree,
 };
 use snap_sys as sys;
@@ -22,56 +22,40 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 const F_ADD_SEALS: i32 = 1033;
 
+/// Where the content of objects comes from, and who has them.
+struct Source<'a> {
+    image: &'a Image,
+    files: Files<'a>,
+    /// Volatile files that nobody may have open.
+    loose: BTreeSet<InodeId>,
+}
+
 /// Makes every object whose content travels in the image, and opens all that is mapped or executed.
 ///
 /// # Errors
 /// `Stale`: a file is missing or is another kind of file. Kernel errors otherwise.
 pub fn rebuild_inodes(desk: &mut Desk, tree: &Tree, image: &Image) -> Result<()> {
-    let volatile: BTreeSet<InodeId> = tree.volatile_files.iter().copied().collect();
-    for inode in &tree.inodes {
+    let loose = tree.volatile_files.iter().copied().collect();
+    let from = Source { image, files: tree.files(), loose };
+    for inode in tree.inodes() {
         match &inode.kind {
+            // Opened when they are needed.
             InodeKindV1::Path { .. } | InodeKindV1::OfProcess { .. } => {}
             InodeKindV1::Renamed { was, path } => {
                 let fd = find_renamed(desk, inode, was, path)?;
                 desk.put_object(inode.id, fd)?;
             }
-            InodeKindV1::Volatile { path } if is_dir(inode) => {
-                super::volatile::make_dir(path, &Attributes::of(inode))?;
-            }
-            InodeKindV1::Volatile { path } if is_fifo(inode) => {
-                super::volatile::make_fifo(desk, path, inode)?;
-            }
-            InodeKindV1::Volatile { path } => {
-                let file = super::volatile_file::rebuild(inode, path, image)?;
-                if !volatile.contains(&inode.id) {
-                    desk.put_object(inode.id, file.into())?;
-                }
-            }
-            InodeKindV1::Deleted { path } => {
-                let nameless = tree.files.iter().find(|file| is_made_nameless(file, inode.id));
-                let (file, first) = create_deleted(desk, inode, path, nameless)?;
-                fill(&file, inode, image)?;
-                own(&file, inode, &path.to_string())?;
-                set_xattrs(&file, inode)?;
-                set_time(&file, inode)?;
-                desk.put_object(inode.id, file.into())?;
-                if let (Some(first), Some(nameless)) = (first, nameless) {
-                    desk.put_file(nameless.id, first)?;
-                }
-            }
+            InodeKindV1::Volatile { path } => make_volatile(desk, inode, path, &from)?,
+            InodeKindV1::Deleted { path } => make_deleted(desk, inode, path, &from)?,
             InodeKindV1::Memfd { name, flags, seals } => {
                 let flags = flags | if *seals != 1 { libc::MFD_ALLOW_SEALING } else { 0 };
                 let fd = sys::rebuild::memfd(name, flags)
                     .map_err(|e| Error::kernel("memfd_create", String::from_utf8_lossy(name), e))?;
-                let file = File::from(fd);
+                make_memfd(desk, inode, File::from(fd), &from)?;
+            }
+            InodeKindV1::SharedAnon => {
+                let file = create_shared_anonymous(desk, inode)?;
                 fill(&file, inode, image)?;
-                own(&file, inode, "memfd")?;
-                set_xattrs(&file, inode)?;
-                set_time(&file, inode)?;
-                if let Some(made) = tree.files.iter().find(|file| may_have_made(file, inode.id)) {
-                    let first = file.try_clone().map_err(|e| Error::io("dup", inode.id, &e))?;
-                    desk.put_file(made.id, first.into())?;
-                }
                 desk.put_object(inode.id, file.into())?;
             }
             InodeKindV1::Segment(segment) => {
@@ -84,14 +68,51 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &Tree, image: &Image) -> Result<()>
                 desk.rings.push((inode.id, made.takes_address));
                 desk.put_object(inode.id, made.fd)?;
             }
-            InodeKindV1::SharedAnon => {
-                let file = create_shared_anonymous(desk, inode)?;
-                fill(&file, inode, image)?;
-                desk.put_object(inode.id, file.into())?;
-            }
         }
     }
     open_mapped(desk, &tree.processes, tree.inodes())
+}
+
+fn make_volatile(desk: &mut Desk, inode: &InodeV1, path: &RawPath, from: &Source<'_>) -> Result<()> {
+    if is_dir(inode) {
+        return super::volatile::make_dir(path, &Attributes::of(inode));
+    }
+    if is_fifo(inode) {
+        return super::volatile::make_fifo(desk, path, inode);
+    }
+    let file = super::volatile_file::rebuild(inode, path, from.image)?;
+    if from.loose.contains(&inode.id) {
+        return Ok(());
+    }
+    desk.put_object(inode.id, file.into())
+}
+
+fn make_deleted(desk: &mut Desk, inode: &InodeV1, path: &RawPath, from: &Source<'_>) -> Result<()> {
+    let nameless = from.files.iter().find(|file| is_made_nameless(file, inode.id));
+    let (file, first) = create_deleted(desk, inode, path, nameless)?;
+    finish(&file, inode, &path.to_string(), from.image)?;
+    desk.put_object(inode.id, file.into())?;
+    if let (Some(first), Some(nameless)) = (first, nameless) {
+        desk.put_file(nameless.id, first)?;
+    }
+    Ok(())
+}
+
+fn make_memfd(desk: &mut Desk, inode: &InodeV1, file: File, from: &Source<'_>) -> Result<()> {
+    finish(&file, inode, "memfd", from.image)?;
+    if let Some(made) = from.files.iter().find(|file| may_have_made(file, inode.id)) {
+        let first = file.try_clone().map_err(|e| Error::io("dup", inode.id, &e))?;
+        desk.put_file(made.id, first.into())?;
+    }
+    desk.put_object(inode.id, file.into())
+}
+
+/// Content first, then what writing would change. `name`: for messages.
+fn finish(file: &File, inode: &InodeV1, name: &str, image: &Image) -> Result<()> {
+    fill(file, inode, image)?;
+    own(file, inode, name)?;
+    set_xattrs(file, inode)?;
+    set_time(file, inode)
 }
 
 /// Whether the daemon's memory is mapped already.
