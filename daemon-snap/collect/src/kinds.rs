@@ -135,3 +135,18 @@ pub(super) fn watches_files(slots: &[Slot]) -> bool {
     let watches = |slot: &Slot| row_of(&slot.description.link).is_some_and(|row| row.watches_files);
     slots.iter().any(watches)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_the_table_stands_behind_one_that_fits_its_links_too() {
+        for row in TABLE {
+            let (Link::Is(link) | Link::Begins(link)) = row.link;
+            let found = row_of(link).unwrap();
+            assert!(std::ptr::eq(found, row), "{}", String::from_utf8_lossy(link));
+        }
+        assert!(row_of(b"anon_inode:[clockfd]").is_none());
+    }
+}

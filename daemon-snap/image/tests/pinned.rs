@@ -7,9 +7,12 @@
 
 use image_store::{Image, UncheckedImage};
 use snap_image::{read_tree, section_of};
-use snap_state::Tree;
 use snap_state::check::Corrupt;
 use snap_state::sections::{self, Family, SECTION_MAX_BYTES};
+use snap_state::{
+    FileKindV1, InodeId, InodeKindV1, InodeV1, NodeV1, PipeV1, RawPath, Tree, TreeV1, UnixMessageV1,
+    UnixSocketV1, UnixStateV1,
+};
 use std::path::{Path, PathBuf};
 
 fn committed() -> Vec<PathBuf> {
@@ -59,6 +62,55 @@ fn committed_images_hold_what_they_are_named_for() {
     assert!(kinds(&tree("unix-pair.img")).contains("Unix"));
     assert!(format!("{:?}", tree("memfd.img").inodes).contains("Memfd"));
     assert!(tree("file-locks.img").processes.iter().any(|process| !process.locks.is_empty()));
+}
+
+#[test]
+fn tree_whose_parts_do_not_go_together_is_corrupt() {
+    let refused = |name: &str, change: &dyn Fn(&mut TreeV1)| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(name);
+        let image = open(&path);
+        let mut tree = read_tree(&image).unwrap().into_inner();
+        change(&mut tree);
+        Tree::check(tree, &image.page_area()).expect_err(name).0
+    };
+    let nobodys = refused("eventfd.img", &|tree| {
+        let node = NodeV1 { uid: 0, gid: 0, mode: 0o600 };
+        let (data, packets) = (Vec::new(), Vec::new());
+        tree.pipes.push(PipeV1 { capacity_bytes: 4096, data, packets, fifo: None, hung_up: false, node });
+    });
+    assert_eq!(nobodys, "a pipe of nobody");
+
+    let unused = refused("eventfd.img", &|tree| {
+        let id = InodeId(tree.inodes.len() as u32);
+        let kind = InodeKindV1::Path { path: RawPath(b"/etc".to_vec()) };
+        tree.inodes.push(InodeV1 { id, kind, content: Vec::new(), ..tree.inodes[0].clone() });
+    });
+    assert!(unused.ends_with("belongs to nothing"), "{unused}");
+
+    let sockets = |tree: &mut TreeV1, change: &dyn Fn(&mut UnixSocketV1)| {
+        for file in &mut tree.files {
+            if let FileKindV1::Unix(socket) = &mut file.kind {
+                change(socket);
+            }
+        }
+    };
+    let unheard = refused("unix-pair.img", &|tree| {
+        sockets(tree, &|socket| {
+            if let UnixStateV1::Pair { peer } = socket.state {
+                socket.state = UnixStateV1::Waiting { listener: peer, place: 0 };
+            }
+        });
+    });
+    assert_eq!(unheard, "a connection to what does not listen");
+
+    let unsent = refused("unix-pair.img", &|tree| {
+        sockets(tree, &|socket| {
+            socket.state = UnixStateV1::Unconnected;
+            socket.address.clear();
+            socket.queue = vec![UnixMessageV1::default()];
+        });
+    });
+    assert_eq!(unsent, "a message that nobody can have sent");
 }
 
 /// Numbers that are the same in every run (xorshift).
