@@ -443,8 +443,8 @@ fn order_for(entry: &CatalogueEntry, usable: &Usable, shim: &Shim<'_>, deadline:
 fn remove_orphans(caller: &Caller, entry: &CatalogueEntry) -> StaleReason {
     let pid = caller.process.pid;
     let removed = UnitCgroup::open(&caller.cgroup, pid).and_then(|cgroup| {
-        // Only where the tree of this image is there: other processes may have been left by the
-        // administrator's leave.
+        // Only where the tree of this image is there: the administrator may have wanted other
+        // processes to be left.
         let is_ours = cgroup.processes()?.iter().any(|pid| entry.service.pids.contains(pid));
         if is_ours { cgroup.remove_all_but(pid, CLEAN_TIMEOUT) } else { Ok(true) }
     });
