@@ -171,7 +171,7 @@ fn try_criu(
     Ok(lost.len())
 }
 
-impl criu::Site for Container {
+impl criu::Guest for Container {
     fn command(&self, words: &[&str], bound: Duration) -> Result<Output> {
         self.run_for(words, bound)
     }

@@ -58,7 +58,7 @@ const DUMP_OPTIONS: &str = "--leave-running --tcp-established --enable-external-
 const RESTORE_OPTIONS: &str = "--restore-detached --tcp-close --external=mnt[]:ms";
 
 /// Where the services run.
-pub(super) trait Site {
+pub(super) trait Guest {
     /// Run a command there.
     fn command(&self, words: &[&str], bound: Duration) -> Result<Output>;
     /// Wait for a service's right answer.
@@ -67,8 +67,8 @@ pub(super) trait Site {
     fn set_last_pid(&self, pid: u32) -> Result<()>;
 }
 
-fn run(site: &dyn Site, words: &[&str]) -> Result<String> {
-    site.command(words, COMMAND_BOUND)?.success()
+fn run(guest: &dyn Guest, words: &[&str]) -> Result<String> {
+    guest.command(words, COMMAND_BOUND)?.success()
 }
 
 /// Put CRIU and its libraries into a directory that is to be [`DIR`].
@@ -101,11 +101,11 @@ pub(super) fn put_program(dir: &Path) -> Result<()> {
 
 /// Dump what can be dumped, and make the units restore it. Returns which.
 pub(super) fn dump_all(
-    site: &dyn Site,
+    guest: &dyn Guest,
     profile: Profile,
     notes: &mut Vec<String>,
 ) -> Result<Vec<&'static str>> {
-    let as_root = !may_read_limits(site)?;
+    let as_root = !may_read_limits(guest)?;
     if as_root {
         notes.push(
             "criu: services run as root for it: without CAP_SYS_RESOURCE it cannot read the limits of other users' processes"
@@ -113,14 +113,14 @@ pub(super) fn dump_all(
         );
     }
     if as_root {
-        run(site, &["sed", "-i", "s/^user .*/user root;/", NGINX_CONF])?;
+        run(guest, &["sed", "-i", "s/^user .*/user root;/", NGINX_CONF])?;
     }
     let mut taken = Vec::new();
     for (number, served) in (0_u32..).zip(profile.served()) {
-        match dump(site, served, FIRST_PID + number * PIDS_EACH, as_root) {
+        match dump(guest, served, FIRST_PID + number * PIDS_EACH, as_root) {
             Ok(()) => taken.push(served.unit),
             Err(error) => {
-                run(site, &["rm", "-f", &drop_in(served.unit)])?;
+                run(guest, &["rm", "-f", &drop_in(served.unit)])?;
                 notes.push(format!("criu: {}: cold: {error:#}", served.unit));
             }
         }
@@ -130,20 +130,20 @@ pub(super) fn dump_all(
 
 /// Those of `taken` that have not come back in this boot; CRIU's reason goes to the notes.
 pub(super) fn lost(
-    site: &dyn Site,
+    guest: &dyn Guest,
     profile: Profile,
     taken: &[&'static str],
     notes: &mut Vec<String>,
 ) -> Result<Vec<&'static str>> {
-    let outcomes = outcomes(site, &profile.units())?;
+    let outcomes = outcomes(guest, &profile.units())?;
     let mut lost = Vec::new();
     for (served, outcome) in profile.served().iter().zip(outcomes) {
         if !taken.contains(&served.unit) {
             continue;
         }
-        let answer = site.answer(served, TRIAL_BOUND);
+        let answer = guest.answer(served, TRIAL_BOUND);
         if outcome == "cold" || answer.is_err() {
-            let said = last_error(site, served.unit, "restore.log");
+            let said = last_error(guest, served.unit, "restore.log");
             notes.push(format!("criu: {}: cold: criu restore: {said}", served.unit));
             lost.push(served.unit);
         }
@@ -152,9 +152,9 @@ pub(super) fn lost(
 }
 
 /// How each service came up.
-pub(super) fn outcomes(site: &dyn Site, units: &[&str]) -> Result<Vec<String>> {
+pub(super) fn outcomes(guest: &dyn Guest, units: &[&str]) -> Result<Vec<String>> {
     let of = |unit: &&str| -> Result<String> {
-        Ok(if main_pid(site, unit)? >= FIRST_PID { "restored by criu" } else { "cold" }.to_owned())
+        Ok(if main_pid(guest, unit)? >= FIRST_PID { "restored by criu" } else { "cold" }.to_owned())
     };
     units.iter().map(of).collect()
 }
@@ -164,14 +164,14 @@ pub(super) fn drop_in(unit: &str) -> String {
     format!("/etc/systemd/system/{unit}.d/zz-criu.conf")
 }
 
-fn main_pid(site: &dyn Site, unit: &str) -> Result<u32> {
-    let text = run(site, &["systemctl", "show", "--property=MainPID", "--value", unit])?;
+fn main_pid(guest: &dyn Guest, unit: &str) -> Result<u32> {
+    let text = run(guest, &["systemctl", "show", "--property=MainPID", "--value", unit])?;
     text.trim().parse().with_context(|| format!("the main PID of {unit} is {text:?}"))
 }
 
 /// Whether prlimit(2) lets root look at everybody's limits.
-fn may_read_limits(site: &dyn Site) -> Result<bool> {
-    let status = run(site, &["cat", "/proc/1/status"])?;
+fn may_read_limits(guest: &dyn Guest) -> Result<bool> {
+    let status = run(guest, &["cat", "/proc/1/status"])?;
     parse_capability(&status, CAP_SYS_RESOURCE).with_context(|| format!("no CapBnd in {status:?}"))
 }
 
@@ -181,8 +181,8 @@ fn parse_capability(status: &str, capability: u64) -> Option<bool> {
 }
 
 /// CRIU's own word on why it failed.
-fn last_error(site: &dyn Site, unit: &str, log: &str) -> String {
-    let text = site.command(&["cat", &format!("{IMAGES}/{unit}/{log}")], COMMAND_BOUND);
+fn last_error(guest: &dyn Guest, unit: &str, log: &str) -> String {
+    let text = guest.command(&["cat", &format!("{IMAGES}/{unit}/{log}")], COMMAND_BOUND);
     decisive(&text.map(|output| output.stdout).unwrap_or_default()).to_owned()
 }
 
@@ -193,33 +193,33 @@ fn decisive(log: &str) -> &str {
     error.unwrap_or("no error in its log").trim()
 }
 
-fn write(site: &dyn Site, path: &str, text: &str) -> Result<()> {
+fn write(guest: &dyn Guest, path: &str, text: &str) -> Result<()> {
     let script = r#"mkdir -p "${0%/*}"; printf %s "$1" > "$0""#;
-    run(site, &["/bin/sh", "-euc", script, path, text]).map(drop)
+    run(guest, &["/bin/sh", "-euc", script, path, text]).map(drop)
 }
 
-fn dump(site: &dyn Site, served: &Served, pid: u32, as_root: bool) -> Result<()> {
+fn dump(guest: &dyn Guest, served: &Served, pid: u32, as_root: bool) -> Result<()> {
     let unit = served.unit;
     let user = if as_root { AS_ROOT } else { "" };
-    write(site, &drop_in(unit), &format!("[Service]\n{WITHOUT_SANDBOX}{user}"))?;
-    run(site, &["systemctl", "daemon-reload"])?;
-    run(site, &["systemctl", "stop", unit])?;
-    site.set_last_pid(pid)?;
-    run(site, &["systemctl", "start", unit]).context("without its sandbox")?;
-    site.answer(served, ANSWER_BOUND)?;
-    let main_pid = main_pid(site, unit)?.to_string();
+    write(guest, &drop_in(unit), &format!("[Service]\n{WITHOUT_SANDBOX}{user}"))?;
+    run(guest, &["systemctl", "daemon-reload"])?;
+    run(guest, &["systemctl", "stop", unit])?;
+    guest.set_last_pid(pid)?;
+    run(guest, &["systemctl", "start", unit]).context("without its sandbox")?;
+    guest.answer(served, ANSWER_BOUND)?;
+    let main_pid = main_pid(guest, unit)?.to_string();
     let images = format!("{IMAGES}/{unit}");
-    run(site, &["mkdir", "-p", &images])?;
+    run(guest, &["mkdir", "-p", &images])?;
     let mut command = vec![PROGRAM, "dump", "-t", &main_pid, "-D", &images, "-o", "dump.log"];
     command.extend(OPTIONS.split(' ').chain(DUMP_OPTIONS.split_whitespace()));
-    let done = site.command(&command, COMMAND_BOUND)?;
-    ensure!(done.code == Some(0), "criu dump: {}", last_error(site, unit, "dump.log"));
+    let done = guest.command(&command, COMMAND_BOUND)?;
+    ensure!(done.code == Some(0), "criu dump: {}", last_error(guest, unit, "dump.log"));
     // A slow machine would try again for ever, and its boot never be over.
     let restore = format!(
         "[Service]\n{WITHOUT_SANDBOX}Type=forking\nRestart=no\nPIDFile=/run/criu-{unit}.pid\nUser=\nGroup=\nExecStartPre=\nExecStartPost=\nExecStart=\n\
          ExecStart={PROGRAM} restore -D {images} -o restore.log --pidfile /run/criu-{unit}.pid {OPTIONS} {RESTORE_OPTIONS}\n"
     );
-    write(site, &drop_in(unit), &restore)
+    write(guest, &drop_in(unit), &restore)
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ fn dump_with_criu(base: &Machine, profile: Profile, notes: &mut Vec<String>) -> 
     Ok(Some(machine))
 }
 
-impl criu::Site for Running {
+impl criu::Guest for Running {
     fn command(&self, words: &[&str], bound: Duration) -> Result<Output> {
         self.run_for(words, bound)
     }
