@@ -19,13 +19,13 @@ const CHUNK_BYTES: u64 = 2 << 20;
 
 /// What a process, or the worker, puts in place before it forks.
 #[derive(Debug, Default)]
-pub struct Heritage {
+pub struct InheritedMemory {
     areas: Vec<VmaV1>,
     runs: Vec<PageRunV1>,
 }
 
 /// What each process of the tree puts in place for its children, by index.
-pub fn plan_heritage(processes: &[ProcessV1]) -> Vec<Heritage> {
+pub fn plan_inherited_memory(processes: &[ProcessV1]) -> Vec<InheritedMemory> {
     let mut children: Vec<Vec<&ProcessV1>> = processes.iter().map(|_| Vec::new()).collect();
     for process in processes {
         let parent = process.parent.and_then(|parent| processes.iter().position(|p| p.pid == parent));
@@ -37,17 +37,17 @@ pub fn plan_heritage(processes: &[ProcessV1]) -> Vec<Heritage> {
     processes.iter().zip(&children).map(of).collect()
 }
 
-fn plan_family(parent: &ProcessV1, children: &[&ProcessV1]) -> Heritage {
+fn plan_family(parent: &ProcessV1, children: &[&ProcessV1]) -> InheritedMemory {
     if children.is_empty() {
-        return Heritage::default();
+        return InheritedMemory::default();
     }
     let family: Vec<&ProcessV1> = std::iter::once(parent).chain(children.iter().copied()).collect();
     let areas = areas_of(&family);
     let runs = common_runs(&family);
-    let mut heritage = Heritage::default();
+    let mut memory = InheritedMemory::default();
     let mut runs = runs.iter().peekable();
     for area in areas {
-        let before = heritage.runs.len();
+        let before = memory.runs.len();
         while let Some(run) = runs.peek() {
             let end = run.addr.0 + u64::from(run.pages) * PAGE_BYTES;
             if run.addr.0 >= area.end.0 {
@@ -55,18 +55,18 @@ fn plan_family(parent: &ProcessV1, children: &[&ProcessV1]) -> Heritage {
             }
             let (from, to) = (run.addr.0.max(area.start.0), end.min(area.end.0));
             if from < to {
-                heritage.runs.push(part_of(run, from, to));
+                memory.runs.push(part_of(run, from, to));
             }
             if end > area.end.0 {
                 break;
             }
             runs.next();
         }
-        if heritage.runs.len() > before {
-            heritage.areas.push(area);
+        if memory.runs.len() > before {
+            memory.areas.push(area);
         }
     }
-    heritage
+    memory
 }
 
 /// Areas that pages may be put into: those of the parent, then those of children where the parent
@@ -128,10 +128,10 @@ impl Builder<'_> {
     /// # Errors
     /// mmap(2), preadv(2).
     pub fn put_in_place(&self, index: usize, inherited: &Inherited) -> Result<Inherited> {
-        let heritage = &self.heritage[index];
+        let memory = &self.inherited_memory[index];
         let mut now = inherited.clone();
         let mut usable = Vec::new();
-        for area in &heritage.areas {
+        for area in &memory.areas {
             // What came from our own parent stays when it is the same.
             let same =
                 |other: &VmaV1| (other.start, other.end) == (area.start, area.end) && is_alike(other, area);
@@ -148,7 +148,7 @@ impl Builder<'_> {
             usable.get(at).is_some_and(|range| range.start <= run.addr.0)
         };
         // Runs were cut at the bounds of areas.
-        let wanted: Vec<PageRunV1> = heritage.runs.iter().filter(is_usable).copied().collect();
+        let wanted: Vec<PageRunV1> = memory.runs.iter().filter(is_usable).copied().collect();
         let loads = without_equal(&wanted, &inherited.runs);
         for chunk in chunks(&loads, CHUNK_BYTES) {
             sys::premap::read(&self.image, &chunk.vectors, chunk.image_offset)
@@ -219,10 +219,10 @@ mod tests {
             process.mm.vmas = vec![vma(0, 4), vma(8, 9)];
             process.mm.runs = runs;
         }
-        let heritage = plan_heritage(&tree.processes);
+        let memory = plan_inherited_memory(&tree.processes);
         // Page 3 is what both children have, though not the parent; nobody shares page 8.
-        assert_eq!(heritage[0].runs, [run(1, 3, 100)]);
-        assert_eq!(heritage[0].areas, [vma(0, 4)]);
-        assert!(heritage[1].runs.is_empty() && heritage[2].areas.is_empty());
+        assert_eq!(memory[0].runs, [run(1, 3, 100)]);
+        assert_eq!(memory[0].areas, [vma(0, 4)]);
+        assert!(memory[1].runs.is_empty() && memory[2].areas.is_empty());
     }
 }

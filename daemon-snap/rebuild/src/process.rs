@@ -2,7 +2,7 @@
 
 use super::cgroup::Cgroups;
 use super::desk::Desk;
-use super::inherit::Heritage;
+use super::inherit::InheritedMemory;
 use super::kind::{Adder, Birth, Context, Natures, Today};
 use super::kinds;
 use super::late::Late;
@@ -50,7 +50,7 @@ pub struct Builder<'a> {
     pub helper_tids: Vec<i32>,
     pub own_affinity: Vec<u64>,
     /// By index of the process.
-    pub heritage: Vec<Heritage>,
+    pub inherited_memory: Vec<InheritedMemory>,
 }
 
 impl std::fmt::Debug for Builder<'_> {

@@ -172,7 +172,7 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         mapped: own_maps.ranges(),
         helper_tids,
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
-        heritage: inherit::plan_heritage(&tree.processes),
+        inherited_memory: inherit::plan_inherited_memory(&tree.processes),
         desk: &desk,
         tree,
         natures: &natures,
@@ -184,8 +184,8 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         user,
         cgroups,
     };
-    let nursery = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
-        true => Some(Nursery::open(&builder, &births)?),
+    let intermediate = match tree.roots().any(|root| root.threads.iter().any(|t| t.pdeath_signal != 0)) {
+        true => Some(IntermediateParent::open(&builder, &births)?),
         false => {
             builder.create(&births, &Inherited::default())?;
             None
@@ -211,13 +211,13 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     let stored = stored::hand_out(&desk, &tree.stored)?;
     let claim = kinds::settle(&cx)?;
     fault::point("worker.mid").map_err(|e| Error::io("fault point", "worker.mid", &e))?;
-    if let Some(nursery) = nursery {
+    if let Some(intermediate) = intermediate {
         // As long as they are ours their numbers are nobody else's.
         for process in &tree.processes {
             let pidfd = sys::pidfd::open(process.pid);
             released.push(pidfd.map_err(|e| Error::kernel("pidfd_open", process.pid, e))?);
         }
-        nursery.close()?;
+        intermediate.close()?;
     }
     stopped::rebuild_stopped(&tree.processes, &go, request.deadline)?;
     for (pipe, _) in go.iter().zip(&tree.processes).filter(|(_, process)| !process.stopped) {
@@ -267,15 +267,15 @@ fn pipe(desk: &Desk) -> Result<(OwnedFd, OwnedFd)> {
 
 /// A process between the worker and roots that want a signal when their parent dies. It ends before
 /// the go and leaves the roots to PID 1, so that the end of the worker is no death of theirs.
-struct Nursery {
+struct IntermediateParent {
     pid: i32,
     hold: OwnedFd,
 }
 
-impl Nursery {
+impl IntermediateParent {
     fn open(builder: &Builder<'_>, births: &[plan::Birth]) -> Result<Self> {
         let (wait, hold) = pipe(builder.desk)?;
-        match sys::fork::fork(None, 0, None).map_err(|e| Error::kernel("clone3", "nursery", e))? {
+        match sys::fork::fork(None, 0, None).map_err(|e| Error::kernel("clone3", "intermediate parent", e))? {
             sys::fork::Side::Child => {
                 drop(hold);
                 builder.or_report(Pid(0), || {
@@ -295,7 +295,7 @@ impl Nursery {
         drop(self.hold);
         waitpid(nix::unistd::Pid::from_raw(self.pid), Some(WaitPidFlag::__WALL))
             .map(drop)
-            .map_err(|e| Error::kernel("waitpid", "nursery", e))
+            .map_err(|e| Error::kernel("waitpid", "intermediate parent", e))
     }
 }
 
