@@ -91,7 +91,7 @@ pub enum Error {
         what: String,
     },
     /// A section has another version than the caller can decode.
-    #[error("{}: section {section} has version {found}, this build reads {expected}", path.display())]
+    #[error("{}: section {section} has version {found}, {} than {expected}, which this build reads", path.display(), age(*found, *expected))]
     SectionVersion {
         /// The image.
         path: PathBuf,
@@ -164,6 +164,11 @@ pub enum Error {
         /// The rule.
         what: String,
     },
+}
+
+/// Of a version that is another one than is read.
+fn age(found: u16, expected: u16) -> &'static str {
+    if found < expected { "older" } else { "newer" }
 }
 
 impl Error {

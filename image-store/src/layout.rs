@@ -99,16 +99,18 @@ impl SectionKind {
     pub const PAGE_CHECKSUMS: SectionKind = SectionKind(3);
     /// What the unit was: its record and how it is started.
     pub const UNIT: SectionKind = SectionKind(4);
-    /// Which memory the pages of the page area belong to. The engine owns its content.
+    /// Never written.
     pub const PAGE_RUNS: SectionKind = SectionKind(5);
     /// Open file descriptions and pipes. The engine owns its content.
     pub const FILES: SectionKind = SectionKind(6);
     /// Bus connections. The engine owns its content.
     pub const BUS: SectionKind = SectionKind(7);
-    /// Processes, their threads and memory. The engine owns its content.
+    /// Processes and their threads. The engine owns its content.
     pub const PROCESSES: SectionKind = SectionKind(8);
     /// What files and mappings lead to. The engine owns its content.
     pub const OBJECTS: SectionKind = SectionKind(9);
+    /// Address spaces, and which pages of the page area are theirs. The engine owns its content.
+    pub const MEMORY: SectionKind = SectionKind(10);
 
     /// Name of a kind that this build knows.
     pub fn name(self) -> Option<&'static str> {
@@ -122,6 +124,7 @@ impl SectionKind {
             SectionKind::BUS => "bus",
             SectionKind::PROCESSES => "processes",
             SectionKind::OBJECTS => "objects",
+            SectionKind::MEMORY => "memory",
             _ => return None,
         })
     }

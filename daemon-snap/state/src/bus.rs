@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A client's connection to the system bus. The connection ends with the boot; what makes it the
 /// daemon's own is here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusConnectionV1 {
     /// Path of the bus's socket, as getpeername(2) gives it.
     pub address: Vec<u8>,

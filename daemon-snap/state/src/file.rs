@@ -54,7 +54,8 @@ pub enum FileKindV1 {
     Namespace(NamespaceV1),
     /// Attached to today's object, not to yesterday's.
     Rebind(RebindV1),
-    Bus(BusConnectionV1),
+    /// Has a section of its own.
+    Bus(#[serde(with = "crate::sections::apart")] BusConnectionV1),
     PidFd(PidFdV1),
     /// An io_uring ring, which is an object because it is mapped too.
     Ring(OpenRingV1),

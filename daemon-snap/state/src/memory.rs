@@ -5,7 +5,7 @@ use super::{Addr, InodeId, InodeKindV1, InodeV1, PAGE_BYTES};
 use serde::{Deserialize, Serialize};
 
 /// One address space.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MmV1 {
     pub layout: MmLayoutV1,
     /// Auxiliary vector as in /proc/PID/auxv.
@@ -42,7 +42,7 @@ pub enum LockFutureV1 {
 }
 
 /// Fields of `struct prctl_mm_map` (prctl(2), PR_SET_MM_MAP, since Linux 3.18).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MmLayoutV1 {
     pub start_code: Addr,
     pub end_code: Addr,

@@ -44,6 +44,8 @@ pub struct ProcessV1 {
     /// Soft and hard limit for resources 0..16 in the order of `getrlimit(2)`; `u64::MAX` is
     /// infinity.
     pub rlimits: Vec<(u64, u64)>,
+    /// Has a section of its own.
+    #[serde(with = "crate::sections::apart")]
     pub mm: MmV1,
     /// Handlers for signals 1..=64; `None` is SIG_DFL with no flags.
     pub sigactions: Vec<Option<SigActionV1>>,

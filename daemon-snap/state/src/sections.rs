@@ -1,18 +1,23 @@
 //! A [`TreeV1`] as the bytes of the sections of an image, and back. Each family of state has a
 //! section and a version of its own.
 //!
-//! The order of fields is the layout (postcard has no names), so the committed images of
-//! `tests/images` pin it: whoever changes a struct raises the version of its family.
+//! The order of fields is the layout (postcard has no names), so committed images pin it: whoever
+//! changes a struct raises the version of its family, and says in [`before`] what becomes of a
+//! section of the version before.
+
+pub(crate) mod apart;
+mod before;
 
 use crate::check::Corrupt;
 use crate::{
-    CgroupV1, ClocksV1, ConfinementV1, FileV1, InodeId, InodeV1, MappedLockV1, PipeV1, ProcessV1,
-    SeccompFilterV1, SessionKeyringV1, StoredV1, Tree, TreeV1, VdsoV1, VolatileDirV1, VolatileNodeV1,
-    ZombieV1,
+    BusConnectionV1, CgroupV1, ClocksV1, ConfinementV1, FileKindV1, FileV1, InodeId, InodeV1, MappedLockV1,
+    MmV1, PipeV1, ProcessV1, SeccompFilterV1, SessionKeyringV1, StoredV1, Tree, TreeV1, VdsoV1,
+    VolatileDirV1, VolatileNodeV1, ZombieV1,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Upper bound of a decoded section in bytes; larger ones are refused before allocation.
@@ -23,32 +28,51 @@ pub const SECTION_MAX_BYTES: usize = 512 << 20;
 pub enum Family {
     /// What belongs to the tree as a whole.
     Tree,
-    /// Processes with their threads and memory, what is left of ended ones, their filters.
+    /// Processes with their threads, what is left of ended ones, their filters.
     Processes,
+    /// Address spaces, in the order of the processes.
+    Memory,
     /// Open file descriptions and pipes.
     Files,
+    /// Connections to the system bus, in the order of the files.
+    Bus,
     /// What files and mappings lead to, and what has to be in volatile directories.
     Objects,
 }
 
 impl Family {
-    /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 4] = [Self::Tree, Self::Processes, Self::Files, Self::Objects];
+    /// All of them, in the order in which they are written and read: what an earlier version had
+    /// in one section stands behind that one.
+    pub const ALL: [Self; 6] =
+        [Self::Tree, Self::Processes, Self::Memory, Self::Files, Self::Bus, Self::Objects];
 
     /// Version of its section. Raised with each change of the layout; 1 to 6 of the tree's were the
     /// whole state in one section.
     pub const fn version(self) -> u16 {
         match self {
             Self::Tree => 7,
-            Self::Processes | Self::Files | Self::Objects => 1,
+            Self::Processes | Self::Files => 2,
+            Self::Memory | Self::Bus | Self::Objects => 1,
         }
+    }
+
+    /// Whether a section of that version can be read: today's, and those that are converted.
+    pub fn reads(self, version: u16) -> bool {
+        version == self.version() || before::conversion(self, version).is_some()
     }
 }
 
-/// One section.
+/// One section of today's version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
     pub family: Family,
+    pub bytes: Vec<u8>,
+}
+
+/// What an image has of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub version: u16,
     pub bytes: Vec<u8>,
 }
 
@@ -118,11 +142,15 @@ fn section(tree: &TreeV1, family: Family) -> Result<Section, EncodeError> {
             zombies: Cow::Borrowed(&tree.zombies),
             seccomp_filters: Cow::Borrowed(&tree.seccomp_filters),
         }),
+        Family::Memory => {
+            postcard::to_stdvec(&tree.processes.iter().map(|process| &process.mm).collect::<Vec<_>>())
+        }
         Family::Files => postcard::to_stdvec(&FilesSection {
             files: Cow::Borrowed(&tree.files),
             pipes: Cow::Borrowed(&tree.pipes),
             mapped_locks: Cow::Borrowed(&tree.mapped_locks),
         }),
+        Family::Bus => postcard::to_stdvec(&tree.files.iter().filter_map(connection).collect::<Vec<_>>()),
         Family::Objects => postcard::to_stdvec(&ObjectsSection {
             inodes: Cow::Borrowed(&tree.inodes),
             volatile_dirs: Cow::Borrowed(&tree.volatile_dirs),
@@ -136,29 +164,61 @@ fn section(tree: &TreeV1, family: Family) -> Result<Section, EncodeError> {
     Ok(Section { family, bytes })
 }
 
-/// The checked tree in sections of today's versions; `read` gives the bytes of each, `page_area` is where
-/// the image holds pages.
+fn connection(file: &FileV1) -> Option<&BusConnectionV1> {
+    match &file.kind {
+        FileKindV1::Bus(connection) => Some(connection),
+        _ => None,
+    }
+}
+
+/// The tree in sections of versions that are [read](Family::reads); `read` gives what the image has
+/// of each family, `page_area` is where the image holds pages.
 ///
 /// # Errors
 /// What `read` says, and [`Corrupt`] when the bytes are not a consistent tree.
 pub fn decode<E: From<Corrupt>>(
-    read: impl FnMut(Family) -> Result<Vec<u8>, E>,
+    read: impl FnMut(Family) -> Result<Stored, E>,
     page_area: Range<u64>,
 ) -> Result<Tree, E> {
-    Ok(Tree::check(assemble(read)?, &page_area)?)
+    Ok(Tree::check(assemble(&of_today(read)?)?, &page_area)?)
+}
+
+/// The sections as today's version has them. A family that an earlier version kept in the section
+/// of another is not asked for.
+fn of_today<E: From<Corrupt>>(
+    mut read: impl FnMut(Family) -> Result<Stored, E>,
+) -> Result<BTreeMap<Family, Vec<u8>>, E> {
+    let mut sections = BTreeMap::new();
+    for family in Family::ALL {
+        if sections.contains_key(&family) {
+            continue;
+        }
+        let Stored { version, bytes } = read(family)?;
+        check_length(family, &bytes)?;
+        if version == family.version() {
+            sections.insert(family, bytes);
+            continue;
+        }
+        let unknown = || Corrupt(format!("version {version} of {family:?} is not read"));
+        let converted = before::conversion(family, version).ok_or_else(unknown)?(&bytes)?;
+        sections.extend(converted.into_iter().map(|section| (section.family, section.bytes)));
+    }
+    Ok(sections)
 }
 
 /// The tree that the bytes say, whether it is consistent or not.
-fn assemble<E: From<Corrupt>>(mut read: impl FnMut(Family) -> Result<Vec<u8>, E>) -> Result<TreeV1, E> {
-    let whole: TreeSection<'_> = part(Family::Tree, &read(Family::Tree)?)?;
-    let processes: ProcessesSection<'_> = part(Family::Processes, &read(Family::Processes)?)?;
-    let files: FilesSection<'_> = part(Family::Files, &read(Family::Files)?)?;
-    let objects: ObjectsSection<'_> = part(Family::Objects, &read(Family::Objects)?)?;
+fn assemble(sections: &BTreeMap<Family, Vec<u8>>) -> Result<TreeV1, Corrupt> {
+    let whole: TreeSection<'_> = part(Family::Tree, sections)?;
+    let processes: ProcessesSection<'_> = part(Family::Processes, sections)?;
+    let memory: Vec<MmV1> = part(Family::Memory, sections)?;
+    let files: FilesSection<'_> = part(Family::Files, sections)?;
+    let connections: Vec<BusConnectionV1> = part(Family::Bus, sections)?;
+    let objects: ObjectsSection<'_> = part(Family::Objects, sections)?;
     Ok(TreeV1 {
         clocks: whole.clocks,
         vdso: whole.vdso.into_owned(),
-        processes: processes.processes.into_owned(),
-        files: files.files.into_owned(),
+        processes: with_memory(processes.processes.into_owned(), memory)?,
+        files: with_connections(files.files.into_owned(), connections)?,
         inodes: objects.inodes.into_owned(),
         pipes: files.pipes.into_owned(),
         seccomp_filters: processes.seccomp_filters.into_owned(),
@@ -174,10 +234,40 @@ fn assemble<E: From<Corrupt>>(mut read: impl FnMut(Family) -> Result<Vec<u8>, E>
     })
 }
 
-fn part<T: DeserializeOwned>(family: Family, bytes: &[u8]) -> Result<T, Corrupt> {
+fn with_memory(mut processes: Vec<ProcessV1>, memory: Vec<MmV1>) -> Result<Vec<ProcessV1>, Corrupt> {
+    if processes.len() != memory.len() {
+        let (spaces, count) = (memory.len(), processes.len());
+        return Err(Corrupt(format!("{spaces} address spaces of {count} processes")));
+    }
+    processes.iter_mut().zip(memory).for_each(|(process, mm)| process.mm = mm);
+    Ok(processes)
+}
+
+fn with_connections(
+    mut files: Vec<FileV1>,
+    connections: Vec<BusConnectionV1>,
+) -> Result<Vec<FileV1>, Corrupt> {
+    let mut connections = connections.into_iter();
+    for file in &mut files {
+        if let FileKindV1::Bus(place) = &mut file.kind {
+            *place = connections.next().ok_or_else(|| Corrupt("a bus connection is missing".into()))?;
+        }
+    }
+    match connections.next() {
+        None => Ok(files),
+        Some(_) => Err(Corrupt("a bus connection without a file".into())),
+    }
+}
+
+fn check_length(family: Family, bytes: &[u8]) -> Result<(), Corrupt> {
     if bytes.len() > SECTION_MAX_BYTES {
         return Err(Corrupt(format!("a section of {} bytes is too large ({family:?})", bytes.len())));
     }
+    Ok(())
+}
+
+fn part<T: DeserializeOwned>(family: Family, sections: &BTreeMap<Family, Vec<u8>>) -> Result<T, Corrupt> {
+    let bytes = sections.get(&family).ok_or_else(|| Corrupt(format!("no state of {family:?}")))?;
     let taken = postcard::take_from_bytes::<T>(bytes);
     let (value, rest) = taken.map_err(|error| Corrupt(format!("state of {family:?}: {error}")))?;
     if !rest.is_empty() {
@@ -191,9 +281,15 @@ mod tests {
     use super::*;
     use crate::testing::tree_of;
 
+    fn stored(sections: &[Section]) -> impl FnMut(Family) -> Result<Stored, Corrupt> {
+        |family| {
+            let section = sections.iter().find(|section| section.family == family).unwrap();
+            Ok(Stored { version: family.version(), bytes: section.bytes.clone() })
+        }
+    }
+
     fn read_back(sections: &[Section]) -> Result<TreeV1, Corrupt> {
-        let bytes = |family| sections.iter().find(|section| section.family == family).unwrap().bytes.clone();
-        assemble(|family| Ok(bytes(family)))
+        assemble(&of_today(stored(sections))?)
     }
 
     fn tree() -> TreeV1 {
@@ -234,8 +330,39 @@ mod tests {
     #[test]
     fn tree_that_is_not_consistent_is_corrupt() {
         let sections = encode(&tree()).unwrap();
-        let bytes = |family| sections.iter().find(|section| section.family == family).unwrap().bytes.clone();
-        let decoded = decode(|family| Ok(bytes(family)), 4096..4096);
+        let decoded = decode(stored(&sections), 4096..4096);
         assert_eq!(decoded, Err(Corrupt("an executable out of range".into())));
+    }
+
+    #[test]
+    fn version_that_nobody_has_written_is_not_read() {
+        let sections = encode(&tree()).unwrap();
+        for family in Family::ALL {
+            let mut whole = stored(&sections);
+            let read =
+                |of| whole(of).map(|read| if of == family { Stored { version: 99, ..read } } else { read });
+            let said = Corrupt(format!("version 99 of {family:?} is not read"));
+            assert_eq!(of_today(read), Err(said));
+            assert!(family.reads(family.version()) && !family.reads(99));
+        }
+    }
+
+    #[test]
+    fn memory_and_connections_have_to_be_as_many_as_their_owners() {
+        for family in [Family::Memory, Family::Bus] {
+            let mut sections = encode(&tree()).unwrap();
+            let of_family = |section: &&mut Section| section.family == family;
+            // One element more, or none.
+            let bytes = &mut sections.iter_mut().find(of_family).unwrap().bytes;
+            *bytes = match family {
+                Family::Memory => vec![0],
+                _ => postcard::to_stdvec(&[BusConnectionV1::default()]).unwrap(),
+            };
+            // A list and not an array.
+            if family == Family::Bus {
+                bytes.insert(0, 1);
+            }
+            assert!(read_back(&sections).is_err(), "{family:?}");
+        }
     }
 }
