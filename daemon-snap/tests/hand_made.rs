@@ -4,6 +4,8 @@
 //! Needs root (clone3 with chosen ids). Runs the restore in a forked child, which has one thread as
 //! the engine wants.
 
+mod own_vdso;
+
 use image_store::{Durability, ImageWriter, SectionKind, UncheckedImage};
 use snap_rebuild::restore::{Request, restore};
 use snap_state::*;
@@ -113,7 +115,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
     let at = |a| Addr(a);
     TreeV1 {
         clocks: ClocksV1 { monotonic_ns: 0, boottime_ns: 0, realtime_ns: 0 },
-        vdso: VdsoV1 { digest: own_vdso_digest(), len_bytes: 0 },
+        vdso: VdsoV1 { digest: own_vdso::digest(), len_bytes: 0 },
         processes: vec![ProcessV1 {
             pid: Pid(pid),
             parent: None,
@@ -186,15 +188,6 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         confinement: None,
         stored: vec![],
     }
-}
-
-fn own_vdso_digest() -> [u8; 32] {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let line = maps.lines().find(|l| l.ends_with("[vdso]")).unwrap();
-    let (start, rest) = line.split_once('-').unwrap();
-    let end = rest.split_once(' ').unwrap().0;
-    let hex = |t| u64::from_str_radix(t, 16).unwrap();
-    *blake3::hash(&snap_sys::own::read_mapped(hex(start)..hex(end))).as_bytes()
 }
 
 /// Restores in a forked child and returns what the restored root exited with.

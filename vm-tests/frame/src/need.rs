@@ -47,6 +47,8 @@ pub enum NeedKind {
     Processor,
     /// A capability that root does not have here.
     Capability,
+    /// The kernel that something committed was recorded on.
+    RecordedKernel,
     /// What a test of somebody else's harness calls ignored.
     Ignored,
 }
@@ -56,6 +58,10 @@ pub enum NeedKind {
 pub const CI_CANNOT_HAVE: &[(NeedKind, &str)] = &[
     (NeedKind::Processor, "nobody chooses the processor of a machine that is rented for a run"),
     (NeedKind::Capability, "root of such a machine may lack one, as CAP_SYS_RESOURCE"),
+    (
+        NeedKind::RecordedKernel,
+        "what was recorded with the vDSO of one kernel is never right for another one",
+    ),
 ];
 
 const KINDS: &[(NeedKind, &str)] = &[
@@ -67,6 +73,7 @@ const KINDS: &[(NeedKind, &str)] = &[
     (NeedKind::Kernel, "kernel"),
     (NeedKind::Processor, "processor"),
     (NeedKind::Capability, "capability"),
+    (NeedKind::RecordedKernel, "recorded-kernel"),
     (NeedKind::Ignored, "ignored"),
 ];
 

@@ -32,6 +32,11 @@ impl Skip {
         Skip(Missing { kind: NeedKind::Processor, reason: reason.into() })
     }
 
+    /// Something was recorded on another kernel, to which it is bound.
+    pub fn recorded_kernel(reason: impl Into<String>) -> Skip {
+        Skip(Missing { kind: NeedKind::RecordedKernel, reason: reason.into() })
+    }
+
     /// Root does not have a capability.
     pub fn capability(reason: impl Into<String>) -> Skip {
         Skip(Missing { kind: NeedKind::Capability, reason: reason.into() })
