@@ -1,42 +1,17 @@
 //! Random damage: whatever the bytes are, opening and decoding answers, and never panics or
 //! allocates without bound.
 //!
-//! `exercise` is the whole surface that untrusted bytes reach, so a fuzzer can drive the same
-//! function. The number of rounds is bounded for ordinary runs; `FASTBOOT_MUTATIONS` sets another.
+//! `exercise` is the whole surface that untrusted bytes reach, and the fuzz targets drive the same
+//! functions. The number of rounds is bounded for ordinary runs; `FASTBOOT_MUTATIONS` sets another.
 
 mod common;
+mod exercise;
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use common::{Random, entry, evidence, make_root, pages, write_image};
 use image_store::layout::{HEADER_LEN, checksum};
-use image_store::{Catalogue, Durability, EvidenceV2, Generation, ImageWriter, SectionKind, UncheckedImage};
-
-const MAX_RAW_LEN: u64 = 1 << 20;
-
-/// Everything that a reader does with an image file. Returns whether the image was accepted in
-/// full.
-fn exercise(bytes: &[u8]) -> bool {
-    let file = tempfile::tempfile().unwrap();
-    file.write_all_at(bytes, 0).unwrap();
-    let Ok(image) = UncheckedImage::from_file(file, "mutated").check() else { return false };
-    assert!(image.page_area().end <= image.len_bytes());
-    let mut intact = image.verify_pages(1).is_ok();
-    for section in image.sections().to_vec() {
-        match image.section(section.kind, section.version, MAX_RAW_LEN) {
-            Ok(raw) => {
-                assert_eq!(raw.len() as u64, section.raw_len);
-                if section.kind == SectionKind::EVIDENCE {
-                    intact &= EvidenceV2::decode(&raw, Path::new("mutated")).is_ok();
-                }
-            }
-            Err(_) => intact = false,
-        }
-    }
-    intact
-}
+use image_store::{Catalogue, Durability, EvidenceV2, Generation, ImageWriter, SectionKind};
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(3) {
@@ -98,7 +73,7 @@ fn no_mutated_image_makes_a_reader_panic() {
     writer.add_section(SectionKind::STATE, 1, &common::STATE.repeat(4)).unwrap();
     writer.finish(Durability::NoSync).unwrap();
     let good = fs::read(&path).unwrap();
-    assert!(exercise(&good));
+    assert!(exercise::image(&good));
     for seed in 1..=rounds(4000) {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut bytes = good.clone();
@@ -106,9 +81,9 @@ fn no_mutated_image_makes_a_reader_panic() {
         if random.below(4) > 0 {
             repair(&mut bytes);
         } else if bytes != good {
-            assert!(!exercise(&bytes), "seed {seed}: damage was not noticed");
+            assert!(!exercise::image(&bytes), "seed {seed}: damage was not noticed");
         }
-        exercise(&bytes);
+        exercise::image(&bytes);
     }
 }
 
@@ -124,15 +99,43 @@ fn no_mutated_evidence_or_catalogue_makes_a_decoder_panic() {
         Catalogue { format: 1, generations: vec![Generation { id: 1, created_unix_s: 1, images }] };
     let encoded_catalogue = catalogue.encode(&path).unwrap();
     assert_eq!(Catalogue::decode(&encoded_catalogue, &path).unwrap(), catalogue);
+    assert!(exercise::catalogue(&encoded_catalogue) && exercise::evidence(&encoded_evidence));
     for seed in 1..=rounds(4000) {
         let mut random = Random(seed);
         let mut bytes = encoded_evidence.clone();
         mutate(&mut bytes, &mut random);
-        let _ = EvidenceV2::decode(&bytes, &path);
+        exercise::evidence(&bytes);
         let mut bytes = encoded_catalogue.clone();
         mutate(&mut bytes, &mut random);
         if bytes != encoded_catalogue {
-            assert!(Catalogue::decode(&bytes, &path).is_err(), "seed {seed}");
+            assert!(!exercise::catalogue(&bytes), "seed {seed}");
         }
     }
+}
+
+/// The digest of a catalogue keeps damage away from what it holds; behind it the text is whatever
+/// somebody has written.
+#[test]
+fn no_mutated_text_behind_a_right_digest_makes_the_decoder_of_catalogues_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    make_root(dir.path());
+    let path = dir.path().join("a.img");
+    let info = write_image(&path, 1);
+    let images = vec![entry(dir.path(), "a.service", "images/1/a.service.img".to_owned(), &info)];
+    let catalogue =
+        Catalogue { format: 1, generations: vec![Generation { id: 1, created_unix_s: 1, images }] };
+    let text = serde_json::to_vec(&catalogue).unwrap();
+    let sealed = |text: &[u8]| {
+        let digest = image_store::Digest::of(text);
+        [format!("{{\"blake3\":\"{digest}\",\"catalogue\":").as_bytes(), text, b"}\n"].concat()
+    };
+    assert!(exercise::catalogue(&sealed(&text)));
+    let mut refused = 0;
+    for seed in 1..=rounds(4000) {
+        let mut random = Random(seed);
+        let mut bytes = text.clone();
+        mutate(&mut bytes, &mut random);
+        refused += u64::from(!exercise::catalogue(&sealed(&bytes)));
+    }
+    assert!(refused > rounds(4000) / 2, "{refused}");
 }

@@ -10,11 +10,11 @@ mod exercise;
 use exercise::{LAYOUTS, State, committed, open};
 use image_store::{Durability, ImageWriter, PAGE_SIZE};
 use snap_image::{read_tree, section_of};
+use snap_state::sections::{self, Family};
 use snap_state::{
     FileKindV1, InodeId, InodeKindV1, InodeV1, NodeV1, PipeV1, RawPath, Tree, TreeV1, UnixMessageV1,
     UnixSocketV1, UnixStateV1,
 };
-use snap_state::sections::{self, Family};
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -1,0 +1,10 @@
+//! The section of evidence.
+#![no_main]
+
+#[path = "../../../../image-store/tests/exercise/mod.rs"]
+#[allow(dead_code)]
+mod exercise;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    exercise::evidence(bytes);
+});
