@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,6 +25,11 @@ const PROGRAMS: [(&str, Option<&str>); 4] = [
     ("fastboot-exec", Some(SOCKET)),
     ("fastboot-generator", None),
 ];
+
+/// What is open in whoever started the test would be held outside of the tree.
+const WITHOUT_DESCRIPTORS: &str = r#"for fd in /proc/$$/fd/*; do
+    number=${fd##*/}; [ "$number" -gt 2 ] && eval "exec $number>&-"
+done; exec sleep 600"#;
 
 /// Directories of the programs that are shipped, and of those for tests.
 #[derive(Debug)]
@@ -65,9 +71,16 @@ fn names(builds: &Builds) -> Result<()> {
 
 fn dump(builds: &Builds) -> Result<()> {
     let dir = tempfile::tempdir().context("making a directory")?;
-    let mut subject = needs::command("sleep")?;
-    subject.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut subject = subject.spawn().context("starting sleep")?;
+    let mut subject = needs::command("bash")?;
+    subject.args(["-c", WITHOUT_DESCRIPTORS]);
+    subject.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut subject = subject.spawn().context("starting the subject")?;
+    let comm = format!("/proc/{}/comm", subject.id());
+    let began = Instant::now();
+    while std::fs::read_to_string(&comm).context("looking at the subject")? != "sleep\n" {
+        ensure!(began.elapsed() < Duration::from_secs(60), "the subject does not become sleep");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let dump = |programs: &Path| -> Result<Output> {
         needs::own(programs.join("fastboot"))
             .args(["dump", "--leave-running", "--pid", &subject.id().to_string(), "--output"])
