@@ -23,7 +23,6 @@ use image_store::evidence::Digests;
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use serde::Serialize;
 use snap_bus::BusWatch;
-use snap_collect::dump::StoredDescriptor;
 use snap_error::{CodedReason, Error, Kind, Result, ServiceFault, UnitObstacle};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -239,8 +238,8 @@ pub fn snapshot(
     };
     let images = path.each(Phase::Image, units, |_, unit| {
         let ask = unit.unit().options().warm_up.clone();
-        let (entry, row, stored) = image::take(context, &pending, unit)?;
-        Ok(Taken { entry, row, ask, stored })
+        let (entry, row, as_taken) = image::take(context, &pending, unit)?;
+        Ok(Taken { entry, row, ask, as_taken })
     });
     drop(witness);
     if let Some(band) = band {
@@ -269,8 +268,7 @@ struct Taken {
     row: UnitReport,
     /// The unit's own warm-up command.
     ask: Option<String>,
-    /// What systemd kept for it.
-    stored: Vec<StoredDescriptor>,
+    as_taken: image::AsTaken,
 }
 
 /// Rows so far, and who is told what happens.
@@ -392,13 +390,15 @@ impl Path<'_> {
             let entry = &mut image.entry;
             (self.progress)(Step { phase: Phase::Trial, what: &entry.unit, index, of });
             let ask = || image.ask.as_deref().map_or(Ok(()), |ask| run_shell(ask, Some(&entry.unit)));
-            let restored_ms = match trial.restore(entry, &image.stored, options.settle, ask) {
-                Ok(restored_ms) => restored_ms,
+            let tried = match trial.restore(entry, &image.as_taken, options.settle, ask) {
+                Ok(tried) => tried,
                 Err(error) => {
                     self.rows.push(image.row.not_kept(Outcome::Failed, error.reasons()));
                     continue;
                 }
             };
+            let restored_ms = tried.restored_ms;
+            entry.start = Some(tried.start);
             entry.service.restore_ms = Some(restored_ms);
             image.row.restore_ms = Some(restored_ms);
             image.row.gain_ms = entry.service.cold_start_ms.map(|cold_ms| cold_ms - restored_ms);

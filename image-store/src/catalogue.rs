@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Part, Result};
-use crate::evidence::{MachineEvidence, SystemdEvidence, UnitEvidence};
+use crate::evidence::{
+    MachineEvidence, ReasonCode, StaleReason, StartEvidence, SystemdEvidence, UnitEvidence,
+};
 use crate::layout::ImageId;
 
 /// Format that this build writes and reads.
@@ -60,6 +62,18 @@ pub struct CatalogueEntry {
     /// then nothing is compared.
     #[serde(default)]
     pub systemd: Option<SystemdEvidence>,
+    /// What systemd gives to the service's main process at a start: recorded by the trial, which
+    /// is one. `None` for images without a trial, and in catalogues of before it was recorded; then
+    /// nothing of it is compared.
+    #[serde(default)]
+    pub start: Option<StartEvidence>,
+    /// Users and the supplementary groups that processes of the image hold as such. Compared
+    /// whether there was a trial or not.
+    #[serde(default)]
+    pub held_groups: Vec<(u32, u32)>,
+    /// When the image was taken, seconds since 1970; `None` in catalogues of before.
+    #[serde(default)]
+    pub taken_unix_s: Option<u64>,
     /// How the unit is started and what it was.
     pub service: ServiceRecord,
 }
@@ -98,6 +112,9 @@ pub struct ServiceRecord {
     /// Measured trial restore in milliseconds.
     #[serde(default)]
     pub restore_ms: Option<f64>,
+    /// `[X-Fastboot] MaxAge=` in seconds.
+    #[serde(default)]
+    pub max_age_s: Option<u64>,
     /// What the service said of itself (`STATUS=`).
     #[serde(default)]
     pub status_text: String,
@@ -116,6 +133,32 @@ pub struct HookChannel {
     pub pid: i32,
     /// Its descriptor.
     pub fd: i32,
+}
+
+impl CatalogueEntry {
+    /// Whether the image may still be used at this time, seconds since 1970. By a clock that is
+    /// behind the snapshot nobody can tell how old it is.
+    ///
+    /// # Errors
+    /// [`ReasonCode::ImageTooOld`].
+    pub fn check_age(&self, now_unix_s: u64) -> std::result::Result<(), StaleReason> {
+        let limited = self.service.max_age_s.zip(self.taken_unix_s);
+        limited.map_or(Ok(()), |(most_s, taken_s)| check_age(most_s, taken_s, now_unix_s))
+    }
+}
+
+fn check_age(most_s: u64, taken_s: u64, now_s: u64) -> std::result::Result<(), StaleReason> {
+    let sentence = match now_s.checked_sub(taken_s) {
+        Some(age_s) if age_s <= most_s => return Ok(()),
+        Some(age_s) => format!("the image is {age_s} s old, and MaxAge= allows {most_s} s"),
+        None => {
+            let before_s = taken_s - now_s;
+            format!(
+                "the clock is {before_s} s before the snapshot, so nobody can tell the age that MaxAge= limits"
+            )
+        }
+    };
+    Err(StaleReason::new(ReasonCode::ImageTooOld, sentence))
 }
 
 impl ServiceRecord {
@@ -244,4 +287,22 @@ fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 pub(crate) fn is_inside_store(file: &str) -> bool {
     !file.is_empty() && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_by_a_clock_that_is_not_behind() {
+        let verdict = |now_s| check_age(60, 1000, now_s).err().map(|reason| (reason.code, reason.sentence));
+        assert_eq!((verdict(1000), verdict(1060)), (None, None));
+        let (code, said) = verdict(1061).unwrap();
+        assert_eq!(
+            (code, said.as_str()),
+            (ReasonCode::ImageTooOld, "the image is 61 s old, and MaxAge= allows 60 s")
+        );
+        let (code, said) = verdict(999).unwrap();
+        assert!(code == ReasonCode::ImageTooOld && said.starts_with("the clock is 1 s before"), "{said}");
+    }
 }

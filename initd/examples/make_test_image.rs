@@ -72,6 +72,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             unit_evidence: evidence.unit,
             machine: evidence.machine,
             systemd: None,
+            start: None,
+            held_groups: Vec::new(),
+            taken_unix_s: None,
             service: ServiceRecord {
                 service_type: shown("Type")?,
                 exec_start_raw: String::new(),
@@ -86,6 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 cold_cpu_ms: None,
                 dump_ms: None,
                 restore_ms: None,
+                max_age_s: None,
                 status_text: String::new(),
                 after_restore: Vec::new(),
                 hook_channels: Vec::new(),

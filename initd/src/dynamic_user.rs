@@ -1,13 +1,9 @@
 //! The user of a unit with `DynamicUser=`, who may be another one in each boot. Its name is in no
 //! file that evidence could be taken of, but systemd has given the shim that user.
 
-use std::ops::RangeInclusive;
-
+use image_store::evidence::DYNAMIC_IDS;
 use image_store::{ReasonCode, StaleReason};
 use snap_state::TreeV1;
-
-/// Ids that systemd gives to dynamic users and their groups (systemd.exec(5), "DynamicUser=").
-const DYNAMIC: RangeInclusive<u32> = 61184..=65519;
 
 /// Whether every dynamic id of the tree is today's; `owner`: user and group of the shim.
 ///
@@ -21,7 +17,7 @@ pub fn check(tree: &TreeV1, owner: (u32, u32)) -> Result<(), StaleReason> {
 }
 
 fn check_ids(what: &str, mut ids: impl Iterator<Item = u32>, today: u32) -> Result<(), StaleReason> {
-    match ids.find(|id| DYNAMIC.contains(id) && *id != today) {
+    match ids.find(|id| DYNAMIC_IDS.contains(id) && *id != today) {
         None => Ok(()),
         Some(id) => {
             let sentence = format!("the unit's dynamic {what} was {id}, and it is started as {today}");

@@ -27,6 +27,7 @@ pub mod slots;
 pub mod standby;
 pub mod store_device;
 pub mod store_wait;
+pub mod surroundings;
 pub mod sys;
 pub mod systemd;
 pub mod timeline;

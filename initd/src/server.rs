@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fastboot_runtime::{Claim, StatusFile, Trials, UnitStatus};
+use image_store::evidence::StartKey;
 use image_store::{CatalogueEntry, ImageId, ReasonCode, StaleReason, Store, fault};
 use snap_policy::{StartBudget, StartTimes};
 
@@ -20,6 +21,7 @@ use crate::lanes::{LIGHT_LEN, Lanes};
 use crate::peer::ShimIdentity;
 use crate::probation;
 use crate::protocol::{Adopted, Answer, Hello};
+use crate::surroundings;
 use crate::sys::socket::{Received, receive, receive_from, send};
 use crate::systemd::{Question, Systemd};
 use crate::timeline::Timeline;
@@ -157,6 +159,8 @@ impl Server {
             .map_err(|error| StaleReason::new(ReasonCode::HostUnsupported, format!("cgroup: {error}")))?;
         self.check_main_process(start, &shim, entry, question)?;
         start.timeline.mark("main process");
+        self.check_surroundings(start, shim.caller.process.pid, entry)?;
+        start.timeline.mark("surroundings");
         let order = order_for(entry, &usable, &shim, deadline);
         let means = Means {
             image: usable.opened.image.file().as_fd(),
@@ -230,6 +234,7 @@ impl Server {
                 Some(Claim::Again) if shim.hello.is_again => return Err(remove_orphans(shim.caller, entry)),
                 _ => return refuse(ReasonCode::NotFirstStart, "it was started in this boot before"),
             }
+            entry.check_age(unix_s())?;
         }
         let failed = |error: io::Error| StaleReason::new(ReasonCode::RestoreFailed, error.to_string());
         fault::point("initd.request").map_err(failed)?;
@@ -266,6 +271,21 @@ impl Server {
         }
         let changed = |error: io::Error| StaleReason::new(ReasonCode::HostUnsupported, error.to_string());
         self.shim.check(shim.caller).map_err(changed)
+    }
+
+    /// Whether systemd has started the shim as it had started the service then. In a trial that is
+    /// written down: it is a start like any other.
+    fn check_surroundings(&self, start: &Start, pid: i32, entry: &CatalogueEntry) -> Result<(), StaleReason> {
+        let unknown = |error: io::Error| {
+            let sentence = format!("how it was started cannot be told: {error}");
+            StaleReason::new(ReasonCode::HostUnsupported, sentence)
+        };
+        let now = surroundings::collect(pid, &StartKey::of(entry.image_id)).map_err(unknown)?;
+        if start.is_trial {
+            self.trials.record_start(&start.unit, &now).map_err(unknown)?;
+        }
+        entry.start.as_ref().map_or(Ok(()), |was| was.check(&now))?;
+        now.check_held(&entry.held_groups)
     }
 
     /// Let the shim tell systemd.
@@ -383,6 +403,11 @@ impl Server {
     }
 }
 
+/// By the clock of today, seconds since 1970; 0 before that.
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Whether the shim may tell systemd all that it has to.
 fn check_can_be_told(tree: &RestoredTree, has_notify_socket: bool) -> Result<(), String> {
     if !has_notify_socket && !tree.stored.is_empty() {
@@ -461,6 +486,15 @@ fn about(code: ReasonCode) -> &'static str {
     match code {
         ReasonCode::FileChanged
         | ReasonCode::FileMissing
+        | ReasonCode::ValueChanged
+        | ReasonCode::GroupsChanged
+        | ReasonCode::PrivilegesChanged
+        | ReasonCode::LimitsChanged
+        | ReasonCode::CredentialsChanged
+        | ReasonCode::EnvironmentChanged
+        | ReasonCode::SchedulingChanged
+        | ReasonCode::HostnameChanged
+        | ReasonCode::ImageTooOld
         | ReasonCode::IdentityChanged
         | ReasonCode::ConfinementChanged => "image stale: ",
         ReasonCode::UnitChanged

@@ -59,6 +59,9 @@ impl Root {
             unit_evidence: UnitEvidence::collect(self.0.path(), &files.fragment, &files.drop_ins).unwrap(),
             machine: machine(),
             systemd: Some(systemd("257.9-1")),
+            start: None,
+            held_groups: Vec::new(),
+            taken_unix_s: None,
             service: ServiceRecord {
                 service_type: "simple".to_owned(),
                 exec_start_raw: String::new(),
@@ -73,6 +76,7 @@ impl Root {
                 cold_cpu_ms: None,
                 dump_ms: None,
                 restore_ms: None,
+                max_age_s: None,
                 status_text: String::new(),
                 after_restore: Vec::new(),
                 hook_channels: Vec::new(),

@@ -82,8 +82,13 @@ pub enum TrialFault {
     StoreDiffers {
         names: String,
     },
+    /// Settings of systemd by which it starts the service, by name.
+    StartChanged {
+        names: String,
+    },
     NoAnswer,
     TimesUntold,
+    StartUntold,
 }
 
 impl fmt::Display for TrialFault {
@@ -98,8 +103,12 @@ impl fmt::Display for TrialFault {
             Self::StoreDiffers { names } => {
                 write!(f, "restored, but what systemd keeps for it is not what it was ({names})")
             }
+            Self::StartChanged { names } => {
+                write!(f, "systemd starts it otherwise than when its image was taken ({names})")
+            }
             Self::NoAnswer => f.write_str("the restore daemon was not asked, or said nothing"),
             Self::TimesUntold => f.write_str("its times cannot be told"),
+            Self::StartUntold => f.write_str("the restore daemon has not recorded how it was started"),
         }
     }
 }

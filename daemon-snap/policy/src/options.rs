@@ -1,6 +1,7 @@
 //! The `[X-Fastboot]` section, which systemd ignores: what a unit's text asks of us.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::reason::Reason;
 use crate::settings::boolean;
@@ -39,10 +40,12 @@ pub struct Options {
     pub lost_peer: LostPeer,
     /// `SkipStartPre=yes`: a restored start does without `ExecStartPre=`.
     pub skip_start_pre: bool,
+    /// `MaxAge=`: an older image is not used.
+    pub max_age: Option<Duration>,
 }
 
 /// One key of the section, as texts spell it.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "DependsOn",
     "Paths",
     "IgnoreChanges",
@@ -52,6 +55,7 @@ const KEYS: [&str; 9] = [
     "AfterRestore",
     "OnLostPeer",
     "SkipStartPre",
+    "MaxAge",
 ];
 
 impl Options {
@@ -84,6 +88,7 @@ impl Options {
             after_restore: reader.hooks("AfterRestore"),
             lost_peer: reader.lost_peer("OnLostPeer"),
             skip_start_pre: reader.flag("SkipStartPre"),
+            max_age: reader.span("MaxAge"),
         };
         (options, reader.reasons)
     }
@@ -114,6 +119,15 @@ impl<'a> Reader<'a> {
             self.refuse(key, value, "yes or no");
             false
         })
+    }
+
+    fn span(&mut self, key: &'static str) -> Option<Duration> {
+        let value = self.last(key)?;
+        let span = span(value);
+        if span.is_none() {
+            self.refuse(key, value, "a time such as 90 s, 12h or 30d");
+        }
+        span
     }
 
     fn lost_peer(&mut self, key: &'static str) -> LostPeer {
@@ -159,6 +173,31 @@ impl<'a> Reader<'a> {
         }
         commands
     }
+}
+
+/// Numbers with units that are added up, as in systemd.time(7), of those that an age is told in; a
+/// bare number is in seconds. `None` for nothing, zero and what is no such text.
+fn span(value: &str) -> Option<Duration> {
+    let mut seconds: u64 = 0;
+    let mut rest = value.trim();
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(digits);
+        let behind = behind.trim_start();
+        let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(letters);
+        let unit_s: u64 = match unit {
+            "" | "s" | "sec" | "second" | "seconds" => 1,
+            "m" | "min" | "minute" | "minutes" => 60,
+            "h" | "hr" | "hour" | "hours" => 3600,
+            "d" | "day" | "days" => 86_400,
+            "w" | "week" | "weeks" => 7 * 86_400,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(unit_s)?)?;
+        rest = behind.trim_start();
+    }
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 /// Words at blanks; a word in quotes may have blanks in it. `None` for a quote that is not closed.
@@ -213,6 +252,8 @@ mod tests {
             ("AllowState=maybe", "AllowState=maybe is not yes or no"),
             ("SkipStartPre=2", "SkipStartPre=2 is not yes or no"),
             ("OnLostPeer=foo", "OnLostPeer=foo is not close or refuse"),
+            ("MaxAge=soon", "MaxAge=soon is not a time such as 90 s, 12h or 30d"),
+            ("MaxAge=0", "MaxAge=0 is not a time such as 90 s, 12h or 30d"),
             ("DependsOn=/etc/a etc/b", "DependsOn=etc/b is not an absolute path"),
             ("Paths=relative", "DependsOn=relative is not an absolute path"),
             ("IgnoreChanges=~/x", "IgnoreChanges=~/x is not an absolute path"),
@@ -225,6 +266,26 @@ mod tests {
             let rest = Options { depends_on: Vec::new(), ..options };
             assert_eq!(rest, Options::default(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_age_is_a_sum_of_numbers_with_units() {
+        for (value, seconds) in [
+            ("90", 90),
+            ("90s", 90),
+            ("12 h", 43_200),
+            ("1d 12h", 129_600),
+            ("2weeks", 1_209_600),
+            ("1h30min", 5400),
+        ] {
+            assert_eq!(span(value), Some(Duration::from_secs(seconds)), "{value}");
+        }
+        for value in ["", "0", "d", "-1", "1.5h", "1 fortnight", "99999999999999999999", "99999999999999999w"]
+        {
+            assert_eq!(span(value), None, "{value}");
+        }
+        let (options, reasons) = read(&["[X-Fastboot]\nMaxAge=1d\n"]);
+        assert_eq!((reasons.len(), options.max_age), (0, Some(Duration::from_secs(86_400))));
     }
 
     #[test]

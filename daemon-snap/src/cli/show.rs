@@ -2,7 +2,8 @@
 
 use super::common::{StoreArgs, mb, table, unit_names};
 use anyhow::Context as _;
-use image_store::{EvidenceV2, FileKind, Observation, Rule, SectionKind, Source};
+use image_store::evidence::StartEvidence;
+use image_store::{CatalogueEntry, EvidenceV2, FileKind, Observation, Rule, SectionKind, Source};
 use serde::Serialize;
 use snap_state::TreeV1;
 use std::collections::BTreeMap;
@@ -25,10 +26,19 @@ pub struct Args {
 #[derive(Serialize)]
 struct Shown {
     generation: u64,
-    entry: image_store::CatalogueEntry,
+    entry: CatalogueEntry,
     processes: Vec<Process>,
     descriptors: BTreeMap<&'static str, usize>,
     evidence: EvidenceV2,
+}
+
+/// What is recorded in the image, and what the catalogue has of the start.
+#[derive(Serialize)]
+struct AllEvidence<'a> {
+    #[serde(flatten)]
+    evidence: &'a EvidenceV2,
+    start: Option<&'a StartEvidence>,
+    held_groups: &'a [(u32, u32)],
 }
 
 #[derive(Serialize)]
@@ -52,8 +62,14 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let evidence = EvidenceV2::decode(&evidence, image.path())?;
     if args.evidence {
         match args.store.json {
-            true => say!("{}", serde_json::to_string(&evidence)?),
-            false => print_evidence(&evidence),
+            true => {
+                let (start, held_groups) = (entry.start.as_ref(), entry.held_groups.as_slice());
+                say!("{}", serde_json::to_string(&AllEvidence { evidence: &evidence, start, held_groups })?);
+            }
+            false => {
+                print_evidence(&evidence);
+                print_start(entry);
+            }
         }
         return Ok(0);
     }
@@ -185,6 +201,23 @@ fn print_evidence(evidence: &EvidenceV2) {
         }
         say!("{left_out}");
     }
+}
+
+/// What systemd gave to the main process. What may be secret is only named.
+fn print_start(entry: &CatalogueEntry) {
+    if let Some(most_s) = entry.service.max_age_s {
+        say!("not used when it is older than {most_s} s (MaxAge=)");
+    }
+    let Some(start) = &entry.start else {
+        say!("how systemd starts it was not recorded (no trial, or an older fastboot), and is not compared");
+        return;
+    };
+    let mut table = table(&["start", "item", "value"]);
+    for (kind, name, value) in start.items() {
+        let value = if kind.is_secret() { "a digest is compared" } else { value };
+        table.add_row([kind.as_str(), name, value]);
+    }
+    say!("{table}");
 }
 
 /// `1 thread`, `2 threads`.

@@ -14,8 +14,8 @@ use snap_collect::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector
 use snap_error::{Blocker, Error, Objection, Result, ServiceFault, UnitObstacle};
 use snap_hook_calls::HookEvent;
 use snap_state::TreeV1;
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often a tree is frozen when only something passing stands in the way, and how long it runs
 /// in between.
@@ -35,6 +35,15 @@ pub(super) struct Context<'a> {
     pub earlier: Earlier<'a>,
 }
 
+/// What a trial has to find as it was when the image was taken.
+#[derive(Debug)]
+pub(super) struct AsTaken {
+    /// What systemd kept for the unit.
+    pub stored: Vec<StoredDescriptor>,
+    /// By which settings systemd had started it.
+    pub start_settings: BTreeMap<String, String>,
+}
+
 /// Takes the image of a unit. It runs on as soon as its memory has been read: hashing files and
 /// writing sections do not need it to stand still.
 ///
@@ -45,7 +54,7 @@ pub(super) fn take(
     context: Context<'_>,
     pending: &PendingGeneration,
     mut unit: Candidate,
-) -> Result<(CatalogueEntry, UnitReport, Vec<StoredDescriptor>)> {
+) -> Result<(CatalogueEntry, UnitReport, AsTaken)> {
     let systemd = context.systemd;
     let id = unit.properties().id.clone();
     unit.require_time()?;
@@ -56,6 +65,7 @@ pub(super) fn take(
     // It runs on, and has to get back what it dropped, whatever came of the image.
     let regained = unit.call_hooks(HookEvent::AfterSnapshot, &channels);
     let (Collected { mut tree, lost }, mut writer, freeze_ms) = collected?;
+    let taken_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if let Some(program) = &unit.properties().program {
         tree.confinement = collect_confinement(program)?;
     }
@@ -63,6 +73,7 @@ pub(super) fn take(
     regained?;
 
     let now = systemd.properties(&id)?;
+    let start_settings = systemd.start_settings(&id)?;
     let main_pid = unit.properties().main_pid;
     if now.main_pid != main_pid || !tree.processes.iter().any(|process| process.pid.0 == main_pid) {
         return Err(ServiceFault::MainProcessChanged { was: main_pid, is: now.main_pid }.into());
@@ -110,6 +121,7 @@ pub(super) fn take(
         cold_cpu_ms,
         dump_ms: Some(freeze_ms),
         restore_ms: None,
+        max_age_s: unit.unit().options().max_age.map(|age| age.as_secs()),
         status_text: now.status_text,
         after_restore: unit.unit().options().after_restore.clone(),
         hook_channels: channels,
@@ -122,6 +134,9 @@ pub(super) fn take(
         unit_evidence: evidence.unit,
         machine: evidence.machine,
         systemd: SystemdEvidence::collect(std::path::Path::new("/")),
+        start: None,
+        held_groups: held_groups(&tree).into_iter().collect(),
+        taken_unix_s: Some(taken_unix_s),
         service,
     };
     let report = UnitReport {
@@ -141,7 +156,7 @@ pub(super) fn take(
         restore_ms: None,
         gain_ms: None,
     };
-    Ok((entry, report, stored))
+    Ok((entry, report, AsTaken { stored, start_settings }))
 }
 
 /// The tree, its pages in a writer that is not finished, and how long the unit stood still in
@@ -185,6 +200,13 @@ fn freeze_and_collect(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Supplementary groups of processes that are not root's, with the user of each.
+fn held_groups(tree: &TreeV1) -> BTreeSet<(u32, u32)> {
+    let threads = tree.processes.iter().flat_map(|process| &process.threads);
+    let of_user = threads.map(|thread| &thread.creds).filter(|creds| creds.uids[0] != 0);
+    of_user.flat_map(|creds| creds.groups.iter().map(|group| (creds.uids[0], *group))).collect()
 }
 
 /// Every number that has to be free for a restore: processes, threads, groups and sessions whose

@@ -8,13 +8,16 @@
 //! it does not bear to be restored, is found here and not at a boot. The restored instance stays;
 //! where the restore fails, the shim has started the unit cold.
 
+use super::image::AsTaken;
 use super::point;
 use crate::unit::{self, Cgroup, Systemd, UnitProperties};
 use fastboot_runtime::{GeneratorRecord, Outcome, RunDir, Trials, UnitStatus, soft_reboot};
+use image_store::evidence::StartEvidence;
 use image_store::{CatalogueEntry, StaleReason};
 use snap_collect::dump::StoredDescriptor;
 use snap_error::{Error, Result, TrialFault};
 use snap_policy::{StartBudget, StartTimes};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 const SOCKET: &str = "fastboot-initd.socket";
@@ -35,6 +38,15 @@ pub(super) struct Trial<'a> {
     permits: Trials,
     /// The restore daemon was not there before.
     starts_initd: bool,
+}
+
+/// What a trial that went well has shown.
+#[derive(Debug)]
+pub(super) struct Tried {
+    /// From the start of the unit until systemd had taken over the restored service.
+    pub restored_ms: f64,
+    /// How systemd has started it.
+    pub start: StartEvidence,
 }
 
 /// Whether a restore is worth the disk.
@@ -80,8 +92,7 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
-    /// Restarts a unit from its image, then runs `ask`. Returns how long it took from the start of
-    /// the unit until systemd had taken over the restored service, in milliseconds.
+    /// Restarts a unit from its image, then runs `ask`.
     ///
     /// # Errors
     /// When it was not restored, or did not stay, or `ask` fails. It runs all the same, if it can
@@ -89,14 +100,14 @@ impl<'a> Trial<'a> {
     pub(super) fn restore(
         &self,
         entry: &CatalogueEntry,
-        stored: &[StoredDescriptor],
+        as_taken: &AsTaken,
         settle: Duration,
         ask: impl FnOnce() -> Result<()>,
-    ) -> Result<f64> {
+    ) -> Result<Tried> {
         let id = entry.unit.as_str();
         // It was restarted a moment ago, too.
         self.systemd.reset_failed(id)?;
-        let tried = self.try_restore(entry, stored, settle, ask);
+        let tried = self.try_restore(entry, as_taken, settle, ask);
         // Whatever starts the unit from here on is no trial of this image.
         let withdrawn = self.permits.withdraw(id);
         let tried = withdrawn.map_err(|e| Error::io("remove", self.permits.path().display(), &e)).and(tried);
@@ -133,11 +144,14 @@ impl<'a> Trial<'a> {
     fn try_restore(
         &self,
         entry: &CatalogueEntry,
-        stored: &[StoredDescriptor],
+        as_taken: &AsTaken,
         settle: Duration,
         ask: impl FnOnce() -> Result<()>,
-    ) -> Result<f64> {
+    ) -> Result<Tried> {
         let id = entry.unit.as_str();
+        // systemd has read its own configuration again for the trial: what was started before it
+        // did is no image of such a start.
+        check_settings(&as_taken.start_settings, &self.systemd.start_settings(id)?)?;
         let started = match self.permits.outcome(id) {
             // Another unit's trial has restarted this one along with it.
             Ok(Some(_)) => self.systemd.properties(id)?,
@@ -157,7 +171,7 @@ impl<'a> Trial<'a> {
             return Err(TrialFault::StartedCold { reason }.into());
         }
         let cgroup = Cgroup::open(&started.control_group)?;
-        self.has_store(id, stored)?;
+        self.has_store(id, &as_taken.stored)?;
         let asked = ask();
         let settled = unit::settle(&started, &cgroup, Instant::now() + settle);
         // That it has ended says more than that nobody answered.
@@ -165,7 +179,10 @@ impl<'a> Trial<'a> {
         asked?;
         settled?;
         let took_us = outcome.done_monotonic_us.and_then(|done| done.checked_sub(started.inactive_exit_us));
-        took_us.map(|us| us as f64 / 1e3).ok_or(TrialFault::TimesUntold.into())
+        let restored_ms = took_us.map(|us| us as f64 / 1e3).ok_or(TrialFault::TimesUntold)?;
+        let start = self.permits.start(id);
+        let start = start.map_err(|e| Error::io("read", self.permits.path().display(), &e))?;
+        Ok(Tried { restored_ms, start: start.ok_or(TrialFault::StartUntold)? })
     }
 
     /// systemd has got back what it kept. It does not say when it refuses something.
@@ -222,9 +239,30 @@ impl Drop for Trial<'_> {
     }
 }
 
+fn check_settings(was: &BTreeMap<String, String>, is: &BTreeMap<String, String>) -> Result<()> {
+    let names: BTreeSet<&str> = was.keys().chain(is.keys()).map(String::as_str).collect();
+    let changed: Vec<&str> = names.into_iter().filter(|name| was.get(*name) != is.get(*name)).collect();
+    match changed.is_empty() {
+        true => Ok(()),
+        false => Err(TrialFault::StartChanged { names: changed.join(", ") }.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_changed_before_the_trial_are_named() {
+        let settings = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let was = settings(&[("LimitNOFILE", "1024"), ("UMask", "18")]);
+        check_settings(&was, &was).unwrap();
+        let is = settings(&[("LimitNOFILE", "512"), ("Nice", "5"), ("UMask", "18")]);
+        let said = check_settings(&was, &is).unwrap_err().to_string();
+        assert!(said.contains("(LimitNOFILE, Nice)"), "{said}");
+    }
 
     #[test]
     fn an_image_is_worth_it_by_a_margin_only() {

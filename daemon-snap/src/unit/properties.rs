@@ -1,9 +1,24 @@
 //! What systemd says about a service, as plain values.
 
 use snap_collect::dump::StoredDescriptor;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
+
+/// Properties that follow from defaults of systemd itself, or may have been set while it runs,
+/// beside those of limits.
+const START_SETTINGS: [&str; 10] = [
+    "AmbientCapabilities",
+    "CPUAffinity",
+    "CapabilityBoundingSet",
+    "Environment",
+    "Nice",
+    "NoNewPrivileges",
+    "OOMScoreAdjust",
+    "SupplementaryGroups",
+    "UMask",
+    "User",
+];
 
 /// Properties of one service, read at one time. A property that this systemd does not have is
 /// empty, 0 or false.
@@ -65,11 +80,14 @@ pub struct UnitProperties {
     pub store_preserved: String,
     /// `STATUS=` of the service.
     pub status_text: String,
+    /// Settings that say how systemd starts it, its own defaults included; only to be compared.
+    pub start_settings: BTreeMap<String, String>,
 }
 
 impl UnitProperties {
     pub(super) fn from_values(values: HashMap<String, OwnedValue>) -> Self {
         let mut values = Values(values);
+        let start_settings = values.start_settings();
         let path = |text: String| Some(text).filter(|text| !text.is_empty());
         let exec_start = values.exec_lines("ExecStart");
         let (root_directory, root_image) = (values.text("RootDirectory"), values.text("RootImage"));
@@ -117,6 +135,7 @@ impl UnitProperties {
             most_stored: values.number("FileDescriptorStoreMax") as u32,
             store_preserved: values.text("FileDescriptorStorePreserve"),
             status_text: values.text("StatusText"),
+            start_settings,
         }
     }
 
@@ -185,6 +204,12 @@ impl Values {
             Some(Value::U32(number)) => u64::from(number),
             _ => 0,
         }
+    }
+
+    fn start_settings(&self) -> BTreeMap<String, String> {
+        let is_one = |name: &&String| name.starts_with("Limit") || START_SETTINGS.contains(&name.as_str());
+        let names = self.0.keys().filter(is_one);
+        names.map(|name| (name.clone(), format!("{:?}", self.0[name]))).collect()
     }
 
     fn pairs(&mut self, name: &str) -> Vec<(String, bool)> {

@@ -8,7 +8,7 @@ use super::UnitProperties;
 use nix::errno::Errno;
 use snap_collect::dump::StoredDescriptor;
 use snap_error::{BusFault, Error, Result, ServiceFault};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use zbus::zvariant::{DynamicDeserialize, DynamicType, OwnedObjectPath, OwnedValue};
 
@@ -67,6 +67,25 @@ impl Systemd {
     pub fn manager_text(&self, property: &'static str) -> Result<String> {
         let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
         proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
+    }
+
+    /// Variables that systemd gives to every service.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn environment(&self) -> Result<Vec<String>> {
+        let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
+        proxy.and_then(|proxy| proxy.get_property("Environment")).map_err(|e| failed("Environment", &e))
+    }
+
+    /// By which settings systemd would start a service now. Only to be compared.
+    ///
+    /// # Errors
+    /// As [`properties`](Self::properties).
+    pub fn start_settings(&self, unit: &str) -> Result<BTreeMap<String, String>> {
+        let mut settings = self.properties(unit)?.start_settings;
+        settings.insert("DefaultEnvironment".to_owned(), self.environment()?.join("\n"));
+        Ok(settings)
     }
 
     /// All services that run.

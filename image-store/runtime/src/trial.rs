@@ -11,6 +11,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use image_store::CatalogueEntry;
+use image_store::evidence::StartEvidence;
 
 use crate::file::{self, unless_missing};
 use crate::{RunDir, UnitStatus};
@@ -89,6 +90,22 @@ impl Trials {
     /// When it cannot be read or understood.
     pub fn outcome(&self, unit: &str) -> io::Result<Option<UnitStatus>> {
         file::read_json(&self.file(unit, "outcome"), MAX_LEN)
+    }
+
+    /// Write down how systemd has started the unit.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn record_start(&self, unit: &str, start: &StartEvidence) -> io::Result<()> {
+        file::replace_json(&self.file(unit, "start"), start)
+    }
+
+    /// How systemd has started it; `None` when nobody has written that down.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn start(&self, unit: &str) -> io::Result<Option<StartEvidence>> {
+        file::read_json(&self.file(unit, "start"), MAX_LEN)
     }
 
     /// Withdraw everything.

@@ -82,6 +82,22 @@ reason_codes! {
     NoImage = "no-image",
     /// A user or group has another id.
     IdentityChanged = "identity-changed",
+    /// The start gives other supplementary groups.
+    GroupsChanged = "groups-changed",
+    /// The start gives other capabilities, another umask, or the like.
+    PrivilegesChanged = "privileges-changed",
+    /// The start gives other resource limits.
+    LimitsChanged = "limits-changed",
+    /// A credential has another content, came or went.
+    CredentialsChanged = "credentials-changed",
+    /// An environment variable has another value, came or went.
+    EnvironmentChanged = "environment-changed",
+    /// The start gives other processors or another priority.
+    SchedulingChanged = "scheduling-changed",
+    /// The machine has another name.
+    HostnameChanged = "hostname-changed",
+    /// The image is older than its unit allows.
+    ImageTooOld = "image-too-old",
     /// AppArmor would confine a cold start in another way than at the snapshot.
     ConfinementChanged = "confinement-changed",
     /// The system bus cannot be reached, or does not answer.

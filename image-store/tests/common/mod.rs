@@ -109,6 +109,9 @@ pub fn entry(root: &Path, unit: &str, file: String, info: &ImageInfo) -> Catalog
         unit_evidence: unit_evidence(root),
         machine: MachineEvidence::collect(root).unwrap(),
         systemd: SystemdEvidence::collect(root),
+        start: None,
+        held_groups: Vec::new(),
+        taken_unix_s: None,
         service: ServiceRecord {
             service_type: "notify".to_owned(),
             exec_start_raw: "-@/usr/bin/redis-server redis-server /etc/redis/redis.conf".to_owned(),
@@ -123,6 +126,7 @@ pub fn entry(root: &Path, unit: &str, file: String, info: &ImageInfo) -> Catalog
             cold_cpu_ms: None,
             dump_ms: Some(0.1),
             restore_ms: None,
+            max_age_s: None,
             status_text: String::new(),
             after_restore: Vec::new(),
             hook_channels: Vec::new(),

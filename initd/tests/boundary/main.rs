@@ -24,7 +24,7 @@ use test_frame::{Need, Skip, tests};
 
 use client::{Act, Client};
 use manager::USERSPACE_US;
-use place::{Place, RECORDED, SHIM, Setting, USER, inside, inside_with, wait_until};
+use place::{OF_GROUP, Place, RECORDED, SHIM, Setting, USER, inside, inside_with, wait_until};
 
 /// What a start says that has got as far as reading the image, which in these tests holds no
 /// process.
@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         a_start_that_initd_never_heard_of_is_known_from_systemd,
         where_systemd_does_not_answer_nothing_is_restored,
         after_one_silence_of_initd_no_further_unit_waits,
+        a_group_that_a_start_does_not_give_does_not_come_back_with_the_image,
         a_start_that_waited_in_vain_is_noted_afterwards,
         no_descriptor_is_taken_from_somebody_who_is_not_known,
         only_the_process_that_was_answered_first_has_others_ended,
@@ -234,6 +235,18 @@ fn after_one_silence_of_initd_no_further_unit_waits() {
             assert!(place.main_process(unit).wait().success());
             assert_eq!((place.cold_starts(unit), place.status(unit)), (before + 1, None), "{}", place.log());
         }
+    });
+}
+
+/// The user of these tests has no supplementary group, and the image has one: it was taken away, or
+/// the image was taken without a trial that would have shown it.
+fn a_group_that_a_start_does_not_give_does_not_come_back_with_the_image() {
+    inside("a_group_that_a_start_does_not_give_does_not_come_back_with_the_image", &[OF_GROUP], |place| {
+        assert!(place.main_process(OF_GROUP).wait().success());
+        let (code, sentence) = place.wait_for_status(OF_GROUP);
+        assert_eq!(code, "groups-changed", "{}", place.log());
+        assert!(sentence.starts_with("the group 61112, which processes of its image hold"), "{sentence}");
+        assert_eq!(place.cold_starts(OF_GROUP), 1);
     });
 }
 

@@ -29,6 +29,9 @@ pub const SHIM: &str = "/usr/lib/fastboot/fastboot-exec";
 pub const RECORDED: &str = "/run/recorded.conf";
 /// The user that services of the tests run as.
 pub const USER: u32 = 61_111;
+/// A unit whose image has a process of [`USER`] with [`GROUP`].
+pub const OF_GROUP: &str = "of-group.service";
+const GROUP: u32 = 61_112;
 /// Names the test that runs inside.
 const INSIDE: &str = "FASTBOOT_TEST_INSIDE";
 /// Control group of the place.
@@ -334,6 +337,9 @@ fn entry(unit: &str, file: String, info: &ImageInfo, evidence: EvidenceV2) -> Ca
         unit_evidence: evidence.unit,
         machine: evidence.machine,
         systemd: None,
+        start: None,
+        held_groups: if unit == OF_GROUP { vec![(USER, GROUP)] } else { Vec::new() },
+        taken_unix_s: None,
         service: ServiceRecord {
             service_type: "simple".to_owned(),
             exec_start_raw: "/bin/d".to_owned(),
@@ -348,6 +354,7 @@ fn entry(unit: &str, file: String, info: &ImageInfo, evidence: EvidenceV2) -> Ca
             cold_cpu_ms: None,
             dump_ms: None,
             restore_ms: None,
+            max_age_s: None,
             status_text: String::new(),
             after_restore: Vec::new(),
             hook_channels: Vec::new(),

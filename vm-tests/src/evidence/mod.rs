@@ -7,6 +7,7 @@
 //! both taken back.
 
 mod case;
+mod start;
 
 use std::fs;
 use std::io::Write as _;
@@ -54,7 +55,7 @@ pub fn tests() -> Vec<Test> {
         let run = Body::Together(Rc::clone(&machine));
         Test::new(case.test(), &[Need::Root, Need::Container], run)
     };
-    CASES.iter().map(test).collect()
+    CASES.iter().map(test).chain(start::tests()).collect()
 }
 
 /// All of them start, are taken, changed and restored on one machine.

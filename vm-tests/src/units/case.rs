@@ -389,6 +389,12 @@ pub(super) const CASES: &[Case] = &[
         "DynamicUser=yes\nStateDirectory=hook-python\n\
          Environment=COUNT_FILE=/var/lib/hook-python/count\nExecStart=/usr/local/bin/hooks.py",
     ),
+    Case {
+        name: "short-lived",
+        service: "ExecStart=/usr/local/bin/subject\n[X-Fastboot]\nMaxAge=1",
+        fate: Fate::Cold("s old, and MaxAge= allows 1 s"),
+        files: &[],
+    },
     // Its shim could not reach the restore daemon: the generator would leave it alone.
     refused(
         "no-unix-sockets",

@@ -115,7 +115,8 @@ fn change(scratch: &Scratch, cases: &[&Case]) -> Result<()> {
     Ok(())
 }
 
-fn recipe() -> Result<Recipe> {
+/// A root with small services to try things with.
+pub(crate) fn recipe() -> Result<Recipe> {
     let text = concat!(
         include_str!("../../../daemon-snap/include/fastboot-hooks.h"),
         include_str!("../../roots/units/subject.c")
