@@ -10,6 +10,7 @@
 mod candidate;
 mod empty_store;
 mod image;
+mod kernel;
 mod plan;
 mod trial;
 mod witness;
@@ -21,9 +22,11 @@ use crate::unit::{Band, Systemd};
 use empty_store::EmptyStores;
 use image_store::evidence::Digests;
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
+use kernel::KernelClaim;
 use serde::Serialize;
 use snap_bus::BusWatch;
 use snap_error::{CodedReason, Error, Kind, Result, ServiceFault, UnitObstacle};
+use snap_policy::Unit;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +42,14 @@ pub struct Options {
     /// Shell command to run once, when all units are up.
     pub warm_up: Option<String>,
     pub trial: TrialPolicy,
+}
+
+impl Options {
+    /// Whether each image is used once before it is published. Without a restart there is nothing
+    /// to compare with.
+    fn is_tried(&self) -> bool {
+        self.trial != TrialPolicy::None && self.restart
+    }
 }
 
 /// What a trial restore decides.
@@ -116,10 +127,7 @@ pub struct UnitReport {
 
 impl UnitReport {
     fn ended(unit: &str, error: &Error) -> Self {
-        let outcome = match error.kind() {
-            Kind::Unsupported => Outcome::Refused,
-            _ => Outcome::Failed,
-        };
+        let outcome = Self::outcome_of(error);
         let obstacles = error.reasons();
         Self {
             unit: unit.to_owned(),
@@ -137,6 +145,13 @@ impl UnitReport {
             cold_cpu_ms: None,
             restore_ms: None,
             gain_ms: None,
+        }
+    }
+
+    fn outcome_of(error: &Error) -> Outcome {
+        match error.kind() {
+            Kind::Unsupported => Outcome::Refused,
+            _ => Outcome::Failed,
         }
     }
 
@@ -223,6 +238,11 @@ pub fn snapshot(
             Ok(unit)
         });
         witness.end_starts()?;
+        let of_all = units.iter().flat_map(|(_, unit)| unit.made_by_start().iter().cloned()).collect();
+        units = path.each(Phase::Restart, units, |_, mut unit| {
+            unit.all_have_started(&of_all)?;
+            Ok(unit)
+        });
     }
     units = path.warm_up(units, options.warm_up.as_deref());
     units = path.settle(units, &systemd, options.settle);
@@ -235,11 +255,14 @@ pub fn snapshot(
         digests: &digests,
         band: band.as_ref(),
         earlier: Earlier { store, catalogue: &catalogue },
+        is_tried: options.is_tried(),
     };
     let images = path.each(Phase::Image, units, |_, unit| {
         let ask = unit.unit().options().warm_up.clone();
-        let (entry, row, as_taken) = image::take(context, &pending, unit)?;
-        Ok(Taken { entry, row, ask, as_taken })
+        let text = unit.unit().clone();
+        let image = image::take(context, &pending, unit)?;
+        let image::Image { entry, row, as_taken, kernel } = image;
+        Ok(Taken { entry, row, ask, as_taken, kernel, text })
     });
     drop(witness);
     if let Some(band) = band {
@@ -269,6 +292,9 @@ struct Taken {
     /// The unit's own warm-up command.
     ask: Option<String>,
     as_taken: image::AsTaken,
+    /// What it has made in the kernel outside of its processes.
+    kernel: Option<KernelClaim>,
+    text: Unit,
 }
 
 /// Rows so far, and who is told what happens.
@@ -373,7 +399,7 @@ impl Path<'_> {
     ) -> Vec<(CatalogueEntry, UnitReport)> {
         let images: Vec<Taken> = images.into_iter().map(|(_, image)| image).collect();
         let untried = |images: Vec<Taken>| images.into_iter().map(|image| (image.entry, image.row)).collect();
-        if options.trial == TrialPolicy::None || !options.restart || images.is_empty() {
+        if !options.is_tried() || images.is_empty() {
             return untried(images);
         }
         let of = images.len();
@@ -390,10 +416,14 @@ impl Path<'_> {
             let entry = &mut image.entry;
             (self.progress)(Step { phase: Phase::Trial, what: &entry.unit, index, of });
             let ask = || image.ask.as_deref().map_or(Ok(()), |ask| run_shell(ask, Some(&entry.unit)));
-            let tried = match trial.restore(entry, &image.as_taken, options.settle, ask) {
+            let tried = kernel::around(systemd, &image.text, image.kernel.as_mut(), || {
+                trial.restore(entry, &image.as_taken, options.settle, ask)
+            });
+            let tried = match tried {
                 Ok(tried) => tried,
                 Err(error) => {
-                    self.rows.push(image.row.not_kept(Outcome::Failed, error.reasons()));
+                    let outcome = UnitReport::outcome_of(&error);
+                    self.rows.push(image.row.not_kept(outcome, error.reasons()));
                     continue;
                 }
             };

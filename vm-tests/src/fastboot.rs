@@ -50,6 +50,9 @@ pub struct SnapshotUnit {
     /// Why not, one line each.
     #[serde(default)]
     pub reasons: Vec<String>,
+    /// Their codes.
+    #[serde(default)]
+    pub obstacles: Vec<Obstacle>,
     /// What its owner should know all the same.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -59,6 +62,13 @@ pub struct SnapshotUnit {
     pub cold_start_ms: Option<f64>,
     /// Measured trial restore.
     pub restore_ms: Option<f64>,
+}
+
+/// One reason, as far as programs read it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Obstacle {
+    /// One of `docs/reasons.md`.
+    pub code: String,
 }
 
 /// What `fastboot status --json` prints.

@@ -17,6 +17,7 @@ pub mod demo;
 pub mod evidence;
 pub mod fastboot;
 pub mod host;
+pub mod kernel_state;
 pub mod layers;
 pub mod machine;
 pub mod needs;

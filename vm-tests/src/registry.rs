@@ -4,8 +4,8 @@ use anyhow::Result;
 use test_frame::{Registry, Source};
 
 use crate::{
-    bare, daemons, dbus, demo, evidence, layers, package, randomness, reboots, rust_tests, scenarios,
-    shipped, source, units,
+    bare, daemons, dbus, demo, evidence, kernel_state, layers, package, randomness, reboots, rust_tests,
+    scenarios, shipped, source, units,
 };
 
 /// In the order in which they run: what is quick and tells most comes first.
@@ -21,6 +21,7 @@ pub fn registry() -> Result<Registry> {
         Source::new("scenarios", || Ok(scenarios::tests())),
         Source::new("units", || Ok(units::tests())),
         Source::new("evidence", || Ok(evidence::tests())),
+        Source::new("kernel-state", || Ok(kernel_state::tests())),
         Source::new("dbus", || Ok(dbus::tests())),
         Source::new("randomness", || Ok(randomness::tests())),
         Source::new("package", || Ok(package::tests())),
@@ -45,6 +46,7 @@ mod tests {
             "scenarios",
             "units",
             "evidence",
+            "kernel-state",
             "dbus",
             "randomness",
             "package",

@@ -11,7 +11,7 @@ pub mod obstacle;
 
 pub use bus::BusFault;
 pub use fault::{RestoreFault, ServiceFault, TrialFault};
-pub use obstacle::{Obstacle, UnitObstacle};
+pub use obstacle::{KernelObstacle, Obstacle, UnitObstacle};
 
 use image_store::{ReasonCode, StaleReason};
 use nix::errno::Errno;
@@ -206,11 +206,18 @@ impl From<&UnitObstacle> for CodedReason {
     }
 }
 
+impl From<&KernelObstacle> for CodedReason {
+    fn from(obstacle: &KernelObstacle) -> Self {
+        Self { code: obstacle.code(), reason: obstacle.to_string(), passes: obstacle.passes() }
+    }
+}
+
 impl From<&Objection> for CodedReason {
     fn from(objection: &Objection) -> Self {
         match objection {
             Objection::Tree(blocker) => blocker.into(),
             Objection::Unit(obstacle) => obstacle.into(),
+            Objection::Kernel(obstacle) => obstacle.into(),
         }
     }
 }
@@ -222,6 +229,8 @@ pub enum Objection {
     Tree(Blocker),
     /// Around it.
     Unit(UnitObstacle),
+    /// In the kernel, outside of its processes.
+    Kernel(KernelObstacle),
 }
 
 impl From<Blocker> for Objection {
@@ -236,11 +245,18 @@ impl From<UnitObstacle> for Objection {
     }
 }
 
+impl From<KernelObstacle> for Objection {
+    fn from(obstacle: KernelObstacle) -> Self {
+        Self::Kernel(obstacle)
+    }
+}
+
 impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tree(blocker) => blocker.fmt(f),
             Self::Unit(obstacle) => obstacle.fmt(f),
+            Self::Kernel(obstacle) => obstacle.fmt(f),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `docs/reasons.md` explains every code, and no other.
 
 use image_store::ReasonCode;
-use snap_error::{Error, Obstacle, RestoreFault, ServiceFault, UnitObstacle};
+use snap_error::{Error, KernelObstacle, Obstacle, RestoreFault, ServiceFault, UnitObstacle};
 use snap_policy::Reason;
 use std::collections::BTreeMap;
 
@@ -25,7 +25,10 @@ fn explained() -> Vec<(&'static str, bool)> {
 
 /// Every code that the programs know.
 fn known() -> BTreeMap<&'static str, bool> {
-    let families = [UnitObstacle::ALL, ServiceFault::ALL, RestoreFault::ALL].into_iter().flatten().copied();
+    let families = [UnitObstacle::ALL, KernelObstacle::ALL, ServiceFault::ALL, RestoreFault::ALL]
+        .into_iter()
+        .flatten()
+        .copied();
     let stale = ReasonCode::ALL.iter().map(|code| code.as_str());
     let lasting = stale.chain(Reason::CODES.iter().chain(Error::CODES).copied()).map(|code| (code, false));
     let mut known = BTreeMap::new();

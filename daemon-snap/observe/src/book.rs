@@ -25,6 +25,8 @@ pub struct Seen {
     pub listed: bool,
     /// It was open for writing, and closed.
     pub written: bool,
+    /// The youngest process that has written it, by its number.
+    pub writer: i32,
     /// Every process that did it was gone before its control group could be read.
     pub by_number: bool,
     /// When it was opened first.
@@ -44,6 +46,7 @@ pub struct UnitLog {
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
+    pub pid: i32,
     pub path: PathBuf,
     pub opened: bool,
     pub executed: bool,
@@ -167,6 +170,9 @@ impl Book {
         seen.executed |= event.executed;
         seen.listed |= event.listed;
         seen.written |= event.written;
+        if event.written {
+            seen.writer = seen.writer.max(event.pid);
+        }
         seen.by_number &= by_number;
     }
 
@@ -198,7 +204,15 @@ mod tests {
 
     fn opens(path: &str) -> Event {
         let stamp = Stamp { dev: 1, ino: 2, ..Stamp::default() };
-        Event { path: path.into(), opened: true, executed: false, listed: false, written: false, stamp }
+        Event {
+            pid: 300,
+            path: path.into(),
+            opened: true,
+            executed: false,
+            listed: false,
+            written: false,
+            stamp,
+        }
     }
 
     #[test]
@@ -244,6 +258,7 @@ mod tests {
         let log = book.log(WEB).unwrap();
         let seen = log.files[&PathBuf::from("/etc/web.conf")];
         assert!(seen.opened && seen.written && !seen.by_number);
+        assert_eq!(seen.writer, 300);
         assert!(log.written.contains(&(1, 2)));
         assert!(book.log(DNS).unwrap().files.is_empty());
     }

@@ -237,6 +237,7 @@ impl Shared {
         let opened = mask.contains(MaskFlags::FAN_OPEN);
         let listed = mask.contains(MaskFlags::FAN_ACCESS) || opened && !self.marks.tells_listing();
         let event = Event {
+            pid,
             path,
             opened: opened || executed,
             executed,

@@ -20,6 +20,16 @@ pub enum LostPeer {
     Close,
 }
 
+/// What a service has made in the kernel outside of its processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelState {
+    /// The unit is not taken if there is any that a start does not make by itself.
+    #[default]
+    Refuse,
+    /// `AfterRestore=`, or the service when it hears of its restore, makes it again.
+    Reload,
+}
+
 /// The section in fragment and drop-ins together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -38,6 +48,8 @@ pub struct Options {
     pub after_restore: Vec<String>,
     /// `OnLostPeer=close`: connections to others end, instead of keeping the unit from being taken.
     pub lost_peer: LostPeer,
+    /// `KernelState=reload`: what it has made in the kernel is made again after a restore.
+    pub kernel_state: KernelState,
     /// `SkipStartPre=yes`: a restored start does without `ExecStartPre=`.
     pub skip_start_pre: bool,
     /// `MaxAge=`: an older image is not used.
@@ -45,7 +57,7 @@ pub struct Options {
 }
 
 /// One key of the section, as texts spell it.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "DependsOn",
     "Paths",
     "IgnoreChanges",
@@ -54,6 +66,7 @@ const KEYS: [&str; 10] = [
     "BeforeSnapshot",
     "AfterRestore",
     "OnLostPeer",
+    "KernelState",
     "SkipStartPre",
     "MaxAge",
 ];
@@ -87,6 +100,7 @@ impl Options {
             before_snapshot: reader.hooks("BeforeSnapshot"),
             after_restore: reader.hooks("AfterRestore"),
             lost_peer: reader.lost_peer("OnLostPeer"),
+            kernel_state: reader.kernel_state("KernelState"),
             skip_start_pre: reader.flag("SkipStartPre"),
             max_age: reader.span("MaxAge"),
         };
@@ -137,6 +151,17 @@ impl<'a> Reader<'a> {
             Some(value) => {
                 self.refuse(key, value, "close or refuse");
                 LostPeer::Refuse
+            }
+        }
+    }
+
+    fn kernel_state(&mut self, key: &'static str) -> KernelState {
+        match self.last(key) {
+            None | Some("refuse") => KernelState::Refuse,
+            Some("reload") => KernelState::Reload,
+            Some(value) => {
+                self.refuse(key, value, "reload or refuse");
+                KernelState::Refuse
             }
         }
     }
@@ -233,12 +258,14 @@ mod tests {
     fn our_section_has_lists_of_words_and_unknown_keys_are_kept() {
         let text = "[X-Fastboot]\nDependsOn=/etc/a/*.conf \"/etc/b c\"\nDependsOn=/etc/d\nPaths=/etc/e\n\
                     IgnoreChanges=/var/cache/a\nAllowState=yes\nWarmUp=curl -s localhost\nColour=blue\n\
-                    BeforeSnapshot=a b\nAfterRestore=+c\nAfterRestore=d\nSkipStartPre=yes\nOnLostPeer=close\n";
+                    BeforeSnapshot=a b\nAfterRestore=+c\nAfterRestore=d\nSkipStartPre=yes\nOnLostPeer=close\n\
+                    KernelState=reload\n";
         let (options, reasons) = read(&[text]);
         assert_eq!(options.depends_on, ["/etc/a/*.conf", "/etc/b c", "/etc/d", "/etc/e"]);
         assert_eq!(options.ignore_changes, ["/var/cache/a"]);
         assert!(options.allow_state && options.skip_start_pre);
         assert_eq!(options.lost_peer, LostPeer::Close);
+        assert_eq!(options.kernel_state, KernelState::Reload);
         assert_eq!(options.warm_up.as_deref(), Some("curl -s localhost"));
         assert_eq!(options.before_snapshot, ["a b"]);
         assert_eq!(options.after_restore, ["+c", "d"]);
@@ -254,6 +281,7 @@ mod tests {
             ("OnLostPeer=foo", "OnLostPeer=foo is not close or refuse"),
             ("MaxAge=soon", "MaxAge=soon is not a time such as 90 s, 12h or 30d"),
             ("MaxAge=0", "MaxAge=0 is not a time such as 90 s, 12h or 30d"),
+            ("KernelState=yes", "KernelState=yes is not reload or refuse"),
             ("DependsOn=/etc/a etc/b", "DependsOn=etc/b is not an absolute path"),
             ("Paths=relative", "DependsOn=relative is not an absolute path"),
             ("IgnoreChanges=~/x", "IgnoreChanges=~/x is not an absolute path"),

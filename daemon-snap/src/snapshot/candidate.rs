@@ -1,16 +1,19 @@
 //! One unit on its way through the snapshot: what is known of it so far.
 
 use super::empty_store::EmptyStores;
+use super::kernel::{self, KernelClaim, KernelWatch, Subject};
 use super::witness::Witness;
-use crate::unit::{self, Band, Cgroup, Settled, Systemd, UnitProperties};
+use crate::unit::{self, Band, Cgroup, Settled, Start, Systemd, UnitProperties};
 use image_store::{Catalogue, HookChannel, StaleReason, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
 use snap_bus::{BusAccess, BusWatch};
 use snap_collect::dump::{self, CollectOptions, Inspection, TreeSelector};
 use snap_error::{Error, Objection, Result, ServiceFault, UnitObstacle};
 use snap_hook_calls::{HOOK_TIMEOUT, HookEvent, Hooks};
+use snap_kernel_state::Key;
 use snap_policy::{LostPeer, StartBudget, StartTimes, Unit};
 use snap_state::Pid;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -32,6 +35,7 @@ pub struct Candidate {
     cold_start_ms: Option<f64>,
     cold_cpu_ms: Option<f64>,
     bus: BusAccess,
+    kernel: KernelWatch,
 }
 
 impl Candidate {
@@ -62,6 +66,7 @@ impl Candidate {
             cold_start_ms: None,
             cold_cpu_ms: None,
             bus: BusAccess::Looked,
+            kernel: KernelWatch::default(),
         })
     }
 
@@ -118,6 +123,8 @@ impl Candidate {
         if let Some(note) = self.note_on_store() {
             self.note(note);
         }
+        let subject = Subject { properties: &self.properties, unit: &self.unit, cgroup: &self.cgroup };
+        self.kernel.before_restart(subject);
         for attempt in 1..=ATTEMPTS {
             witness.begin(&self.properties.control_group)?;
             self.properties = systemd.restart(&self.properties.id)?;
@@ -137,7 +144,33 @@ impl Candidate {
             }
             tracing::debug!(unit = self.properties.id, strays, attempt, "numbered outside the band");
         }
-        Ok(())
+        let subject = Subject { properties: &self.properties, unit: &self.unit, cgroup: &self.cgroup };
+        self.kernel.has_started(subject)
+    }
+
+    /// What its start has made in the kernel.
+    pub(super) fn made_by_start(&self) -> &BTreeSet<Key> {
+        self.kernel.of_start()
+    }
+
+    /// All units of the snapshot have been restarted; their starts have made this.
+    ///
+    /// # Errors
+    /// When the kernel does not tell what there is.
+    pub(super) fn all_have_started(&mut self, of_all: &BTreeSet<Key>) -> Result<()> {
+        let subject = Subject { properties: &self.properties, unit: &self.unit, cgroup: &self.cgroup };
+        self.kernel.all_have_started(subject, of_all)
+    }
+
+    /// What it has made in the kernel outside of its processes.
+    ///
+    /// # Errors
+    /// [`Error::NotEligible`] where nobody would make it again.
+    pub(super) fn kernel_claim(&self, is_tried: bool, start: &Start) -> Result<Option<KernelClaim>> {
+        let subject = Subject { properties: &self.properties, unit: &self.unit, cgroup: &self.cgroup };
+        let is_answered_for =
+            matches!(start, Start::Inherited(_)) || !self.unit.options().depends_on.is_empty();
+        self.kernel.claim(subject, is_tried, is_answered_for)
     }
 
     /// Waits until it is quiet.
@@ -210,6 +243,14 @@ impl Candidate {
                  would hand over"
             )
         })
+    }
+
+    /// What its owner should know about what it may have made in the kernel.
+    ///
+    /// # Errors
+    /// When its control group cannot be read.
+    pub(super) fn note_on_kernel(&self) -> Result<Option<String>> {
+        kernel::note(Subject { properties: &self.properties, unit: &self.unit, cgroup: &self.cgroup })
     }
 
     /// What the engine has to know.

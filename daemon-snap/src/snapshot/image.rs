@@ -1,5 +1,6 @@
 //! From a running unit to its image: freeze, collect, thaw, encode, store.
 
+use super::kernel::KernelClaim;
 use super::witness::{Earlier, Witness};
 use super::{Candidate, Outcome, UnitReport, point};
 use crate::unit::{self, Band, Past, Systemd};
@@ -33,6 +34,20 @@ pub(super) struct Context<'a> {
     pub band: Option<&'a Band>,
     /// Whose process numbers must not be used again.
     pub earlier: Earlier<'a>,
+    /// A trial restore follows.
+    pub is_tried: bool,
+}
+
+/// An image that is on the disk.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub entry: CatalogueEntry,
+    pub row: UnitReport,
+    /// What its trial has to find.
+    pub as_taken: AsTaken,
+    /// What it has made in the kernel outside of its processes; `None` for a unit that may make
+    /// nothing, or that nobody has looked at.
+    pub kernel: Option<KernelClaim>,
 }
 
 /// What a trial has to find as it was when the image was taken.
@@ -50,11 +65,7 @@ pub(super) struct AsTaken {
 /// # Errors
 /// [`Error::Refused`] or [`Error::NotEligible`] when it cannot be carried, others when something
 /// fails. Nothing of it is stored then, and it runs on.
-pub(super) fn take(
-    context: Context<'_>,
-    pending: &PendingGeneration,
-    mut unit: Candidate,
-) -> Result<(CatalogueEntry, UnitReport, AsTaken)> {
+pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: Candidate) -> Result<Image> {
     let systemd = context.systemd;
     let id = unit.properties().id.clone();
     unit.require_time()?;
@@ -84,6 +95,7 @@ pub(super) fn take(
 
     let options = unit.collect_options()?;
     let start = context.witness.start_of(unit.properties(), &context.earlier)?;
+    let kernel = unit.kernel_claim(context.is_tried, &start);
     let past = Past {
         volatile_roots: &options.volatile_roots,
         ready_at: unit.ready_at(),
@@ -91,8 +103,14 @@ pub(super) fn take(
         digests: context.digests,
     };
     let gathered = unit::gather_evidence(unit.properties(), unit.unit(), &tree, &past)?;
-    if !gathered.reasons.is_empty() {
-        return Err(Error::NotEligible(gathered.reasons.into_iter().map(Objection::from).collect()));
+    let around = gathered.reasons.into_iter().map(Objection::from);
+    let (kernel, reasons) = match kernel {
+        Ok(kernel) => (kernel, around.collect::<Vec<_>>()),
+        Err(Error::NotEligible(made)) => (None, made.into_iter().chain(around).collect()),
+        Err(error) => return Err(error),
+    };
+    if !reasons.is_empty() {
+        return Err(Error::NotEligible(reasons));
     }
     gathered.notes.into_iter().for_each(|note| unit.note(note));
     let evidence = gathered.evidence;
@@ -156,7 +174,8 @@ pub(super) fn take(
         restore_ms: None,
         gain_ms: None,
     };
-    Ok((entry, report, AsTaken { stored, start_settings }))
+    let as_taken = AsTaken { stored, start_settings };
+    Ok(Image { entry, row: report, as_taken, kernel })
 }
 
 /// The tree, its pages in a writer that is not finished, and how long the unit stood still in

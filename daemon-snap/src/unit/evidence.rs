@@ -8,6 +8,7 @@ use super::UnitProperties;
 use super::files::{self, Use};
 use super::gathered::Files;
 use super::identity::identities;
+use super::kernel_settings;
 use super::named;
 use super::observed::{self, Start};
 use super::{patterns, randomness};
@@ -66,6 +67,7 @@ pub fn gather_evidence(
         files.add_pattern(pattern)?;
     }
     let observation = observed::add(&mut files, past.start)?;
+    kernel_settings::inspect(&mut files, past.start, unit);
     for (path, usage) in files::uses(tree, unit) {
         add_use(&mut files, &path, usage)?;
     }

@@ -13,6 +13,7 @@ mod evidence;
 mod files;
 mod gathered;
 mod identity;
+mod kernel_settings;
 mod links;
 mod mounts;
 mod named;

@@ -6,6 +6,7 @@
 mod bus;
 mod descriptor;
 mod file;
+mod kernel;
 mod keyring;
 mod memory;
 mod process;
@@ -17,6 +18,7 @@ mod unit;
 pub use bus::BusObstacle;
 pub use descriptor::{DescriptorObstacle, InhibitorFlaw, LogindObject, MarkedObject};
 pub use file::FileObstacle;
+pub use kernel::KernelObstacle;
 pub use keyring::{KeyringObstacle, KeyringPlace};
 pub use memory::MemoryObstacle;
 pub use process::{ProcessObstacle, SharedResource};

@@ -16,6 +16,9 @@ coded! {
         "writes-state" stays WritesState { path: RawPath }:
             "writes to {path}: a golden image would put old memory beside newer data \
              ([X-Fastboot] AllowState=yes overrides)";
+        "kernel-setting" stays WritesSetting { path: RawPath }:
+            "has written to {path}, and nobody would write that again after a restore \
+             ([X-Fastboot] KernelState=reload, or IgnoreChanges= for this file, overrides)";
         "file-changed-since-start" stays ChangedSinceStart { path: RawPath }:
             "{path} changed after the service had started: nobody knows which version it has read";
         "file-seen-inside-only" stays SeenInsideOnly { path: RawPath }:
