@@ -19,6 +19,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Verdict {
     /// It lived, or was stopped on purpose.
     Passed,
+    /// It ended by itself and has not failed: its time was up, as of a service that leaves when
+    /// nobody has asked it for a while.
+    Left,
     /// It failed, with systemd's word for it.
     Failed(String),
 }
@@ -41,24 +44,38 @@ pub fn watch(unit: &str, main_pid: i32, main_pidfd: &OwnedFd) -> Verdict {
     }
 }
 
+impl Verdict {
+    /// What there is to say of a service that did not live; its reason for the next boots.
+    pub fn reason(&self) -> Option<StaleReason> {
+        let seconds = PROBATION.as_secs();
+        match self {
+            Self::Passed => None,
+            Self::Left => {
+                let sentence = format!("restored service ended by itself within {seconds} s");
+                Some(StaleReason::new(ReasonCode::EndedItself, sentence))
+            }
+            Self::Failed(why) => {
+                let sentence = format!("restored service failed within {seconds} s: {why}");
+                Some(StaleReason::new(ReasonCode::RestoreFailed, sentence))
+            }
+        }
+    }
+}
+
 /// Write down what happened. Returns whether the image will not be tried again.
 ///
 /// # Errors
 /// When the store cannot be written.
 pub fn record(store: &Store, image: ImageId, boot_id: &str, verdict: &Verdict) -> image_store::Result<bool> {
-    match verdict {
-        Verdict::Passed => store.mark_boot_ok(image).map(|()| false),
-        Verdict::Failed(why) => {
-            let seconds = PROBATION.as_secs();
-            let sentence = format!("restored service failed within {seconds} s: {why}");
-            let reason = StaleReason::new(ReasonCode::RestoreFailed, sentence);
-            store.record_failure(image, boot_id, &reason).map(|record| record.is_final())
-        }
+    match verdict.reason() {
+        None => store.mark_boot_ok(image).map(|()| false),
+        Some(reason) => store.record_failure(image, boot_id, &reason).map(|record| record.is_final()),
     }
 }
 
 fn show(unit: &str) -> Option<String> {
-    let properties = "--property=ExecMainPID,ExecMainCode,ExecMainStatus,Result,NRestarts";
+    let properties = "--property=ExecMainPID,ExecMainCode,ExecMainStatus,Result,NRestarts,\
+                      ExecMainExitTimestampMonotonic,ActiveExitTimestampMonotonic";
     let output = Command::new("systemctl").args(["show", properties, "--", unit]).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -77,7 +94,17 @@ fn judge(text: &str, main_pid: i32) -> Option<Verdict> {
     if value("ExecMainCode")? == "0" {
         return None;
     }
+    // A job that stops it takes the unit out of "active" first, and then its process ends.
+    let time = |key: &str| value(key).and_then(|text| text.parse::<u64>().ok());
+    let ended_us = time("ExecMainExitTimestampMonotonic");
+    let ended_first = match (ended_us, time("ActiveExitTimestampMonotonic")) {
+        // It is active still: `RemainAfterExit=`, or systemd has only just heard of it.
+        (Some(_), Some(0)) => return None,
+        (Some(ended_us), Some(left_us)) => ended_us <= left_us,
+        _ => false,
+    };
     match value("Result")? {
+        "success" if ended_first => Some(Verdict::Left),
         "success" => Some(Verdict::Passed),
         result => Some(Verdict::Failed(result.to_owned())),
     }
@@ -100,5 +127,21 @@ mod tests {
         assert_eq!(judge(&text(8, 0, "success", 0), 7), Some(Verdict::Passed));
         assert_eq!(judge(&text(8, 0, "success", 1), 7), Some(Verdict::Failed("restarted".to_owned())));
         assert_eq!(judge("nonsense", 7), None);
+    }
+
+    #[test]
+    fn who_ends_before_anybody_stops_it_has_left() {
+        let text = |ended_us: u64, left_us: u64, result: &str| {
+            format!(
+                "ExecMainPID=7\nExecMainCode=1\nExecMainStatus=0\nResult={result}\nNRestarts=0\n\
+                 ExecMainExitTimestampMonotonic={ended_us}\nActiveExitTimestampMonotonic={left_us}\n"
+            )
+        };
+        assert_eq!(judge(&text(500, 501, "success"), 7), Some(Verdict::Left));
+        assert_eq!(judge(&text(500, 400, "success"), 7), Some(Verdict::Passed), "it was stopped");
+        assert_eq!(judge(&text(500, 0, "success"), 7), None, "systemd is not done with it");
+        assert_eq!(judge(&text(500, 501, "exit-code"), 7), Some(Verdict::Failed("exit-code".to_owned())));
+        let reason = Verdict::Left.reason().map(|reason| reason.code);
+        assert_eq!((reason, Verdict::Passed.reason()), (Some(ReasonCode::EndedItself), None));
     }
 }

@@ -390,12 +390,16 @@ impl Server {
     fn watch(&self, entry: &CatalogueEntry, tree: &RestoredTree) {
         let verdict = probation::watch(&entry.unit, tree.main_pid, &tree.main_pidfd);
         let is_final = probation::record(&self.store, entry.image_id, &self.userspace_id, &verdict);
-        if let probation::Verdict::Failed(why) = &verdict {
+        if let Some(reason) = verdict.reason() {
+            let (unit, sentence) = (&entry.unit, &reason.sentence);
             let consequence = match &is_final {
                 Ok(true) => "its image is not tried again",
                 _ => "its image gets one more try at the next boot",
             };
-            journal::warning(format_args!("{}: restored service failed ({why}); {consequence}", entry.unit));
+            journal::warning(format_args!("{unit}: {sentence}; {consequence}"));
+            if let Err(error) = self.status.note(unit, reason.code, sentence) {
+                journal::warning(format_args!("{unit}: {error}; `fastboot status` lacks that it ended"));
+            }
         }
         if let Err(error) = is_final {
             journal::warning(format_args!("{}: {error}; its probation is not recorded", entry.unit));

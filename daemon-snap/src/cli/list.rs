@@ -41,6 +41,9 @@ struct Image {
     gain_ms: Option<f64>,
     /// Why it is not tried any more.
     quarantined: Option<String>,
+    /// What became of its last use, where that was not good: a failure that leaves it another try,
+    /// or a cold start in this boot.
+    last_use: Option<String>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
@@ -84,8 +87,15 @@ fn image(store: &Store, entry: &CatalogueEntry) -> Image {
         freeze_ms: service.dump_ms,
         restore_ms: service.restore_ms,
         gain_ms: service.gain_ms(),
+        last_use: quarantined.is_none().then(|| last_use(store, entry)).flatten(),
         quarantined,
     }
+}
+
+/// A trial shows what an image is worth, and only a boot shows whether it fits to a boot.
+fn last_use(store: &Store, entry: &CatalogueEntry) -> Option<String> {
+    let failed = store.failures(entry.image_id).ok().flatten().map(|record| record.sentence);
+    failed.or_else(|| super::status::cold_in_this_boot(entry))
 }
 
 fn print(generations: Vec<Generation>) {
@@ -114,7 +124,7 @@ fn print(generations: Vec<Generation>) {
                 ms(image.restore_ms),
                 ms(image.cold_cpu_ms),
                 mb(image.image_bytes),
-                image.quarantined.unwrap_or_default(),
+                image.quarantined.or(image.last_use).unwrap_or_default(),
             ]);
         }
     }

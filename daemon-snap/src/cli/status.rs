@@ -97,6 +97,17 @@ pub(super) fn missing_in_this_boot(entry: &CatalogueEntry) -> Option<StaleReason
     Some(StaleReason::new(ReasonCode::FileMissing, sentence))
 }
 
+/// Why this boot has not used the image of an entry, where it was asked for.
+pub(super) fn cold_in_this_boot(entry: &CatalogueEntry) -> Option<String> {
+    let boot_id = std::fs::read_to_string(BOOT_ID_FILE).ok()?.trim().replace('-', "");
+    let recorded = BootStatus::load(&RunDir::default(), &boot_id).ok()?;
+    let is_it = |row: &&UnitStatus| row.unit == entry.unit && row.outcome == Outcome::Cold;
+    let row = recorded.units.iter().find(is_it).filter(|row| row.image_id == Some(entry.image_id))?;
+    // Who restarts a service wants it fresh; that says nothing of the image.
+    let (code, reason) = (row.reason_code?, row.reason.as_deref()?);
+    (code != ReasonCode::NotFirstStart).then(|| format!("started cold in this boot: {reason} ({code})"))
+}
+
 /// What can be said of a unit that initd has not answered.
 fn without_answer(name: &str, generator: Option<&GeneratorRecord>, catalogue: &Catalogue) -> UnitStatus {
     let image_id = catalogue.newest(name).map(|(_, entry)| entry.image_id);

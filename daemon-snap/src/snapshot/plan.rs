@@ -93,7 +93,7 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
         }
     }
     row.eligible = row.reasons.is_empty();
-    row.by_default = row.eligible && standing == Standing::Ordinary;
+    row.by_default = row.eligible && row.risk.is_none();
     row
 }
 
@@ -101,7 +101,11 @@ fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow)
     let mut unit = Candidate::look(systemd, name)?;
     unit.note_earlier(catalogue);
     row.notes.extend(unit.note_on_store());
+    row.notes.extend(unit.note_on_kernel()?);
     let properties = unit.properties();
+    if properties.is_started_by_bus_alone() && row.risk.is_none() {
+        row.risk = Some("the bus starts it when somebody asks for it, and it may end by itself".to_owned());
+    }
     let took_us = properties.active_enter_us.checked_sub(properties.inactive_exit_us);
     let said_us = took_us.filter(|_| properties.waits_for_word());
     let (measured_ms, measured_cpu_ms) = unit.cold();

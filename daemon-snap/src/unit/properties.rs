@@ -50,6 +50,8 @@ pub struct UnitProperties {
     pub pid_file: Option<String>,
     /// `BusName=`.
     pub bus_name: Option<String>,
+    /// Units that have it started: those that want it, sockets, timers and the like.
+    pub started_by: Vec<String>,
     pub main_pid: i32,
     /// Below the root of the cgroup hierarchy; empty when nothing runs.
     pub control_group: String,
@@ -114,6 +116,10 @@ impl UnitProperties {
             notify_access: values.text("NotifyAccess"),
             pid_file: path(values.text("PIDFile")),
             bus_name: path(values.text("BusName")),
+            started_by: ["WantedBy", "RequiredBy", "RequisiteOf", "BoundBy", "UpheldBy", "TriggeredBy"]
+                .iter()
+                .flat_map(|key| values.texts(key))
+                .collect(),
             main_pid: values.number("MainPID") as i32,
             control_group: values.text("ControlGroup"),
             exec_start_count: exec_start.len(),
@@ -154,6 +160,12 @@ impl UnitProperties {
     /// so; what it keeps is refused.
     pub fn empties_store(&self) -> bool {
         !self.may_store() || matches!(self.store_preserved.as_str(), "no" | "")
+    }
+
+    /// Whether only the bus starts it, when somebody asks for its name. Most such services end by
+    /// themselves when nobody has asked for a while.
+    pub fn is_started_by_bus_alone(&self) -> bool {
+        self.bus_name.is_some() && self.started_by.is_empty()
     }
 
     /// Names of the stored descriptors, for people.
@@ -254,6 +266,11 @@ mod tests {
         assert_eq!((properties.main_pid, properties.active_enter_us), (812, 5_000_000));
         assert_eq!(properties.environment_files, [("/etc/a".to_owned(), true)]);
         assert_eq!(properties.fragment, None);
+        let on_bus =
+            UnitProperties { bus_name: Some("org.example.A".to_owned()), ..UnitProperties::default() };
+        let wanted = UnitProperties { started_by: vec!["multi-user.target".to_owned()], ..on_bus.clone() };
+        assert!(on_bus.is_started_by_bus_alone() && !wanted.is_started_by_bus_alone());
+        assert!(!properties.is_started_by_bus_alone(), "it has no name");
         let roots = properties.volatile_roots();
         assert_eq!(roots, ["/run/redis", "/tmp", "/var/tmp"].map(PathBuf::from));
     }

@@ -185,6 +185,18 @@ impl StatusFile {
         file::replace_json(&self.path, &*status)
     }
 
+    /// Notes what became of a unit after it was entered, and writes the file. A unit that is not
+    /// entered stays so.
+    ///
+    /// # Errors
+    /// When it cannot be written; the note is kept for the next time.
+    pub fn note(&self, unit: &str, code: ReasonCode, sentence: &str) -> io::Result<()> {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(row) = status.units.iter_mut().find(|row| row.unit == unit) else { return Ok(()) };
+        (row.reason_code, row.reason) = (Some(code), Some(sentence.to_owned()));
+        file::replace_json(&self.path, &*status)
+    }
+
     /// Whether there is an entry for this unit.
     pub fn has(&self, unit: &str) -> bool {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -70,6 +70,8 @@ reason_codes! {
     AddressMissing = "address-missing",
     /// The restore was tried and failed.
     RestoreFailed = "restore-failed",
+    /// The service was restored, and ended soon after without having failed.
+    EndedItself = "ended-by-itself",
     /// The restore took longer than it may.
     Deadline = "deadline",
     /// The restore daemon did not answer.
