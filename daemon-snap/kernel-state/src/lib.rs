@@ -7,6 +7,7 @@
 
 mod filter;
 mod local;
+mod look;
 mod mounts;
 mod network;
 mod place;

@@ -1,7 +1,6 @@
 //! What there is at one moment, and what two moments differ in.
 
-use crate::{Place, filter, local, mounts, network};
-use snap_error::{KernelObstacle, Result};
+use snap_error::KernelObstacle;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A kind of object.
@@ -84,23 +83,9 @@ pub struct View {
 }
 
 impl View {
-    /// Looks at what a service at this place may change. Nothing, for one that may not do anything.
-    ///
-    /// # Errors
-    /// When the kernel does not tell what it should.
-    pub fn of(place: &Place) -> Result<Self> {
-        let mut view = Self { things: BTreeMap::new(), network: place.network_id() };
-        if place.may_change_network() {
-            network::look(place, &mut view)?;
-            filter::look(place, &mut view)?;
-        }
-        if place.may_mount() {
-            mounts::look(place, &mut view);
-            if place.is_in_our_mounts() {
-                local::look(&mut view);
-            }
-        }
-        Ok(view)
+    /// With nothing in it yet, of this network namespace.
+    pub(crate) fn empty(network: Option<(u64, u64)>) -> Self {
+        Self { things: BTreeMap::new(), network }
     }
 
     pub(crate) fn add(&mut self, kind: Kind, name: String, thing: Thing) {

@@ -15,7 +15,7 @@ use super::{patterns, randomness};
 use image_store::evidence::Digests;
 use image_store::{EvidenceV2, FileEvidence, MachineEvidence, Source, UnitEvidence};
 use snap_error::{Error, Result, UnitObstacle};
-use snap_policy::Unit;
+use snap_policy::{KernelState, Unit};
 use snap_state::{RawPath, TreeV1};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -67,7 +67,11 @@ pub fn gather_evidence(
         files.add_pattern(pattern)?;
     }
     let observation = observed::add(&mut files, past.start)?;
-    kernel_settings::inspect(&mut files, past.start, unit);
+    if let Start::Recorded { log, .. } = past.start {
+        for path in kernel_settings::written(log, kernel_settings::first_pid(options, unit)) {
+            add_setting(&mut files, path);
+        }
+    }
     for (path, usage) in files::uses(tree, unit) {
         add_use(&mut files, &path, usage)?;
     }
@@ -105,6 +109,21 @@ pub fn gather_evidence(
         groups: identities.groups,
     };
     Ok(Gathered { evidence, reasons: found.reasons, notes: found.notes })
+}
+
+/// A setting of the kernel that the service has written.
+fn add_setting(files: &mut Files<'_>, path: &Path) {
+    if files.is_ignored(path) {
+        return;
+    }
+    match files.options.kernel_state {
+        KernelState::Reload => {
+            files.notes.push(format!("writes to {}; [X-Fastboot] KernelState= lets it", path.display()));
+        }
+        KernelState::Refuse => {
+            files.refuse(UnitObstacle::WritesSetting { path: RawPath::from_path(path) });
+        }
+    }
 }
 
 /// A file that the tree has open.

@@ -2,12 +2,8 @@
 //! `/sys`. They are lost at a reboot, and a restored service does not write them again.
 
 use super::UnitProperties;
-use super::gathered::Files;
-use super::observed::Start;
-use snap_error::UnitObstacle;
 use snap_observe::UnitLog;
-use snap_policy::KernelState;
-use snap_state::RawPath;
+use snap_policy::Options;
 use std::path::Path;
 
 const SETTINGS: [&str; 2] = ["/proc/sys", "/sys"];
@@ -16,32 +12,15 @@ const SETTINGS: [&str; 2] = ["/proc/sys", "/sys"];
 const OTHERS: [&str; 5] =
     ["/sys/fs/cgroup", "/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security"];
 
-/// Refuses a unit that has written some, but for those that it answers for.
-pub(super) fn inspect(files: &mut Files<'_>, start: &Start, unit: &UnitProperties) {
-    let Start::Recorded { log, .. } = start else { return };
-    for path in written(log, commands_before(files, unit)) {
-        if files.is_ignored(path) {
-            continue;
-        }
-        match files.options.kernel_state {
-            KernelState::Reload => {
-                files.notes.push(format!("writes to {}; [X-Fastboot] KernelState= lets it", path.display()));
-            }
-            KernelState::Refuse => {
-                files.refuse(UnitObstacle::WritesSetting { path: RawPath::from_path(path) });
-            }
-        }
-    }
-}
-
 /// Numbers of processes below this one are those of `ExecStartPre=`, which a restored start runs
 /// too. 0 where that cannot be told: the main process of a service that forks is not its first.
-fn commands_before(files: &Files<'_>, unit: &UnitProperties) -> i32 {
-    let is_told = unit.service_type != "forking" && !files.options.skip_start_pre;
+pub(super) fn first_pid(options: &Options, unit: &UnitProperties) -> i32 {
+    let is_told = unit.service_type != "forking" && !options.skip_start_pre;
     if is_told { unit.main_pid } else { 0 }
 }
 
-fn written(log: &UnitLog, first_pid: i32) -> impl Iterator<Item = &Path> {
+/// What processes from this number on have written.
+pub(super) fn written(log: &UnitLog, first_pid: i32) -> impl Iterator<Item = &Path> {
     let is_setting = |path: &Path| {
         SETTINGS.iter().any(|dir| path.starts_with(dir)) && !OTHERS.iter().any(|dir| path.starts_with(dir))
     };
