@@ -2,10 +2,14 @@
 
 use crate::Place;
 use crate::view::{Kind, Thing, View};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// systemd mounts these itself: for a start (credentials), for units with a sandbox, for sessions.
 const OF_SYSTEMD: [&str; 3] = ["/run/credentials", "/run/systemd", "/run/user"];
+
+/// The file system type of an automount point (autofs(5), systemd.automount(5)).
+const AUTOMOUNT: &str = "autofs";
 
 pub(crate) fn look(place: &Place, view: &mut View) {
     let path = format!("/proc/{}/mountinfo", place.main());
@@ -15,22 +19,41 @@ pub(crate) fn look(place: &Place, view: &mut View) {
 
 /// Mounts of a namespace of its own are made at each start; only what they are tells anything.
 fn add(text: &str, is_ours: bool, view: &mut View) {
-    for line in text.lines() {
-        let Some((before, after)) = line.split_once(" - ") else { continue };
-        let before: Vec<&str> = before.split(' ').collect();
-        let (Some(id), Some(point)) = (before.first(), before.get(4)) else { continue };
-        let kind = after.split(' ').next().unwrap_or_default();
-        if OF_SYSTEMD.iter().any(|dir| Path::new(point).starts_with(dir)) {
+    let mounts: Vec<Line<'_>> = text.lines().filter_map(Line::parse).collect();
+    let automounted: BTreeSet<&str> =
+        mounts.iter().filter(|mount| mount.kind == AUTOMOUNT).map(|mount| mount.point).collect();
+    for Line { id, point, kind, source } in mounts {
+        // Whoever walks into an automount point has the file system mounted, in the next boot too:
+        // that is nobody's making.
+        let came_by_itself = kind != AUTOMOUNT && automounted.contains(point);
+        if came_by_itself || OF_SYSTEMD.iter().any(|dir| Path::new(point).starts_with(dir)) {
             continue;
         }
         // One may lie over another.
-        let thing = view.thing(Kind::Mount, (*point).to_owned());
+        let thing = view.thing(Kind::Mount, point.to_owned());
         thing.content.extend(format!("{kind} ").bytes());
         if is_ours {
             thing.identity.extend(format!("{id} ").bytes());
         }
-        let source = after.split(' ').nth(1).unwrap_or_default();
         thing.detail = Thing::described(kind, source);
+    }
+}
+
+/// What counts of a line of mountinfo (proc_pid_mountinfo(5)).
+struct Line<'a> {
+    id: &'a str,
+    point: &'a str,
+    kind: &'a str,
+    source: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (place, file_system) = line.split_once(" - ")?;
+        let mut place = place.split(' ');
+        let (id, point) = (place.next()?, place.nth(3)?);
+        let mut file_system = file_system.split(' ');
+        Some(Self { id, point, kind: file_system.next()?, source: file_system.next().unwrap_or_default() })
     }
 }
 
@@ -56,5 +79,19 @@ mod tests {
         assert_eq!(view.names([&key]), "/mnt/a: tmpfs");
         assert_eq!(view.thing(Kind::Mount, "/mnt/a".to_owned()).content, b"tmpfs tmpfs ");
         assert_eq!(view.thing(Kind::Mount, "/mnt/a".to_owned()).identity, b"31 40 ");
+    }
+
+    #[test]
+    fn what_an_automount_point_has_mounted_is_nobodys() {
+        let mut view = View::default();
+        let point = "36 24 0:31 / /mnt/a rw,relatime shared:15 - autofs systemd-1 rw,fd=32";
+        add(point, true, &mut view);
+        let before = view.thing(Kind::Mount, "/mnt/a".to_owned()).clone();
+        let mut view = View::default();
+        add(&[point, LINE].join("\n"), true, &mut view);
+        let after = view.thing(Kind::Mount, "/mnt/a".to_owned());
+        assert_eq!((&after.content, &after.identity), (&before.content, &before.identity));
+        // Who makes automount points has made something.
+        assert_eq!(after.content, b"autofs ");
     }
 }

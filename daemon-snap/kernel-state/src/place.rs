@@ -55,6 +55,14 @@ impl Place {
         })
     }
 
+    /// That of this process.
+    ///
+    /// # Errors
+    /// When /proc does not show our own namespaces.
+    pub fn ours() -> Result<Self> {
+        Self::of(own(), &[], false)
+    }
+
     /// The same place of somebody who may do everything there.
     #[must_use]
     pub fn with_all_powers(self) -> Self {

@@ -123,7 +123,9 @@ impl Candidate {
         if let Some(note) = self.note_on_store() {
             self.note(note);
         }
-        let subject = Subject { properties: &self.properties, unit: &self.unit, cgroup: &self.cgroup };
+        // The restart of another unit may have restarted or ended this one since it was looked at.
+        let now = systemd.properties(&self.properties.id)?;
+        let subject = Subject { properties: &now, unit: &self.unit, cgroup: &self.cgroup };
         self.kernel.before_restart(subject);
         for attempt in 1..=ATTEMPTS {
             witness.begin(&self.properties.control_group)?;

@@ -54,9 +54,11 @@ fn is_started_as_root(properties: &UnitProperties) -> bool {
 }
 
 impl KernelWatch {
-    /// The unit is about to be restarted.
+    /// The unit is about to be restarted. One that has ended has nowhere left anything but in our
+    /// namespaces.
     pub fn before_restart(&mut self, subject: Subject<'_>) {
-        self.before = Some(subject.place().and_then(|place| View::of(&place.with_all_powers())));
+        let place = subject.place().or_else(|_| Place::ours());
+        self.before = Some(place.and_then(|place| View::of(&place.with_all_powers())));
     }
 
     /// It has started and is quiet.
