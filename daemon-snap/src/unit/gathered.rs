@@ -12,6 +12,7 @@ use snap_error::{Error, Result, ServiceFault, UnitObstacle};
 use snap_policy::Options;
 use snap_state::{Pid, RawPath};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -30,6 +31,8 @@ pub(super) struct Files<'a> {
     pub notes: Vec<String>,
     /// Paths as the unit sees them, compared or not: links that lead to them count.
     pub used: BTreeSet<PathBuf>,
+    /// Device and inode of what the service itself was seen to write, under whatever name.
+    pub own_inodes: BTreeSet<(u64, u64)>,
     digests: &'a Digests,
     ready_at_ns: i64,
     view: Option<View>,
@@ -68,6 +71,7 @@ impl<'a> Files<'a> {
             reasons: Vec::new(),
             notes: Vec::new(),
             used: BTreeSet::new(),
+            own_inodes: BTreeSet::new(),
             digests: past.digests,
             ready_at_ns: past.ready_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64),
             found: BTreeMap::new(),
@@ -207,11 +211,11 @@ impl<'a> Files<'a> {
             self.refuses_remote(&end);
             return Ok(());
         }
-        let is_file = self
-            .mounts
-            .inside(&end)
-            .is_some_and(|inside| std::fs::symlink_metadata(inside).is_ok_and(|metadata| metadata.is_file()));
-        let is_written = self.left_out.get(&end) == Some(&Rule::Own);
+        let now = self.mounts.inside(&end).and_then(|inside| std::fs::symlink_metadata(inside).ok());
+        let is_file = now.as_ref().is_some_and(std::fs::Metadata::is_file);
+        // A file that was written beside it and renamed was seen under its first name.
+        let is_own = now.is_some_and(|now| self.own_inodes.contains(&(now.dev(), now.ino())));
+        let is_written = is_own || self.left_out.get(&end) == Some(&Rule::Own);
         if is_file && self.places.rule(&end, false, is_written) == Rule::Content {
             self.add_seen_inside(&end, Source::Named)?;
         }

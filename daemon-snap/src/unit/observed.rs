@@ -48,6 +48,7 @@ pub(super) fn add(files: &mut Files<'_>, start: &Start) -> Result<Observation> {
         }
     }
     let written = Written::of(log);
+    files.own_inodes.clone_from(&log.written);
     for (path, seen) in &log.files {
         add_one(files, path, seen, &written)?;
     }
