@@ -219,11 +219,11 @@ mod tests {
     #[test]
     fn own_pages_are_the_touched_ones() {
         let pages = 64;
-        let mut bytes = vec![0u8; (pages + 1) * PAGE_BYTES as usize];
-        let start = (bytes.as_ptr() as u64).next_multiple_of(PAGE_BYTES);
-        let skip = (start - bytes.as_ptr() as u64) as usize;
+        // Not from the heap: what somebody had used before would be cleared, which is touching it.
+        let mut bytes = memmap2::MmapMut::map_anon(pages * PAGE_BYTES as usize).unwrap();
+        let start = bytes.as_ptr() as u64;
         for page in [3, 4, 9] {
-            bytes[skip + page * PAGE_BYTES as usize] = 1;
+            bytes[page * PAGE_BYTES as usize] = 1;
         }
         let range = Addr(start + PAGE_BYTES)..Addr(start + 32 * PAGE_BYTES);
         let mut map = PageMap::open(Pid(std::process::id() as i32)).unwrap();
