@@ -52,7 +52,7 @@ pub fn collect(pid: i32, key: &StartKey) -> io::Result<StartEvidence> {
             add_credentials(&mut start, pid, dir, key)?;
         }
     }
-    add_status(&mut start, &text("status")?, &group_names())?;
+    add_status(&mut start, &text("status")?, group_names)?;
     add_limits(&mut start, &text("limits")?)?;
     add_stat(&mut start, &text("stat")?)?;
     start.put(StartKind::Scheduling, "out-of-memory score", text("oom_score_adj")?.trim());
@@ -117,7 +117,7 @@ fn add_credentials(start: &mut StartEvidence, pid: i32, dir: &Path, key: &StartK
     Ok(())
 }
 
-fn add_status(start: &mut StartEvidence, status: &str, names: &str) -> io::Result<()> {
+fn add_status(start: &mut StartEvidence, status: &str, names: impl FnOnce() -> String) -> io::Result<()> {
     let line = |name: &str| {
         let mut lines = status.lines();
         lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
@@ -131,8 +131,10 @@ fn add_status(start: &mut StartEvidence, status: &str, names: &str) -> io::Resul
         return Err(odd("/proc/PID/status"));
     }
     start.put_ids(&users, &groups);
-    for group in ids("Groups")? {
-        start.put_group(group, name_of(names, group).unwrap_or_default());
+    let supplementary = ids("Groups")?;
+    let names = if supplementary.is_empty() { String::new() } else { names() };
+    for group in supplementary {
+        start.put_group(group, name_of(&names, group).unwrap_or_default());
     }
     // A line that this kernel does not have is not there at the next boot either: the kernel is the
     // same.
@@ -168,7 +170,7 @@ fn add_stat(start: &mut StartEvidence, stat: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// For people only.
+/// For people only, and read only for a service that has groups.
 fn group_names() -> String {
     fs::read_to_string("/etc/group").unwrap_or_default()
 }
@@ -208,7 +210,7 @@ mod tests {
         let mut start = StartEvidence::default();
         let status = "Name:\tx\nUmask:\t0022\nUid:\t33\t33\t33\t33\nGid:\t33\t33\t33\t33\n\
                       Groups:\t29 33 \nCapBnd:\t000001ffffffffff\nNoNewPrivs:\t0\nCpus_allowed_list:\t0-3\n";
-        add_status(&mut start, status, "root:x:0:\naudio:x:29:www\n").unwrap();
+        add_status(&mut start, status, || "root:x:0:\naudio:x:29:www\n".to_owned()).unwrap();
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max open files            1024                 524288               files     \n\
                       Max nice priority         0                    0                    \n";
@@ -231,7 +233,7 @@ mod tests {
     #[test]
     fn a_text_that_is_not_understood_is_an_error() {
         let mut start = StartEvidence::default();
-        add_status(&mut start, "Uid:\t33\nGid:\t33\n", "").unwrap_err();
+        add_status(&mut start, "Uid:\t33\nGid:\t33\n", String::new).unwrap_err();
         add_limits(&mut start, "").unwrap_err();
         add_limits(&mut start, "Limit\nMax open files\n").unwrap_err();
         add_stat(&mut start, "12 (a) S 1 2").unwrap_err();

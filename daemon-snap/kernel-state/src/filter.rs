@@ -1,7 +1,7 @@
 //! Packet filters: nftables, iptables as it was before, and sets of addresses (ipset(8)).
 
 use crate::Place;
-use crate::network::text;
+use crate::told::{self, Attributes, text};
 use crate::view::{Kind, Thing, View};
 use nix::errno::Errno;
 use snap_error::{Error, Result};
@@ -16,16 +16,17 @@ const HEADER_BYTES: usize = 4;
 
 pub(crate) fn look(place: &Place, view: &mut View) -> Result<()> {
     let fail = |errno| Error::kernel("open a socket for", "netfilter", errno);
+    let modules = Modules::read();
     // Asking a kernel without it would load it.
-    if is_loaded("nfnetlink") {
+    if modules.has("nfnetlink") {
         match place.socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER) {
             Err(Errno::EPROTONOSUPPORT) => {}
             socket => {
                 let socket = socket.map_err(fail)?;
-                if is_loaded("nf_tables") {
+                if modules.has("nf_tables") {
                     nftables(socket.as_fd(), view)?;
                 }
-                if is_loaded("ip_set") {
+                if modules.has("ip_set") {
                     sets(socket.as_fd(), view)?;
                 }
             }
@@ -34,18 +35,28 @@ pub(crate) fn look(place: &Place, view: &mut View) -> Result<()> {
     older_tables(place, view)
 }
 
-/// Whether a part of the kernel is there.
-fn is_loaded(module: &str) -> bool {
-    let Ok(loaded) = std::fs::read_to_string("/proc/modules") else { return true };
-    let is_it = |line: &str| line.split(' ').next() == Some(module);
-    let release = || nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-    let built_in = || {
-        let path = format!("/lib/modules/{}/modules.builtin", release().unwrap_or_default());
+/// Parts of the kernel that are there.
+struct Modules {
+    /// `None`: this kernel has no modules, and may have any part.
+    loaded: Option<String>,
+    /// `None`: a container has no list; there it may be anything.
+    built_in: Option<String>,
+}
+
+impl Modules {
+    fn read() -> Self {
+        let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+        let built_in = format!("/lib/modules/{}/modules.builtin", release.unwrap_or_default());
+        let read = |path: &str| std::fs::read_to_string(path).ok();
+        Self { loaded: read("/proc/modules"), built_in: read(&built_in) }
+    }
+
+    fn has(&self, module: &str) -> bool {
+        let (Some(loaded), Some(built_in)) = (&self.loaded, &self.built_in) else { return true };
         let file = format!("/{module}.ko");
-        // A container has no list; there it may be anything.
-        std::fs::read_to_string(path).map_or(true, |text| text.lines().any(|line| line.ends_with(&file)))
-    };
-    loaded.lines().any(is_it) || built_in()
+        loaded.lines().any(|line| line.split(' ').next() == Some(module))
+            || built_in.lines().any(|line| line.ends_with(&file))
+    }
 }
 
 /// What one kind of answer tells: where the name of the table is, and what of it is content.
@@ -82,17 +93,15 @@ fn nftables(socket: BorrowedFd<'_>, view: &mut View) -> Result<()> {
         let answers = ask(socket, NFTABLES << 8 | part.kind, &[0; HEADER_BYTES])?;
         let mut counts = std::collections::BTreeMap::<String, usize>::new();
         for answer in answers {
-            let told: Vec<(u16, &[u8])> =
-                attributes(answer.body.get(HEADER_BYTES..).unwrap_or_default()).collect();
-            let value = |wanted: u16| told.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
-            let table = text(value(part.table).unwrap_or_default());
+            let told = Attributes::of(&answer, HEADER_BYTES);
+            let table = text(told.get(part.table));
             let name = format!("table {} {table}", family(answer.body[0]));
             *counts.entry(name.clone()).or_default() += 1;
             let thing = view.thing(Kind::Nftables, name);
-            thing.identity.extend(value(part.handle).unwrap_or_default());
+            thing.identity.extend(told.get(part.handle));
             thing.content.extend(part.kind.to_ne_bytes());
             for kind in part.content {
-                let value = value(*kind).unwrap_or_default();
+                let value = told.get(*kind);
                 match (part.kind, *kind) {
                     (RULE, EXPRESSIONS) => expressions(value, &mut thing.content),
                     _ => thing.content.extend(value),
@@ -150,16 +159,12 @@ fn sets(socket: BorrowedFd<'_>, view: &mut View) -> Result<()> {
     body.extend([5, 0, 1, 0, 6, 0, 0, 0]);
     body.extend([8, 0, 6, 0x40, 0, 0, 0, 4]);
     for answer in ask(socket, IPSET << 8 | LIST, &body)? {
-        let told: Vec<(u16, &[u8])> =
-            attributes(answer.body.get(HEADER_BYTES..).unwrap_or_default()).collect();
-        let value = |wanted: u16| told.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
-        let Some(name) = value(NAME) else { continue };
-        let kind = value(TYPE).unwrap_or_default();
-        view.add(
-            Kind::Ipset,
-            text(name),
-            Thing { content: kind.to_vec(), detail: text(kind), ..Thing::default() },
-        );
+        let told = Attributes::of(&answer, HEADER_BYTES);
+        let (name, kind) = (text(told.get(NAME)), told.get(TYPE));
+        if name.is_empty() {
+            continue;
+        }
+        view.add(Kind::Ipset, name, Thing { content: kind.to_vec(), detail: text(kind), ..Thing::default() });
     }
     Ok(())
 }
@@ -192,10 +197,11 @@ fn older_tables(place: &Place, view: &mut View) -> Result<()> {
     Ok(())
 }
 
-/// A list; empty where this kernel has nothing of the kind.
 fn ask(socket: BorrowedFd<'_>, kind: u16, body: &[u8]) -> Result<Vec<Answer>> {
-    match list(socket, kind, body) {
-        Err(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::ENOENT | Errno::EINVAL) => Ok(Vec::new()),
-        listed => listed.map_err(|errno| Error::kernel("list", "rules of packet filters", errno)),
-    }
+    let listed = match list(socket, kind, body) {
+        // A request that an older kernel does not know.
+        Err(Errno::EINVAL) => Ok(Vec::new()),
+        listed => listed,
+    };
+    told::list_or_none(listed, "rules of packet filters")
 }

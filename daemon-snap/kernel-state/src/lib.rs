@@ -12,6 +12,7 @@ mod mounts;
 mod network;
 mod place;
 mod sockets;
+mod told;
 mod view;
 
 pub use place::Place;

@@ -1,6 +1,7 @@
 //! Block devices that were set up, and eBPF objects with a name in a file system.
 
 use crate::view::{Kind, Thing, View};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -15,8 +16,7 @@ const DEEPEST: u32 = 8;
 
 pub(crate) fn look(view: &mut View) {
     devices(Path::new(BLOCK), view);
-    let is_mounted = |text: String| text.lines().any(|line| line.contains(" /sys/fs/bpf "));
-    if fs::read_to_string("/proc/self/mountinfo").is_ok_and(is_mounted) {
+    if statfs(PINS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
         pins(Path::new(PINS), DEEPEST, view);
     }
 }

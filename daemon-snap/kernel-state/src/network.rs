@@ -1,12 +1,11 @@
 //! Interfaces, addresses, routes and what belongs to them (rtnetlink(7)).
 
 use crate::Place;
+use crate::told::{self, Attributes, text};
 use crate::view::{Kind, Thing, View};
-use nix::errno::Errno;
 use snap_error::{Error, Result};
 use snap_sys::netlink::{Answer, attributes, list, u32_at};
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 const RTM_GETLINK: u16 = 18;
@@ -48,39 +47,8 @@ pub(crate) fn look(place: &Place, view: &mut View) -> Result<()> {
     Ok(())
 }
 
-/// A list; empty where this kernel has nothing of the kind.
 fn ask(socket: BorrowedFd<'_>, kind: u16, header_bytes: usize) -> Result<Vec<Answer>> {
-    match list(socket, kind, &vec![0; header_bytes]) {
-        Err(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::ENOENT) => Ok(Vec::new()),
-        listed => listed.map_err(|errno| Error::kernel("list", "state of the network", errno)),
-    }
-}
-
-/// Values by kind.
-struct Attributes<'a>(BTreeMap<u16, &'a [u8]>);
-
-impl<'a> Attributes<'a> {
-    /// Behind a fixed part of so many bytes.
-    fn of(answer: &'a Answer, fixed_bytes: usize) -> Self {
-        Self(attributes(answer.body.get(fixed_bytes..).unwrap_or_default()).collect())
-    }
-
-    fn get(&self, kind: u16) -> &'a [u8] {
-        self.0.get(&kind).copied().unwrap_or_default()
-    }
-
-    fn number(&self, kind: u16) -> Option<u32> {
-        self.0.get(&kind).map(|value| match value.len() {
-            1 => u32::from(value[0]),
-            _ => u32_at(value, 0),
-        })
-    }
-
-    fn ip(&self, kind: u16) -> Option<IpAddr> {
-        let value = self.get(kind);
-        let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-        v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
-    }
+    told::list_or_none(list(socket, kind, &vec![0; header_bytes]), "state of the network")
 }
 
 fn link(answer: &Answer, names: &Links, view: &mut View) {
@@ -220,10 +188,4 @@ fn queue(answer: &Answer, names: &Links, view: &mut View) {
     let kind = text(Attributes::of(answer, 20).get(NAME));
     let name = format!("{kind} on {device}, parent {parent:x}");
     view.add(Kind::Queue, name, Thing { identity: handle.to_ne_bytes().to_vec(), ..Thing::default() });
-}
-
-/// Without the zero at the end.
-pub(crate) fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

@@ -9,11 +9,11 @@ const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 /// The list changed while it was told.
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
 const HEADER_BYTES: usize = 16;
 /// As much as the kernel puts into one answer, and more.
-const BUFFER_BYTES: usize = 64 << 10;
+pub(crate) const BUFFER_BYTES: usize = 64 << 10;
 /// How often a list is asked for that changes while it is told.
 const ATTEMPTS: u32 = 5;
 /// The kernel answers at once; nothing waits for longer.
@@ -45,34 +45,56 @@ pub fn list(socket: BorrowedFd<'_>, kind: u16, body: &[u8]) -> Result<Vec<Answer
 
 /// `None` when the list changed meanwhile.
 fn ask(socket: BorrowedFd<'_>, kind: u16, body: &[u8]) -> Result<Option<Vec<Answer>>, Errno> {
-    let mut request = ((HEADER_BYTES + body.len()) as u32).to_ne_bytes().to_vec();
-    request.extend_from_slice(&kind.to_ne_bytes());
-    request.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    request.extend_from_slice(&[0; 8]);
-    request.extend_from_slice(body);
-    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+    send(socket.as_raw_fd(), &request(kind, body), MsgFlags::empty())?;
     let mut answers = Vec::new();
     let mut changed = false;
     let mut buffer = vec![0u8; BUFFER_BYTES];
     loop {
         let got = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut bytes = &buffer[..got];
-        while let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) {
-            let len = u32_at(header, 0) as usize;
-            let Some(body) = len.checked_sub(HEADER_BYTES).and_then(|len| rest.get(..len)) else {
-                return Err(Errno::EBADMSG);
-            };
-            changed |= u16_at(header, 6) & NLM_F_DUMP_INTR != 0;
-            match u16_at(header, 4) {
+        for message in messages(&buffer[..got]) {
+            let Message { kind, flags, body } = message?;
+            changed |= flags & NLM_F_DUMP_INTR != 0;
+            match kind {
                 NLMSG_DONE | NLMSG_ERROR if u32_at(body, 0) as i32 != 0 => {
                     return Err(Errno::from_raw(-(u32_at(body, 0) as i32)));
                 }
                 NLMSG_DONE | NLMSG_ERROR => return Ok((!changed).then_some(answers)),
                 kind => answers.push(Answer { kind, body: body.to_vec() }),
             }
-            bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
     }
+}
+
+/// The bytes of a request for a list.
+pub(crate) fn request(kind: u16, body: &[u8]) -> Vec<u8> {
+    // struct nlmsghdr
+    let mut bytes = ((HEADER_BYTES + body.len()) as u32).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A message of a datagram, without its header.
+pub(crate) struct Message<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub body: &'a [u8],
+}
+
+/// Takes a datagram apart. `EBADMSG`: a length leads beyond it; nothing follows then.
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Errno>> {
+    std::iter::from_fn(move || {
+        let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
+        let len = u32_at(header, 0) as usize;
+        let Some(body) = len.checked_sub(HEADER_BYTES).and_then(|len| rest.get(..len)) else {
+            bytes = &[];
+            return Some(Err(Errno::EBADMSG));
+        };
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(Message { kind: u16_at(header, 4), flags: u16_at(header, 6), body }))
+    })
 }
 
 /// Kind (without its flags) and value of each attribute.

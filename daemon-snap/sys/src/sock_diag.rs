@@ -1,6 +1,8 @@
 //! NETLINK_SOCK_DIAG for unix, packet and TCP sockets (sock_diag(7)).
 
+use crate::netlink::{self, BUFFER_BYTES, Message, NLMSG_DONE, NLMSG_ERROR, messages, u16_at, u32_at};
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
 use snap_state::PacketMembershipV1;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,9 +13,6 @@ pub const STATE_CONNECTED: u8 = 1;
 pub const STATE_LISTENING: u8 = 10;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const UDIAG_SHOW_VFS: u32 = 2;
 const UDIAG_SHOW_PEER: u32 = 4;
 const UDIAG_SHOW_WAITING: u32 = 8;
@@ -23,7 +22,6 @@ const ATTR_PEER: u16 = 2;
 const ATTR_WAITING: u16 = 3;
 const ATTR_RQLEN: u16 = 4;
 const ATTR_SHUTDOWN: u16 = 6;
-const HEADER_BYTES: usize = 16;
 /// `struct unix_diag_msg`: family, type, state, pad, inode, cookie.
 const MESSAGE_BYTES: usize = 16;
 
@@ -186,26 +184,24 @@ fn signing_keys_of(message: &[u8]) -> Vec<SigningKey> {
 
 /// Sends a request and hands over each answer that is long enough, without its header.
 fn dump(netlink: BorrowedFd<'_>, request: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
-    send(netlink, request)?;
-    let mut buffer = vec![0u8; 64 << 10];
+    send(netlink.as_raw_fd(), request, MsgFlags::empty())?;
+    let mut buffer = vec![0u8; BUFFER_BYTES];
     loop {
-        // SAFETY: buffer is writable for its length.
-        let got = unsafe { libc::recv(netlink.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        let got = Errno::result(got)? as usize;
-        if parse(&buffer[..got], &mut each)? {
-            return Ok(());
+        let got = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        for message in messages(&buffer[..got]) {
+            let Message { kind, body, .. } = message?;
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR if body.len() >= 4 => return Err(Errno::from_raw(-(u32_at(body, 0) as i32))),
+                SOCK_DIAG_BY_FAMILY if body.len() >= MESSAGE_BYTES => each(body),
+                _ => {}
+            }
         }
     }
 }
 
 fn request(body: &[u8]) -> Vec<u8> {
-    // struct nlmsghdr
-    let mut bytes = ((HEADER_BYTES + body.len()) as u32).to_ne_bytes().to_vec();
-    bytes.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    bytes.extend_from_slice(&[0; 8]);
-    bytes.extend_from_slice(body);
-    bytes
+    netlink::request(SOCK_DIAG_BY_FAMILY, body)
 }
 
 fn unix_request(show: u32) -> Vec<u8> {
@@ -218,46 +214,14 @@ fn unix_request(show: u32) -> Vec<u8> {
     request(&body)
 }
 
-fn send(netlink: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
-    // SAFETY: bytes is readable for its length.
-    Errno::result(unsafe { libc::send(netlink.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) }).map(drop)
-}
-
-/// Takes one datagram apart; true at the end of the dump.
-fn parse(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> Result<bool, Errno> {
-    while bytes.len() >= HEADER_BYTES {
-        let len = u32_at(bytes, 0) as usize;
-        if len < HEADER_BYTES || len > bytes.len() {
-            return Err(Errno::EBADMSG);
-        }
-        let (message, kind) = (&bytes[HEADER_BYTES..len], u16_at(bytes, 4));
-        match kind {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR if message.len() >= 4 => {
-                return Err(Errno::from_raw(-(u32_at(message, 0) as i32)));
-            }
-            SOCK_DIAG_BY_FAMILY if message.len() >= MESSAGE_BYTES => each(message),
-            _ => {}
-        }
-        bytes = &bytes[len.next_multiple_of(4).min(bytes.len())..];
-    }
-    Ok(false)
-}
-
 /// Calls `each` with kind and value of every attribute behind the fixed part.
 fn attributes(message: &[u8], each: impl FnMut(u16, &[u8])) {
     attributes_behind(message, MESSAGE_BYTES, each);
 }
 
 fn attributes_behind(message: &[u8], fixed_bytes: usize, mut each: impl FnMut(u16, &[u8])) {
-    let mut attributes = message.get(fixed_bytes..).unwrap_or_default();
-    while attributes.len() >= 4 {
-        let len = usize::from(u16_at(attributes, 0));
-        if len < 4 || len > attributes.len() {
-            break;
-        }
-        each(u16_at(attributes, 2), &attributes[4..len]);
-        attributes = &attributes[len.next_multiple_of(4).min(attributes.len())..];
+    for (kind, value) in netlink::attributes(message.get(fixed_bytes..).unwrap_or_default()) {
+        each(kind, value);
     }
 }
 
@@ -299,14 +263,6 @@ fn packet_socket(message: &[u8]) -> PacketDiag {
         _ => {}
     });
     socket
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).and_then(|word| word.try_into().ok()).map_or(0, u16::from_ne_bytes)
 }
 
 #[cfg(test)]
