@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use image_store::{ReasonCode, StaleReason};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use snap_rebuild::bus_claim::Claim;
+use snap_state::Pid;
+use snap_sys::proc::Stat;
 
-use crate::caller::Stat;
 use crate::protocol::StoredName;
 use crate::sys::process::{pidfd_kill, pidfd_open, wait_ended, wait_readable};
 use crate::sys::socket::receive;
@@ -259,8 +260,7 @@ fn failed(what: &str, error: &io::Error) -> StaleReason {
 }
 
 fn parent_is_init(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    Stat::parse(&stat).is_some_and(|stat| stat.parent == 1)
+    Stat::of(Pid(pid)).is_ok_and(|stat| stat.ppid == Pid(1))
 }
 
 fn wait_until(deadline: Instant, mut condition: impl FnMut() -> bool) -> bool {

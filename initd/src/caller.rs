@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use fastboot_runtime::ProcessId;
 use nix::sys::socket::{getsockopt, sockopt};
+use snap_state::Pid;
+use snap_sys::proc::Stat;
 
 use crate::sys::peer::peer_pidfd;
 use crate::sys::process::{pidfd_open, wait_ended};
@@ -70,7 +72,7 @@ impl Caller {
             None => pidfd_open(pid)?,
         };
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let stat = Stat::of(Pid(pid)).map_err(io::Error::other)?;
         // What was read belongs to the process of the pidfd only if that is still there.
         if wait_ended(&pidfd, Duration::ZERO) {
             return Err(io::Error::other(format!("pid {pid} has ended")));
@@ -78,10 +80,9 @@ impl Caller {
         let refuse = |what: &str| io::Error::other(format!("pid {pid} {what}"));
         let cgroup = unified_path(&cgroups).ok_or_else(|| refuse("is in no unified cgroup"))?;
         let (unit, cgroup) = unit_of(&units.0, cgroup).ok_or_else(|| refuse("is in no service"))?;
-        let stat = Stat::parse(&stat).ok_or_else(|| refuse("has an odd line in /proc"))?;
         let process = ProcessId { pid, start_ticks: stat.start_ticks };
         let (uid, gid) = (credentials.uid(), credentials.gid());
-        Ok(Caller { process, pidfd, uid, gid, parent: stat.parent, unit, cgroup })
+        Ok(Caller { process, pidfd, uid, gid, parent: stat.ppid.0, unit, cgroup })
     }
 }
 
@@ -111,23 +112,6 @@ fn unit_of(root: &str, path: &str) -> Option<(String, String)> {
     unit.ends_with(".service").then(|| (unit.to_owned(), own))
 }
 
-/// Two fields of `/proc/PID/stat`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stat {
-    pub parent: i32,
-    pub start_ticks: u64,
-}
-
-impl Stat {
-    /// The program's name in parentheses may contain anything.
-    pub fn parse(text: &str) -> Option<Stat> {
-        let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
-        let parent = fields.nth(1)?.parse().ok()?;
-        let start_ticks = fields.nth(17)?.parse().ok()?;
-        Some(Stat { parent, start_ticks })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,9 +139,18 @@ mod tests {
 
     #[test]
     fn a_strange_program_name_does_not_hide_parent_and_start() {
-        let text = "12 (a) R 9) S 1 12 12 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 4711 0 0";
-        assert_eq!(Stat::parse(text), Some(Stat { parent: 1, start_ticks: 4711 }));
-        assert_eq!(Stat::parse("12 (a"), None);
+        let own = || Stat::of(Pid(std::process::id() as i32)).unwrap();
+        let before = own();
+        std::thread::spawn(move || {
+            // The leader's name is the process's.
+            std::fs::write("/proc/self/comm", b"a) R 9\xff\n").unwrap();
+            let named = own();
+            std::fs::write("/proc/self/comm", "caller").unwrap();
+            assert_eq!((named.ppid, named.start_ticks), (before.ppid, before.start_ticks));
+            assert_eq!(named.ppid.0, std::os::unix::process::parent_id() as i32);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

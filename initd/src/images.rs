@@ -18,6 +18,7 @@ use image_store::evidence::{Digests, MountTable};
 use image_store::layout::CHECKSUM_CHUNK_LEN;
 use image_store::validate::Place;
 use image_store::{CatalogueEntry, FileKind, Opened, ReasonCode, Source, StaleReason, Store};
+use procfs_core::{FromRead as _, Meminfo};
 
 use crate::lanes::{HEAVY_PATIENCE, LIGHT_LEN, Lanes};
 use crate::sys::priority::{IoClass, set_io_class};
@@ -310,8 +311,6 @@ pub fn is_taken(pid: i32) -> bool {
 
 /// In bytes; 0 when it cannot be read.
 fn available_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    let memory = Meminfo::from_file("/proc/meminfo").ok();
+    memory.and_then(|memory| memory.mem_available).unwrap_or(0)
 }

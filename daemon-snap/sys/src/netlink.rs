@@ -1,17 +1,20 @@
 //! Lists of kernel objects by netlink (netlink(7)): asking, and taking the answers apart.
 
+use netlink_packet_core::{
+    Emitable as _, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NlasIterator,
+};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_DUMP: u16 = 0x300;
 /// The list changed while it was told.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 pub(crate) const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
-const HEADER_BYTES: usize = 16;
+/// Of messages and attributes.
+const ALIGNMENT: usize = 4;
+const ATTRIBUTE_HEADER_BYTES: usize = 4;
 /// As much as the kernel puts into one answer, and more.
 pub(crate) const BUFFER_BYTES: usize = 64 << 10;
 /// How often a list is asked for that changes while it is told.
@@ -67,11 +70,13 @@ fn ask(socket: BorrowedFd<'_>, kind: u16, body: &[u8]) -> Result<Option<Vec<Answ
 
 /// The bytes of a request for a list.
 pub(crate) fn request(kind: u16, body: &[u8]) -> Vec<u8> {
-    // struct nlmsghdr
-    let mut bytes = ((HEADER_BYTES + body.len()) as u32).to_ne_bytes().to_vec();
-    bytes.extend_from_slice(&kind.to_ne_bytes());
-    bytes.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    bytes.extend_from_slice(&[0; 8]);
+    let mut header = NetlinkHeader::default();
+    let header_bytes = header.buffer_len();
+    header.length = (header_bytes + body.len()) as u32;
+    header.message_type = kind;
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut bytes = vec![0; header_bytes];
+    header.emit(&mut bytes);
     bytes.extend_from_slice(body);
     bytes
 }
@@ -86,26 +91,25 @@ pub(crate) struct Message<'a> {
 /// Takes a datagram apart. `EBADMSG`: a length leads beyond it; nothing follows then.
 pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Errno>> {
     std::iter::from_fn(move || {
-        let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
-        let len = u32_at(header, 0) as usize;
-        let Some(body) = len.checked_sub(HEADER_BYTES).and_then(|len| rest.get(..len)) else {
+        if bytes.is_empty() {
+            return None;
+        }
+        let Ok(message) = NetlinkBuffer::new_checked(bytes) else {
             bytes = &[];
             return Some(Err(Errno::EBADMSG));
         };
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some(Ok(Message { kind: u16_at(header, 4), flags: u16_at(header, 6), body }))
+        let len = (message.length() as usize).next_multiple_of(ALIGNMENT);
+        bytes = bytes.get(len..).unwrap_or_default();
+        Some(Ok(Message { kind: message.message_type(), flags: message.flags(), body: message.payload() }))
     })
 }
 
-/// Kind (without its flags) and value of each attribute.
-pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    const NESTED_OR_ORDERED: u16 = 0xc000;
-    std::iter::from_fn(move || {
-        let len = usize::from(u16_at(bytes, 0));
-        let value = bytes.get(4..len)?;
-        let kind = u16_at(bytes, 2) & !NESTED_OR_ORDERED;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
+/// Kind (without its flags) and value of each attribute, up to the first that leads beyond them.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(bytes).map_while(|attribute| {
+        let attribute = attribute.ok()?;
+        let (kind, len) = (attribute.kind(), usize::from(attribute.length()));
+        Some((kind, &attribute.into_inner()[ATTRIBUTE_HEADER_BYTES..len]))
     })
 }
 
@@ -145,6 +149,16 @@ mod tests {
         let socket =
             crate::netns::socket(None, libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE).unwrap();
         assert!(list(socket.as_fd(), 0x7ffe, &[0; 4]).is_err());
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_is_an_error_and_the_last() {
+        let mut bytes = request(7, &[1, 2, 3, 4]);
+        bytes.extend_from_slice(&request(8, &[5]));
+        let kinds = |bytes: &[u8]| messages(bytes).map(|m| m.map(|m| m.kind)).collect::<Vec<_>>();
+        assert_eq!(kinds(&bytes), [Ok(7), Ok(8)]);
+        assert_eq!(kinds(&bytes[..bytes.len() - 1]), [Ok(7), Err(Errno::EBADMSG)]);
+        assert_eq!(kinds(&bytes[..24]), [Ok(7), Err(Errno::EBADMSG)]);
     }
 
     #[test]

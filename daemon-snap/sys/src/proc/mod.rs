@@ -17,6 +17,8 @@ pub use stat::{Stat, task_flags};
 pub use status::Status;
 pub use timers::{PosixTimerText, parse_posix_timers};
 
+use procfs_core::FromRead as _;
+use procfs_core::process::{Limit, LimitValue, Limits};
 use snap_error::{Error, Result};
 use snap_state::{Pid, TargetFd};
 use std::fs;
@@ -133,8 +135,12 @@ pub fn children(pid: Pid, tid: Pid) -> Result<Vec<Pid>> {
 /// # Errors
 /// [`Error::Gone`] when the process has ended.
 pub fn limits(pid: Pid) -> Result<Vec<(u64, u64)>> {
-    parse_limits(&String::from_utf8_lossy(&read(pid, "limits")?))
-        .ok_or_else(|| unreadable("limits", format!("/proc/{pid}/limits")))
+    match Limits::from_read(read(pid, "limits")?.as_slice()) {
+        Ok(limits) => {
+            Ok(in_order(&limits).map(|limit| (value(limit.soft_limit), value(limit.hard_limit))).to_vec())
+        }
+        Err(_) => Err(unreadable("limits", format!("/proc/{pid}/limits"))),
+    }
 }
 
 /// An error for text that is not what the kernel documents.
@@ -142,16 +148,33 @@ pub fn unreadable(step: &'static str, object: impl std::fmt::Display) -> Error {
     Error::Unreadable { step, object: object.to_string() }
 }
 
-fn parse_limits(text: &str) -> Option<Vec<(u64, u64)>> {
-    // The name has a width of 26 characters and contains blanks.
-    let value = |word: &str| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() };
-    text.lines()
-        .skip(1)
-        .map(|line| {
-            let mut words = line.get(26..)?.split_ascii_whitespace();
-            Some((value(words.next()?)?, value(words.next()?)?))
-        })
-        .collect()
+/// `RLIMIT_CPU` is 0, `RLIMIT_RTTIME` 15.
+fn in_order(limits: &Limits) -> [Limit; 16] {
+    [
+        limits.max_cpu_time,
+        limits.max_file_size,
+        limits.max_data_size,
+        limits.max_stack_size,
+        limits.max_core_file_size,
+        limits.max_resident_set,
+        limits.max_processes,
+        limits.max_open_files,
+        limits.max_locked_memory,
+        limits.max_address_space,
+        limits.max_file_locks,
+        limits.max_pending_signals,
+        limits.max_msgqueue_size,
+        limits.max_nice_priority,
+        limits.max_realtime_priority,
+        limits.max_realtime_timeout,
+    ]
+}
+
+fn value(limit: LimitValue) -> u64 {
+    match limit {
+        LimitValue::Unlimited => u64::MAX,
+        LimitValue::Value(value) => value,
+    }
 }
 
 fn numbers(pid: Pid, dir: &str) -> Result<Vec<i32>> {
@@ -186,10 +209,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_of_ourselves_are_sixteen_pairs() {
+    fn limits_of_ourselves_are_those_that_the_kernel_gives_by_number() {
         let limits = limits(Pid(std::process::id() as i32)).unwrap();
-        assert_eq!(limits.len(), 16);
-        assert!(limits.iter().all(|(soft, hard)| soft <= hard));
+        let by_number: Vec<_> = (0..16).map(|resource| crate::limits::get(resource).unwrap()).collect();
+        assert_eq!(limits, by_number);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `/proc/PID/stat`.
 
 use super::{read, read_task, unreadable};
+use procfs_core::{FromRead as _, process};
 use snap_error::Result;
 use snap_state::{Addr, Pid};
 
@@ -41,35 +42,32 @@ impl Stat {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        // The second field is the name in parentheses and may itself contain anything.
-        let after_name = text.iter().rposition(|&b| b == b')')? + 2;
-        let text = std::str::from_utf8(text.get(after_name..)?).ok()?;
-        let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        // Numbered from 1 as in the manual page; the state is field 3.
-        let field = |number: usize| words.get(number - 3).copied();
-        let int = |number| field(number)?.parse::<i32>().ok();
-        let addr = |number| field(number)?.parse::<u64>().ok().map(Addr);
+        let stat = process::Stat::from_read(text).ok()?;
         Some(Self {
-            state: *field(3)?.as_bytes().first()?,
-            ppid: Pid(int(4)?),
-            pgid: Pid(int(5)?),
-            sid: Pid(int(6)?),
-            tty: int(7)?,
-            start_ticks: field(22)?.parse().ok()?,
-            start_code: addr(26)?,
-            end_code: addr(27)?,
-            start_stack: addr(28)?,
-            exit_signal: int(38)?,
-            start_data: addr(45)?,
-            end_data: addr(46)?,
-            start_brk: addr(47)?,
-            arg_start: addr(48)?,
-            arg_end: addr(49)?,
-            env_start: addr(50)?,
-            env_end: addr(51)?,
-            exit_code: int(52)?,
+            state: u8::try_from(stat.state).ok()?,
+            ppid: Pid(stat.ppid),
+            pgid: Pid(stat.pgrp),
+            sid: Pid(stat.session),
+            tty: stat.tty_nr,
+            start_ticks: stat.starttime,
+            start_code: Addr(stat.startcode),
+            end_code: Addr(stat.endcode),
+            start_stack: Addr(stat.startstack),
+            exit_signal: stat.exit_signal?,
+            start_data: stat.start_data.map(addr)?,
+            end_data: stat.end_data.map(addr)?,
+            start_brk: stat.start_brk.map(addr)?,
+            arg_start: stat.arg_start.map(addr)?,
+            arg_end: stat.arg_end.map(addr)?,
+            env_start: stat.env_start.map(addr)?,
+            env_end: stat.env_end.map(addr)?,
+            exit_code: stat.exit_code?,
         })
     }
+}
+
+fn addr(value: impl TryInto<u64>) -> Addr {
+    Addr(value.try_into().unwrap_or_default())
 }
 
 /// What the kernel has marked a thread with (`PF_*`, field 9 of its stat).
@@ -77,12 +75,9 @@ impl Stat {
 /// # Errors
 /// [`snap_error::Error::Gone`] when the thread has ended.
 pub fn task_flags(pid: Pid, tid: Pid) -> Result<u64> {
-    let text = read_task(pid, tid, "stat")?;
-    let after_name = text.iter().rposition(|&b| b == b')').map_or(0, |at| at + 2);
-    let fields = String::from_utf8_lossy(text.get(after_name..).unwrap_or_default()).into_owned();
-    // state ppid pgrp session tty_nr tpgid flags
-    let flags = fields.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse().ok());
-    flags.ok_or_else(|| unreadable("stat", format!("/proc/{pid}/task/{tid}/stat")))
+    let stat = process::Stat::from_read(read_task(pid, tid, "stat")?.as_slice());
+    let flags = stat.map(|stat| u64::from(stat.flags));
+    flags.map_err(|_| unreadable("stat", format!("/proc/{pid}/task/{tid}/stat")))
 }
 
 #[cfg(test)]
