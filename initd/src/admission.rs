@@ -19,6 +19,7 @@ use snap_rebuild::tids::let_others_number;
 
 use crate::caller::{Caller, UnitsRoot};
 use crate::journal;
+use crate::manager::Manager;
 use crate::peer::ShimIdentity;
 use crate::protocol::{Answer, Greeting};
 use crate::server::{Moment, Server};
@@ -109,13 +110,17 @@ impl Admission {
     ///
     /// # Errors
     /// When the socket itself fails.
-    pub fn serve(self: &Arc<Self>, listener: &OwnedFd) -> io::Result<()> {
+    pub fn serve(self: &Arc<Self>, listener: &OwnedFd, mut manager: Manager) -> io::Result<()> {
+        manager.say_ready();
         loop {
             let connection = match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
                 Ok(fd) => own(fd),
                 Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
                 Err(Errno::EAGAIN) => {
-                    wait_for(listener)?;
+                    match wait_for(listener, manager.patience())? {
+                        true => manager.alive(),
+                        false => manager.quiet(&self.status),
+                    }
                     continue;
                 }
                 // Out of descriptors or memory: connections wait in the queue, and their shims not
@@ -127,6 +132,7 @@ impl Admission {
                 Err(errno) => return Err(errno.into()),
             };
             self.pulse.beat();
+            manager.busy();
             if let Some(admitted) = self.admit(connection) {
                 self.answer(admitted);
             }
@@ -203,9 +209,16 @@ impl Admission {
     }
 }
 
-fn wait_for(listener: &OwnedFd) -> io::Result<()> {
-    match poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
+/// Whether somebody has asked within that time.
+fn wait_for(listener: &OwnedFd, patience: Option<Duration>) -> io::Result<bool> {
+    let timeout = match patience {
+        // Not before it has passed: a moment of rounding down would be spent turning round.
+        Some(patience) => PollTimeout::try_from(patience.as_millis() + 1).unwrap_or(PollTimeout::MAX),
+        None => PollTimeout::NONE,
+    };
+    match poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], timeout) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(true),
         Err(errno) => Err(errno.into()),
     }
 }

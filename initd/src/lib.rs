@@ -16,6 +16,8 @@ pub mod hooks;
 pub mod images;
 pub mod journal;
 pub mod lanes;
+pub mod manager;
+pub mod notify;
 pub mod peer;
 pub mod pid_file;
 pub mod pid_max;

@@ -100,6 +100,10 @@ impl Hooks<'_> {
         shell.args(["-c", command]).stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0);
         shell.env("UNIT", self.unit).env("MAINPID", self.main_pid.to_string());
         shell.env("FASTBOOT_EVENT", event.as_str());
+        // Those of the restore daemon, not of the service.
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            shell.env_remove(name);
+        }
         if is_inside {
             let main = Pid(self.main_pid);
             let process = sys::pidfd::open(main).map_err(HookEnd::Surroundings)?;

@@ -197,6 +197,12 @@ impl StatusFile {
         file::replace_json(&self.path, &*status)
     }
 
+    /// How many units have come to this end.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.units.iter().filter(|unit| unit.outcome == outcome).count()
+    }
+
     /// Whether there is an entry for this unit.
     pub fn has(&self, unit: &str) -> bool {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,6 +14,7 @@ use initd::admission::{Admission, ServerCell};
 use initd::caller::UnitsRoot;
 use initd::images::Images;
 use initd::lanes::Lanes;
+use initd::manager::Manager;
 use initd::peer::ShimIdentity;
 use initd::server::Server;
 use initd::standby::Standby;
@@ -73,7 +74,8 @@ fn run() -> io::Result<()> {
     });
     let accepting = {
         let admission = Arc::clone(&admission);
-        std::thread::Builder::new().spawn(move || admission.serve(&listener))?
+        let manager = Manager::of_environment();
+        std::thread::Builder::new().spawn(move || admission.serve(&listener, manager))?
     };
     let server = Arc::new(prepare(zygote, decisions, &boot_id, &admission)?);
     start_looking_ahead(&server);

@@ -1,29 +1,19 @@
 //! Telling systemd which process the service is, `sd_notify(3)`, and waiting until it has listened.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::time::Duration;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, socketpair, sockopt,
-};
-use nix::sys::time::TimeVal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use sd_notify::NotifyState;
 
+use crate::notify::{Datagrams, PATIENCE, time_val};
 use crate::protocol::StoredName;
-use crate::sys::socket::{receive, send};
-
-/// Environment variable with the address of systemd's socket.
-pub const ENV: &str = "NOTIFY_SOCKET";
-/// systemd takes our messages before it looks at our end, whether we wait or not; waiting is
-/// politeness.
-const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::sys::socket::receive;
 
 /// systemd's socket, after it has been told.
 #[derive(Debug)]
 pub struct Told {
-    datagrams: OwnedFd,
+    datagrams: Datagrams,
 }
 
 /// Give systemd what it has to keep for the service, then send `MAINPID=` and, where the type of
@@ -38,21 +28,16 @@ pub fn tell(
     status: &str,
     stored: &[(StoredName, OwnedFd)],
 ) -> io::Result<Told> {
-    let missing = || io::Error::from_raw_os_error(libc::ENOTCONN);
-    let address = std::env::var_os(ENV).ok_or_else(missing)?;
-    let address = address_of(&address)?;
-    let datagrams = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&datagrams, sockopt::SendTimeout, &time_val(BARRIER_TIMEOUT))?;
-    connect(datagrams.as_raw_fd(), &address)?;
-    let main = main_pid.map(|pid| format!("MAINPID={pid}"));
-    let ready = is_ready.then(|| "READY=1".to_owned());
+    let datagrams = Datagrams::of_environment()?;
+    let main = main_pid.map(|pid| NotifyState::MainPid(pid.cast_unsigned()));
+    let ready = is_ready.then_some(NotifyState::Ready);
     // systemd would read a second line as an assignment; it never had one from the service itself.
     let status = Some(status).filter(|text| !text.is_empty() && !text.contains('\n'));
-    let lines = [main, ready, status.map(|text| format!("STATUS={text}"))];
-    let lines = lines.into_iter().flatten().collect::<Vec<_>>();
-    let told = store(&datagrams, stored).and_then(|()| match lines.is_empty() {
+    let words = [main, ready, status.map(NotifyState::Status)];
+    let words = words.into_iter().flatten().collect::<Vec<_>>();
+    let told = store(&datagrams, stored).and_then(|()| match words.is_empty() {
         true => Ok(()),
-        false => send(&datagrams, lines.join("\n").as_bytes(), &[]),
+        false => datagrams.say(&words, &[]),
     });
     if let Err(error) = told {
         forget(&datagrams, stored);
@@ -63,47 +48,34 @@ pub fn tell(
 
 /// A message for each: names belong to messages. systemd lists and hands over first what it was
 /// given last.
-fn store(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) -> io::Result<()> {
+fn store(datagrams: &Datagrams, stored: &[(StoredName, OwnedFd)]) -> io::Result<()> {
     for (StoredName { name, polled }, fd) in stored.iter().rev() {
-        let unpolled = if *polled { "" } else { "\nFDPOLL=0" };
-        send(datagrams, format!("FDSTORE=1\nFDNAME={name}{unpolled}").as_bytes(), &[fd.as_fd()])?;
+        let words = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
+        datagrams.say(if *polled { &words[..2] } else { &words }, &[fd.as_fd()])?;
     }
     Ok(())
 }
 
 /// The service is about to start cold, with an empty store. Names that were not stored are nothing
 /// to systemd.
-fn forget(datagrams: &OwnedFd, stored: &[(StoredName, OwnedFd)]) {
+fn forget(datagrams: &Datagrams, stored: &[(StoredName, OwnedFd)]) {
     for (StoredName { name, .. }, _) in stored {
         // Who does not hear this has not heard the other either.
-        let _ = send(datagrams, format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes(), &[]);
+        let _ = datagrams.say(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)], &[]);
     }
 }
 
 impl Told {
     /// `sd_notify_barrier(3)`: systemd closes the descriptor when it has handled everything before
-    /// it.
+    /// it. Waiting is politeness: it looks at our end after our messages in any case.
     ///
     /// # Errors
     /// When it did not in time, or could not be asked. What it was told is told all the same.
     pub fn wait_for_systemd(&self) -> io::Result<()> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-        setsockopt(&ours, sockopt::ReceiveTimeout, &time_val(BARRIER_TIMEOUT))?;
-        send(&self.datagrams, b"BARRIER=1", &[theirs.as_fd()])?;
+        setsockopt(&ours, sockopt::ReceiveTimeout, &time_val(PATIENCE))?;
+        self.datagrams.say(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
         drop(theirs);
         receive(&ours, 1).map(drop)
     }
-}
-
-fn address_of(text: &OsStr) -> io::Result<UnixAddr> {
-    let bytes = text.as_bytes();
-    match bytes.split_first() {
-        Some((b'/', _)) => Ok(UnixAddr::new(bytes)?),
-        Some((b'@', name)) => Ok(UnixAddr::new_abstract(name)?),
-        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
-    }
-}
-
-pub(super) fn time_val(duration: Duration) -> TimeVal {
-    TimeVal::new(duration.as_secs() as i64, i64::from(duration.subsec_micros()))
 }

@@ -112,7 +112,7 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
                         // At once: until initd knows, it removes the tree if anything happens. It
                         // only wants to know; the service runs without it.
                         let _ = send(&connection, &Adopted::Done.encode(), &[]);
-                        // Not waiting long enough changes nothing either, see BARRIER_TIMEOUT.
+                        // Not waiting long enough changes nothing either, see `Told::wait_for_systemd`.
                         let _ = told.map(|told| told.wait_for_systemd());
                         return Ok(true);
                     }
@@ -126,7 +126,8 @@ fn converse(arguments: &ShimArguments, limit: Duration, is_again: bool) -> Resul
                 // The attempt may still be under way. Closing our side ends it; initd closes its
                 // side when nothing of it is left.
                 let _ = shutdown(connection.as_raw_fd(), Shutdown::Write);
-                let _ = setsockopt(&connection, sockopt::ReceiveTimeout, &notify::time_val(CLEAN_TIMEOUT));
+                let _ =
+                    setsockopt(&connection, sockopt::ReceiveTimeout, &crate::notify::time_val(CLEAN_TIMEOUT));
                 while receive(&connection, MAX_MESSAGE_LEN).is_ok_and(|(packet, _)| !packet.is_empty()) {}
                 return Err(Broken::Asked(error));
             }
@@ -146,7 +147,7 @@ fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<Option<OwnedFd>
     // A queue that is full and a silence have one limit together.
     let patience = FIRST_WORD_TIMEOUT.min(arguments.limit);
     let deadline = Instant::now() + patience;
-    setsockopt(&connection, sockopt::SendTimeout, &notify::time_val(patience))?;
+    setsockopt(&connection, sockopt::SendTimeout, &crate::notify::time_val(patience))?;
     connect(connection.as_raw_fd(), &address)?;
     if !is_greeted(&connection, deadline)? {
         return Ok(None);
@@ -154,7 +155,7 @@ fn open(arguments: &ShimArguments, is_again: bool) -> io::Result<Option<OwnedFd>
     let listen_names = listen_names()?;
     let hello = Hello {
         unit: arguments.unit.clone(),
-        has_notify_socket: std::env::var_os(notify::ENV).is_some_and(|address| !address.is_empty()),
+        has_notify_socket: std::env::var_os(crate::notify::ENV).is_some_and(|address| !address.is_empty()),
         is_again,
         listen_names,
     };
@@ -197,7 +198,7 @@ fn next_packet(connection: &OwnedFd, deadline: Instant) -> io::Result<(Vec<u8>, 
         if left.as_micros() == 0 {
             return Err(too_late());
         }
-        setsockopt(connection, sockopt::ReceiveTimeout, &notify::time_val(left))?;
+        setsockopt(connection, sockopt::ReceiveTimeout, &crate::notify::time_val(left))?;
         match receive(connection, MAX_MESSAGE_LEN) {
             Ok((packet, _)) if packet.is_empty() => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed the connection"));

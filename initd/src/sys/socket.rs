@@ -88,17 +88,14 @@ pub fn receive_from(socket: impl AsFd, max_len: usize) -> io::Result<Received> {
     Ok(Received { packet, fds, sender })
 }
 
-/// The listening socket that systemd passed, `sd_listen_fds(3)`. Taken once, while the process has
-/// one thread.
+/// The one listening socket that systemd passed, `sd_listen_fds(3)`, close-on-exec from now on.
+/// Taken once, while the process has one thread.
 pub fn take_activation_socket() -> Option<OwnedFd> {
-    const FIRST: RawFd = 3;
-    let value = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-    if value("LISTEN_PID") != Some(std::process::id()) || value("LISTEN_FDS") != Some(1) {
-        return None;
-    }
-    // SAFETY: systemd has passed descriptor 3 to this process and nothing of ours uses it; wrapped
-    // once, as the function is called once. `F_GETFD` only asks whether it is open.
-    unsafe { (libc::fcntl(FIRST, libc::F_GETFD) >= 0).then(|| OwnedFd::from_raw_fd(FIRST)) }
+    let mut passed = sd_notify::listen_fds().ok()?;
+    let fd = passed.next().filter(|_| passed.len() == 0)?;
+    // SAFETY: systemd has passed this descriptor, which was found open, and nothing of ours uses
+    // it; wrapped once, as the function is called once.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Calls on this socket, and on all descriptors of the same, wait no more.

@@ -58,6 +58,10 @@ const SCENARIOS: &[Scenario] = &[
     plain("an_initd_that_is_masked_ends_in_cold_starts", service_failures::initd_masked),
     plain("an_initd_whose_binary_is_gone_ends_in_cold_starts", service_failures::initd_removed),
     losing("an_initd_killed_in_mid-restore_ends_in_cold_starts", service_failures::initd_killed),
+    losing(
+        "an_initd_that_falls_silent_is_ended_by_systemd_and_started_again",
+        service_failures::initd_silent,
+    ),
     losing("a_worker_that_dies_in_mid-restore_ends_in_a_cold_start", service_failures::worker_dies),
     losing("a_restore_past_its_deadline_ends_in_a_cold_start", service_failures::deadline_passes),
     losing(

@@ -71,6 +71,37 @@ pub(super) fn initd_killed(lab: &ScenarioLab) -> Result<()> {
     running.poweroff()
 }
 
+/// systemd hears from initd that it is ready, what became of the boot, and that it lives. One that
+/// no longer does is ended, and what starts after it is answered by another.
+pub(super) fn initd_silent(lab: &ScenarioLab) -> Result<()> {
+    let (mut site, taken) = lab.site_with_images("initd-silent")?;
+    site.drop_in(INITD, "[Service]\nWatchdogSec=3\n")?;
+    let running = site.boot()?;
+    site.require(&running, &taken, |_| Expected::Restored)?;
+    let restored = SERVICES.len() - usize::from(site.has_lost_number(&running, REDIS));
+    let status =
+        format!("{restored} units restored in this boot, {} started cold", SERVICES.len() - restored);
+    wait_until("initd's word about the boot", HANGING_BOUND, || {
+        let said =
+            running.run(&["systemctl", "show", "--property=StatusText", "--value", INITD])?.success()?;
+        Ok((said.trim() == status).then_some(()))
+    })?;
+    // It lives longer than the watchdog waits, without anybody asking it.
+    let initd = running.wait_active(INITD, HANGING_BOUND)?;
+    std::thread::sleep(Duration::from_secs(5));
+    let later = running.unit(INITD)?;
+    ensure!(later.is_active() && later.main_pid == initd.main_pid, "{later:?}, which was {initd:?}");
+
+    running.run(&["systemctl", "kill", "--signal=STOP", "--kill-whom=main", INITD])?.success()?;
+    running.wait_unit(INITD, "ended by the watchdog", HANGING_BOUND, |unit| unit.result == "watchdog")?;
+    for taken in &taken {
+        service::restart(&running, taken).with_context(|| taken.service.unit.to_owned())?;
+    }
+    let again = running.wait_active(INITD, HANGING_BOUND)?;
+    ensure!(again.main_pid != initd.main_pid, "{again:?}");
+    running.poweroff()
+}
+
 /// Nothing of a half-made restore may be left beside the cold start.
 fn require_single_lives(running: &crate::container::Container, taken: &[Taken]) -> Result<()> {
     let all = running.run(&["ps", "-e", "-o", "pid="])?.success()?;
