@@ -11,6 +11,7 @@ pub mod admission;
 pub mod attempt;
 pub mod boot;
 pub mod caller;
+pub mod disk_use;
 pub mod dynamic_user;
 pub mod hooks;
 pub mod images;

@@ -2,6 +2,7 @@
 
 #[macro_use]
 mod common;
+mod chart;
 mod doctor;
 mod dump;
 mod list;
@@ -33,6 +34,7 @@ enum Command {
     Snapshot(snapshot::Args),
     Plan(plan::Args),
     Status(status::Args),
+    Chart(chart::Args),
     List(list::Args),
     Show(show::Args),
     Verify(verify::Args),
@@ -77,6 +79,7 @@ impl Cli {
             Command::Snapshot(args) => snapshot::run(&args),
             Command::Plan(args) => plan::run(&args),
             Command::Status(args) => status::run(&args),
+            Command::Chart(args) => chart::run(&args),
             Command::List(args) => list::run(&args),
             Command::Show(args) => show::run(&args),
             Command::Verify(args) => verify::run(&args),

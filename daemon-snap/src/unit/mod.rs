@@ -7,6 +7,7 @@
 
 mod activation;
 mod band;
+mod boot_times;
 mod cgroup;
 mod eligible;
 mod evidence;
@@ -27,6 +28,7 @@ mod systemd;
 
 pub use activation::activation_sockets;
 pub use band::Band;
+pub use boot_times::{BootTimes, UnitTimes};
 pub use cgroup::Cgroup;
 pub use eligible::{judge_unit, read_text, read_unit, view_of};
 pub use evidence::{Gathered, Past, gather_evidence};

@@ -44,7 +44,7 @@ pub struct ListedUnit {
 }
 
 /// As ListUnitsByPatterns returns it.
-type UnitTuple =
+pub(super) type UnitTuple =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// As DumpUnitFileDescriptorStore returns it.
@@ -65,6 +65,15 @@ impl Systemd {
     /// # Errors
     /// Those of the bus, and a property that is not there or no text.
     pub fn manager_text(&self, property: &'static str) -> Result<String> {
+        let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
+        proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
+    }
+
+    /// A moment of systemd itself, microseconds of `CLOCK_MONOTONIC`; 0: not yet.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub(super) fn manager_moment(&self, property: &'static str) -> Result<u64> {
         let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
         proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
     }
@@ -244,11 +253,15 @@ impl Systemd {
             .map_err(|error| if is_unknown_unit(&error) { no_unit(unit) } else { failed("LoadUnit", &error) })
     }
 
-    fn all_properties(&self, path: &OwnedObjectPath, interface: &str) -> Result<HashMap<String, OwnedValue>> {
+    pub(super) fn all_properties(
+        &self,
+        path: &OwnedObjectPath,
+        interface: &str,
+    ) -> Result<HashMap<String, OwnedValue>> {
         self.call(path.as_str(), PROPERTIES, "GetAll", &(interface,))
     }
 
-    fn manager<B, R>(&self, method: &'static str, body: &B) -> Result<R>
+    pub(super) fn manager<B, R>(&self, method: &'static str, body: &B) -> Result<R>
     where
         B: serde::Serialize + DynamicType,
         R: for<'d> DynamicDeserialize<'d>,

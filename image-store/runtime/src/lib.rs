@@ -5,6 +5,7 @@
 //!   initd.sock                  made by systemd (fastboot-initd.socket)
 //!   generator.json        0600  what the generator decided          generator.rs
 //!   status.json           0600  what became of each unit            status.rs
+//!   disk-use.json         0600  what the disks did at the boot      disk_use.rs
 //!   asked/UNIT            0600  who has asked for an image          first_start.rs
 //!   trial/UNIT.*          0600  permits of a snapshot, and outcomes trial.rs
 //!   soft-reboots          0644  how often userspace began anew      soft_reboot.rs
@@ -18,6 +19,7 @@
 //! Images and the store that holds them may not live here (`image_store`), and neither may
 //! decisions: this crate only says how they are written down.
 
+pub mod disk_use;
 mod file;
 pub mod first_start;
 pub mod generator;

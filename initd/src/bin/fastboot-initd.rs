@@ -24,7 +24,7 @@ use initd::sys::pulse::Pulse;
 use initd::sys::socket::{set_nonblocking, take_activation_socket};
 use initd::systemd::{PRIVATE_SOCKET, Systemd};
 use initd::zygote::Zygote;
-use initd::{boot, journal, pid_max};
+use initd::{boot, disk_use, journal, pid_max};
 use snap_policy::SHIM;
 
 /// One waits for the device while another computes. More would get in the way of a boot that reads
@@ -79,6 +79,8 @@ fn run() -> io::Result<()> {
     };
     let server = Arc::new(prepare(zygote, decisions, &boot_id, &admission)?);
     start_looking_ahead(&server);
+    // A chart without it is a chart.
+    let _ = std::thread::Builder::new().spawn(move || disk_use::watch(&run_dir, &boot_id));
     admission.server.set(server);
     accepting.join().unwrap_or_else(|_| Err(io::Error::other("nobody takes connections any more")))
 }

@@ -1,6 +1,7 @@
 //! From the snapshot on: restored boots, each proved, and that a restart means a fresh start.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use test_frame::Checks;
@@ -38,6 +39,7 @@ pub(super) fn run(
         }
         report.restored_boots.extend(times.all);
         if number == boots {
+            checks.note("fastboot chart draws the boot", draw(machine, &running));
             heading("Restart and kill");
             for taken in &taken {
                 restart_and_kill(&running, taken, checks);
@@ -48,6 +50,17 @@ pub(super) fn run(
 
     heading("Stale images");
     stale::run(machine, &taken, checks)
+}
+
+/// Beside the logs, for a look at the boot that the figures are about.
+fn draw(machine: &Provisioned, running: &Container) -> Result<()> {
+    const CHART: &str = "/root/boot-chart.svg";
+    running.wait_booted(Duration::from_secs(60))?;
+    running.run(&["fastboot", "chart", "--output", CHART])?.success()?;
+    let kept = machine.logs.join("boot-chart.svg");
+    std::fs::copy(machine.scratch.path(CHART), &kept).with_context(|| format!("copying {CHART}"))?;
+    println!("boot chart: {}", kept.display());
+    Ok(())
 }
 
 /// Boot, snapshot, fill the memories when the snapshot asks for it, and switch off.

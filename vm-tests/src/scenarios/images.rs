@@ -5,9 +5,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
+use super::service_failures::HANGING_BOUND;
 use super::service_site::{COUNTER, Expected, NGINX, REDIS, ScenarioLab, ServiceSite};
-use crate::container::BootOptions;
+use crate::container::{BootOptions, Container};
 use crate::fastboot;
 use crate::roots::flip_middle_byte;
 use crate::service::{Service, Taken};
@@ -17,7 +19,34 @@ pub(super) fn intact(lab: &ScenarioLab) -> Result<()> {
     for _ in 0..2 {
         let running = site.boot()?;
         site.require(&running, &taken, |_| Expected::Restored)?;
+        running.wait_booted(HANGING_BOUND)?;
+        chart_shows(&site, &running, &taken)?;
         running.poweroff()?;
+    }
+    Ok(())
+}
+
+/// `fastboot chart` knows who was restored, where the time went, and who started beside them.
+fn chart_shows(site: &ServiceSite, running: &Container, taken: &[Taken]) -> Result<()> {
+    let told = running.run(&["fastboot", "chart", "--json"])?.success()?;
+    let boot: Value = serde_json::from_str(&told).context("what `fastboot chart --json` prints")?;
+    let services = boot["services"].as_array().context("services")?;
+    let moment = |value: &Value| value.as_u64().unwrap_or(0);
+    ensure!(services.iter().any(|service| service["how"] == "other"), "nobody started beside them: {told}");
+    for taken in taken.iter().filter(|taken| !site.has_lost_number(running, taken.service)) {
+        let unit = taken.service.unit;
+        let service = services.iter().find(|service| service["unit"] == unit).context(unit)?;
+        let (start, ready) = (moment(&service["start_us"]), moment(&service["ready_us"]));
+        let phases = service["phases_ms"].as_array().context(unit)?;
+        let sum: f64 = phases.iter().filter_map(|phase| phase["ms"].as_f64()).sum();
+        let whole = (ready.saturating_sub(start)) as f64 / 1e3;
+        ensure!(service["how"] == "restored" && start > moment(&boot["userspace_us"]), "{unit}: {service}");
+        ensure!((sum - whole).abs() <= whole / 10.0 + 1.0, "{unit}: {sum} ms of {whole}: {service}");
+    }
+    let drawn = running.run(&["fastboot", "chart"])?.success()?;
+    for taken in taken {
+        let name = taken.service.unit.trim_end_matches(".service");
+        ensure!(drawn.starts_with("<svg") && drawn.contains(name), "{name} is not in the picture");
     }
     Ok(())
 }

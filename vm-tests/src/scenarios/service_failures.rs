@@ -12,7 +12,7 @@ use crate::service::{self, Taken};
 const MID_RESTORE: &str = "worker.mid";
 const INITD: &str = "fastboot-initd.service";
 /// Longest for a boot whose restores hang. fastboot's own deadline per unit is far shorter.
-const HANGING_BOUND: Duration = Duration::from_secs(60);
+pub(super) const HANGING_BOUND: Duration = Duration::from_secs(60);
 
 pub(super) fn initd_masked(lab: &ScenarioLab) -> Result<()> {
     boot_without_initd(lab, "initd-masked", |site| {
