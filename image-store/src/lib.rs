@@ -18,6 +18,7 @@ mod error;
 pub mod evidence;
 pub mod fault;
 pub mod layout;
+pub mod mountinfo;
 mod publish;
 pub mod quarantine;
 pub mod reader;

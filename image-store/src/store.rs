@@ -24,6 +24,7 @@ use crate::catalogue::{Catalogue, CatalogueEntry, Generation, MAX_CATALOGUE_LEN,
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault;
+use crate::mountinfo::{self, Mount};
 use crate::publish::{publish, sync_dir};
 use crate::quarantine::read_bounded;
 use crate::reader::{UncheckedImage, require_private};
@@ -254,7 +255,7 @@ impl Store {
 
     /// Whether the store is on another mount than the root directory.
     pub fn is_mounted_late(&self) -> bool {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = mountinfo::parse(&fs::read("/proc/self/mountinfo").unwrap_or_default());
         let root = fs::canonicalize(&self.root).unwrap_or_else(|_| self.root.clone());
         is_below_a_mount(&mounts, &root)
     }
@@ -450,10 +451,8 @@ fn load_from(path: &Path) -> Result<Catalogue> {
     }
 }
 
-/// From the text of `/proc/self/mountinfo`: the fifth word of a line is a mount point.
-fn is_below_a_mount(mounts: &str, path: &Path) -> bool {
-    let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    points.any(|point| point != "/" && path.starts_with(point))
+fn is_below_a_mount(mounts: &[Mount], path: &Path) -> bool {
+    mounts.iter().any(|mount| mount.point != Path::new("/") && path.starts_with(&mount.point))
 }
 
 fn list(dir: &Path) -> Vec<PathBuf> {
@@ -478,6 +477,7 @@ mod tests {
     fn a_mount_between_the_root_and_the_store_is_found() {
         let mounts = "21 1 0:20 / / rw - ext4 /dev/a rw\n22 21 0:21 / /var rw - ext4 /dev/b rw\n\
                       23 21 0:22 / /run rw - tmpfs tmpfs rw\n";
+        let mounts = &mountinfo::parse(mounts.as_bytes());
         assert!(is_below_a_mount(mounts, Path::new("/var/lib/fastboot")));
         assert!(!is_below_a_mount(mounts, Path::new("/srv/fastboot")));
         assert!(!is_below_a_mount(mounts, Path::new("/variable")));

@@ -3,6 +3,7 @@
 use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
+use image_store::mountinfo;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{fstat, fstatat};
 use snap_error::Error;
@@ -68,27 +69,11 @@ pub(super) fn mounts(spaces: &Spaces) -> Found<Vec<Mount>> {
         File::from(list).read_to_end(&mut text).map_err(failed)?;
         text
     };
-    let mounts = text.split(|&b| b == b'\n').filter_map(|line| {
-        let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
-        let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
-        let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
-        let id = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
-        Some(Mount { id, device, point: RawPath(unescaped(fields.get(4)?)) })
+    let mounts = mountinfo::parse(&text).into_iter().map(|mount| {
+        let (major, minor) = mount.device;
+        Mount { id: mount.id, device: major << 20 | minor, point: RawPath::from_path(&mount.point) }
     });
     Ok(mounts.collect())
-}
-
-/// Blank, tab, newline and backslash are written as three octal digits.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut at = 0;
-    while at < field.len() {
-        let code = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(code.unwrap_or(field[at]));
-        at += if code.is_some() { 4 } else { 1 };
-    }
-    plain
 }
 
 /// Asks each mount of the file system for the file with this handle, and believes a path only if it
@@ -110,14 +95,4 @@ pub(super) fn path_of(mark: &MarkedInode, mounts: &[Mount], spaces: &Spaces) -> 
         }
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_are_unescaped() {
-        assert_eq!(unescaped(br"/a b\c"), br"/a b\c");
-    }
 }

@@ -2,6 +2,7 @@
 
 use crate::Place;
 use crate::view::{Kind, Thing, View};
+use image_store::mountinfo::{self, Mount};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -14,46 +15,27 @@ const AUTOMOUNT: &str = "autofs";
 pub(crate) fn look(place: &Place, view: &mut View) {
     let path = format!("/proc/{}/mountinfo", place.main());
     let text = std::fs::read(path).unwrap_or_default();
-    add(&String::from_utf8_lossy(&text), place.is_in_our_mounts(), view);
+    add(&mountinfo::parse(&text), place.is_in_our_mounts(), view);
 }
 
 /// Mounts of a namespace of its own are made at each start; only what they are tells anything.
-fn add(text: &str, is_ours: bool, view: &mut View) {
-    let mounts: Vec<Line<'_>> = text.lines().filter_map(Line::parse).collect();
-    let automounted: BTreeSet<&str> =
-        mounts.iter().filter(|mount| mount.kind == AUTOMOUNT).map(|mount| mount.point).collect();
-    for Line { id, point, kind, source } in mounts {
+fn add(mounts: &[Mount], is_ours: bool, view: &mut View) {
+    let automounted: BTreeSet<&Path> =
+        mounts.iter().filter(|mount| mount.kind == AUTOMOUNT).map(|mount| mount.point.as_path()).collect();
+    for Mount { id, point, kind, source, .. } in mounts {
         // Whoever walks into an automount point has the file system mounted, in the next boot too:
         // that is nobody's making.
-        let came_by_itself = kind != AUTOMOUNT && automounted.contains(point);
-        if came_by_itself || OF_SYSTEMD.iter().any(|dir| Path::new(point).starts_with(dir)) {
+        let came_by_itself = kind != AUTOMOUNT && automounted.contains(point.as_path());
+        if came_by_itself || OF_SYSTEMD.iter().any(|dir| point.starts_with(dir)) {
             continue;
         }
         // One may lie over another.
-        let thing = view.thing(Kind::Mount, point.to_owned());
+        let thing = view.thing(Kind::Mount, point.to_string_lossy().into_owned());
         thing.content.extend(format!("{kind} ").bytes());
         if is_ours {
             thing.identity.extend(format!("{id} ").bytes());
         }
-        thing.detail = Thing::described(kind, source);
-    }
-}
-
-/// What counts of a line of mountinfo (proc_pid_mountinfo(5)).
-struct Line<'a> {
-    id: &'a str,
-    point: &'a str,
-    kind: &'a str,
-    source: &'a str,
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (place, file_system) = line.split_once(" - ")?;
-        let mut place = place.split(' ');
-        let (id, point) = (place.next()?, place.nth(3)?);
-        let mut file_system = file_system.split(' ');
-        Some(Self { id, point, kind: file_system.next()?, source: file_system.next().unwrap_or_default() })
+        thing.detail = Thing::described(kind, &source.to_string_lossy());
     }
 }
 
@@ -67,13 +49,17 @@ impl Thing {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Vec<Mount> {
+        mountinfo::parse(text.as_bytes())
+    }
+
     const LINE: &str = "31 24 0:27 / /mnt/a rw,relatime shared:5 - tmpfs tmpfs rw,size=1024k";
 
     #[test]
     fn mounts_are_known_by_their_place_and_those_of_systemd_are_left_out() {
         let mut view = View::default();
         let text = [LINE, &LINE.replace("/mnt/a", "/run/credentials/a.service"), &LINE.replace("31 ", "40 ")];
-        add(&text.join("\n"), true, &mut view);
+        add(&parse(&text.join("\n")), true, &mut view);
         assert_eq!(view.keys().len(), 1);
         let key = view.keys().into_iter().next().unwrap();
         assert_eq!(view.names([&key]), "/mnt/a: tmpfs");
@@ -85,10 +71,10 @@ mod tests {
     fn what_an_automount_point_has_mounted_is_nobodys() {
         let mut view = View::default();
         let point = "36 24 0:31 / /mnt/a rw,relatime shared:15 - autofs systemd-1 rw,fd=32";
-        add(point, true, &mut view);
+        add(&parse(point), true, &mut view);
         let before = view.thing(Kind::Mount, "/mnt/a".to_owned()).clone();
         let mut view = View::default();
-        add(&[point, LINE].join("\n"), true, &mut view);
+        add(&parse(&[point, LINE].join("\n")), true, &mut view);
         let after = view.thing(Kind::Mount, "/mnt/a".to_owned());
         assert_eq!((&after.content, &after.identity), (&before.content, &before.identity));
         // Who makes automount points has made something.

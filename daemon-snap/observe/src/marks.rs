@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use image_store::evidence::{Gap, MountTable};
+use image_store::mountinfo::{self, Mount};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::fanotify::{Fanotify, MarkFlags, MaskFlags};
@@ -40,21 +41,12 @@ const PASSING: [&str; 6] = ["tmpfs", "ramfs", "proc", "sysfs", "cgroup2", "cgrou
 /// Longest that a mount whose server is gone may hold things up.
 const REMOTE_BOUND: Duration = Duration::from_secs(2);
 
-/// A line of `mountinfo`, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    device: String,
-    point: PathBuf,
-    kind: String,
-    is_remote: bool,
-}
-
 /// File systems that are watched.
 #[derive(Debug)]
 pub(crate) struct Marks {
     group: Arc<Fanotify>,
-    /// By `MAJOR:MINOR`.
-    devices: Mutex<BTreeSet<String>>,
+    /// Major and minor numbers.
+    devices: Mutex<BTreeSet<(u32, u32)>>,
     /// The kernel can tell listing from opening.
     tells_listing: bool,
 }
@@ -70,7 +62,7 @@ impl Marks {
         let marks = Self { group, devices: Mutex::default(), tells_listing };
         marks.mark(root)?;
         let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let (_, failed) = marks.add(&String::from_utf8_lossy(&text), Path::new("/"));
+        let (_, failed) = marks.add(&mountinfo::parse(&text), Path::new("/"));
         Ok((marks, failed))
     }
 
@@ -83,24 +75,24 @@ impl Marks {
     /// before.
     pub fn of_process(&self, pid: i32) -> Vec<Gap> {
         let Ok(text) = std::fs::read(format!("/proc/{pid}/mountinfo")) else { return Vec::new() };
-        let (late, failed) =
-            self.add(&String::from_utf8_lossy(&text), Path::new(&format!("/proc/{pid}/root")));
+        let (late, failed) = self.add(&mountinfo::parse(&text), Path::new(&format!("/proc/{pid}/root")));
         late.into_iter().chain(failed).collect()
     }
 
     /// Returns what was not watched until now and may hold configuration, and what cannot be
     /// watched.
-    fn add(&self, mountinfo: &str, root: &Path) -> (Vec<Gap>, Vec<Gap>) {
+    fn add(&self, mounts: &[Mount], root: &Path) -> (Vec<Gap>, Vec<Gap>) {
         let (mut late, mut failed) = (Vec::new(), Vec::new());
-        for mount in parse(mountinfo) {
+        let table = MountTable::of(mounts);
+        for mount in mounts {
             let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-            if !is_watched(&mount) || !devices.insert(mount.device.clone()) {
+            if !is_watched(mount) || !devices.insert(mount.device) {
                 continue;
             }
             drop(devices);
             let below = mount.point.strip_prefix("/").unwrap_or(&mount.point);
             let (point, kind) = (mount.point.clone(), mount.kind.clone());
-            if let Err(errno) = self.mark_within(&root.join(below), mount.is_remote) {
+            if let Err(errno) = self.mark_within(&root.join(below), table.remote(&point).is_some()) {
                 failed.push(Gap::Unwatchable { point, kind, errno: errno as i32 });
             } else if !PASSING.contains(&kind.as_str()) {
                 late.push(Gap::Late { point, kind });
@@ -148,34 +140,22 @@ fn is_watched(mount: &Mount) -> bool {
     !SKIPPED.contains(&mount.kind.as_str()) && mount.point != Path::new("/dev")
 }
 
-fn parse(text: &str) -> Vec<Mount> {
-    let table = MountTable::parse(text);
-    let mount = |line: &str| {
-        let (place, file_system) = line.split_once(" - ")?;
-        let words: Vec<&str> = place.split(' ').collect();
-        let point = MountTable::unescape(words.get(4)?);
-        let kind = file_system.split(' ').next()?.to_owned();
-        let is_remote = table.remote(&point).is_some();
-        Some(Mount { device: (*words.get(2)?).to_owned(), point, kind, is_remote })
-    };
-    text.lines().filter_map(mount).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn devices_and_automounts_are_left_alone() {
-        let mounts = parse(
-            "21 1 254:0 / / rw - ext4 /dev/vda rw\n22 21 0:5 / /dev rw - devtmpfs udev rw\n\
+        let mounts = mountinfo::parse(
+            b"21 1 254:0 / / rw - ext4 /dev/vda rw\n22 21 0:5 / /dev rw - devtmpfs udev rw\n\
              23 21 0:6 / /proc rw - proc proc rw\n24 21 0:7 / /misc rw - autofs systemd-1 rw\n\
              25 21 0:8 / /srv/a\\040b rw - nfs4 server:/ rw\n26 21 0:9 / /dev rw - tmpfs tmpfs rw\n",
         );
         let watched: Vec<&Path> =
             mounts.iter().filter(|mount| is_watched(mount)).map(|mount| mount.point.as_path()).collect();
         assert_eq!(watched, ["/", "/proc", "/srv/a b"].map(Path::new));
-        let remote: Vec<bool> = mounts.iter().map(|mount| mount.is_remote).collect();
+        let table = MountTable::of(&mounts);
+        let remote: Vec<bool> = mounts.iter().map(|mount| table.remote(&mount.point).is_some()).collect();
         assert_eq!(remote, [false, false, false, true, true, false]);
     }
 }

@@ -2,6 +2,7 @@
 //! unit's mount namespace.
 
 use image_store::evidence::MountTable;
+use image_store::mountinfo::{self, Mount};
 use snap_state::Pid;
 use snap_sys::netns;
 use std::fs::File;
@@ -22,26 +23,15 @@ pub(super) struct Mounts {
     root: Option<OwnedFd>,
 }
 
-/// A line of /proc/PID/mountinfo.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    /// `MAJOR:MINOR`.
-    device: String,
-    /// Directory of the file system that is mounted.
-    root: PathBuf,
-    /// Where.
-    point: PathBuf,
-}
-
 impl Mounts {
     /// The mounts of a process and ours. A process that is gone has none.
     pub fn of(pid: Pid) -> Self {
         let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let ours = parse(&String::from_utf8_lossy(&text));
+        let ours = mountinfo::parse(&text);
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         if namespace(&pid.to_string()) == namespace("self") {
             let root = File::open("/").map(OwnedFd::from).ok();
-            let table = MountTable::parse(&String::from_utf8_lossy(&text));
+            let table = MountTable::of(&ours);
             return Self { theirs: ours.clone(), ours, table, root };
         }
         let entered = File::open(format!("/proc/{pid}/ns/mnt")).ok();
@@ -52,8 +42,8 @@ impl Mounts {
             File::from(list).read_to_end(&mut text).unwrap_or_default();
         }
         let root = entered.and_then(|namespace| netns::mount_root(namespace).ok());
-        let text = String::from_utf8_lossy(&text);
-        Self { theirs: parse(&text), ours, table: MountTable::parse(&text), root }
+        let theirs = mountinfo::parse(&text);
+        Self { table: MountTable::of(&theirs), theirs, ours, root }
     }
 
     /// The type of the unit's file system at `path` if it is one that may not answer.
@@ -111,35 +101,13 @@ fn translate(theirs: &[Mount], ours: &[Mount], path: &Path) -> Vec<PathBuf> {
     of_same.filter_map(|ours| Some(ours.point.join(place.strip_prefix(&ours.root).ok()?))).collect()
 }
 
-fn parse(text: &str) -> Vec<Mount> {
-    let mount = |line: &str| {
-        let mut words = line.split(' ').skip(2);
-        let device = words.next()?.to_owned();
-        Some(Mount { device, root: unescape(words.next()?), point: unescape(words.next()?) })
-    };
-    text.lines().filter_map(mount).collect()
-}
-
-/// Blanks and backslashes are octal there.
-fn unescape(word: &str) -> PathBuf {
-    let mut text = String::new();
-    let mut rest = word;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|octal| u8::from_str_radix(octal, 8).ok());
-        match code {
-            Some(code) => text.push(char::from(code)),
-            None => text.push('\\'),
-        }
-        rest = &rest[at + if code.is_some() { 4 } else { 1 }..];
-    }
-    text.push_str(rest);
-    PathBuf::from(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Vec<Mount> {
+        mountinfo::parse(text.as_bytes())
+    }
 
     const OURS: &str = "21 1 254:0 / / rw - ext4 /dev/vda rw\n22 21 0:20 / /run rw - tmpfs tmpfs rw\n";
 

@@ -104,13 +104,7 @@ fn own_limits(text: &[u8]) -> usize {
 }
 
 fn own_mounts(text: &[u8]) -> usize {
-    let text = String::from_utf8_lossy(text);
-    let mount = |line: &str| {
-        let (place, file_system) = line.split_once(" - ")?;
-        let point = image_store::evidence::MountTable::unescape(place.split(' ').nth(4)?);
-        Some((point, file_system.split(' ').next()?.to_owned()))
-    };
-    text.lines().filter_map(mount).collect::<Vec<_>>().len()
+    image_store::mountinfo::parse(text).len()
 }
 
 fn odd_input() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::file::under_root;
+use crate::mountinfo::{self, Mount};
 
 /// Served by another machine or by a process. `fuse` with a dot behind it is meant too.
 const REMOTE: [&str; 15] = [
@@ -32,17 +33,12 @@ impl MountTable {
     /// Mounts of this process. Without /proc there are none.
     pub fn read(root: &Path) -> MountTable {
         let text = fs::read(under_root(root, Path::new("/proc/self/mountinfo"))).unwrap_or_default();
-        MountTable::parse(&String::from_utf8_lossy(&text))
+        MountTable::of(&mountinfo::parse(&text))
     }
 
-    /// From the text of a `mountinfo`.
-    pub fn parse(text: &str) -> MountTable {
-        let mount = |line: &str| {
-            let (place, file_system) = line.split_once(" - ")?;
-            let point = MountTable::unescape(place.split(' ').nth(4)?);
-            Some((point, file_system.split(' ').next()?.to_owned()))
-        };
-        MountTable(text.lines().filter_map(mount).collect())
+    /// Of these mounts.
+    pub fn of(mounts: &[Mount]) -> MountTable {
+        MountTable(mounts.iter().map(|mount| (mount.point.clone(), mount.kind.clone())).collect())
     }
 
     /// Name of the file system type at `path` if that is one that may not answer. The file system
@@ -56,21 +52,19 @@ impl MountTable {
             point != Path::new("/") && (REMOTE.contains(&kind.as_str()) || kind.starts_with("fuse."));
         is_remote.then_some(kind.as_str())
     }
-
-    /// A path as it stands in a `mountinfo`: blanks and backslashes are octal there.
-    pub fn unescape(word: &str) -> PathBuf {
-        let text = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-        PathBuf::from(text.iter().fold(word.to_owned(), |word, (code, plain)| word.replace(code, plain)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> MountTable {
+        MountTable::of(&mountinfo::parse(text.as_bytes()))
+    }
+
     #[test]
     fn what_may_not_answer_is_known_by_its_mount() {
-        let table = MountTable::parse(
+        let table = parse(
             "21 1 254:0 / / rw - ext4 /dev/vda rw\n\
              30 21 0:50 / /mnt/my\\040share rw shared:1 - nfs4 server:/x rw\n\
              31 21 0:51 / /misc rw - autofs systemd-1 rw\n\
@@ -82,7 +76,7 @@ mod tests {
         assert_eq!(table.remote(Path::new("/misc/other")), Some("autofs"));
         assert_eq!(table.remote(Path::new("/misc/disk/a")), None);
         assert_eq!(table.remote(Path::new("/home/a/gvfs")), Some("fuse.gvfsd-fuse"));
-        let network_root = MountTable::parse("21 1 0:20 / / rw - nfs server:/root rw\n");
+        let network_root = parse("21 1 0:20 / / rw - nfs server:/root rw\n");
         assert_eq!(network_root.remote(Path::new("/etc/passwd")), None);
     }
 }
