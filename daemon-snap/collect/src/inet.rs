@@ -6,6 +6,7 @@ use super::multicast::Groups;
 use super::signing::{SigningKeys, inspect_authentication};
 use super::socket_options::Defaults;
 use super::tcp::{self, TcpConnections, options_of};
+use super::untold::{Asked, Untold};
 use crate::blockers::{Found, failed, refused};
 use crate::options::CollectOptions;
 use crate::spaces::Spaces;
@@ -37,6 +38,7 @@ pub(super) struct InetSockets<'a> {
     defaults: Defaults<'a>,
     groups: Groups,
     keys: SigningKeys<'a>,
+    untold: Untold<'a>,
     pub connections: TcpConnections,
 }
 
@@ -48,6 +50,7 @@ impl<'a> InetSockets<'a> {
             defaults: Defaults::new(spaces),
             groups: Groups::default(),
             keys: SigningKeys::new(spaces),
+            untold: Untold::new(spaces),
             connections: TcpConnections::default(),
         }
     }
@@ -93,6 +96,11 @@ impl<'a> InetSockets<'a> {
             Err(e) => return Err(fail("getpeername")(e).into()),
         };
         let mut options = self.defaults.changed((file.pid, file.fd), fd, (family, socket_type, protocol))?;
+        let asked = Asked { file, fd, family };
+        self.untold.inspect(asked, &options, !stream)?;
+        if protocol == libc::IPPROTO_UDP && is_bound(&local) {
+            options.extend(self.untold.fragments(asked)?);
+        }
         let mut interfaces = Interfaces::of(file, fd);
         let closed = stream && listening.is_none();
         let unread = closed && poll_error(file, fd)?;
@@ -155,6 +163,7 @@ impl InetSockets<'_> {
         let fail = |step| failed(step, file.pid, file.fd);
         let kind = (family, libc::SOCK_STREAM, libc::IPPROTO_TCP);
         let options = self.defaults.changed((file.pid, file.fd), fd, kind)?;
+        self.untold.inspect(Asked { file, fd, family }, &options, true)?;
         let events = fdquery::poll_now(fd, libc::POLLPRI).map_err(fail("poll"))?;
         if events & libc::POLLPRI != 0 {
             return refused(SocketObstacle::TcpUrgentData);

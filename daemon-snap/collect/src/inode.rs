@@ -248,6 +248,7 @@ impl<'a> Inodes<'a> {
         );
         let carries_content = file_type == SFlag::S_IFREG && !by_name;
         let source = if carries_content { Some(self.source(handle)?) } else { None };
+        source.as_ref().map_or(Ok(()), |source| inspect_attributes(&source.file, handle.link))?;
         if let InodeKindV1::Volatile { path } = &kind {
             self.dirs.note_parents(self.spaces, &self.options.volatile_roots, path)?;
         }
@@ -475,6 +476,24 @@ impl<'a> Inodes<'a> {
 fn is_same_device(a: &FileStat, b: &FileStat) -> bool {
     let format = |stat: &FileStat| stat.st_mode & SFlag::S_IFMT.bits();
     format(a) == format(b) && a.st_rdev == b.st_rdev
+}
+
+/// Attributes that forbid what making the file again consists of (chattr(1)). Others are inherited
+/// from the directory, or are hints.
+fn inspect_attributes(file: &File, link: &[u8]) -> Found<()> {
+    const FS_IMMUTABLE_FL: u32 = 0x10;
+    const FS_APPEND_FL: u32 = 0x20;
+    const FS_VERITY_FL: u32 = 0x10_0000;
+    const FORBIDDING: [(u32, &str); 3] = [
+        (FS_IMMUTABLE_FL, "immutable"),
+        (FS_APPEND_FL, "append-only"),
+        (FS_VERITY_FL, "protected by fs-verity"),
+    ];
+    let set = fdquery::file_attributes(file.as_fd()).unwrap_or_default();
+    match FORBIDDING.iter().find(|(flag, _)| set & flag != 0) {
+        Some((_, attribute)) => refused(FileObstacle::Attribute { attribute, path: RawPath(link.to_vec()) }),
+        None => Ok(()),
+    }
 }
 
 /// Types that cannot be opened again by name.

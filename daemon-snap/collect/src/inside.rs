@@ -242,12 +242,18 @@ fn collect_stops(pid: Pid, children: &[Pid], injector: &mut Injector, scratch: S
     Ok(told)
 }
 
-/// Before Linux 6.3 the kernel does not tell, and the call may be filtered; a library that finds
-/// itself not registered registers again or does without.
+/// What the process has registered for. Before Linux 6.3 the kernel does not tell, but lets only who
+/// is registered use a command, which is no more than a barrier. The call may be filtered.
 fn membarrier_registrations(injector: &mut Injector) -> u32 {
-    const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
-    injector.call(libc::SYS_membarrier, [MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0, 0, 0, 0]).unwrap_or_default()
-        as u32
+    const GET_REGISTRATIONS: u64 = 1 << 9;
+    /// Commands beside those that register for them: MEMBARRIER_CMD_PRIVATE_EXPEDITED,
+    /// MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ.
+    const COMMANDS: [(u64, u32); 3] = [(1 << 3, 1 << 4), (1 << 5, 1 << 6), (1 << 7, 1 << 8)];
+    let mut call = |command| injector.call(libc::SYS_membarrier, [command, 0, 0, 0, 0, 0]);
+    if let Ok(registered) = call(GET_REGISTRATIONS) {
+        return registered as u32;
+    }
+    COMMANDS.iter().filter(|(command, _)| call(*command).is_ok()).map(|(_, register)| register).sum()
 }
 
 fn collect_sigactions(

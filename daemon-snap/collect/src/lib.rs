@@ -60,6 +60,7 @@ mod timerfd;
 mod timers;
 mod unix;
 mod unix_queue;
+mod untold;
 mod volatile;
 mod volatile_dirs;
 mod vsock;

@@ -14,6 +14,7 @@ const IP: i32 = libc::IPPROTO_IP;
 const IPV6: i32 = libc::IPPROTO_IPV6;
 const TCP: i32 = libc::IPPROTO_TCP;
 const UDP: i32 = libc::IPPROTO_UDP;
+const UDPLITE: i32 = libc::IPPROTO_UDPLITE;
 const ICMPV6: i32 = libc::IPPROTO_ICMPV6;
 const RAW: i32 = 255;
 const PACKET: i32 = libc::SOL_PACKET;
@@ -23,7 +24,7 @@ const VSOCK: i32 = libc::AF_VSOCK;
 /// Options that can be read and set again, by level; numbers are those of asm-generic/socket.h,
 /// linux/in.h, linux/in6.h, linux/tcp.h, linux/udp.h, linux/if_packet.h and linux/netlink.h. The
 /// order is that of setting them.
-const KNOWN: [(i32, &[i32]); 10] = [
+const KNOWN: [(i32, &[i32]); 11] = [
     (
         SOCKET,
         // DEBUG REUSEADDR DONTROUTE BROADCAST SNDBUF RCVBUF KEEPALIVE OOBINLINE NO_CHECK PRIORITY
@@ -31,10 +32,10 @@ const KNOWN: [(i32, &[i32]); 10] = [
         // TIMESTAMPNS MARK TIMESTAMPING RXQ_OVFL WIFI_STATUS NOFCS LOCK_FILTER SELECT_ERR_QUEUE
         // BUSY_POLL MAX_PACING_RATE ZEROCOPY TXTIME PREFER_BUSY_POLL BUF_LOCK RESERVE_MEM TXREHASH
         // RCVMARK PASSPIDFD PASSRIGHTS PEEK_OFF TIMESTAMP_NEW TIMESTAMPNS_NEW TIMESTAMPING_NEW
-        // RCVPRIORITY INQ
+        // RCVPRIORITY
         &[
             1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 20, 21, 25, 29, 34, 35, 36, 37, 40, 41, 43, 44,
-            45, 46, 47, 60, 61, 69, 72, 73, 74, 75, 76, 83, 42, 63, 64, 65, 82, 84,
+            45, 46, 47, 60, 61, 69, 72, 73, 74, 75, 76, 83, 42, 63, 64, 65, 82,
         ],
     ),
     (
@@ -55,10 +56,10 @@ const KNOWN: [(i32, &[i32]); 10] = [
         // RECVPATHMTU DONTFRAG RECVTCLASS TCLASS AUTOFLOWLABEL ADDR_PREFERENCES MINHOPCOUNT
         // RECVORIGDSTADDR TRANSPARENT UNICAST_IF RECVFRAGSIZE FREEBIND; 2292PKTINFO 2292HOPOPTS
         // 2292DSTOPTS 2292RTHDR CHECKSUM 2292HOPLIMIT FLOWINFO FLOWINFO_SEND HDRINCL HOPOPTS
-        // RTHDRDSTOPTS RTHDR DSTOPTS
+        // RTHDRDSTOPTS RTHDR DSTOPTS; ROUTER_ALERT_ISOLATE
         &[
             2, 3, 4, 5, 7, 8, 11, 33, 36, 54, 55, 57, 59, 16, 17, 18, 19, 23, 25, 26, 29, 31, 49, 51, 53, 56,
-            58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76, 77, 78,
+            58, 60, 62, 66, 67, 70, 72, 73, 74, 75, 76, 77, 78, 30,
         ],
     ),
     (
@@ -74,6 +75,8 @@ const KNOWN: [(i32, &[i32]); 10] = [
         // CORK ENCAP NO_CHECK6_TX NO_CHECK6_RX SEGMENT GRO
         &[1, 100, 101, 102, 103, 104],
     ),
+    // UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV
+    (UDPLITE, &[10, 11]),
     // ICMP_FILTER, ICMPV6_FILTER
     (RAW, &[1]),
     (ICMPV6, &[1]),
@@ -127,7 +130,7 @@ impl<'a> Defaults<'a> {
         }
         let defaults = &self.known[&kind];
         let mut options = read_all(fd, kind).map_err(fail("read socket options"))?;
-        options.retain(|option| !defaults.contains(option));
+        options.retain(|option| !defaults.contains(option) && !is_computed(option));
         let filter = match fdquery::socket_filter(fd) {
             Ok(program) => program,
             Err(Errno::EACCES) => return refused(SocketObstacle::EbpfFilter),
@@ -140,6 +143,14 @@ impl<'a> Defaults<'a> {
         }
         Ok(options)
     }
+}
+
+/// TCP_MAXSEG that nobody has set: with options for IP (IP_OPTIONS) the kernel computes anew what
+/// little fits, and that is less than anybody may set.
+fn is_computed(option: &SocketOptionV1) -> bool {
+    const LEAST_THAT_IS_TAKEN: i32 = 88;
+    let value = option.value.first_chunk::<4>().map_or(0, |value| i32::from_ne_bytes(*value));
+    (option.level, option.name) == (TCP, libc::TCP_MAXSEG) && value < LEAST_THAT_IS_TAKEN
 }
 
 /// Readable on stream sockets, but without meaning there, and the kernel lets nobody set them.
@@ -155,7 +166,8 @@ fn levels(kind: SocketKind) -> impl Iterator<Item = (i32, &'static [i32])> {
         IP => internet,
         IPV6 => family == libc::AF_INET6,
         TCP => matches!(protocol, TCP | MPTCP) && internet,
-        UDP => protocol == UDP && internet,
+        UDP => matches!(protocol, UDP | UDPLITE) && internet,
+        UDPLITE => protocol == UDPLITE && internet,
         RAW => family == libc::AF_INET && socket_type == libc::SOCK_RAW,
         ICMPV6 => family == libc::AF_INET6 && socket_type == libc::SOCK_RAW,
         PACKET => family == libc::AF_PACKET,

@@ -87,6 +87,19 @@ pub fn unread_bytes(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
     Ok(bytes.max(0) as usize)
 }
 
+/// FS_IOC_GETFLAGS: what chattr(1) has set of a file.
+///
+/// # Errors
+/// `ENOTTY` and others where the file system has no such attributes.
+pub fn file_attributes(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
+    // The request says long, and file systems write an int.
+    let mut flags = [0u32; 2];
+    // SAFETY: the request writes eight bytes at most.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_GETFLAGS, flags.as_mut_ptr()) })?;
+    Ok(flags[0])
+}
+
 /// Whether a description may be read from.
 pub fn can_be_read(fd: BorrowedFd<'_>) -> bool {
     status_flags(fd).is_ok_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_WRONLY)

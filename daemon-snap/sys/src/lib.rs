@@ -37,6 +37,7 @@ pub mod sched;
 pub mod sock_diag;
 pub mod sysvipc;
 pub mod tcp_repair;
+pub mod untold;
 pub mod vmread;
 pub mod xattr;
 pub mod xtables;

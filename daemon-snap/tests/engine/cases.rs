@@ -256,6 +256,8 @@ subjects! {
     restore_keeps_options_of_raw_socket_v6: "socket_options", "raw6";
     restore_keeps_options_of_unix_socket: "socket_options", "unix";
     restore_keeps_options_of_packet_socket: "socket_options", "packet";
+    restore_keeps_every_option_that_can_be_read: "option_walk", "";
+    restore_keeps_size_of_fragments: "udp_fragments", "";
     restore_keeps_raw_socket: "raw_socket", "raw";
     restore_keeps_ping_socket: "raw_socket", "ping";
     restore_keeps_packet_sockets: "packet_socket", "";

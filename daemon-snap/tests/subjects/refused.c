@@ -3,14 +3,17 @@
 #include <arpa/inet.h>
 #include <linux/aio_abi.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/io_uring.h>
 #include <linux/landlock.h>
+#include <linux/net_tstamp.h>
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
+#include <linux/xfrm.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
 #include <netinet/udp.h>
@@ -179,6 +182,53 @@ static void make_ebpf_filter(void)
     int fd = named(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     SYS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof program));
     close(program);
+}
+
+static void make_counting_socket(void)
+{
+    int fd = named(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    int on = 1, stamps = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_OPT_ID;
+    if (variant("zerocopy"))
+        SYS(setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on));
+    else
+        SYS(setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &stamps, sizeof stamps));
+}
+
+static void make_append_only(void)
+{
+    char path[320];
+    snprintf(path, sizeof path, "%s/appended", subject_dir);
+    int fd = named(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600)), flags = 0;
+    SYS(unlink(path));
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
+        subject_skip("attributes of files");
+    flags |= FS_APPEND_FL;
+    SYS(ioctl(fd, FS_IOC_SETFLAGS, &flags));
+}
+
+static void make_flow_label(void)
+{
+    int fd = named(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    /* struct in6_flowlabel_req: leased exclusively */
+    struct {
+        struct in6_addr to;
+        uint32_t label;
+        uint8_t action, share;
+        uint16_t flags, expires, linger;
+        uint32_t pad;
+    } lease = {IN6ADDR_LOOPBACK_INIT, htonl(0x12345 ^ (getpid() & 0xffff)), 0, 1, 3, 0, 0, 0};
+    SYS(setsockopt(fd, IPPROTO_IPV6, 32 /* IPV6_FLOWLABEL_MGR */, &lease, sizeof lease));
+}
+
+/* In a network of its own: others would be suspected too. */
+static void make_ipsec_policy(void)
+{
+    SYS(unshare(CLONE_NEWNET));
+    int fd = named(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    struct xfrm_userpolicy_info policy = {.dir = XFRM_POLICY_OUT, .action = XFRM_POLICY_ALLOW, .sel.family = AF_INET};
+    if (setsockopt(fd, IPPROTO_IP, IP_XFRM_POLICY, &policy, sizeof policy) < 0 && errno == ENOPROTOOPT)
+        subject_skip("IPsec");
+    CHECK_EQ(errno, 0);
 }
 
 /* Opened in a network namespace that the process has left again. */
@@ -699,6 +749,14 @@ int main(int argc, char **argv)
         waiter = make_unused_queue();
     else if (variant("udp_corked") || variant("udp_more"))
         make_unfinished_datagram();
+    else if (variant("zerocopy") || variant("stamp_numbers"))
+        make_counting_socket();
+    else if (variant("append_only"))
+        make_append_only();
+    else if (variant("flow_label"))
+        make_flow_label();
+    else if (variant("ipsec_policy"))
+        make_ipsec_policy();
     else if (variant("breakpoint")) {
         first_byte = *(volatile unsigned char *)stopped_at;
         set_breakpoint(0xcc);

@@ -14,6 +14,8 @@ coded! {
             "a deleted file that has another name, which is not known ({path})";
         "other-name-volatile" stays OtherNameVolatile { path: RawPath }:
             "a deleted file that has another name on a volatile file system ({path})";
+        "file-attribute" stays Attribute { attribute: &'static str, path: RawPath }:
+            "a file that would have to be made again and is {attribute} ({path})";
         "deleted-directory" stays DeletedDirectory { path: RawPath }: "a deleted directory ({path})";
         "deleted-fifo" stays DeletedFifo { path: RawPath }: "a deleted FIFO ({path})";
         "deleted-special-file" stays DeletedSpecialFile { path: RawPath }: "a deleted special file ({path})";

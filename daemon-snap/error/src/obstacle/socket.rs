@@ -26,6 +26,12 @@ coded! {
         "tcp-connection-signed" passes TcpSigned: "a TCP connection with a key (TCP_MD5SIG)";
         "datagram-unfinished" passes UnfinishedDatagram:
             "a socket with a datagram that has not been sent (UDP_CORK or MSG_MORE)";
+        "socket-counts-notices" stays CountsNotices { option: &'static str }:
+            "a socket that numbers notices about what it sends ({option})";
+        "socket-flow-label" stays FlowLabel { label: u32 }:
+            "a socket with a leased flow label ({label:#07x}, IPV6_FLOWLABEL_MGR)";
+        "socket-ipsec-policy" stays IpsecPolicy:
+            "a socket that may have an IPsec policy of its own (IP_XFRM_POLICY); the kernel does not tell whose those are";
         "tcp-upper-layer" stays TcpUpperLayer { protocol: String }:
             "a TCP socket with an upper layer protocol ({protocol})";
         "mptcp-connection" passes MptcpConnection: "an established MPTCP connection";
