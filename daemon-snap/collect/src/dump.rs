@@ -36,7 +36,7 @@ use snap_state::{
     VdsoV1,
 };
 use snap_sys::label::has_labelled_sockets;
-use snap_sys::{proc, vmread};
+use snap_sys::{limits, proc, vmread};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -261,6 +261,7 @@ impl Frozen {
             Some(dir) => collect_cgroups(dir, spaces.main, &mut blockers)?,
             None => Vec::new(),
         };
+        inspect_numbers(members, &tables, files.len(), &mut blockers);
         let blockers = blockers.into_list();
         if !blockers.is_empty() {
             return Err(Error::Refused(blockers));
@@ -300,6 +301,24 @@ impl Frozen {
             stored,
         };
         Ok(Seen { processes, tree, sources })
+    }
+}
+
+/// A restore has every description open above all numbers of the tree, before it is placed.
+fn inspect_numbers(members: &[Member], tables: &[Vec<FdV1>], files: usize, blockers: &mut Blockers) {
+    /// What is open beside them.
+    const OWN: u64 = 128;
+    const OWN_OF_PROCESS: u64 = 2;
+    /// What anybody may have: asked for nothing below.
+    const FEW: u64 = 1024;
+    let highest = |table: &Vec<FdV1>| table.iter().map(|entry| entry.fd.0).max().unwrap_or_default();
+    let most = members.iter().zip(tables).max_by_key(|(_, table)| highest(table));
+    let Some((member, table)) = most else { return };
+    let needed = highest(table) as u64 + files as u64 + members.len() as u64 * OWN_OF_PROCESS + OWN;
+    let most = if needed > FEW { limits::most_open_files() } else { FEW };
+    if needed > most {
+        let obstacle = ProcessObstacle::TooManyDescriptors { needed, most };
+        blockers.add(member.pid, Part::Process, obstacle);
     }
 }
 

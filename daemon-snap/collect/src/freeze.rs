@@ -18,6 +18,8 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Who takes orphans, and waits for them.
+const INIT: Pid = Pid(1);
 /// How long a thread may take to stop. A running one needs microseconds; only a thread in
 /// uninterruptible wait needs more.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -276,13 +278,16 @@ impl Stopped {
         Ok(())
     }
 
-    /// Orphans of the tree are reaped by init in its own time, which is long on a busy machine; a
-    /// restore of the same numbers may come at once.
+    /// Nothing of the tree runs when this returns. Orphans are reaped by init in its own time, which
+    /// is long on a busy machine; a restore of the same numbers may come at once, so that is waited
+    /// for. Another parent may never do it.
     fn wait_until_reaped(&self) {
         let deadline = Instant::now() + Duration::from_secs(5);
         for (pid, stat) in self.processes.iter().chain(&self.zombies) {
             let has_parent_inside = self.processes.contains_key(&stat.ppid);
-            while has_parent_inside && Stat::of(*pid).is_ok() && Instant::now() < deadline {
+            let takes_it = |parent: Pid| parent == INIT || self.processes.contains_key(&parent);
+            let may_go_on = || Stat::of(*pid).is_ok_and(|now| now.state != b'Z' || takes_it(now.ppid));
+            while has_parent_inside && may_go_on() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_micros(200));
             }
         }

@@ -36,6 +36,8 @@ coded! {
     RestoreFault {
         "thread-not-stopped" stays NotStopped { thread: Pid, found: String }:
             "restore: thread {thread} was to be stopped and is {found}";
+        "restore-stalled" stays Stalled { waits: String }:
+            "restore: nothing has moved for two seconds: {waits}";
         "ended-before-ready" stays EndedBeforeReady: "restore: a process ended before it was ready";
         "ended-otherwise" stays EndedOtherwise { process: Ended, status: i32, wanted: i32 }:
             "{process} ended with {status:#x}, not {wanted:#x}";

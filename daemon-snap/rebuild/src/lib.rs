@@ -44,6 +44,7 @@ pub mod rights;
 pub mod ring;
 pub mod signalfd;
 pub mod socket_options;
+mod stall;
 pub mod stand_in;
 pub mod status_flags;
 pub mod stopped;

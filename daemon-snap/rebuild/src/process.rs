@@ -14,7 +14,7 @@ use crate::tape::{
     self, Duties, Inherited, Objects, OwnFds, ProcessNow, Record, RecordKind, TapeEnv, TidMode, VdsoPlace,
     code_of,
 };
-use image_store::ReasonCode;
+use image_store::{ReasonCode, fault};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -125,6 +125,7 @@ impl Builder<'_> {
         };
         let process = &self.tree.processes[*index];
         self.forget_go();
+        fault::point("worker.process").map_err(|e| Error::io("fault point", "worker.process", &e))?;
         if process.child_subreaper {
             sys::own::become_subreaper(true);
         }

@@ -11,6 +11,7 @@ use crate::numbers::Numbers;
 use crate::own_maps::OwnMaps;
 use crate::process::Builder;
 use crate::rights::Rights;
+use crate::stall::Stall;
 use crate::status_flags::rebuild_owners;
 pub use crate::stored::Stored;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
@@ -20,15 +21,17 @@ use crate::{
 };
 use image_store::{Image, ReasonCode, Stamp, fault};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{fstat, fstatat};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use snap_error::{Error, RestoreFault, Result};
 use snap_state::{Pid, ProcessV1, Tree};
 use snap_sys as sys;
+use snap_sys::procfs_own::OwnProc;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -219,7 +222,7 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         }
         intermediate.close()?;
     }
-    stopped::rebuild_stopped(&tree.processes, &go, request.deadline)?;
+    stopped::rebuild_stopped(&desk.proc, &tree.processes, &go, request.deadline)?;
     for (pipe, _) in go.iter().zip(&tree.processes).filter(|(_, process)| !process.stopped) {
         write(pipe, &[1]).map_err(|e| Error::kernel("releasing", "a process", e))?;
     }
@@ -313,7 +316,8 @@ impl Watch<'_> {
     fn until_ready(&mut self) -> Result<()> {
         let (mut ready, mut existing) = (HashSet::new(), HashSet::new());
         while ready.len() < self.cx.processes.len() {
-            let Some(record) = self.next()? else {
+            let pending = |pid: Pid| !ready.contains(&pid.0);
+            let Some(record) = self.next(pending)? else {
                 return Err(RestoreFault::EndedBeforeReady.into());
             };
             if record.kind == RecordKind::Ready as u32 {
@@ -342,13 +346,18 @@ impl Watch<'_> {
 
     /// Processes close their end when nothing is left to do that can fail.
     fn until_released(&mut self) -> Result<()> {
-        match self.next()? {
+        let pipe = fstat(&self.status).map_err(|e| Error::kernel("stat", "status pipe", e))?.st_ino;
+        let proc = &self.cx.desk.proc;
+        match self.next(|pid| has_pipe(proc, pid, pipe))? {
             None => Ok(()),
             Some(record) => Err(failure(&record)),
         }
     }
 
-    fn next(&mut self) -> Result<Option<Record>> {
+    /// The next record; `None`: nobody will say anything any more. `is_pending` tells for whom we
+    /// wait.
+    fn next(&self, is_pending: impl Fn(Pid) -> bool) -> Result<Option<Record>> {
+        let mut stall = Stall::new();
         loop {
             let left = self.cx.today.deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(self.status.as_fd(), PollFlags::POLLIN)];
@@ -359,6 +368,9 @@ impl Watch<'_> {
                 }
                 Ok(0) => {
                     check_alive()?;
+                    let pids = self.cx.processes.iter().map(|process| process.pid);
+                    let pending: Vec<Pid> = pids.filter(|pid| is_pending(*pid)).collect();
+                    stall.look(&self.cx.desk.proc, &pending)?;
                     continue;
                 }
                 Ok(_) => {}
@@ -384,6 +396,15 @@ impl Watch<'_> {
         self.tids.make_next(&self.cx.desk.proc, Pid(record.pid), record.result)?;
         write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
     }
+}
+
+/// Whether a process has this pipe open.
+fn has_pipe(proc: &OwnProc, pid: Pid, ino: u64) -> bool {
+    let leads_there = |fd: i32| {
+        fstatat(proc, format!("{pid}/fd/{fd}").as_str(), AtFlags::empty())
+            .is_ok_and(|found| found.st_ino == ino)
+    };
+    proc.list(&format!("{pid}/fd")).unwrap_or_default().into_iter().any(leads_there)
 }
 
 /// Fails when a child has ended that should not have.

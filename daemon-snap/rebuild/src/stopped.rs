@@ -7,12 +7,14 @@
 //! `rt_sigreturn` and has them stopped there. Their parents have not got the go yet, and take away
 //! what they are told of this stop.
 
+use super::stall::Stall;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::write;
 use snap_error::{Error, RestoreFault, Result};
 use snap_state::{Pid, ProcessV1};
 use snap_sys::proc;
+use snap_sys::procfs_own::OwnProc;
 use snap_sys::ptrace::{self, Wait};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -24,14 +26,20 @@ const PAUSE: Duration = Duration::from_micros(50);
 ///
 /// # Errors
 /// ptrace(2) is forbidden; a process ended; the deadline.
-pub fn rebuild_stopped(processes: &[ProcessV1], go: &[OwnedFd], deadline: Instant) -> Result<()> {
+pub fn rebuild_stopped(
+    proc: &OwnProc,
+    processes: &[ProcessV1],
+    go: &[OwnedFd],
+    deadline: Instant,
+) -> Result<()> {
     for (process, go) in processes.iter().zip(go).rev().filter(|(process, _)| process.stopped) {
-        Steered { process, deadline }.stop_in_place(go)?;
+        Steered { proc, process, deadline }.stop_in_place(go)?;
     }
     Ok(())
 }
 
 struct Steered<'a> {
+    proc: &'a OwnProc,
     process: &'a ProcessV1,
     deadline: Instant,
 }
@@ -51,8 +59,9 @@ impl Steered<'_> {
         self.run_to_sigreturn(&tids)?;
         // The thread that has installed the filters may still be on its way out, and would stop
         // there.
+        let mut stall = Stall::new();
         while proc::threads(self.process.pid)?.len() > tids.len() {
-            self.pause()?;
+            self.pause(&mut stall)?;
         }
         for &tid in &tids {
             ptrace::set_sigmask(tid, u64::MAX).map_err(self.failed("blocking signals of"))?;
@@ -83,6 +92,7 @@ impl Steered<'_> {
 
     /// Runs all threads until each has executed its `rt_sigreturn` and nothing after it.
     fn run_to_sigreturn(&self, tids: &[Pid]) -> Result<()> {
+        let mut stall = Stall::new();
         let mut under_way: Vec<(Pid, bool)> = tids.iter().map(|&tid| (tid, false)).collect();
         while !under_way.is_empty() {
             let before = under_way.len();
@@ -114,16 +124,17 @@ impl Steered<'_> {
                 return Err(e);
             }
             if under_way.len() == before {
-                self.pause()?;
+                self.pause(&mut stall)?;
             }
         }
         Ok(())
     }
 
     fn expect(&self, tid: Pid, wanted: impl Fn(Wait) -> bool) -> Result<()> {
+        let mut stall = Stall::new();
         loop {
             match ptrace::wait(tid, false).map_err(self.failed("waiting for"))? {
-                Wait::Running => self.pause()?,
+                Wait::Running => self.pause(&mut stall)?,
                 Wait::Exited => return Err(self.gone()),
                 wait if wanted(wait) => return Ok(()),
                 other => {
@@ -134,7 +145,8 @@ impl Steered<'_> {
         }
     }
 
-    fn pause(&self) -> Result<()> {
+    fn pause(&self, stall: &mut Stall) -> Result<()> {
+        stall.look(self.proc, &[self.process.pid])?;
         if Instant::now() > self.deadline {
             return Err(Error::stale(
                 image_store::ReasonCode::Deadline,

@@ -1,6 +1,7 @@
 //! A proc instance of our own: sees our PID namespace, is writable, and stays reachable in any
 //! mount namespace (fsopen(2), fsmount(2), since Linux 5.2).
 
+use nix::dir::{Dir, Entry};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
@@ -91,6 +92,19 @@ impl OwnProc {
         }
         out.truncate(used);
         Ok(out)
+    }
+
+    /// The numbers that a directory has entries for: threads, descriptors.
+    ///
+    /// # Errors
+    /// openat(2), getdents64(2).
+    pub fn list(&self, path: &str) -> Result<Vec<i32>, Errno> {
+        let mut directory = Dir::from_fd(self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
+        let number = |entry: Result<Entry, Errno>| match entry {
+            Ok(entry) => entry.file_name().to_str().ok()?.parse().ok().map(Ok),
+            Err(e) => Some(Err(e)),
+        };
+        directory.iter().filter_map(number).collect()
     }
 
     /// Writes a whole file at once.

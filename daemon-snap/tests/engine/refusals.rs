@@ -105,6 +105,7 @@ const EITHER: &[Refused] = &[
     ("dump_does_not_take_a_replaced_file_for_the_open_one", "replaced_file", &["deleted", "unlinked", "removed", "replaced"]),
     ("dump_does_not_lose_sender_of_queued_datagram", "sender_queued", &["unix"]),
     ("dump_does_not_lose_socket_filter", "socket_filter", &["filter"]),
+    ("dump_takes_no_more_descriptors_than_can_be_made_again", "many_files", &["more descriptors open"]),
     ("dump_does_not_lose_threads_without_main", "main_thread_gone", &["thread", "leader", "zombie"]),
 ];
 

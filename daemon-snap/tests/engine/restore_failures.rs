@@ -213,6 +213,50 @@ fn restore_that_is_killed_leaves_nothing() -> Outcome {
     Ok(())
 }
 
+/// A restore that cannot go on says within seconds who is waited for, and leaves nothing.
+fn assert_stalls(running: &mut Running, answer: &Answer, took: Duration, waits: &str) {
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    let named = format!("process {} {waits}", running.pid);
+    assert!(answer.stderr.contains(&named), "`{named}` is not said: {answer:?}");
+    // The deadline of the restore is 60 s.
+    assert!(took < Duration::from_secs(30), "said after {took:?}");
+    running.assert_gone("after a restore that did not go on");
+}
+
+fn restore_that_does_not_go_on_names_process_and_system_call() -> Outcome {
+    let (mut running, image) = dumped(Subject::new("epoll_exclusive", ""))?;
+    let begun = Instant::now();
+    let answer = running.run(Fastboot::restore(&image).fault("worker.process:sleep=100000"));
+    assert_stalls(&mut running, &answer, begun.elapsed(), "is in system call");
+    running.restore(&image);
+    assert_eq!(running.finish("restored"), "pass");
+    Ok(())
+}
+
+fn restore_that_does_not_go_on_names_the_step() -> Outcome {
+    let (mut running, image) = dumped(Subject::new("epoll_exclusive", ""))?;
+    let prefix = running.file("stalled");
+    // Everybody waits for the go meanwhile.
+    let mut started = Fastboot::restore(&image).fault("worker.mid:sleep=3000").start(&prefix);
+    let root = nix::unistd::Pid::from_raw(running.pid);
+    let waits_for_go = || {
+        let call = fs::read_to_string(format!("/proc/{root}/syscall")).unwrap_or_default();
+        call.starts_with("0 ")
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !waits_for_go() {
+        assert!(Instant::now() < deadline, "the process does not come to wait for the go");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    nix::sys::signal::kill(root, nix::sys::signal::Signal::SIGSTOP).expect("stop it");
+    let begun = Instant::now();
+    let status = started.child.wait().expect("wait for fastboot");
+    let answer = started.answer(status);
+    let waits = "has been stopped by somebody, waiting for the go";
+    assert_stalls(&mut running, &answer, begun.elapsed(), waits);
+    Ok(())
+}
+
 fn image_can_be_restored_more_than_once() -> Outcome {
     let (mut running, image) = dumped(TREE)?;
     for round in 0..3 {
@@ -238,6 +282,8 @@ pub fn tests() -> Vec<Test> {
         restore_to_taken_port_fails,
         restore_over_changed_mapped_file_is_refused,
         restore_that_is_killed_leaves_nothing,
+        restore_that_does_not_go_on_names_process_and_system_call,
+        restore_that_does_not_go_on_names_the_step,
         image_can_be_restored_more_than_once,
     ]
 }

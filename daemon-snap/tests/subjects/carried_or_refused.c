@@ -13,6 +13,34 @@ static void ends_at_once(void *unused)
     _exit(77);
 }
 
+/* More than half of the descriptors that the hard limit allows, each a description of its own, up to the limit. */
+static void check_many_files(void)
+{
+    struct rlimit limit;
+    SYS(getrlimit(RLIMIT_NOFILE, &limit));
+    int last = (limit.rlim_max < 20000 ? limit.rlim_max : 20000) * 11 / 20;
+    limit.rlim_cur = limit.rlim_max = last + 1;
+    SYS(setrlimit(RLIMIT_NOFILE, &limit));
+    char path[320];
+    snprintf(path, sizeof path, "%s/content", subject_dir);
+    int file = SYS(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600)), fd = file;
+    CHECK_EQ(write(file, "0123456789", 10), 10);
+    while (fd < last) {
+        fd = SYS(open(path, O_RDONLY | O_CLOEXEC));
+        SYS(lseek(fd, fd % 10, SEEK_SET));
+    }
+    /* saying that the state is made takes some */
+    for (int i = 0; i < 8; i++)
+        SYS(close(last - i));
+    refusal_names("pid %d ", getpid());
+    subject_hold();
+    for (fd = file + 1; fd <= last - 8; fd++) {
+        char digit;
+        CHECK_EQ(read(fd, &digit, 1), 1);
+        CHECK(digit == '0' + fd % 10, "descriptor %d reads %c", fd, digit);
+    }
+}
+
 static void check_zombie(void)
 {
     pid_t pid = fork_member(ends_at_once, NULL);
@@ -202,7 +230,8 @@ int main(int argc, char **argv)
                     {"deleted_cwd", check_deleted_cwd}, {"inotify_queued", check_inotify_queued},
                     {"credentials_queued", check_credentials_queued}, {"sender_queued", check_sender_queued},
                     {"replaced_file", check_replaced_file}, 
-                    {"socket_filter", check_socket_filter}};
+                    {"socket_filter", check_socket_filter},
+                    {"many_files", check_many_files}};
     subject_begin(argc, argv);
     if (variant("main_thread_gone")) {
         start_thread(after_main, NULL);

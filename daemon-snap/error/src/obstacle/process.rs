@@ -22,6 +22,8 @@ coded! {
             "ended with a core dump and not been waited for (status {status:#x})";
         "zombie-session-leader" stays ZombieSessionLeader { member: Pid }:
             "ended and not been waited for while it leads a session (of pid {member})";
+        "too-many-descriptors" stays TooManyDescriptors { needed: u64, most: u64 }:
+            "more descriptors open than can be made again ({needed} are needed meanwhile, {most} allowed)";
         "child-in-other-cgroup" stays ChildInOtherCgroup { child: Pid }:
             "a child in another control group (pid {child})";
         "controlling-terminal" stays ControllingTerminal { major: i32, minor: i32 }:

@@ -52,4 +52,4 @@ pub use inherited::{
     Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,
 };
 pub use memory::chunks;
-pub use op::{Record, RecordKind, Step, code_of, reason_of};
+pub use op::{OP_BYTES, Record, RecordKind, Step, code_of, reason_of, step_at};

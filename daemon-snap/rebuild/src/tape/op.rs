@@ -135,6 +135,18 @@ impl Op {
     }
 }
 
+/// What the step is for whose row has these bytes, if it is one and the thread is in the system call
+/// that it makes.
+pub fn step_at(row: &[u8], system_call: i64) -> Option<&'static str> {
+    let word = |at: usize| row.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_ne_bytes);
+    let number = match word(0)? {
+        KIND_SYSCALL | KIND_CLONE => i64::from(word(8)?),
+        KIND_WAIT | KIND_POST => libc::SYS_futex,
+        _ => return None,
+    };
+    (number == system_call).then(|| Step::text(u64::from(word(4).unwrap_or(u32::MAX))))
+}
+
 macro_rules! steps {
     ($($name:ident => $text:literal),+ $(,)?) => {
         /// What an op is for; travels in its label so that a failure can be named by another
