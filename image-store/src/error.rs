@@ -141,10 +141,12 @@ pub enum Error {
         source: io::Error,
     },
     /// Someone else holds the store lock.
-    #[error("{} is held by another fastboot", path.display())]
+    #[error("{} is held by {}", path.display(), holder(*pid))]
     Locked {
         /// The lock file.
         path: PathBuf,
+        /// Who has written its number into it.
+        pid: Option<i32>,
     },
     /// Any other failed system call.
     #[error("cannot {step} {}: {source}", path.display())]
@@ -164,6 +166,10 @@ pub enum Error {
         /// The rule.
         what: String,
     },
+}
+
+fn holder(pid: Option<i32>) -> String {
+    pid.map_or_else(|| "another fastboot".to_owned(), |pid| format!("another fastboot (PID {pid})"))
 }
 
 /// Of a version that is another one than is read.
@@ -198,7 +204,7 @@ impl Error {
             | Error::SectionTooLong { path, .. }
             | Error::Gone { path }
             | Error::NoSpace { path, .. }
-            | Error::Locked { path }
+            | Error::Locked { path, .. }
             | Error::Io { path, .. }
             | Error::Misuse { path, .. } => path,
         }

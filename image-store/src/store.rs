@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -116,13 +116,25 @@ impl Store {
         Ok(root)
     }
 
-    /// Wait for no one: take the lock, or say that it is held. Creates the store when it is not
-    /// there.
+    /// Whether a boot would use what is in it: root's or ours, and nobody else can have put
+    /// anything there. One that is not there yet will be made so.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with owner and mode.
+    pub fn require_trust(&self) -> Result<()> {
+        match self.open_root() {
+            Err(Error::Gone { .. }) => Ok(()),
+            opened => opened.map(drop),
+        }
+    }
+
+    /// Wait for no one: take the lock, or say who holds it. Creates the store when it is not there.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Io`].
     pub fn lock(&self) -> Result<StoreLock> {
         create_private_dir(&self.root)?;
+        self.require_trust()?;
         // It may have been made by someone with another umask.
         let is_private = |metadata: fs::Metadata| metadata.permissions().mode() & 0o777 == 0o700;
         if !fs::metadata(&self.root).is_ok_and(is_private) {
@@ -134,8 +146,15 @@ impl Store {
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(|source| Error::io(&path, "open", source))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(StoreLock { _file: file }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(Error::Locked { path }),
+            Ok(mut file) => {
+                // Only for those who ask who holds it: a disk that is full keeps nobody out.
+                let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+                Ok(StoreLock { _file: file })
+            }
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let holder = fs::read_to_string(&path).ok().and_then(|pid| pid.trim().parse().ok());
+                Err(Error::Locked { path, pid: holder })
+            }
             Err((_, errno)) => Err(Error::io(&path, "lock", errno.into())),
         }
     }
@@ -200,9 +219,10 @@ impl Store {
         create_private_dir(&images)?;
         let in_catalogue = catalogue.generations.iter().map(|generation| generation.id).max().unwrap_or(0);
         // A directory without a generation was left by a crash; its number is skipped rather than
-        // reused.
+        // reused, and what is in it is room for what follows.
         let on_disk = self.generation_dirs()?.into_iter().max().unwrap_or(0);
         let id = in_catalogue.max(on_disk) + 1;
+        self.remove_unreferenced(&catalogue, Some(on_disk));
         let pending = PendingGeneration { store: self.clone(), id, committed: false };
         let dir = pending.dir();
         fault::point("store.begin").map_err(|source| Error::io(&dir, "create", source))?;
@@ -215,16 +235,75 @@ impl Store {
 
     /// Remove all images of a unit. Returns whether there were any. Hold the lock.
     ///
+    /// On a disk that is full the images go before the catalogue that does without them is written:
+    /// a boot that finds one without the other starts the unit cold, which is what was asked for.
+    ///
     /// # Errors
-    /// As [`load`](Store::load); [`Error::NoSpace`]. Before the commit nothing has changed.
+    /// As [`load`](Store::load); [`Error::NoSpace`] where even that makes no room.
     pub fn remove(&self, unit: &str) -> Result<bool> {
-        let mut catalogue = self.load()?;
+        let before = self.load()?;
+        let mut catalogue = before.clone();
         if !catalogue.remove(unit) {
             return Ok(false);
         }
-        self.publish_catalogue(&catalogue)?;
+        match self.publish_catalogue(&catalogue) {
+            Err(Error::NoSpace { .. }) => {
+                self.remove_unreferenced(&before, None);
+                let images = before.generations.iter().filter_map(|generation| generation.image(unit));
+                for file in images.map(|entry| self.image_file(entry)) {
+                    remove_logged(&file, fs::remove_file(&file));
+                }
+                self.publish_catalogue(&catalogue)?;
+            }
+            published => published?,
+        }
         self.remove_unreferenced(&catalogue, None);
         Ok(true)
+    }
+
+    /// Remove all images of all units, and the catalogue with them: a store without one is empty.
+    /// That takes no space, so it can be done on a disk that is full. Hold the lock.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. Before the catalogue is gone nothing has changed.
+    pub fn remove_all(&self) -> Result<()> {
+        for path in [Some(self.catalogue_path()), self.early.clone()].into_iter().flatten() {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                removed => removed.map_err(|source| Error::io(&path, "remove", source))?,
+            }
+            sync_dir(&path).map_err(|source| Error::io(&path, "sync directory of", source))?;
+        }
+        // The newest number stays in use, so that it is not given out again.
+        let newest = self.generation_dirs().ok().and_then(|ids| ids.into_iter().max());
+        self.remove_unreferenced(&Catalogue::default(), newest);
+        Ok(())
+    }
+
+    /// Bytes in images that no generation refers to. While somebody holds the lock that is what is
+    /// being written; else a snapshot was killed over it.
+    ///
+    /// # Errors
+    /// As [`load`](Store::load).
+    pub fn leftover_bytes(&self) -> Result<u64> {
+        let catalogue = self.load()?;
+        let images = catalogue.generations.iter().flat_map(|generation| &generation.images);
+        let files: BTreeSet<PathBuf> = images.map(|image| self.image_file(image)).collect();
+        let found = list(&self.images_dir()).into_iter().flat_map(|dir| list(&dir));
+        let left = found.filter(|file| !files.contains(file));
+        Ok(left.filter_map(|file| Some(fs::symlink_metadata(file).ok()?.len())).sum())
+    }
+
+    /// Remove what a snapshot that was killed has left. Hold the lock.
+    ///
+    /// # Errors
+    /// As [`load`](Store::load). What cannot be removed now goes next time.
+    pub fn sweep(&self) -> Result<()> {
+        let catalogue = self.load()?;
+        // The number of an empty directory stays in use.
+        let newest = self.generation_dirs().unwrap_or_default().into_iter().max();
+        self.remove_unreferenced(&catalogue, newest);
+        Ok(())
     }
 
     fn publish_catalogue(&self, catalogue: &Catalogue) -> Result<()> {

@@ -227,7 +227,9 @@ fn a_damaged_catalogue_stops_a_snapshot_until_it_is_set_aside() {
 fn two_snapshots_cannot_hold_the_lock() {
     let fixture = Fixture::new();
     let lock = fixture.store.lock().unwrap();
-    assert!(matches!(fixture.store.lock(), Err(Error::Locked { .. })));
+    let refused = fixture.store.lock().unwrap_err();
+    assert!(matches!(refused, Error::Locked { .. }));
+    assert!(refused.to_string().ends_with(&format!("(PID {})", std::process::id())), "{refused}");
     drop(lock);
     fixture.store.lock().unwrap();
 }
@@ -366,4 +368,43 @@ fn an_image_that_is_written_to_while_in_use_is_noticed() {
     let file = fs::OpenOptions::new().write(true).open(fixture.dir.path().join("moved")).unwrap();
     std::os::unix::fs::FileExt::write_at(&file, b"x", 5000).unwrap();
     assert_eq!(image.require_unwritten_since(stamp).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn all_images_can_be_removed_and_numbers_are_not_given_out_again() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a.service", "b.service"]).unwrap();
+    fixture.publish(&["a.service"]).unwrap();
+    fixture.store.remove_all().unwrap();
+    assert!(fixture.files().is_empty() && fixture.store.load().unwrap().units().is_empty());
+    assert!(!fixture.store.catalogue_path().exists());
+    fixture.store.remove_all().unwrap();
+    assert_eq!(fixture.publish(&["a.service"]).unwrap().id, 3);
+}
+
+#[test]
+fn what_a_killed_snapshot_has_left_is_counted_and_swept() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a.service"]).unwrap();
+    assert_eq!(fixture.store.leftover_bytes().unwrap(), 0);
+    // As after a kill: the generation is neither committed nor dropped.
+    let pending = std::mem::ManuallyDrop::new(fixture.store.begin_generation().unwrap());
+    let info = write_image(&pending.image_path("b.service").unwrap(), 1);
+    assert_eq!(fixture.store.leftover_bytes().unwrap(), info.len_bytes);
+    fixture.store.sweep().unwrap();
+    assert_eq!(fixture.store.leftover_bytes().unwrap(), 0);
+    assert_eq!(fixture.files(), ["1/a.service.img"]);
+    assert_eq!(fixture.publish(&["a.service"]).unwrap().id, 3, "a number is not given out again");
+}
+
+#[test]
+fn a_store_that_others_may_write_to_is_not_used() {
+    let fixture = Fixture::new();
+    fixture.publish(&["a.service"]).unwrap();
+    fs::set_permissions(fixture.store.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    fixture.store.require_trust().unwrap();
+    fs::set_permissions(fixture.store.root(), fs::Permissions::from_mode(0o775)).unwrap();
+    fixture.store.require_trust().unwrap_err();
+    let refused = fixture.store.lock().unwrap_err();
+    assert!(refused.to_string().contains("mode 775"), "{refused}");
 }
