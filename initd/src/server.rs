@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use fastboot_runtime::status::STATUS_TEXT;
 use fastboot_runtime::{Claim, StatusFile, Trials, UnitStatus};
 use image_store::evidence::StartKey;
 use image_store::{CatalogueEntry, ImageId, ReasonCode, StaleReason, Store, fault};
@@ -16,7 +17,7 @@ use crate::boot::monotonic_us;
 use crate::caller::Caller;
 use crate::hooks;
 use crate::images::{Images, Usable};
-use crate::journal;
+use crate::journal::{self, OfUnit};
 use crate::lanes::{LIGHT_LEN, Lanes};
 use crate::peer::ShimIdentity;
 use crate::probation;
@@ -301,7 +302,7 @@ impl Server {
             main_pid: tree.main_pid,
             send_main_pid: service_type != "forking",
             send_ready: matches!(service_type, "notify" | "notify-reload"),
-            status: if has_notify_socket { entry.service.status_text.clone() } else { String::new() },
+            status: if has_notify_socket { status_text(entry) } else { String::new() },
             stored: tree.stored.iter().map(|(name, _)| name.clone()).collect(),
         };
         let fds: Vec<BorrowedFd<'_>> = tree.stored.iter().map(|(_, fd)| fd.as_fd()).collect();
@@ -330,10 +331,11 @@ impl Server {
         start.timeline.mark("until cold");
         let unit = &start.unit;
         // A later start in the same boot changes nothing about the first.
+        let line = OfUnit { unit, code: Some(reason.code), is_trial: start.is_trial };
         if reason.code == ReasonCode::NotFirstStart {
-            return journal::info(format_args!("{unit}: {reason}; starting it cold"));
+            return line.info(format_args!("{reason}; starting it cold"));
         }
-        journal::notice(format_args!("{unit}: {}{reason}; starting it cold", about(reason.code)));
+        line.notice(format_args!("{}{reason}; starting it cold", about(reason.code)));
         if let Err(error) = sent {
             journal::warning(format_args!(
                 "{unit}: its shim cannot be told ({error}) and starts it cold by itself"
@@ -345,7 +347,8 @@ impl Server {
 
     fn enter_restored(&self, start: &Start, tree: &RestoredTree, restore_ms: f64) {
         let (unit, pid) = (&start.unit, tree.main_pid);
-        journal::info(format_args!("{unit}: restored as pid {pid} in {restore_ms:.1} ms"));
+        let line = OfUnit { unit, code: None, is_trial: start.is_trial };
+        line.info(format_args!("restored as pid {pid} in {restore_ms:.1} ms"));
         let status = UnitStatus {
             outcome: fastboot_runtime::Outcome::Restored,
             reason_code: None,
@@ -396,7 +399,8 @@ impl Server {
                 Ok(true) => "its image is not tried again",
                 _ => "its image gets one more try at the next boot",
             };
-            journal::warning(format_args!("{unit}: {sentence}; {consequence}"));
+            let line = OfUnit { unit, code: Some(reason.code), is_trial: false };
+            line.warning(format_args!("{sentence}; {consequence}"));
             if let Err(error) = self.status.note(unit, reason.code, sentence) {
                 journal::warning(format_args!("{unit}: {error}; `fastboot status` lacks that it ended"));
             }
@@ -404,6 +408,14 @@ impl Server {
         if let Err(error) = is_final {
             journal::warning(format_args!("{}: {error}; its probation is not recorded", entry.unit));
         }
+    }
+}
+
+/// What `systemctl status` shows: the service's own word, or else ours.
+fn status_text(entry: &CatalogueEntry) -> String {
+    match entry.service.status_text.as_str() {
+        "" => STATUS_TEXT.to_owned(),
+        own => own.to_owned(),
     }
 }
 

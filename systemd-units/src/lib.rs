@@ -1,10 +1,8 @@
 //! What happens before systemd starts anything: which units get the shim in front of their command.
 //!
-//! [`decide`] is the core: catalogue, unit texts, machine and kernel command line in, one decision
-//! per unit out. The binary `fastboot-generator` reads and writes files around it. No bus, no
+//! [`decide`] is the core: catalogue, unit texts and machine in, one decision per unit out. The binary `fastboot-generator` reads and writes files around it. No bus, no
 //! daemon, nothing that can wait.
 
-pub mod cmdline;
 pub mod decide;
 pub mod drop_in;
 pub mod soft_reboot;

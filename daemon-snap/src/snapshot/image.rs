@@ -4,6 +4,7 @@ use super::kernel::KernelClaim;
 use super::witness::{Earlier, Witness};
 use super::{Candidate, Outcome, UnitReport, point};
 use crate::unit::{self, Band, Past, Systemd};
+use fastboot_runtime::status::STATUS_TEXT;
 use image_store::evidence::Digests;
 use image_store::writer::Durability;
 use image_store::{
@@ -140,7 +141,7 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
         dump_ms: Some(freeze_ms),
         restore_ms: None,
         max_age_s: unit.unit().options().max_age.map(|age| age.as_secs()),
-        status_text: now.status_text,
+        status_text: Some(now.status_text).filter(|text| text != STATUS_TEXT).unwrap_or_default(),
         after_restore: unit.unit().options().after_restore.clone(),
         hook_channels: channels,
     };

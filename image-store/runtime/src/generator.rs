@@ -32,10 +32,6 @@ pub struct GeneratorRecord {
     /// Why there are no decisions at all: the catalogue could not be read.
     #[serde(default)]
     pub error: Option<String>,
-    /// Whether the reasons are in the kernel log. In containers they cannot be; then initd logs
-    /// them.
-    #[serde(default)]
-    pub is_logged: bool,
     /// One per unit that had an image, by name.
     pub units: Vec<UnitDecision>,
 }
@@ -70,7 +66,7 @@ pub struct UnitDecision {
 impl GeneratorRecord {
     /// A record of these decisions.
     pub fn new(units: Vec<UnitDecision>) -> GeneratorRecord {
-        GeneratorRecord { version: VERSION, soft_reboots: 0, error: None, is_logged: false, units }
+        GeneratorRecord { version: VERSION, soft_reboots: 0, error: None, units }
     }
 
     /// A record that says why nothing is decided.

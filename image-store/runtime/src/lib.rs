@@ -19,11 +19,13 @@
 //! Images and the store that holds them may not live here (`image_store`), and neither may
 //! decisions: this crate only says how they are written down.
 
+pub mod cmdline;
 pub mod disk_use;
 mod file;
 pub mod first_start;
 pub mod generator;
 pub mod ids_lock;
+pub mod journal;
 mod judgement;
 pub mod soft_reboot;
 pub mod status;

@@ -21,6 +21,8 @@ use crate::file;
 
 /// Name of the file.
 pub const FILE_NAME: &str = "status.json";
+/// `STATUS=` of a restored service that says nothing of itself; no service's own word.
+pub const STATUS_TEXT: &str = "Restored from its image by fastboot";
 /// Longest file that is read, in bytes.
 const MAX_LEN: u64 = 64 << 20;
 

@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicUsize;
 use fastboot_runtime::{
     FirstStarts, GeneratorRecord, RunDir, StatusFile, Trials, UnitDecision, UnitStatus, open_store,
 };
-use image_store::{DEFAULT_ROOT, ReasonCode, fault};
+use image_store::{DEFAULT_ROOT, ReasonCode, Store, fault};
 use initd::admission::{Admission, ServerCell};
 use initd::caller::UnitsRoot;
 use initd::images::Images;
+use initd::journal::OfUnit;
 use initd::lanes::Lanes;
 use initd::manager::Manager;
 use initd::peer::ShimIdentity;
@@ -108,7 +109,8 @@ fn prepare(
     let entries = armed.filter_map(|decision| {
         let entry = catalogue.by_image_id(decision.image_id);
         if entry.is_none() {
-            journal::notice(format_args!("{}: its image was removed; starting it cold", decision.unit));
+            OfUnit { unit: &decision.unit, code: Some(ReasonCode::ImageMissing), is_trial: false }
+                .notice("its image was removed; starting it cold");
         }
         entry.cloned()
     });
@@ -127,11 +129,14 @@ fn prepare(
 
 /// Units that the generator has left alone are part of the picture too.
 fn enter_cold(status: &StatusFile, decisions: &GeneratorRecord, first_starts: &FirstStarts) {
-    // Known from an earlier start of ours in this boot, then they have been logged as well.
+    // Known from an earlier start of ours in this boot, then they have been logged as well. The
+    // generator's lines in the kernel log are not found under the name of the unit.
     let is_new = |decision: &&UnitDecision| !decision.armed && !status.has(&decision.unit);
-    for decision in decisions.units.iter().filter(is_new).filter(|_| !decisions.is_logged) {
+    for decision in decisions.units.iter().filter(is_new) {
         let reason = decision.reason.as_deref().unwrap_or_default();
-        journal::notice(format_args!("{}: image not used: {reason}; starting it cold", decision.unit));
+        let code = decision.reason_code.unwrap_or(ReasonCode::Disabled);
+        OfUnit { unit: &decision.unit, code: Some(code), is_trial: false }
+            .notice(format_args!("image not used: {reason}; starting it cold"));
     }
     let cold = decisions.units.iter().filter(|decision| !decision.armed).map(|decision| UnitStatus {
         image_id: Some(decision.image_id),
@@ -164,9 +169,22 @@ fn start_looking_ahead(server: &Arc<Server>) {
             // What everybody's start begins with; what it brings into memory is all that counts.
             let _ = std::fs::read(SHIM);
             server.images.look_ahead(&server.lanes, &next);
+            server.lanes.wait_idle();
+            sweep(&server.store);
         };
         if let Err(error) = std::thread::Builder::new().spawn(look) {
             journal::warning(format_args!("no thread for looking ahead: {error}; restores take longer"));
         }
+    }
+}
+
+/// What a snapshot that was killed has left goes when nothing else is to be done. One that works
+/// now has the lock.
+fn sweep(store: &Store) {
+    if store.leftover_bytes().is_ok_and(|bytes| bytes > 0)
+        && let Ok(_lock) = store.lock()
+        && let Err(error) = store.sweep()
+    {
+        journal::notice(format_args!("{error}; parts of images that nobody uses stay"));
     }
 }

@@ -375,5 +375,5 @@ fn decisions(entries: &[CatalogueEntry]) -> GeneratorRecord {
         drop_in: None,
         unit_evidence: entry.unit_evidence.clone(),
     };
-    GeneratorRecord { is_logged: true, ..GeneratorRecord::new(entries.iter().map(unit).collect()) }
+    GeneratorRecord::new(entries.iter().map(unit).collect())
 }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::time::Duration;
 
-use fastboot_runtime::{GeneratorRecord, RunDir, Trials, open_store, soft_reboot as counter};
+use fastboot_runtime::{GeneratorRecord, RunDir, Trials, cmdline, open_store, soft_reboot as counter};
 use image_store::evidence::OWN_DROP_IN;
 use image_store::{DEFAULT_ROOT, MachineEvidence, SystemdEvidence};
 use systemd_units::decide::{self, Inputs, OnTrial};
 use systemd_units::search::{UnitDirs, is_executable};
-use systemd_units::{INITD, SHIM, cmdline, soft_reboot};
+use systemd_units::{INITD, SHIM, soft_reboot};
 
 /// A boot does not wait longer for us than this, whatever a disk or a file system does.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     if soft_reboots > 0 {
         soft_reboot::leave_alone(&mut record, &soft_reboot::survivors(&root.join("sys/fs/cgroup")));
     }
-    record.is_logged = log_decisions(&record);
+    log_decisions(&record);
     // Without the record a later run could not say the same, so it comes before the drop-ins.
     record.store(run_dir).map_err(describe)?;
     if decided?.units.is_empty() {
@@ -204,7 +204,7 @@ fn write_all(late: &Path, drop_ins: &[(&str, &str)]) -> Result<(), String> {
     for unit in ["fastboot-initd.socket", "fastboot-initd.service"] {
         link(late, "sysinit.target", unit)?;
     }
-    Ok(())
+    link(late, "multi-user.target", "fastboot-report.service")
 }
 
 /// Have a target pull in a unit of ours.
@@ -217,14 +217,13 @@ fn link(late: &Path, by: &str, unit: &str) -> Result<(), String> {
     linked.map_err(|error| format!("{}: {error}", wants.join(unit).display()))
 }
 
-/// Returns whether the kernel log took every line.
-fn log_decisions(record: &GeneratorRecord) -> bool {
-    let cold = record.units.iter().filter(|unit| !unit.armed);
-    let failures = cold.filter(|unit| {
+/// In the kernel log, where containers cannot write: initd says the same to the journal, if it comes
+/// to that.
+fn log_decisions(record: &GeneratorRecord) {
+    for unit in record.units.iter().filter(|unit| !unit.armed) {
         let reason = unit.reason.as_deref().unwrap_or_default();
-        log_to_kernel(5, &format!("{}: image not used: {reason}; starting it cold", unit.unit)).is_err()
-    });
-    failures.count() == 0
+        let _ = log_to_kernel(5, &format!("{}: image not used: {reason}; starting it cold", unit.unit));
+    }
 }
 
 /// One line into the kernel log, as there is no journal yet; to stderr where that is not possible
