@@ -17,6 +17,8 @@ use std::process::ExitCode;
 
 /// What every page ends with.
 const TAIL: &[u8] = include_bytes!("../../docs/man/common-tail.roff");
+/// What is to be said of some commands beside their arguments, a file for each.
+const COMMANDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/man/commands");
 /// The Android tool has the same name. Fish comes with completions for that one, which ours must
 /// not hide from those whose `fastboot` it is.
 const FISH_HEAD: &str = "\
@@ -26,6 +28,28 @@ if not string match --quiet -- '*/sbin/fastboot' (command --search fastboot)
     return
 end
 ";
+
+/// Names of units, which only the machine knows: what runs, or what has an image.
+const BASH_UNITS: &str = r#"
+_fastboot_with_units() {
+    _fastboot "$@"
+    local cur=${COMP_WORDS[COMP_CWORD]} units
+    [[ $COMP_CWORD -gt 1 && $cur != -* && ${COMP_WORDS[COMP_CWORD-1]} != -* ]] || return 0
+    case ${COMP_WORDS[1]} in
+        snapshot | plan)
+            units=$(systemctl list-units --type=service --state=running --plain --no-legend --no-pager 2> /dev/null | cut -d ' ' -f 1) ;;
+        show | verify | remove)
+            units=$(fastboot list --json 2> /dev/null | grep -o '"unit":"[^"]*"' | cut -d '"' -f 4 | sort -u) ;;
+        *) return 0 ;;
+    esac
+    COMPREPLY=($(compgen -W "$units" -- "$cur"))
+}
+complete -F _fastboot_with_units -o nosort -o bashdefault -o default fastboot
+"#;
+const FISH_UNITS: &str = r#"
+complete -c fastboot -f -n "__fish_seen_subcommand_from snapshot plan" -a "(systemctl list-units --type=service --state=running --plain --no-legend --no-pager 2>/dev/null | string split -f 1 ' ')"
+complete -c fastboot -f -n "__fish_seen_subcommand_from show verify remove" -a "(fastboot list --json 2>/dev/null | string match -a -r -g '\"unit\":\"([^\"]*)\"')"
+"#;
 
 fn main() -> ExitCode {
     let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -73,6 +97,10 @@ fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
     if command.get_subcommands().next().is_some() {
         page.render_subcommands_section(&mut text)?;
     }
+    match fs::read(Path::new(COMMANDS).join(format!("{name}.roff"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        read => text.extend_from_slice(&read?),
+    }
     text.extend_from_slice(TAIL);
     fs::write(dir.join(format!("{name}.8")), text)
 }
@@ -83,6 +111,11 @@ fn write_completions(command: &mut Command, dir: &Path) -> io::Result<()> {
     {
         let mut text = if shell == Shell::Fish { FISH_HEAD.as_bytes().to_vec() } else { Vec::new() };
         clap_complete::generate(shell, command, "fastboot", &mut text);
+        match shell {
+            Shell::Bash => text.extend_from_slice(BASH_UNITS.as_bytes()),
+            Shell::Fish => text.extend_from_slice(FISH_UNITS.as_bytes()),
+            _ => {}
+        }
         fs::write(dir.join(file), text)?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! The engine is in the crates below: `collect` reads a live tree into `state`, `rebuild` makes a
 //! live tree from it.
 
+pub mod boot;
 pub mod chart;
 pub mod doctor;
 pub mod snapshot;

@@ -9,14 +9,18 @@
 
 mod candidate;
 mod empty_store;
+mod forecast;
 mod image;
 mod kernel;
 mod plan;
+mod preflight;
 mod trial;
 mod witness;
 
 pub use candidate::Candidate;
-pub use plan::{PlanRow, plan};
+pub use forecast::ColdBy;
+pub use plan::{Plan, PlanRow, plan};
+pub use preflight::{Absence, Before, preflight};
 
 use crate::unit::{Band, Systemd};
 use empty_store::EmptyStores;

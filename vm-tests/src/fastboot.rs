@@ -209,7 +209,8 @@ pub fn install(release: &Path, root: &Path) -> Result<()> {
         count += 1;
     }
     ensure!(count > 0, "no unit files in {}", units.display());
-    Ok(())
+    let catalogue = "systemd-units/catalog/fastboot.catalog";
+    copy(&workspace().join(catalogue), &inside("/usr/lib/systemd/catalog/fastboot.catalog"), 0o644)
 }
 
 fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {

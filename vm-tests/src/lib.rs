@@ -21,6 +21,7 @@ pub mod kernel_state;
 pub mod layers;
 pub mod machine;
 pub mod needs;
+pub mod operator;
 pub mod package;
 pub mod randomness;
 pub mod reboots;

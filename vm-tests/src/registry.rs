@@ -4,8 +4,8 @@ use anyhow::Result;
 use test_frame::{Registry, Source};
 
 use crate::{
-    bare, daemons, dbus, demo, evidence, kernel_state, layers, package, randomness, reboots, rust_tests,
-    scenarios, shipped, source, units,
+    bare, daemons, dbus, demo, evidence, kernel_state, layers, operator, package, randomness, reboots,
+    rust_tests, scenarios, shipped, source, units,
 };
 
 /// In the order in which they run: what is quick and tells most comes first.
@@ -20,6 +20,7 @@ pub fn registry() -> Result<Registry> {
         Source::new("shipped", || Ok(shipped::tests())),
         Source::new("scenarios", || Ok(scenarios::tests())),
         Source::new("units", || Ok(units::tests())),
+        Source::new("operator", || Ok(operator::tests())),
         Source::new("evidence", || Ok(evidence::tests())),
         Source::new("kernel-state", || Ok(kernel_state::tests())),
         Source::new("dbus", || Ok(dbus::tests())),
@@ -45,6 +46,7 @@ mod tests {
             "shipped",
             "scenarios",
             "units",
+            "operator",
             "evidence",
             "kernel-state",
             "dbus",

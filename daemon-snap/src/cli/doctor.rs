@@ -1,6 +1,7 @@
 //! `fastboot doctor`.
 
 use super::common::StoreArgs;
+use super::page::Page;
 use daemon_snap::doctor::{self, Finding};
 use nix::unistd::geteuid;
 
@@ -26,24 +27,29 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// Lines and no table: what was found may be long, and most of what follows is empty.
 fn print(findings: &[Finding]) {
-    if !geteuid().is_root() {
-        say!("not run as root: much of what follows is missing only for that");
+    let mut page = Page::new();
+    let missing = findings.iter().filter(|finding| !finding.ok && finding.necessary).count();
+    match missing {
+        0 => page.say("Everything necessary is there."),
+        1 => page.say("One necessary thing is missing."),
+        count => page.say(format_args!("{count} necessary things are missing.")),
     }
+    if !geteuid().is_root() {
+        page.say("Not run as root: much of what follows is missing only for that.");
+    }
+    page.gap();
     for finding in findings {
         let mark = match (finding.ok, finding.necessary) {
             (true, _) => "ok",
             (false, true) => "MISSING",
             (false, false) => "less",
         };
-        say!("{mark:8} {:18} {}", finding.name, finding.found);
+        let head = format!("{mark:8} {:18} ", finding.name);
+        let below = " ".repeat(head.chars().count());
+        page.item(&head, &below, &finding.found);
         if !finding.consequence.is_empty() {
-            say!("{:27} → {}", "", finding.consequence);
+            page.item(&format!("{below}→ "), &format!("{below}  "), &finding.consequence);
         }
     }
-    let missing = findings.iter().filter(|finding| !finding.ok && finding.necessary).count();
-    match missing {
-        0 => say!("everything necessary is there"),
-        1 => say!("one necessary thing is missing"),
-        count => say!("{count} necessary things are missing"),
-    }
+    page.show();
 }

@@ -2,11 +2,17 @@
 
 #[macro_use]
 mod common;
+mod ask;
+mod bars;
 mod chart;
 mod doctor;
 mod dump;
+mod explain;
+mod history;
 mod list;
+mod page;
 mod plan;
+mod refresh;
 mod remove;
 mod restore;
 mod show;
@@ -14,7 +20,7 @@ mod snapshot;
 mod status;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Start services from checkpoints instead of from scratch
 ///
@@ -23,7 +29,7 @@ use clap::{Parser, Subcommand};
 /// the cgroup, sandbox and namespaces that systemd made for it. Whatever is stale, damaged or not
 /// understood starts cold, as if fastboot were not installed, and `fastboot status` says why.
 #[derive(Debug, Parser)]
-#[command(name = "fastboot", version, disable_help_subcommand = true)]
+#[command(name = "fastboot", version)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,8 +39,10 @@ pub struct Cli {
 enum Command {
     Snapshot(snapshot::Args),
     Plan(plan::Args),
+    Refresh(refresh::Args),
     Status(status::Args),
     Chart(chart::Args),
+    History(history::Args),
     List(list::Args),
     Show(show::Args),
     Verify(verify::Args),
@@ -64,7 +72,8 @@ impl Cli {
     pub fn from_arguments() -> Self {
         let first = std::env::args_os().nth(1).unwrap_or_default();
         if first != "dump" && first != "restore" {
-            return Self::parse();
+            let matches = Self::command().term_width(usize::from(page::columns())).get_matches();
+            return Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         }
         let command = match Plumbing::parse().command {
             PlumbingCommand::Dump(args) => Command::Dump(args),
@@ -78,8 +87,10 @@ impl Cli {
         match self.command {
             Command::Snapshot(args) => snapshot::run(&args),
             Command::Plan(args) => plan::run(&args),
+            Command::Refresh(args) => refresh::run(args),
             Command::Status(args) => status::run(&args),
             Command::Chart(args) => chart::run(&args),
+            Command::History(args) => history::run(&args),
             Command::List(args) => list::run(&args),
             Command::Show(args) => show::run(&args),
             Command::Verify(args) => verify::run(&args),

@@ -1,13 +1,13 @@
 //! `fastboot remove`.
 
-use super::common::{StoreArgs, unit_names};
+use super::common::{StoreArgs, service_name};
 
 /// Remove images; the services start cold from the next boot on
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
     /// Services
-    #[arg(required_unless_present = "all")]
+    #[arg(value_name = "UNIT", value_parser = service_name, required_unless_present = "all")]
     units: Vec<String>,
     /// Every image; a damaged catalogue is set aside
     #[arg(long, conflicts_with = "units")]
@@ -21,16 +21,17 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     // Where there is nothing, nothing is made either.
     let _lock = if store.root().exists() { Some(store.lock()?) } else { None };
     let mut set_aside = None;
-    let units: Vec<String> = match args.all {
-        true => {
-            set_aside = store.set_aside_damaged_catalogue()?;
-            store.load()?.units().into_iter().map(str::to_owned).collect()
-        }
-        false => unit_names(&args.units),
-    };
     let (mut removed, mut missing) = (Vec::new(), Vec::new());
-    for unit in units {
-        if store.remove(&unit)? { removed.push(unit) } else { missing.push(unit) }
+    if args.all {
+        set_aside = store.set_aside_damaged_catalogue()?;
+        removed.extend(store.load()?.units().into_iter().map(str::to_owned));
+        store.remove_all()?;
+    } else {
+        for unit in args.units.iter().cloned() {
+            if store.remove(&unit)? { removed.push(unit) } else { missing.push(unit) }
+        }
+        // Of a snapshot that was killed.
+        store.sweep()?;
     }
     if args.store.json {
         say!("{}", serde_json::json!({ "removed": removed, "missing": missing, "set_aside": set_aside }));

@@ -1,7 +1,9 @@
 //! `fastboot show`.
 
-use super::common::{StoreArgs, mb, table, unit_names};
+use super::common::{StoreArgs, mb, service_name};
+use super::page::{Column, Page};
 use anyhow::Context as _;
+use comfy_table::Cell;
 use image_store::evidence::StartEvidence;
 use image_store::{CatalogueEntry, EvidenceV2, FileKind, Observation, Rule, SectionKind, Source};
 use serde::Serialize;
@@ -11,6 +13,8 @@ use std::collections::BTreeMap;
 /// Show what an image holds and what it depends on
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Service
+    #[arg(value_parser = service_name)]
     unit: String,
     /// Print everything that is recorded of its processes, as JSON; what is in memory is left out
     #[arg(long)]
@@ -53,10 +57,10 @@ struct Process {
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let store = args.store.open();
-    let unit = unit_names(std::slice::from_ref(&args.unit)).remove(0);
+    let unit = args.unit.as_str();
     let catalogue = store.load()?;
     let (generation, entry) =
-        catalogue.newest(&unit).with_context(|| format!("there is no image of {unit}"))?;
+        catalogue.newest(unit).with_context(|| format!("there is no image of {unit}"))?;
     let image = store.open_image(entry)?;
     let evidence = image.section(SectionKind::EVIDENCE, EvidenceV2::VERSION, EvidenceV2::MAX_LEN)?;
     let evidence = EvidenceV2::decode(&evidence, image.path())?;
@@ -67,8 +71,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
                 say!("{}", serde_json::to_string(&AllEvidence { evidence: &evidence, start, held_groups })?);
             }
             false => {
-                print_evidence(&evidence);
-                print_start(entry);
+                let mut page = Page::new();
+                print_evidence(&mut page, &evidence);
+                print_start(&mut page, entry);
+                page.show();
             }
         }
         return Ok(0);
@@ -121,103 +127,121 @@ fn descriptors(tree: &TreeV1) -> BTreeMap<&'static str, usize> {
 }
 
 fn print(shown: &Shown) {
+    let mut page = Page::new();
     let entry = &shown.entry;
-    say!("{} · generation {} · {} · {} MB", entry.unit, shown.generation, entry.file, mb(entry.len_bytes));
-    say!("Type={} · main PID {}", entry.service.service_type, entry.service.main_pid);
+    page.say(format_args!(
+        "{} · generation {} · {} · {} MB",
+        entry.unit,
+        shown.generation,
+        entry.file,
+        mb(entry.len_bytes)
+    ));
+    page.say(format_args!("Type={} · main PID {}", entry.service.service_type, entry.service.main_pid));
     for p in &shown.processes {
-        say!(
-            "  pid {} {}: {}, {}, {}, {}",
-            p.pid,
-            p.command,
-            counted(p.threads as u64, "thread"),
-            counted(p.mappings as u64, "mapping"),
-            counted(p.pages, "page"),
-            counted(p.descriptors as u64, "descriptor")
+        page.item(
+            "  ",
+            "    ",
+            format_args!(
+                "pid {} {}: {}, {}, {}, {}",
+                p.pid,
+                p.command,
+                counted(p.threads as u64, "thread"),
+                counted(p.mappings as u64, "mapping"),
+                counted(p.pages, "page"),
+                counted(p.descriptors as u64, "descriptor")
+            ),
         );
     }
     let kinds: Vec<String> =
         shown.descriptors.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
-    say!("open: {}", kinds.join(", "));
-    say!("depends on kernel {}, and on", shown.evidence.machine.kernel_release);
+    page.say(format_args!("open: {}", kinds.join(", ")));
+    page.say(format_args!("depends on kernel {}, and on", shown.evidence.machine.kernel_release));
     let unit = &shown.evidence.unit;
     for text in std::iter::once(&unit.fragment).chain(&unit.drop_ins) {
-        say!("  {}", text.path.display());
+        page.item("  ", "    ", format_args!("{}", text.path.display()));
     }
     for file in shown.evidence.all_files() {
-        say!("  {}", file.path.display());
+        page.item("  ", "    ", format_args!("{}", file.path.display()));
     }
     for value in &shown.evidence.values {
-        say!("  {} = {}", value.path.display(), value.value);
+        page.item("  ", "    ", format_args!("{} = {}", value.path.display(), value.value));
     }
     for accounts in &shown.evidence.accounts {
-        say!("  entries of {}", accounts.path.display());
+        page.item("  ", "    ", format_args!("entries of {}", accounts.path.display()));
     }
-    let named = |what: &str, ids: &[(String, u32)]| {
+    for (what, ids) in [("user", &shown.evidence.users), ("group", &shown.evidence.groups)] {
         for (name, id) in ids {
-            say!("  {what} {name} as {id}");
+            page.item("  ", "    ", format_args!("{what} {name} as {id}"));
         }
-    };
-    named("user", &shown.evidence.users);
-    named("group", &shown.evidence.groups);
+    }
+    page.show();
 }
 
 /// Every item with its rule and whoever said that it matters.
-fn print_evidence(evidence: &EvidenceV2) {
+fn print_evidence(page: &mut Page, evidence: &EvidenceV2) {
     match &evidence.observation {
         Observation::Recorded { not_observed } => {
-            say!("the start was observed; not observed:");
-            not_observed.iter().for_each(|what| say!("  {what}"));
+            page.say("the start was observed; not observed:");
+            not_observed.iter().for_each(|what| page.item("  ", "    ", what));
         }
-        Observation::None { why } => say!("the start was not observed: {why}"),
+        Observation::None { why } => page.say(format_args!("the start was not observed: {why}")),
     }
-    let mut compared = table(&["compared", "rule", "known by"]);
+    let mut compared = Vec::new();
     for text in std::iter::once(&evidence.unit.fragment).chain(&evidence.unit.drop_ins) {
-        compared.add_row([text.path.display().to_string(), "content".into(), "unit file".into()]);
+        compared.push([text.path.display().to_string(), "content".into(), "unit file".into()]);
     }
     for item in &evidence.files {
         let path = match item.file.kind {
             FileKind::Absent => format!("{} (must not be there)", item.file.path.display()),
             _ => item.file.path.display().to_string(),
         };
-        compared.add_row([path, item.rule.to_string(), item.source.to_string()]);
+        compared.push([path, item.rule.to_string(), item.source.to_string()]);
     }
     for file in &evidence.environment_files {
-        compared.add_row([file.path.display().to_string(), "content".into(), "EnvironmentFile=".into()]);
+        compared.push([file.path.display().to_string(), "content".into(), "EnvironmentFile=".into()]);
     }
     for accounts in &evidence.accounts {
         let entries =
             format!("{} ({})", accounts.path.display(), counted(accounts.entries.len() as u64, "name"));
-        compared.add_row([entries, Rule::Accounts.to_string(), Source::Observed.to_string()]);
+        compared.push([entries, Rule::Accounts.to_string(), Source::Observed.to_string()]);
     }
     for value in &evidence.values {
         let value_is = format!("{} = {}", value.path.display(), value.value);
-        compared.add_row([value_is, Rule::Value.to_string(), Source::Observed.to_string()]);
+        compared.push([value_is, Rule::Value.to_string(), Source::Observed.to_string()]);
     }
-    say!("{compared}");
+    let cells = |row: [String; 3]| row.map(Cell::new).to_vec();
+    let columns = [Column::Text("RULE"), Column::Text("COMPARED"), Column::Rest("KNOWN BY")];
+    let in_order = compared.into_iter().map(|[path, rule, source]| cells([rule, path, source]));
+    page.table(&columns, in_order);
     if !evidence.left_out.is_empty() {
-        let mut left_out = table(&["used and not compared", "rule"]);
-        for one in &evidence.left_out {
-            left_out.add_row([one.path.display().to_string(), one.rule.to_string()]);
-        }
-        say!("{left_out}");
+        page.gap();
+        let left_out = evidence.left_out.iter();
+        let row = |rule: String, path: String| [rule, path].map(Cell::new).to_vec();
+        page.table(
+            &[Column::Text("RULE"), Column::Rest("USED AND NOT COMPARED")],
+            left_out.map(|one| row(one.rule.to_string(), one.path.display().to_string())),
+        );
     }
 }
 
 /// What systemd gave to the main process. What may be secret is only named.
-fn print_start(entry: &CatalogueEntry) {
+fn print_start(page: &mut Page, entry: &CatalogueEntry) {
+    page.gap();
     if let Some(most_s) = entry.service.max_age_s {
-        say!("not used when it is older than {most_s} s (MaxAge=)");
+        page.say(format_args!("not used when it is older than {most_s} s (MaxAge=)"));
     }
     let Some(start) = &entry.start else {
-        say!("how systemd starts it was not recorded (no trial, or an older fastboot), and is not compared");
+        page.say(
+            "how systemd starts it was not recorded (no trial, or an older fastboot), and is not compared",
+        );
         return;
     };
-    let mut table = table(&["start", "item", "value"]);
-    for (kind, name, value) in start.items() {
+    let columns = [Column::Text("START"), Column::Text("ITEM"), Column::Rest("VALUE")];
+    let rows = start.items().map(|(kind, name, value)| {
         let value = if kind.is_secret() { "a digest is compared" } else { value };
-        table.add_row([kind.as_str(), name, value]);
-    }
-    say!("{table}");
+        [kind.as_str(), name, value].map(Cell::new).to_vec()
+    });
+    page.table(&columns, rows);
 }
 
 /// `1 thread`, `2 threads`.

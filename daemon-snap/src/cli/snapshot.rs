@@ -1,9 +1,16 @@
 //! `fastboot snapshot`.
 
-use super::common::{StoreArgs, mb, ms, table, unit_names};
-use daemon_snap::snapshot::{self, Options, Outcome, Phase, Report, Step, TrialPolicy};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal as _;
+use super::ask::{confirm, tell_before};
+use super::bars::Bars;
+use super::common::{StoreArgs, dash, mb, ms, service_name};
+use super::page::{Column, Mood, Page, outcome};
+use comfy_table::Cell;
+use daemon_snap::boot::counted;
+use daemon_snap::doctor::volatile_file_system;
+use daemon_snap::snapshot::{self, Options, Outcome, Report, TrialPolicy, UnitReport};
+use fastboot_runtime::cmdline;
+use image_store::Store;
+use std::path::Path;
 use std::time::Duration;
 
 const FAILED: u8 = 1;
@@ -12,7 +19,8 @@ const REFUSED: u8 = 3;
 /// Take running services into images for the next boot
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Services; none: all that are eligible
+    /// Services; none: those that gain by it, as `fastboot plan` lists them
+    #[arg(value_name = "UNIT", value_parser = service_name)]
     units: Vec<String>,
     /// Take the running instances as they are; their PIDs may be taken at the next boot
     #[arg(long)]
@@ -31,41 +39,97 @@ pub struct Args {
     /// Keep images that are restored no faster than the service starts
     #[arg(long)]
     keep_slow: bool,
+    /// Do not ask. Without a terminal nothing is asked in any case
+    #[arg(short, long)]
+    yes: bool,
+    /// Also processes, threads and memory
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
 
+impl Args {
+    /// As an operator who names services gets it.
+    pub(super) fn of(units: Vec<String>, store: StoreArgs) -> Self {
+        Self {
+            units,
+            no_restart: false,
+            settle: 30,
+            warm_up: None,
+            no_trial: false,
+            keep_slow: false,
+            yes: true,
+            verbose: false,
+            store,
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            restart: !self.no_restart,
+            settle: Duration::from_secs(self.settle),
+            warm_up: self.warm_up.clone(),
+            trial: match (self.no_trial, self.keep_slow) {
+                (true, _) => TrialPolicy::None,
+                (false, true) => TrialPolicy::KeepSlow,
+                (false, false) => TrialPolicy::KeepWorth,
+            },
+        }
+    }
+}
+
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let store = args.store.open();
-    let units = match args.units.is_empty() {
-        true => {
-            let plan = snapshot::plan(&[], &store.load()?)?;
-            let left_out = plan.iter().filter(|row| !row.by_default).count();
-            if !args.store.json && left_out > 0 {
-                eprintln!("{left_out} running services are left out; `fastboot plan` says why");
-            }
-            plan.into_iter().filter(|row| row.by_default).map(|row| row.unit).collect()
+    if store.is_locked()? {
+        // Says who holds it.
+        store.lock()?;
+    }
+    let options = args.options();
+    if options.restart && !args.no_trial && cmdline::is_off(&cmdline::read(Path::new("/"))) {
+        anyhow::bail!(
+            "this boot has fastboot=0 on its kernel command line, so no image can be tried; nothing was done. \
+             Boot without it, or take images untried (--no-trial)"
+        );
+    }
+    if options.restart && !args.no_trial && !args.store.is_of_boots() {
+        anyhow::bail!(
+            "images in {} cannot be tried, because neither boots nor trials look there; nothing was done. \
+             --no-trial takes them untried",
+            store.root().display()
+        );
+    }
+    let catalogue = store.load()?;
+    let mut units = args.units.clone();
+    if units.is_empty() {
+        let plan = snapshot::plan(&[], &catalogue)?;
+        let taken = plan.units.iter().filter(|row| row.by_default);
+        units = taken.map(|row| row.unit.clone()).collect();
+        let left_out = plan.units.len() - units.len();
+        if !args.store.json && left_out > 0 {
+            let left_out = counted(left_out, "running service");
+            eprintln!("{left_out} would gain nothing or cannot be taken; `fastboot plan` says why");
         }
-        false => unit_names(&args.units),
-    };
-    let options = Options {
-        restart: !args.no_restart,
-        settle: Duration::from_secs(args.settle),
-        warm_up: args.warm_up.clone(),
-        trial: match (args.no_trial, args.keep_slow) {
-            (true, _) => TrialPolicy::None,
-            (false, true) => TrialPolicy::KeepSlow,
-            (false, false) => TrialPolicy::KeepWorth,
-        },
-    };
-    let mut bars = Bars { hidden: args.store.json || !std::io::stderr().is_terminal(), current: None };
+    }
+    let (before, unknown) = snapshot::preflight(&units, &catalogue)?;
+    if !unknown.is_empty() {
+        return Ok(refuse_unknown(&unknown, args.store.json));
+    }
+    if !before.is_empty() && !args.store.json {
+        tell_before(&before, &options);
+        if args.units.is_empty() && !args.yes && !confirm()? {
+            eprintln!("fastboot: nothing was done");
+            return Ok(FAILED);
+        }
+    }
+    let mut bars = Bars::new(args.store.json);
     let report = snapshot::snapshot(&store, &units, &options, &mut |step| bars.show(step));
     bars.finish();
     let report = report?;
     if args.store.json {
         say!("{}", serde_json::to_string(&report)?);
     } else {
-        print(&report);
+        print(&report, args, &store);
     }
     let any = |outcome| report.units.iter().any(|row| row.outcome == outcome);
     Ok(match (any(Outcome::Failed), any(Outcome::Refused)) {
@@ -75,90 +139,97 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     })
 }
 
-/// One progress bar per phase, under each other.
-struct Bars {
-    hidden: bool,
-    current: Option<(Phase, ProgressBar)>,
+/// A name that is wrong is most likely meant for something: nothing is taken.
+fn refuse_unknown(unknown: &[String], json: bool) -> u8 {
+    if json {
+        let rows = unknown.iter().map(|unit| {
+            let reason = format!("there is no unit {unit}");
+            serde_json::json!({
+                "unit": unit,
+                "outcome": "failed",
+                "reasons": [reason],
+                "obstacles": [{ "code": "no-unit", "reason": reason, "passes": false }],
+                "notes": [],
+            })
+        });
+        say!("{}", serde_json::json!({ "generation": null, "units": rows.collect::<Vec<_>>() }));
+    }
+    unknown.iter().for_each(|unit| eprintln!("fastboot: there is no unit {unit}"));
+    eprintln!("fastboot: nothing was done");
+    FAILED
 }
 
-impl Bars {
-    fn show(&mut self, step: Step<'_>) {
-        let is_new = self.current.as_ref().is_none_or(|(phase, _)| *phase != step.phase);
-        if is_new {
-            self.finish();
-            let bar = ProgressBar::new(step.of as u64);
-            bar.set_draw_target(if self.hidden {
-                ProgressDrawTarget::hidden()
-            } else {
-                ProgressDrawTarget::stderr()
-            });
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix:8} {bar:30} {pos}/{len} {elapsed:>4} {msg}")
-            {
-                bar.set_style(style);
-            }
-            bar.set_prefix(name(step.phase));
-            bar.enable_steady_tick(Duration::from_millis(100));
-            self.current = Some((step.phase, bar));
-        }
-        if let Some((_, bar)) = &self.current {
-            bar.set_position(step.index as u64);
-            bar.set_message(step.what.to_owned());
-        }
+fn print(report: &Report, args: &Args, store: &Store) {
+    let mut page = Page::new();
+    page.say(summary(report));
+    if report.generation.is_some() {
+        page.say(consequence(args, store));
     }
-
-    fn finish(&mut self) {
-        if let Some((_, bar)) = self.current.take() {
-            bar.set_position(bar.length().unwrap_or_default());
-            bar.finish_with_message("");
+    if !report.units.is_empty() {
+        page.gap();
+        let mut columns = vec![Column::Text("UNIT"), Column::Text("OUTCOME")];
+        if args.verbose {
+            columns.extend([Column::Figure("PROCS"), Column::Figure("THREADS"), Column::Figure("DIRTY MB")]);
         }
-    }
-}
-
-fn name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Inspect => "inspect",
-        Phase::Restart => "restart",
-        Phase::WarmUp => "warm up",
-        Phase::Settle => "settle",
-        Phase::Image => "image",
-        Phase::Trial => "trial",
-        Phase::Publish => "publish",
-    }
-}
-
-fn print(report: &Report) {
-    let heading = [
-        "unit",
-        "outcome",
-        "procs/threads",
-        "dirty MB",
-        "cold ms",
-        "trial ms",
-        "freeze ms",
-        "image MB",
-        "reason",
-    ];
-    let mut table = table(&heading);
-    let dash = || "–".to_owned();
-    for row in &report.units {
-        let why: Vec<&str> = row.reasons.iter().chain(&row.notes).map(String::as_str).collect();
-        let counts = row.processes.zip(row.threads);
-        table.add_row([
-            row.unit.clone(),
-            format!("{:?}", row.outcome).to_lowercase(),
-            counts.map_or_else(dash, |(processes, threads)| format!("{processes}/{threads}")),
-            row.pages.map_or_else(dash, |pages| mb(pages * image_store::PAGE_SIZE as u64)),
-            ms(row.cold_start_ms),
-            ms(row.restore_ms),
-            row.freeze_ms.map_or_else(dash, |ms| format!("{ms:.1}")),
-            row.image_bytes.map_or_else(dash, mb),
-            why.join("\n"),
+        columns.extend([
+            Column::Figure("COLD MS"),
+            Column::Figure("TRIAL MS"),
+            Column::Figure("FREEZE MS"),
+            Column::Figure("MB"),
+            Column::Rest("REASON"),
         ]);
+        page.table(&columns, report.units.iter().map(|row| cells(row, args.verbose)));
     }
-    say!("{table}");
-    match report.generation {
-        Some(id) => say!("generation {id} is used from the next boot on"),
-        None => say!("nothing was stored"),
+    page.show();
+}
+
+fn cells(row: &UnitReport, verbose: bool) -> Vec<Cell> {
+    let (word, mood) = match row.outcome {
+        Outcome::Stored => ("stored", Mood::Good),
+        Outcome::Pointless => ("pointless", Mood::Poor),
+        Outcome::Refused => ("refused", Mood::Poor),
+        Outcome::Failed => ("failed", Mood::Bad),
+    };
+    let count = |count: Option<usize>| Cell::new(count.map_or_else(dash, |count| count.to_string()));
+    let mut cells = vec![Cell::new(&row.unit), outcome(word, mood)];
+    if verbose {
+        let dirty = row.pages.map(|pages| pages * image_store::PAGE_SIZE as u64);
+        cells.extend([count(row.processes), count(row.threads), Cell::new(dirty.map_or_else(dash, mb))]);
+    }
+    let why: Vec<&str> = row.reasons.iter().chain(&row.notes).map(String::as_str).collect();
+    cells.extend([
+        Cell::new(ms(row.cold_start_ms)),
+        Cell::new(ms(row.restore_ms)),
+        Cell::new(row.freeze_ms.map_or_else(dash, |ms| format!("{ms:.1}"))),
+        Cell::new(row.image_bytes.map_or_else(dash, mb)),
+        Cell::new(why.join("\n")),
+    ]);
+    cells
+}
+
+fn summary(report: &Report) -> String {
+    let Some(generation) = report.generation else {
+        return match report.units.len() {
+            0 => "No service would gain by an image; nothing was done.".to_owned(),
+            _ => "Nothing was stored; the services run on.".to_owned(),
+        };
+    };
+    let stored = report.units.iter().filter(|row| row.outcome == Outcome::Stored);
+    let bytes: u64 = stored.clone().filter_map(|row| row.image_bytes).sum();
+    let all = counted(report.units.len(), "service");
+    format!("{} of {all} taken as generation {generation} ({} MB).", stored.count(), mb(bytes))
+}
+
+/// When the images are used.
+fn consequence(args: &Args, store: &Store) -> String {
+    let dir = store.root().display();
+    if !args.store.is_of_boots() {
+        return format!("A boot uses images in {} only, and none in {dir}.", image_store::DEFAULT_ROOT);
+    }
+    match volatile_file_system(store.root()) {
+        Some(kind) => {
+            format!("{dir} is on {kind}: the images are gone with the next reboot, and nothing uses them.")
+        }
+        None => "They are used from the next boot on.".to_owned(),
     }
 }

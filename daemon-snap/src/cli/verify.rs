@@ -1,6 +1,9 @@
 //! `fastboot verify`: what the next boot would find.
 
-use super::common::{StoreArgs, table, unit_names};
+use super::common::{StoreArgs, service_name, short};
+use super::page::{Column, Mood, Page, outcome};
+use comfy_table::Cell;
+use daemon_snap::boot::missing_in_this_boot;
 use daemon_snap::unit::{Systemd, judge_unit, read_text};
 use fastboot_runtime::{EARLY_CATALOGUE, stale_reason};
 use image_store::evidence::{Digests, StartEvidence};
@@ -24,29 +27,46 @@ const ASKED_AT_START: &str = "Compared only when a service starts: its user and 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Services; none: all with an image
+    #[arg(value_name = "UNIT", value_parser = service_name)]
     units: Vec<String>,
     #[command(flatten)]
     store: StoreArgs,
 }
 
 #[derive(Serialize)]
-struct Row {
-    unit: String,
+pub struct Row {
+    pub unit: String,
     generation: Option<u64>,
     /// The next boot would restore it.
-    usable: bool,
+    pub usable: bool,
     /// Everything that stands against it.
-    reasons: Vec<StaleReason>,
+    pub reasons: Vec<StaleReason>,
     /// Whether the start itself is compared too, when there is one.
     asked_at_start: bool,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let store = args.store.open();
+    let rows = check_all(&args.store.open(), &args.units)?;
+    let all_usable = rows.iter().all(|row| row.usable);
+    if args.store.json {
+        say!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
+    } else if rows.is_empty() {
+        args.store.say_empty();
+    } else {
+        print(rows);
+    }
+    Ok(if all_usable { 0 } else { REFUSED })
+}
+
+/// Checks the images of these services; none: of all.
+///
+/// # Errors
+/// When the catalogue or this machine cannot be read.
+pub fn check_all(store: &Store, names: &[String]) -> anyhow::Result<Vec<Row>> {
     let catalogue = store.load()?;
-    let units = match args.units.is_empty() {
+    let units = match names.is_empty() {
         true => catalogue.units().into_iter().map(str::to_owned).collect(),
-        false => unit_names(&args.units),
+        false => names.to_vec(),
     };
     let root = Path::new("/");
     let mut start = StartEvidence::default();
@@ -66,19 +86,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             None => {
                 (None, vec![StaleReason::new(ReasonCode::NoImage, format!("there is no image of {unit}"))])
             }
-            Some((generation, entry)) => (Some(generation.id), check(&store, entry, &now)),
+            Some((generation, entry)) => (Some(generation.id), check(store, entry, &now)),
         };
         rows.push(Row { unit, generation, usable: reasons.is_empty(), reasons, asked_at_start });
     }
-    let all_usable = rows.iter().all(|row| row.usable);
-    if args.store.json {
-        say!("{}", serde_json::to_string(&serde_json::json!({ "units": rows }))?);
-    } else if rows.is_empty() {
-        args.store.say_empty();
-    } else {
-        print(rows);
-    }
-    Ok(if all_usable { 0 } else { REFUSED })
+    Ok(rows)
 }
 
 /// What images are compared with.
@@ -106,7 +118,7 @@ fn check(store: &Store, entry: &CatalogueEntry, now: &Now) -> Vec<StaleReason> {
     note(check_early(store, entry));
     note(entry.check_age(now.unix_s));
     note(entry.start.as_ref().map_or(Ok(()), |start| start.check_machine(&now.start)));
-    reasons.extend(super::status::missing_in_this_boot(entry));
+    reasons.extend(missing_in_this_boot(entry));
     let opened = match Opened::open(store, entry) {
         Ok(opened) => opened,
         Err(reason) => {
@@ -174,16 +186,34 @@ fn check_unit_text(evidence: &UnitEvidence, unit: &str, now: &Now) -> Result<(),
 }
 
 fn print(rows: Vec<Row>) {
+    let mut page = Page::new();
+    page.say(summary(&rows));
+    page.gap();
     let asked_at_start = rows.iter().any(|row| row.usable && row.asked_at_start);
-    let mut table = table(&["unit", "next boot", "reason"]);
-    for row in rows {
+    let columns = [Column::Text("UNIT"), Column::Text("NEXT BOOT"), Column::Rest("REASON")];
+    let table = rows.into_iter().map(|row| {
         let why: Vec<String> =
             row.reasons.iter().map(|reason| format!("{} ({})", reason.sentence, reason.code)).collect();
-        let outcome = if row.usable { "restored" } else { "cold" };
-        table.add_row([row.unit, outcome.to_owned(), why.join("\n")]);
-    }
-    say!("{table}");
+        let next = if row.usable { outcome("restored", Mood::Good) } else { outcome("cold", Mood::Poor) };
+        vec![Cell::new(row.unit), next, Cell::new(why.join("\n"))]
+    });
+    page.table(&columns, table);
     if asked_at_start {
-        say!("{ASKED_AT_START}");
+        page.gap();
+        page.say(ASKED_AT_START);
+    }
+    page.show();
+}
+
+fn summary(rows: &[Row]) -> String {
+    let cold: Vec<&str> = rows.iter().filter(|row| !row.usable).map(|row| short(&row.unit)).collect();
+    let all = rows.len();
+    match cold.as_slice() {
+        [] => format!("The next boot would restore all of {all} services."),
+        names => format!(
+            "The next boot would restore {} of {all} services; `fastboot refresh` takes {} again.",
+            all - names.len(),
+            names.join(", ")
+        ),
     }
 }

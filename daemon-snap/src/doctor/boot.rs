@@ -1,7 +1,7 @@
 //! The boot side: whether its parts are installed, and nobody has switched them off.
 
 use super::finding::{Finding, Seen};
-use fastboot_runtime::{GeneratorRecord, RunDir};
+use fastboot_runtime::{GeneratorRecord, RunDir, cmdline};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,10 @@ fn this_boot(root: &Path) -> Seen {
     match GeneratorRecord::load(&run_dir) {
         Ok(Some(GeneratorRecord { error: None, .. })) => Ok("the generator has decided".to_owned()),
         Ok(Some(GeneratorRecord { error: Some(error), .. })) => Err(error),
-        Ok(None) => Err("the generator did not run, or had been told not to (fastboot=0)".to_owned()),
+        Ok(None) if cmdline::is_off(&cmdline::read(root)) => {
+            Err("switched off by fastboot=0 on the kernel command line".to_owned())
+        }
+        Ok(None) => Err("the generator did not run".to_owned()),
         Err(error) => Err(format!("{}: {error}", GeneratorRecord::path(&run_dir).display())),
     }
 }

@@ -10,6 +10,7 @@ mod machine;
 mod store;
 
 pub use finding::Finding;
+pub use store::volatile_file_system;
 
 use serde::Serialize;
 use std::path::Path;

@@ -41,6 +41,11 @@ pub(super) fn examine(store: &Path, root: &Path) -> Vec<Finding> {
             space(&place),
             "a snapshot of all services may not fit; what does not fit is not stored, and the services go on",
         ),
+        Finding::useful(
+            "store-leftovers",
+            leftovers(store),
+            "they take space; the next snapshot, boot or `fastboot remove` removes them",
+        ),
         Finding::useful("store-dax", dax(&place), "images are read through the page cache")
             .but("not used by this version, which reads with preadv(2)"),
     ]
@@ -59,16 +64,14 @@ fn permissions(store: &Path) -> Seen {
         Err(error) => return Err(format!("{}: {error}", store.display())),
         Ok(metadata) => metadata,
     };
-    let what = format!("{} is {:o}, of uid {}", store.display(), metadata.mode() & 0o7777, metadata.uid());
-    match metadata.is_dir() && is_fit(metadata.uid(), metadata.mode()) {
-        true => Ok(what),
-        false => Err(format!("{what}; it has to be a directory of root's, 0700")),
+    let (mode, uid) = (metadata.mode() & 0o7777, metadata.uid());
+    let what = format!("{} is {mode:o}, of uid {uid}", store.display());
+    // The question of boots and snapshots.
+    match Store::open(store).require_trust() {
+        Ok(()) if uid == 0 && mode & 0o077 != 0 => Ok(format!("{what}; the next snapshot makes it 700")),
+        Ok(()) if uid == 0 => Ok(what),
+        _ => Err(format!("{what}; it has to be a directory of root's that nobody else may write to")),
     }
-}
-
-/// Root's alone.
-fn is_fit(uid: u32, mode: u32) -> bool {
-    uid == 0 && mode & 0o077 == 0
 }
 
 fn catalogue(store: &Path) -> Seen {
@@ -80,6 +83,19 @@ fn catalogue(store: &Path) -> Seen {
     })
 }
 
+/// A snapshot that works right now has not left anything yet.
+fn leftovers(store: &Path) -> Seen {
+    let store = Store::open(store);
+    let bytes = match store.is_locked() {
+        Ok(true) => 0,
+        _ => store.leftover_bytes().unwrap_or(0),
+    };
+    match bytes {
+        0 => Ok("no parts of images".to_owned()),
+        bytes => Err(format!("{} MB of a snapshot that was killed", bytes.div_ceil(1_000_000))),
+    }
+}
+
 fn writable(place: &Path) -> Seen {
     let flags = statvfs(place).map_err(|e| format!("{}: {}", place.display(), e.desc()))?.flags();
     match flags.contains(FsFlags::ST_RDONLY) {
@@ -89,11 +105,17 @@ fn writable(place: &Path) -> Seen {
 }
 
 fn survives(place: &Path) -> Seen {
-    let kind = statfs(place).map_err(|e| format!("{}: {}", place.display(), e.desc()))?.filesystem_type();
-    match VOLATILE.iter().find(|(volatile, _)| *volatile == kind) {
-        Some((_, name)) => Err(format!("{} is on {name}", place.display())),
+    statfs(place).map_err(|e| format!("{}: {}", place.display(), e.desc()))?;
+    match volatile_file_system(place) {
+        Some(name) => Err(format!("{} is on {name}", place.display())),
         None => Ok(format!("{} is on a file system that stays", place.display())),
     }
+}
+
+/// The kind of file system that a path is on, where a reboot empties it.
+pub fn volatile_file_system(path: &Path) -> Option<&'static str> {
+    let kind = statfs(path).ok()?.filesystem_type();
+    VOLATILE.iter().find(|(volatile, _)| *volatile == kind).map(|(_, name)| *name)
 }
 
 fn at_boot(place: &Path, root: &Path) -> Seen {
@@ -150,7 +172,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
-    fn a_store_that_others_may_read_is_not_fit() {
+    fn a_store_that_others_may_write_to_is_not_fit() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("fastboot");
         assert!(permissions(&store).is_ok(), "it is made later");
@@ -158,9 +180,13 @@ mod tests {
         fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
         // Whoever runs this test has made it; only root's is fit.
         assert_eq!(permissions(&store).is_ok(), nix::unistd::geteuid().is_root());
-        assert!(is_fit(0, 0o700) && !is_fit(1000, 0o700) && !is_fit(0, 0o750));
-        fs::set_permissions(&store, fs::Permissions::from_mode(0o750)).unwrap();
-        assert!(permissions(&store).unwrap_err().contains("is 750"));
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(
+            permissions(&store).is_ok_and(|said| said.contains("is 755") && said.contains("makes it 700")),
+            nix::unistd::geteuid().is_root()
+        );
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(permissions(&store).unwrap_err().contains("is 770"));
     }
 
     #[test]

@@ -2,12 +2,27 @@
 //! happens to it.
 
 use super::Candidate;
+use super::forecast::{self, ColdBy, Known};
+use crate::boot::{Chains, chain};
 use crate::unit::Systemd;
 use image_store::Catalogue;
 use serde::Serialize;
 use snap_error::{CodedReason, Error, Objection, Result};
 use snap_policy::{Standing, StartBudget, StartTimes};
 use snap_state::PAGE_BYTES;
+use std::collections::BTreeMap;
+
+/// What a snapshot would do, and what a boot would gain by it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// From the start of userspace until the last service is there, in milliseconds, with cold
+    /// starts; `None` where this boot is not over.
+    pub boot_ms: Option<f64>,
+    /// The same with what a snapshot without names takes. The longest chain counts, not the sum.
+    pub expected_boot_ms: Option<f64>,
+    /// In the order in which they were named, or by name.
+    pub units: Vec<PlanRow>,
+}
 
 /// One service in the plan.
 #[derive(Clone, Debug, Serialize)]
@@ -29,25 +44,35 @@ pub struct PlanRow {
     pub notes: Vec<String>,
     /// Why it is only taken when it is named.
     pub risk: Option<String>,
-    pub processes: usize,
-    pub threads: usize,
-    pub dirty_bytes: u64,
+    /// `None`: it was not looked at.
+    pub processes: Option<usize>,
+    pub threads: Option<usize>,
+    pub dirty_bytes: Option<u64>,
     /// Measured at the last snapshot, else from systemd's timestamps of this run where they say
     /// something.
     pub cold_start_ms: Option<f64>,
+    /// How that is known.
+    pub cold_by: Option<ColdBy>,
+    /// CPU time of that start, or of all since this one.
     pub cold_cpu_ms: Option<f64>,
+    /// What a restore takes and what it gains: by the trial where there was one, else estimated
+    /// from the memory that there is.
+    pub expected_restore_ms: Option<f64>,
+    pub expected_gain_ms: Option<f64>,
+    /// Whether that is worth an image.
+    pub gains: bool,
     /// Measured by the trial of the last snapshot, and what it gains over the cold start.
     pub restore_ms: Option<f64>,
     pub gain_ms: Option<f64>,
-    /// How long it stood still for the look.
-    pub freeze_ms: f64,
+    /// How long it stood still for the look; `None`: it was not looked at.
+    pub freeze_ms: Option<f64>,
 }
 
 /// The plan for some services, or for all that run.
 ///
 /// # Errors
 /// Without a bus. What concerns one unit is in its row.
-pub fn plan(names: &[String], catalogue: &Catalogue) -> Result<Vec<PlanRow>> {
+pub fn plan(names: &[String], catalogue: &Catalogue) -> Result<Plan> {
     let systemd = Systemd::connect()?;
     let running;
     let names = match names.is_empty() {
@@ -57,10 +82,46 @@ pub fn plan(names: &[String], catalogue: &Catalogue) -> Result<Vec<PlanRow>> {
         }
         false => names,
     };
-    Ok(names.iter().map(|name| row(&systemd, name, catalogue)).collect())
+    let times = Chains::read(&systemd)?;
+    let machine = Machine {
+        systemd: &systemd,
+        catalogue,
+        fixed_ms: forecast::fixed_ms(catalogue),
+        booted_us: times.as_ref().map_or(u64::MAX, |times| times.finished_us),
+    };
+    let units: Vec<PlanRow> = names.iter().map(|name| row(&machine, name)).collect();
+    let (boot_ms, expected_boot_ms) = times.map(|times| boots(&times, &units)).unzip();
+    Ok(Plan { boot_ms, expected_boot_ms, units })
 }
 
-fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
+/// What rows are made of.
+struct Machine<'a> {
+    systemd: &'a Systemd,
+    catalogue: &'a Catalogue,
+    /// What a restore without memory takes.
+    fixed_ms: f64,
+    /// Starts before this were starts among others.
+    booted_us: u64,
+}
+
+/// A boot with cold starts, and one with restores of what is taken by default.
+fn boots(times: &Chains, units: &[PlanRow]) -> (f64, f64) {
+    let us = |ms: f64| (ms * 1e3) as u64;
+    let taken = || units.iter().filter(|row| row.by_default);
+    // How long a start in the boot took is in systemd's times already.
+    let measured = |row: &&PlanRow| row.cold_by != Some(ColdBy::Boot);
+    let cold: BTreeMap<String, u64> = taken()
+        .filter(measured)
+        .filter_map(|row| Some((row.unit.clone(), us(row.cold_start_ms.or(row.cold_cpu_ms)?))))
+        .collect();
+    let restored: BTreeMap<String, u64> =
+        taken().filter_map(|row| Some((row.unit.clone(), us(row.expected_restore_ms?)))).collect();
+    let ms = |end_us: u64| end_us.saturating_sub(times.userspace_us) as f64 / 1e3;
+    let [cold, restored] = [cold, restored].map(|takes_us| ms(chain::end_us(&times.links, &takes_us)));
+    (cold, restored.min(cold))
+}
+
+fn row(machine: &Machine<'_>, name: &str) -> PlanRow {
     let standing = Standing::of(name);
     let mut row = PlanRow {
         unit: name.to_owned(),
@@ -75,16 +136,20 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
             Standing::OnlyNamed(why) => Some(why.to_owned()),
             _ => None,
         },
-        processes: 0,
-        threads: 0,
-        dirty_bytes: 0,
+        processes: None,
+        threads: None,
+        dirty_bytes: None,
         cold_start_ms: None,
+        cold_by: None,
         cold_cpu_ms: None,
+        expected_restore_ms: None,
+        expected_gain_ms: None,
+        gains: false,
         restore_ms: None,
         gain_ms: None,
-        freeze_ms: 0.0,
+        freeze_ms: None,
     };
-    match fill(systemd, name, catalogue, &mut row) {
+    match fill(machine, name, &mut row) {
         Ok(()) => {}
         Err(error) => {
             row.exists = !matches!(error, Error::NoUnit(_));
@@ -93,13 +158,13 @@ fn row(systemd: &Systemd, name: &str, catalogue: &Catalogue) -> PlanRow {
         }
     }
     row.eligible = row.reasons.is_empty();
-    row.by_default = row.eligible && row.risk.is_none();
+    row.by_default = row.eligible && row.risk.is_none() && row.gains;
     row
 }
 
-fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow) -> Result<()> {
-    let mut unit = Candidate::look(systemd, name)?;
-    unit.note_earlier(catalogue);
+fn fill(machine: &Machine<'_>, name: &str, row: &mut PlanRow) -> Result<()> {
+    let mut unit = Candidate::look(machine.systemd, name)?;
+    unit.note_earlier(machine.catalogue);
     row.notes.extend(unit.note_on_store());
     row.notes.extend(unit.note_on_kernel()?);
     let properties = unit.properties();
@@ -113,8 +178,14 @@ fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow)
     let times = StartTimes { timeout_ms: properties.timeout_start_ms, cold_ms: measured_ms.or(Some(0.0)) };
     StartBudget::of(times, 0).map_err(|reason| Error::Unit(vec![reason]))?;
     row.cold_start_ms = measured_ms.or(said_us.map(|us| us as f64 / 1e3));
+    row.cold_by = Some(match (measured_ms, said_us) {
+        (Some(_), _) => ColdBy::Snapshot,
+        (None, None) => ColdBy::CpuTime,
+        (None, Some(_)) if properties.inactive_exit_us < machine.booted_us => ColdBy::Boot,
+        (None, Some(_)) => ColdBy::Start,
+    });
     row.cold_cpu_ms = measured_cpu_ms.or(unit.cgroup().cpu_us().ok().map(|us| us as f64 / 1e3));
-    if let Some((_, entry)) = catalogue.newest(&unit.properties().id) {
+    if let Some((_, entry)) = machine.catalogue.newest(&unit.properties().id) {
         (row.restore_ms, row.gain_ms) = (entry.service.restore_ms, entry.service.gain_ms());
     }
     let seen = unit.inspect()?;
@@ -125,8 +196,20 @@ fn fill(systemd: &Systemd, name: &str, catalogue: &Catalogue, row: &mut PlanRow)
     let sentences = |all: &[CodedReason]| all.iter().map(|one| one.reason.clone()).collect();
     (row.passing, row.reasons) = (sentences(&passing), sentences(&lasting));
     row.obstacles = lasting.into_iter().chain(passing).collect();
-    (row.processes, row.threads) = (seen.processes, seen.threads);
-    row.dirty_bytes = seen.dirty_pages * PAGE_BYTES;
-    row.freeze_ms = seen.frozen_for.as_secs_f64() * 1e3;
+    (row.processes, row.threads) = (Some(seen.processes), Some(seen.threads));
+    let dirty_bytes = seen.dirty_pages * PAGE_BYTES;
+    row.dirty_bytes = Some(dirty_bytes);
+    row.freeze_ms = Some(seen.frozen_for.as_secs_f64() * 1e3);
+    let known = Known {
+        cold_ms: row.cold_start_ms,
+        cold_by: row.cold_by,
+        cpu_ms: row.cold_cpu_ms,
+        restore_ms: row.restore_ms,
+        dirty_bytes,
+    };
+    let forecast = known.forecast(machine.fixed_ms);
+    row.expected_restore_ms = Some(forecast.restore_ms);
+    row.expected_gain_ms = forecast.cold_ms.map(|cold_ms| cold_ms - forecast.restore_ms);
+    row.gains = forecast.gains;
     Ok(())
 }

@@ -52,6 +52,8 @@ pub struct UnitProperties {
     pub bus_name: Option<String>,
     /// Units that have it started: those that want it, sockets, timers and the like.
     pub started_by: Vec<String>,
+    /// `After=`, what systemd adds by itself included.
+    pub after: Vec<String>,
     pub main_pid: i32,
     /// Below the root of the cgroup hierarchy; empty when nothing runs.
     pub control_group: String,
@@ -120,6 +122,7 @@ impl UnitProperties {
                 .iter()
                 .flat_map(|key| values.texts(key))
                 .collect(),
+            after: values.texts("After"),
             main_pid: values.number("MainPID") as i32,
             control_group: values.text("ControlGroup"),
             exec_start_count: exec_start.len(),

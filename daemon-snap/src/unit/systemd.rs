@@ -115,6 +115,19 @@ impl Systemd {
         Ok(units)
     }
 
+    /// All units that are active and match one of the patterns, as far as all kinds of units are
+    /// alike.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn active_units(&self, patterns: &[&str]) -> Result<Vec<UnitProperties>> {
+        let listed: Vec<UnitTuple> = self.manager("ListUnitsByPatterns", &(vec!["active"], patterns))?;
+        let paths = listed.into_iter().map(|(_, _, _, _, _, _, path, ..)| path);
+        // One may have gone since.
+        let read = paths.filter_map(|path| self.all_properties(&path, UNIT).ok());
+        Ok(read.map(UnitProperties::from_values).collect())
+    }
+
     /// Everything about a service, loaded if it is not.
     ///
     /// # Errors

@@ -192,7 +192,10 @@ fn manual_pages(running: &Container, root: &Path) -> Result<()> {
     let commands =
         commands.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let mut count = 0;
-    for command in commands.filter_map(|line| line.split_whitespace().next()) {
+    // What is said of a command may go on in a line of its own, further to the right.
+    let first = |line: &str| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')).map(str::to_owned);
+    for command in commands.filter_map(first) {
+        let command = command.split_whitespace().next().unwrap_or_default();
         ensure!(has(&format!("man8/fastboot-{command}.8")), "{command} has no page");
         count += 1;
     }
@@ -203,6 +206,7 @@ fn manual_pages(running: &Container, root: &Path) -> Result<()> {
         "man8/fastboot-exec.8",
         "man8/fastboot-generator.8",
         "man5/fastboot.unit.5",
+        "man7/fastboot.7",
     ] {
         ensure!(has(page), "there is no {page}");
     }
@@ -213,10 +217,18 @@ fn completions(running: &Container) -> Result<()> {
     let bash = "source /usr/share/bash-completion/completions/fastboot.bash && COMP_WORDS=(fastboot sna) && \
                 COMP_CWORD=1 && _fastboot fastboot sna fastboot && echo ${COMPREPLY[*]}";
     let fish = "complete --do-complete 'fastboot sna'";
+    let bash_unit = "source /usr/share/bash-completion/completions/fastboot.bash && \
+                     COMP_WORDS=(fastboot plan idl) && COMP_CWORD=2 && \
+                     _fastboot_with_units fastboot idl plan && echo ${COMPREPLY[*]}";
+    let fish_unit = "complete --do-complete 'fastboot snapshot idl'";
     let zsh = "autoload -U compinit && compinit -D && echo $_comps[fastboot] && autoload +X _fastboot && echo loaded";
-    for (shell, script, wanted) in
-        [("bash", bash, "snapshot"), ("fish", fish, "snapshot"), ("zsh", zsh, "_fastboot\nloaded")]
-    {
+    for (shell, script, wanted) in [
+        ("bash", bash, "snapshot"),
+        ("bash", bash_unit, UNIT),
+        ("fish", fish, "snapshot"),
+        ("fish", fish_unit, UNIT),
+        ("zsh", zsh, "_fastboot\nloaded"),
+    ] {
         // fish makes itself at home in the directory of whoever runs it.
         let said = running.run(&["env", "HOME=/tmp", shell, "-c", script])?.success()?;
         ensure!(said.trim().starts_with(wanted), "{shell} says {said:?}");
@@ -284,7 +296,7 @@ fn doctor_sees_mask(running: &Container) -> Result<()> {
     let mask = "/run/systemd/system-generators/fastboot-generator";
     running.run(&["mkdir", "-p", "/run/systemd/system-generators"])?.success()?;
     running.run(&["ln", "-s", "/dev/null", mask])?.success()?;
-    let output = running.run(&["fastboot", "doctor"])?;
+    let output = running.run(&["env", "COLUMNS=200", "fastboot", "doctor"])?;
     running.run(&["rm", mask])?.success()?;
     ensure!(output.code == Some(1), "exit code {:?}", output.code);
     ensure!(output.stdout.contains(&format!("masked by {mask}")), "{}", output.stdout);

@@ -10,7 +10,7 @@ mod lives;
 mod numbers;
 mod prefork;
 mod service_failures;
-mod service_site;
+pub(crate) mod service_site;
 mod storing;
 mod trial;
 

@@ -53,7 +53,7 @@ impl ScenarioLab {
     }
 }
 
-fn recipe() -> Result<Recipe> {
+pub(crate) fn recipe() -> Result<Recipe> {
     let counter = compiled(Language::C, include_str!("../../roots/scenario/counter.c"))?;
     Ok(Recipe {
         name: "scenario",
