@@ -6,5 +6,6 @@
 pub mod boot;
 pub mod chart;
 pub mod doctor;
+pub mod fast_restart;
 pub mod snapshot;
 pub mod unit;

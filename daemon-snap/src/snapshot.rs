@@ -10,11 +10,12 @@
 mod candidate;
 mod empty_store;
 mod forecast;
-mod image;
+pub(crate) mod image;
 mod kernel;
+pub(crate) mod observe;
 mod plan;
 mod preflight;
-mod trial;
+pub(crate) mod trial;
 mod witness;
 
 pub use candidate::Candidate;

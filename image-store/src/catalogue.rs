@@ -236,8 +236,7 @@ impl Catalogue {
     pub fn encode(&self, path: &Path) -> Result<Vec<u8>> {
         let body = serde_json::to_string_pretty(self)
             .map_err(|error| Error::misuse(path, format!("catalogue cannot be encoded: {error}")))?;
-        let digest = Digest::of(body.as_bytes());
-        Ok(format!("{TEXT_HEAD}{digest}{TEXT_MIDDLE}{body}{TEXT_TAIL}").into_bytes())
+        Ok(frame(&body))
     }
 
     /// Read the text of `catalogue.json`. `path` is only for messages.
@@ -276,6 +275,18 @@ impl Generation {
     pub fn image(&self, unit: &str) -> Option<&CatalogueEntry> {
         self.images.iter().find(|image| image.unit == unit)
     }
+}
+
+/// A value with the digest of its text.
+pub(crate) fn frame(body: &str) -> Vec<u8> {
+    let digest = Digest::of(body.as_bytes());
+    format!("{TEXT_HEAD}{digest}{TEXT_MIDDLE}{body}{TEXT_TAIL}").into_bytes()
+}
+
+/// The text of the value, if it is the one that was written.
+pub(crate) fn unframe(bytes: &[u8]) -> Option<&[u8]> {
+    let (digest, body) = split_text(bytes)?;
+    (Digest::of(body).to_string().as_bytes() == digest).then_some(body)
 }
 
 /// The digest's text and the bytes that it covers.

@@ -19,6 +19,7 @@ pub mod evidence;
 pub mod fault;
 pub mod layout;
 pub mod mountinfo;
+pub mod once;
 mod publish;
 pub mod quarantine;
 pub mod reader;
@@ -35,6 +36,7 @@ pub use evidence::{
     ReasonCode, Rule, Source, StaleReason, SystemdEvidence, UnitEvidence,
 };
 pub use layout::{ImageId, PAGE_SIZE, SectionKind};
+pub use once::{BootMark, FileSystemMark, Once, OnceGeneration, OnceImage, StateEvidence};
 pub use quarantine::QuarantineRecord;
 pub use reader::{Image, Stamp, UncheckedImage};
 pub use store::{DEFAULT_ROOT, PendingGeneration, Store, StoreLock};

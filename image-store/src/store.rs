@@ -441,15 +441,8 @@ impl PendingGeneration {
     /// # Errors
     /// [`Error::Misuse`] for a name that is not a unit name.
     pub fn relative_path(&self, unit: &str) -> Result<String> {
-        let is_unit_byte = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
-        let is_unit_name = !unit.is_empty() && !unit.starts_with('.') && unit.bytes().all(is_unit_byte);
-        if !is_unit_name {
-            return Err(Error::misuse(&self.dir(), format!("{unit:?} is not the name of a unit")));
-        }
-        let name = match unit.len() <= MAX_UNIT_FILE_NAME {
-            true => unit.to_owned(),
-            false => format!("{}-{}", &unit[..100], Digest::of(unit.as_bytes())),
-        };
+        let name = unit_file_name(unit)
+            .ok_or_else(|| Error::misuse(&self.dir(), format!("{unit:?} is not the name of a unit")))?;
         Ok(format!("images/{}/{name}.img", self.id))
     }
 
@@ -514,6 +507,16 @@ impl Drop for PendingGeneration {
             remove_logged(&dir, fs::remove_dir_all(&dir));
         }
     }
+}
+
+/// The name of a unit as a part of a file name; `None` where it is not the name of one.
+pub(crate) fn unit_file_name(unit: &str) -> Option<String> {
+    let is_unit_byte = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    let is_unit_name = !unit.is_empty() && !unit.starts_with('.') && unit.bytes().all(is_unit_byte);
+    is_unit_name.then(|| match unit.len() <= MAX_UNIT_FILE_NAME {
+        true => unit.to_owned(),
+        false => format!("{}-{}", &unit[..100], Digest::of(unit.as_bytes())),
+    })
 }
 
 /// Make a directory of mode 0700, with its parents, unless it is there.

@@ -4,19 +4,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Id of this boot; empty when it cannot be read.
-pub fn boot_id() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().replace('-', "")
-}
-
-/// What failures are counted by: the boot, and which of its userspaces (`systemctl soft-reboot`).
-pub fn userspace_id(boot_id: &str, soft_reboots: u64) -> String {
-    match soft_reboots {
-        0 => boot_id.to_owned(),
-        count => format!("{boot_id}+{count}"),
-    }
-}
+pub use fastboot_runtime::boot::{boot_id, userspace_id};
 
 /// `CLOCK_MONOTONIC` in microseconds.
 pub fn monotonic_us() -> u64 {

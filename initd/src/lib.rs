@@ -19,6 +19,7 @@ pub mod journal;
 pub mod lanes;
 pub mod manager;
 pub mod notify;
+pub mod once;
 pub mod peer;
 pub mod pid_file;
 pub mod pid_max;

@@ -19,6 +19,7 @@ use crate::hooks;
 use crate::images::{Images, Usable};
 use crate::journal::{self, OfUnit};
 use crate::lanes::{LIGHT_LEN, Lanes};
+use crate::once::OnceImages;
 use crate::peer::ShimIdentity;
 use crate::probation;
 use crate::protocol::{Adopted, Answer, Hello};
@@ -41,6 +42,8 @@ pub struct Server {
     pub store: Store,
     /// Images of units that the generator has put behind a shim.
     pub images: Images,
+    /// Those of them that are used once.
+    pub once: OnceImages,
     /// Who goes first.
     pub lanes: Lanes,
     /// Images that a snapshot is trying.
@@ -153,6 +156,7 @@ impl Server {
             true => self.images.open_once(entry),
             false => self.images.take(&start.unit),
         }?;
+        self.once.check(entry)?;
         start.timeline.mark("evidence");
         self.images.read_pages(&mut usable, &self.lanes, deadline)?;
         start.timeline.mark("read");
@@ -169,6 +173,8 @@ impl Server {
             connection: shim.connection,
             inherited: &shim.inherited,
         };
+        // On the disk before the first process of it exists.
+        self.once.consume(entry)?;
         let began = Instant::now();
         let outcome = Attempt::new(&self.zygote, cgroup).run(&order, &means, deadline);
         let restore_ms = began.elapsed().as_secs_f64() * 1e3;
@@ -210,6 +216,7 @@ impl Server {
         let tree = unconfirmed.keep();
         start.timeline.mark("hand-over");
         drop(turn);
+        self.once.has_loaded(entry);
         self.enter_restored(start, &tree, restore_ms);
         Ok(OnProbation { entry: entry.clone(), tree })
     }

@@ -7,9 +7,10 @@ use std::path::Path;
 use fastboot_runtime::{GeneratorRecord, NamedReason, UnitDecision, UnitStatus, stale_reason};
 use image_store::evidence::OWN_DROP_IN;
 use image_store::{
-    Catalogue, CatalogueEntry, MachineEvidence, ReasonCode, StaleReason, SystemdEvidence, UnitEvidence,
+    Catalogue, CatalogueEntry, MachineEvidence, OnceGeneration, ReasonCode, StaleReason, SystemdEvidence,
+    UnitEvidence,
 };
-use snap_policy::{Reason, StartBudget, StartTimes, Surroundings, judge};
+use snap_policy::{Mode, Reason, StartBudget, StartTimes, Surroundings, judge};
 
 use crate::drop_in::{self, DropIn};
 use crate::search::{NoText, UnitDirs, UnitFiles, is_executable, under};
@@ -59,7 +60,23 @@ impl From<Vec<Reason>> for LeftAlone {
 /// Decide for every unit of the catalogue: the first run of a boot.
 pub fn decide(inputs: &Inputs<'_>, catalogue: &Catalogue) -> GeneratorRecord {
     let images = catalogue.newest_images();
-    let units = images.into_iter().map(|(_, entry)| match decide_unit(inputs, entry) {
+    let units = images.into_iter().map(|(_, entry)| of_unit(entry, decide_unit(inputs, entry, Mode::Golden)));
+    GeneratorRecord::new(units.collect())
+}
+
+/// Decide for every unit that was taken when the machine went down. Its golden image, if there is
+/// one, is not used in the place of that.
+pub fn decide_once(inputs: &Inputs<'_>, generation: &OnceGeneration, record: &mut GeneratorRecord) {
+    for image in &generation.images {
+        let entry = &image.entry;
+        record.units.retain(|unit| unit.unit != entry.unit);
+        record.units.push(of_unit(entry, decide_unit(inputs, entry, Mode::FastRestart)));
+    }
+    record.units.sort_by(|a, b| a.unit.cmp(&b.unit));
+}
+
+fn of_unit(entry: &CatalogueEntry, decided: Result<DropIn, LeftAlone>) -> UnitDecision {
+    match decided {
         Ok(drop_in) => UnitDecision {
             armed: true,
             service_type: Some(drop_in.service_type.as_str().to_owned()),
@@ -72,8 +89,7 @@ pub fn decide(inputs: &Inputs<'_>, catalogue: &Catalogue) -> GeneratorRecord {
             obstacles,
             ..decision_on(entry)
         },
-    });
-    GeneratorRecord::new(units.collect())
+    }
 }
 
 /// Units whose images a snapshot is trying right now.
@@ -89,7 +105,7 @@ pub struct OnTrial {
 pub fn for_trial(inputs: &Inputs<'_>, entries: &[CatalogueEntry]) -> OnTrial {
     let mut on_trial = OnTrial::default();
     for entry in entries {
-        match decide_unit(inputs, entry) {
+        match decide_unit(inputs, entry, Mode::Golden) {
             Ok(mut drop_in) => {
                 if drop_in.may_store {
                     drop_in.text.push_str(drop_in::EMPTY_STORE);
@@ -131,13 +147,21 @@ fn decision_on(entry: &CatalogueEntry) -> UnitDecision {
     }
 }
 
-fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry) -> Result<DropIn, LeftAlone> {
+/// `mode`: that of the image.
+fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry, mode: Mode) -> Result<DropIn, LeftAlone> {
     entry.machine.check(inputs.machine)?;
     if let Some(systemd) = &entry.systemd {
         systemd.check(inputs.systemd)?;
     }
     let files = current_files(inputs.root, inputs.dirs, &entry.unit, &entry.unit_evidence)?;
     let unit = files.read(inputs.root, &entry.unit).map_err(|error| unit_changed(error.to_string()))?;
+    if unit.options().mode != mode {
+        let sentence = match mode {
+            Mode::Golden => "the unit has Mode=fast-restart, so its golden image is not used",
+            Mode::FastRestart => "the unit has not got Mode=fast-restart any more",
+        };
+        return Err(StaleReason::new(ReasonCode::FastRestart, sentence).into());
+    }
     let around = Surroundings {
         shim: inputs.shim,
         own_drop_in: OWN_DROP_IN,

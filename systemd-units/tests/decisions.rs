@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use fastboot_runtime::{GeneratorRecord, RunDir, Trials, UnitDecision};
 use image_store::evidence::CpuEvidence;
 use image_store::{
-    Catalogue, CatalogueEntry, Digest, Generation, ImageId, MachineEvidence, ReasonCode, ServiceRecord,
-    SystemdEvidence, UnitEvidence,
+    BootMark, Catalogue, CatalogueEntry, Digest, Generation, ImageId, MachineEvidence, OnceGeneration,
+    OnceImage, ReasonCode, ServiceRecord, SystemdEvidence, UnitEvidence,
 };
-use systemd_units::decide::{Inputs, decide, for_trial, repeat};
+use systemd_units::decide::{Inputs, decide, decide_once, for_trial, repeat};
 use systemd_units::search::{NoText, UnitDirs, UnitFiles};
 use systemd_units::soft_reboot::leave_alone;
 
@@ -131,6 +131,26 @@ impl Root {
         let catalogue = Catalogue { generations: vec![generation], ..Catalogue::default() };
         let record = decide(&inputs(1), &catalogue).units.remove(0);
         (record, for_trial(&inputs(0), std::slice::from_ref(entry)).drop_ins.remove(0).1)
+    }
+
+    /// With a golden image and one of the last shutdown.
+    fn decide_with_both(&self, golden: &CatalogueEntry, of_shutdown: &CatalogueEntry) -> Vec<UnitDecision> {
+        let (dirs, machine) = (UnitDirs::read(self.0.path()).unwrap(), machine());
+        let systemd = systemd("257.9-1");
+        let inputs = Inputs {
+            root: self.0.path(),
+            dirs: &dirs,
+            machine: &machine,
+            systemd: Some(&systemd),
+            shim: "/shim",
+            has_apparmor: true,
+            soft_reboots: 0,
+        };
+        let mut record = self.decide(golden, &machine);
+        let image = OnceImage { entry: of_shutdown.clone(), state: Digest::of(b"") };
+        let boot = BootMark { number: 1, id: "a".to_owned() };
+        decide_once(&inputs, &OnceGeneration::new(0, boot, Vec::new(), vec![image]), &mut record);
+        record.units
     }
 
     fn decide_unit(&self, entry: &CatalogueEntry) -> UnitDecision {
@@ -311,6 +331,25 @@ fn a_file_of_our_name_in_etc_switches_a_unit_off() {
     root.link("/etc/systemd/system/a-b.service.d/zzzz-fastboot.conf", "/dev/null");
     let unit = root.decide_unit(&root.image("a-b.service"));
     assert_eq!((unit.armed, unit.reason_code), (false, Some(ReasonCode::Disabled)));
+}
+
+#[test]
+fn a_golden_image_never_takes_the_place_of_one_of_the_last_shutdown() {
+    let root = Root::new();
+    root.write(FRAGMENT, &format!("{TEXT}[X-Fastboot]\nMode=fast-restart\n"));
+    let golden = root.image("a-b.service");
+    let of_shutdown = CatalogueEntry { image_id: ImageId([8; 16]), ..golden.clone() };
+    let unit = root.decide_unit(&golden);
+    assert_eq!((unit.armed, unit.reason_code), (false, Some(ReasonCode::FastRestart)));
+    let units = root.decide_with_both(&golden, &of_shutdown);
+    assert_eq!(units.len(), 1);
+    assert_eq!((units[0].armed, units[0].image_id), (true, ImageId([8; 16])));
+    // Nor the other way round.
+    root.write(FRAGMENT, TEXT);
+    let plain = root.image("a-b.service");
+    let units =
+        root.decide_with_both(&plain, &CatalogueEntry { image_id: ImageId([8; 16]), ..plain.clone() });
+    assert_eq!((units[0].armed, units[0].reason_code), (false, Some(ReasonCode::FastRestart)));
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod daemons;
 pub mod dbus;
 pub mod demo;
 pub mod evidence;
+pub mod fast_restart;
 pub mod fastboot;
 pub mod host;
 pub mod kernel_state;

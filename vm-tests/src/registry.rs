@@ -4,8 +4,8 @@ use anyhow::Result;
 use test_frame::{Registry, Source};
 
 use crate::{
-    bare, daemons, dbus, demo, evidence, kernel_state, layers, operator, package, randomness, reboots,
-    rust_tests, scenarios, shipped, source, units,
+    bare, daemons, dbus, demo, evidence, fast_restart, kernel_state, layers, operator, package, randomness,
+    reboots, rust_tests, scenarios, shipped, source, units,
 };
 
 /// In the order in which they run: what is quick and tells most comes first.
@@ -23,6 +23,7 @@ pub fn registry() -> Result<Registry> {
         Source::new("operator", || Ok(operator::tests())),
         Source::new("evidence", || Ok(evidence::tests())),
         Source::new("kernel-state", || Ok(kernel_state::tests())),
+        Source::new("fast-restart", || Ok(fast_restart::tests())),
         Source::new("dbus", || Ok(dbus::tests())),
         Source::new("randomness", || Ok(randomness::tests())),
         Source::new("package", || Ok(package::tests())),
@@ -49,6 +50,7 @@ mod tests {
             "operator",
             "evidence",
             "kernel-state",
+            "fast-restart",
             "dbus",
             "randomness",
             "package",

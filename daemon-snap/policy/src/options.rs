@@ -30,6 +30,16 @@ pub enum KernelState {
     Reload,
 }
 
+/// When images of a unit are taken, and how often one is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Once, and at every boot as long as its evidence holds.
+    #[default]
+    Golden,
+    /// Whenever the machine goes down, and at the boot that follows.
+    FastRestart,
+}
+
 /// The section in fragment and drop-ins together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -54,10 +64,12 @@ pub struct Options {
     pub skip_start_pre: bool,
     /// `MaxAge=`: an older image is not used.
     pub max_age: Option<Duration>,
+    /// `Mode=`.
+    pub mode: Mode,
 }
 
 /// One key of the section, as texts spell it.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "DependsOn",
     "Paths",
     "IgnoreChanges",
@@ -69,6 +81,7 @@ const KEYS: [&str; 11] = [
     "KernelState",
     "SkipStartPre",
     "MaxAge",
+    "Mode",
 ];
 
 impl Options {
@@ -92,6 +105,7 @@ impl Options {
             if value.is_empty() { values.clear() } else { values.push(value) }
         }
         let mut reader = Reader { given, reasons };
+        let mode = reader.mode("Mode");
         let options = Options {
             depends_on: reader.paths("DependsOn"),
             ignore_changes: reader.paths("IgnoreChanges"),
@@ -99,10 +113,11 @@ impl Options {
             warm_up: reader.last("WarmUp").map(str::to_owned),
             before_snapshot: reader.hooks("BeforeSnapshot"),
             after_restore: reader.hooks("AfterRestore"),
-            lost_peer: reader.lost_peer("OnLostPeer"),
+            lost_peer: reader.lost_peer("OnLostPeer", mode),
             kernel_state: reader.kernel_state("KernelState"),
             skip_start_pre: reader.flag("SkipStartPre"),
             max_age: reader.span("MaxAge"),
+            mode,
         };
         (options, reader.reasons)
     }
@@ -144,8 +159,21 @@ impl<'a> Reader<'a> {
         span
     }
 
-    fn lost_peer(&mut self, key: &'static str) -> LostPeer {
+    fn mode(&mut self, key: &'static str) -> Mode {
         match self.last(key) {
+            None | Some("golden") => Mode::Golden,
+            Some("fast-restart") => Mode::FastRestart,
+            Some(value) => {
+                self.refuse(key, value, "golden or fast-restart");
+                Mode::Golden
+            }
+        }
+    }
+
+    /// A machine that goes down ends its connections in any case.
+    fn lost_peer(&mut self, key: &'static str, mode: Mode) -> LostPeer {
+        match self.last(key) {
+            None if mode == Mode::FastRestart => LostPeer::Close,
             None | Some("refuse") => LostPeer::Refuse,
             Some("close") => LostPeer::Close,
             Some(value) => {
@@ -282,6 +310,7 @@ mod tests {
             ("MaxAge=soon", "MaxAge=soon is not a time such as 90 s, 12h or 30d"),
             ("MaxAge=0", "MaxAge=0 is not a time such as 90 s, 12h or 30d"),
             ("KernelState=yes", "KernelState=yes is not reload or refuse"),
+            ("Mode=fast", "Mode=fast is not golden or fast-restart"),
             ("DependsOn=/etc/a etc/b", "DependsOn=etc/b is not an absolute path"),
             ("Paths=relative", "DependsOn=relative is not an absolute path"),
             ("IgnoreChanges=~/x", "IgnoreChanges=~/x is not an absolute path"),
@@ -294,6 +323,15 @@ mod tests {
             let rest = Options { depends_on: Vec::new(), ..options };
             assert_eq!(rest, Options::default(), "{line}");
         }
+    }
+
+    #[test]
+    fn connections_end_with_the_machine_unless_the_unit_minds() {
+        let lost_peer = |text: &str| read(&[&format!("[X-Fastboot]\n{text}\n")]).0;
+        let options = lost_peer("Mode=fast-restart");
+        assert_eq!((options.mode, options.lost_peer), (Mode::FastRestart, LostPeer::Close));
+        assert_eq!(lost_peer("Mode=fast-restart\nOnLostPeer=refuse").lost_peer, LostPeer::Refuse);
+        assert_eq!(lost_peer("Mode=golden").lost_peer, LostPeer::Refuse);
     }
 
     #[test]

@@ -64,6 +64,15 @@ impl Unit {
         Unit { manager: Some(view), ..self }
     }
 
+    /// The same unit as one whose state moves with its memory: what it writes stands against
+    /// nothing, and what it has read of its own state (`roots`) is no evidence of its start.
+    #[must_use]
+    pub fn with_state_that_moves(mut self, roots: impl IntoIterator<Item = String>) -> Unit {
+        self.options.allow_state = true;
+        self.options.ignore_changes.extend(roots);
+        self
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -7,11 +7,13 @@ mod bars;
 mod chart;
 mod doctor;
 mod dump;
+mod enable;
 mod explain;
 mod history;
 mod list;
 mod page;
 mod plan;
+mod reboot;
 mod refresh;
 mod remove;
 mod restore;
@@ -47,6 +49,11 @@ enum Command {
     Show(show::Args),
     Verify(verify::Args),
     Remove(remove::Args),
+    Enable(enable::Args),
+    Disable(enable::DisableArgs),
+    Reboot(reboot::RebootArgs),
+    Poweroff(reboot::PoweroffArgs),
+    TakeAtShutdown(reboot::ShutdownArgs),
     Doctor(doctor::Args),
     Dump(dump::Args),
     Restore(restore::Args),
@@ -95,6 +102,11 @@ impl Cli {
             Command::Show(args) => show::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Remove(args) => remove::run(&args),
+            Command::Enable(args) => enable::run(&args),
+            Command::Disable(args) => enable::run_disable(&args),
+            Command::Reboot(args) => reboot::run_reboot(&args),
+            Command::Poweroff(args) => reboot::run_poweroff(&args),
+            Command::TakeAtShutdown(args) => reboot::run_at_shutdown(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Dump(args) => dump::run(&args),
             Command::Restore(args) => restore::run(&args),

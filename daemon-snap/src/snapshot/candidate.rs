@@ -3,7 +3,7 @@
 use super::empty_store::EmptyStores;
 use super::kernel::{self, KernelClaim, KernelWatch, Subject};
 use super::witness::Witness;
-use crate::unit::{self, Band, Cgroup, Settled, Start, Systemd, UnitProperties};
+use crate::unit::{self, Band, Cgroup, Settled, Start, StatePlaces, Systemd, UnitProperties};
 use image_store::{Catalogue, HookChannel, StaleReason, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
 use snap_bus::{BusAccess, BusWatch};
@@ -11,7 +11,7 @@ use snap_collect::dump::{self, CollectOptions, Inspection, TreeSelector};
 use snap_error::{Error, Objection, Result, ServiceFault, UnitObstacle};
 use snap_hook_calls::{HOOK_TIMEOUT, HookEvent, Hooks};
 use snap_kernel_state::Key;
-use snap_policy::{LostPeer, StartBudget, StartTimes, Unit};
+use snap_policy::{LostPeer, Mode, StartBudget, StartTimes, Unit};
 use snap_state::Pid;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -44,6 +44,36 @@ impl Candidate {
     /// # Errors
     /// [`Error::NotEligible`] with all reasons; others when something cannot be asked or read.
     pub fn look(systemd: &Systemd, name: &str) -> Result<Self> {
+        let candidate = Self::look_at_any(systemd, name)?;
+        match candidate.unit.options().mode {
+            Mode::Golden => Ok(candidate),
+            Mode::FastRestart => Err(UnitObstacle::FastRestartUnit.into()),
+        }
+    }
+
+    /// The same for a unit whose state moves with its memory, and where that state is.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub(crate) fn look_moving(systemd: &Systemd, name: &str) -> Result<(Self, StatePlaces)> {
+        let mut candidate = Self::look_at_any(systemd, name)?;
+        if candidate.unit.options().mode != Mode::FastRestart {
+            return Err(UnitObstacle::NotFastRestart.into());
+        }
+        let places = candidate.state_places()?;
+        candidate.unit = candidate.unit.with_state_that_moves(places.patterns());
+        Ok((candidate, places))
+    }
+
+    /// Where it keeps its state, as its processes are now.
+    ///
+    /// # Errors
+    /// [`Error::NotEligible`] for state that could not be compared.
+    pub(crate) fn state_places(&self) -> Result<StatePlaces> {
+        StatePlaces::of(&self.properties, &self.cgroup)
+    }
+
+    fn look_at_any(systemd: &Systemd, name: &str) -> Result<Self> {
         let properties = systemd.properties(name)?;
         let unit = unit::read_unit(&properties)?;
         unit::judge_unit(&unit)?;
@@ -235,6 +265,14 @@ impl Candidate {
         Ok(has_changed)
     }
 
+    /// Nothing that it has made in the kernel would be missing at the next boot.
+    ///
+    /// # Errors
+    /// [`Error::NotEligible`] where something would.
+    pub(crate) fn require_nothing_in_kernel(&self, start: &Start) -> Result<()> {
+        self.kernel_claim(false, start).map(drop)
+    }
+
     /// What its owner should know about what systemd keeps for it.
     pub fn note_on_store(&self) -> Option<String> {
         let count = self.properties.stored_fds;
@@ -324,6 +362,12 @@ impl Candidate {
 
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// When its start began, in the clock of file times.
+    pub(crate) fn started_at(&self) -> SystemTime {
+        let age_us = now_us().saturating_sub(self.properties.inactive_exit_us);
+        SystemTime::now() - Duration::from_micros(age_us)
     }
 
     /// When it had read what it reads at its start.

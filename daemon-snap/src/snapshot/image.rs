@@ -8,8 +8,8 @@ use fastboot_runtime::status::STATUS_TEXT;
 use image_store::evidence::Digests;
 use image_store::writer::Durability;
 use image_store::{
-    Catalogue, CatalogueEntry, EvidenceV2, ImageWriter, PendingGeneration, SectionKind, ServiceRecord,
-    SystemdEvidence,
+    Catalogue, CatalogueEntry, EvidenceV2, HookChannel, ImageWriter, PendingGeneration, SectionKind,
+    ServiceRecord, SystemdEvidence,
 };
 use snap_collect::collect_confinement;
 use snap_collect::dump::{self, Collected, Frozen, StoredDescriptor, TreeSelector};
@@ -76,7 +76,7 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
     let collected = hooked.and_then(|()| freeze_and_collect(systemd, &mut unit, &path));
     // It runs on, and has to get back what it dropped, whatever came of the image.
     let regained = unit.call_hooks(HookEvent::AfterSnapshot, &channels);
-    let (Collected { mut tree, lost }, mut writer, freeze_ms) = collected?;
+    let (Collected { mut tree, lost }, writer, freeze_ms) = collected?;
     let taken_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if let Some(program) = &unit.properties().program {
         tree.confinement = collect_confinement(program)?;
@@ -114,57 +114,21 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
         return Err(Error::NotEligible(reasons));
     }
     gathered.notes.into_iter().for_each(|note| unit.note(note));
+    let file = pending.relative_path(&id)?;
+    let status_text = now.status_text;
     let evidence = gathered.evidence;
-    snap_image::write_tree(&mut writer, &tree)?;
-    writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &evidence.encode(&path)?)?;
-    point("snapshot.encode")?;
-
-    let written = writer.finish(Durability::Sync)?;
-    point("snapshot.store")?;
-
+    let parts =
+        Parts { tree: &tree, evidence, unit: &unit, status_text, channels, freeze_ms, taken_unix_s, file };
+    let entry = write(parts, writer, &path)?;
     let (cold_start_ms, cold_cpu_ms) = unit.cold();
-    let properties = unit.properties();
-    let stored = properties.stored.clone();
-    let service = ServiceRecord {
-        service_type: properties.service_type.clone(),
-        // One line, as the inspection made sure.
-        exec_start_raw: unit.unit().settings().exec_start().unwrap_or_default().to_owned(),
-        pid_file: properties.pid_file.clone(),
-        bus_name: properties.bus_name.clone().filter(|_| properties.service_type == "dbus"),
-        notify_access: properties.notify_access.clone(),
-        main_pid,
-        pids: numbers.into_iter().collect(),
-        page_bytes: written.page_bytes,
-        timeout_start_ms: properties.timeout_start_ms,
-        cold_start_ms,
-        cold_cpu_ms,
-        dump_ms: Some(freeze_ms),
-        restore_ms: None,
-        max_age_s: unit.unit().options().max_age.map(|age| age.as_secs()),
-        status_text: Some(now.status_text).filter(|text| text != STATUS_TEXT).unwrap_or_default(),
-        after_restore: unit.unit().options().after_restore.clone(),
-        hook_channels: channels,
-    };
-    let entry = CatalogueEntry {
-        unit: id.clone(),
-        file: pending.relative_path(&id)?,
-        len_bytes: written.len_bytes,
-        image_id: written.id,
-        unit_evidence: evidence.unit,
-        machine: evidence.machine,
-        systemd: SystemdEvidence::collect(std::path::Path::new("/")),
-        start: None,
-        held_groups: held_groups(&tree).into_iter().collect(),
-        taken_unix_s: Some(taken_unix_s),
-        service,
-    };
+    let stored = unit.properties().stored.clone();
     let report = UnitReport {
         unit: id,
         outcome: Outcome::Stored,
         reasons: Vec::new(),
         obstacles: Vec::new(),
         notes: unit.into_notes(),
-        image_bytes: Some(written.len_bytes),
+        image_bytes: Some(entry.len_bytes),
         pages: Some(tree.page_count()),
         processes: Some(tree.processes.len()),
         threads: Some(tree.processes.iter().map(|process| process.threads.len()).sum()),
@@ -177,6 +141,74 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
     };
     let as_taken = AsTaken { stored, start_settings };
     Ok(Image { entry, row: report, as_taken, kernel })
+}
+
+/// What an image is made of, beside the pages that have been written.
+pub(crate) struct Parts<'a> {
+    pub tree: &'a TreeV1,
+    pub evidence: EvidenceV2,
+    pub unit: &'a Candidate,
+    /// What the service says of itself.
+    pub status_text: String,
+    pub channels: Vec<HookChannel>,
+    pub freeze_ms: f64,
+    pub taken_unix_s: u64,
+    /// Where the image lies, relative to the store.
+    pub file: String,
+}
+
+/// Ends an image, durably.
+///
+/// # Errors
+/// When it cannot be encoded or written.
+pub(crate) fn write(
+    parts: Parts<'_>,
+    mut writer: ImageWriter,
+    path: &std::path::Path,
+) -> Result<CatalogueEntry> {
+    let Parts { tree, evidence, unit, status_text, channels, freeze_ms, taken_unix_s, file } = parts;
+    snap_image::write_tree(&mut writer, tree)?;
+    writer.add_section(SectionKind::EVIDENCE, EvidenceV2::VERSION, &evidence.encode(path)?)?;
+    point("snapshot.encode")?;
+
+    let written = writer.finish(Durability::Sync)?;
+    point("snapshot.store")?;
+
+    let (cold_start_ms, cold_cpu_ms) = unit.cold();
+    let properties = unit.properties();
+    let service = ServiceRecord {
+        service_type: properties.service_type.clone(),
+        // One line, as the inspection made sure.
+        exec_start_raw: unit.unit().settings().exec_start().unwrap_or_default().to_owned(),
+        pid_file: properties.pid_file.clone(),
+        bus_name: properties.bus_name.clone().filter(|_| properties.service_type == "dbus"),
+        notify_access: properties.notify_access.clone(),
+        main_pid: properties.main_pid,
+        pids: numbers(tree).into_iter().collect(),
+        page_bytes: written.page_bytes,
+        timeout_start_ms: properties.timeout_start_ms,
+        cold_start_ms,
+        cold_cpu_ms,
+        dump_ms: Some(freeze_ms),
+        restore_ms: None,
+        max_age_s: unit.unit().options().max_age.map(|age| age.as_secs()),
+        status_text: Some(status_text).filter(|text| text != STATUS_TEXT).unwrap_or_default(),
+        after_restore: unit.unit().options().after_restore.clone(),
+        hook_channels: channels,
+    };
+    Ok(CatalogueEntry {
+        unit: properties.id.clone(),
+        file,
+        len_bytes: written.len_bytes,
+        image_id: written.id,
+        unit_evidence: evidence.unit,
+        machine: evidence.machine,
+        systemd: SystemdEvidence::collect(std::path::Path::new("/")),
+        start: None,
+        held_groups: held_groups(tree).into_iter().collect(),
+        taken_unix_s: Some(taken_unix_s),
+        service,
+    })
 }
 
 /// The tree, its pages in a writer that is not finished, and how long the unit stood still in
@@ -231,7 +263,7 @@ fn held_groups(tree: &TreeV1) -> BTreeSet<(u32, u32)> {
 
 /// Every number that has to be free for a restore: processes, threads, groups and sessions whose
 /// leader is gone.
-fn numbers(tree: &TreeV1) -> BTreeSet<i32> {
+pub(crate) fn numbers(tree: &TreeV1) -> BTreeSet<i32> {
     let of_process = |process: &snap_state::ProcessV1| {
         let threads = process.threads.iter().map(|thread| thread.tid.0);
         threads.chain([process.pgid.0, process.sid.0]).collect::<Vec<_>>()

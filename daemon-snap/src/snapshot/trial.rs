@@ -56,7 +56,7 @@ pub(super) fn is_worth(cold_ms: f64, restored_ms: f64) -> bool {
 
 /// A boot that began without images stays one: whenever the generator runs next in it, it finds
 /// that it has decided.
-pub(super) fn record_boot_without_images() -> Result<()> {
+pub(crate) fn record_boot_without_images() -> Result<()> {
     let run_dir = RunDir::default();
     // With another count it would be taken for one of the userspace before a soft reboot.
     let soft_reboots = soft_reboot::count(&run_dir);

@@ -24,6 +24,7 @@ mod patterns;
 mod properties;
 mod randomness;
 mod settle;
+mod state_places;
 mod systemd;
 
 pub use activation::activation_sockets;
@@ -36,6 +37,7 @@ pub use observed::Start;
 pub use open_state::inspect_open_state;
 pub use properties::UnitProperties;
 pub use settle::{Settled, settle};
+pub use state_places::StatePlaces;
 pub use systemd::{ListedUnit, Systemd, full_name};
 
 use snap_bus::BusAccess;

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where files do not outlive a reboot; they travel in the image.
-const TRAVELS: [&str; 5] = ["/run", "/dev", "/proc", "/sys", "/var/run"];
+pub(super) const TRAVELS: [&str; 5] = ["/run", "/dev", "/proc", "/sys", "/var/run"];
 
 /// Reasons not to take the unit, one per file.
 ///
@@ -64,12 +64,12 @@ pub fn inspect_open_state(
     Ok(state.map(|(path, _)| writes_state(path)).collect())
 }
 
-fn is_name(link: &[u8]) -> bool {
+pub(super) fn is_name(link: &[u8]) -> bool {
     link.starts_with(b"/") && !link.ends_with(b" (deleted)")
 }
 
 /// Path and length of what a descriptor leads to, if that is a regular file that has a name.
-fn regular_file(pid: Pid, fd: i32) -> Option<(PathBuf, u64)> {
+pub(super) fn regular_file(pid: Pid, fd: i32) -> Option<(PathBuf, u64)> {
     let link = proc::read_link(pid, &format!("fd/{fd}")).ok()?;
     if !is_name(&link) {
         return None;

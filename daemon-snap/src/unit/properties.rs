@@ -69,6 +69,8 @@ pub struct UnitProperties {
     pub state_directories: Vec<String>,
     pub cache_directories: Vec<String>,
     pub logs_directories: Vec<String>,
+    /// `ReadWritePaths=`, with their prefixes.
+    pub writable_paths: Vec<String>,
     pub private_tmp: bool,
     pub pam_name: String,
     /// Directory or image that is the unit's root.
@@ -135,6 +137,7 @@ impl UnitProperties {
             state_directories: values.texts("StateDirectory"),
             cache_directories: values.texts("CacheDirectory"),
             logs_directories: values.texts("LogsDirectory"),
+            writable_paths: values.texts("ReadWritePaths"),
             private_tmp: values.flag("PrivateTmp"),
             pam_name: values.text("PAMName"),
             root: path(root_directory).or(path(root_image)),

@@ -202,6 +202,34 @@ impl Systemd {
         }
     }
 
+    /// Whether the machine is about to go down for good, not only userspace.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn goes_down(&self) -> Result<bool> {
+        const ENDS: [&str; 4] = ["reboot.target", "poweroff.target", "halt.target", "kexec.target"];
+        let jobs: Vec<(u32, String, String, String, OwnedObjectPath, OwnedObjectPath)> =
+            self.manager("ListJobs", &())?;
+        Ok(jobs.iter().any(|(_, unit, kind, ..)| kind == "start" && ENDS.contains(&unit.as_str())))
+    }
+
+    /// Who keeps the machine from going down, and why, as logind knows; nobody where there is none.
+    pub fn shutdown_inhibitors(&self) -> Vec<String> {
+        type Inhibitor = (String, String, String, String, u32, u32);
+        const LOGIND: &str = "org.freedesktop.login1";
+        let asked = self.connection.call_method(
+            Some(LOGIND),
+            "/org/freedesktop/login1",
+            Some("org.freedesktop.login1.Manager"),
+            "ListInhibitors",
+            &(),
+        );
+        let listed = asked.and_then(|answer| answer.body().deserialize::<Vec<Inhibitor>>());
+        let blocks = |one: &Inhibitor| one.3 == "block" && one.0.split(':').any(|what| what == "shutdown");
+        let all = listed.unwrap_or_default().into_iter().filter(blocks);
+        all.map(|(_, who, why, ..)| format!("{who} ({why})")).collect()
+    }
+
     /// Has systemd read all units again, and run its generators.
     ///
     /// # Errors

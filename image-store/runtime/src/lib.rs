@@ -9,6 +9,7 @@
 //!   asked/UNIT            0600  who has asked for an image          first_start.rs
 //!   trial/UNIT.*          0600  permits of a snapshot, and outcomes trial.rs
 //!   soft-reboots          0644  how often userspace began anew      soft_reboot.rs
+//!   going-down                  units have been ended for the next boot
 //!   ids.lock              0600  who moves the counter of thread ids ids_lock.rs
 //! /etc/fastboot/                0700
 //!   catalogue.json        0600  for generators, where the store is mounted later than they run
@@ -19,6 +20,7 @@
 //! Images and the store that holds them may not live here (`image_store`), and neither may
 //! decisions: this crate only says how they are written down.
 
+pub mod boot;
 pub mod cmdline;
 pub mod disk_use;
 mod file;

@@ -60,6 +60,14 @@ reason_codes! {
     ImageQuarantined = "image-quarantined",
     /// The image may be used once, and has been.
     ImageConsumed = "image-consumed",
+    /// The image was for the next boot, and this is another one.
+    BootBetween = "boot-between",
+    /// A file system was mounted for writing elsewhere since.
+    FileSystemUsed = "file-system-used",
+    /// A file that the unit may write is not as it was when the unit had been taken.
+    StateChanged = "state-changed",
+    /// The unit is in fast-restart mode, and its golden image is not used.
+    FastRestart = "fast-restart",
     /// A recorded process id is in use.
     PidTaken = "pid-taken",
     /// Somebody else got the number of a thread that the kernel numbers by counter.

@@ -16,6 +16,7 @@ use initd::images::Images;
 use initd::journal::OfUnit;
 use initd::lanes::Lanes;
 use initd::manager::Manager;
+use initd::once::{OnceImages, note_boot};
 use initd::peer::ShimIdentity;
 use initd::server::Server;
 use initd::standby::Standby;
@@ -34,11 +35,31 @@ const LOOKERS_AHEAD: usize = 2;
 /// Whole boots wait for what initd does, and it is short.
 const NICE: i32 = -10;
 
+/// In place of being the restore daemon (`fastboot-boot.service`).
+const NOTE_BOOT: &str = "--note-boot";
+
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == NOTE_BOOT) {
+        return note();
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             journal::warning(format_args!("{error}; all services start cold"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn note() -> ExitCode {
+    if let Err(error) = pid_max::raise() {
+        journal::warning(format_args!("pid_max: {error}"));
+    }
+    let id = fastboot_runtime::boot::current_userspace();
+    match note_boot(&open_store(DEFAULT_ROOT), &id) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            journal::warning(format_args!("{error}; what was taken at the last shutdown starts cold"));
             ExitCode::FAILURE
         }
     }
@@ -105,9 +126,12 @@ fn prepare(
         ));
     }
     let catalogue = store.load().map_err(io::Error::other)?;
+    let userspace_id = boot::userspace_id(boot_id, soft_reboots);
+    let once = OnceImages::load(&store, &userspace_id);
     let armed = decisions.units.into_iter().filter(|decision| decision.armed);
     let entries = armed.filter_map(|decision| {
-        let entry = catalogue.by_image_id(decision.image_id);
+        let of_shutdown = || once.entries().find(|entry| entry.image_id == decision.image_id);
+        let entry = catalogue.by_image_id(decision.image_id).or_else(of_shutdown);
         if entry.is_none() {
             OfUnit { unit: &decision.unit, code: Some(ReasonCode::ImageMissing), is_trial: false }
                 .notice("its image was removed; starting it cold");
@@ -115,7 +139,8 @@ fn prepare(
         entry.cloned()
     });
     Ok(Server {
-        images: Images::new(Path::new("/"), store.clone(), entries),
+        images: Images::new(Path::new("/"), store.clone(), entries.collect::<Vec<_>>()),
+        once,
         store,
         lanes: Lanes::default(),
         trials: Trials::open(&RunDir::default()),
@@ -123,7 +148,7 @@ fn prepare(
         status: Arc::clone(&admission.status),
         shim: admission.shim.clone(),
         systemd: Systemd::new(Path::new(PRIVATE_SOCKET), soft_reboots > 0),
-        userspace_id: boot::userspace_id(boot_id, soft_reboots),
+        userspace_id,
     })
 }
 

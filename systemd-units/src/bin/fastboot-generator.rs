@@ -55,7 +55,16 @@ fn run(arguments: &[PathBuf]) {
     let root = Path::new("/");
     let in_initrd = std::env::var("SYSTEMD_IN_INITRD").is_ok_and(|value| value == "1");
     let for_users = std::env::var("SYSTEMD_SCOPE").is_ok_and(|value| value == "user");
-    if in_initrd || for_users || cmdline::is_off(&cmdline::read(root)) {
+    if in_initrd || for_users {
+        return;
+    }
+    // A boot counts as one also where nothing is restored in it.
+    if open_store(DEFAULT_ROOT).once().is_there()
+        && let Err(error) = link(late, "sysinit.target", "fastboot-boot.service")
+    {
+        log(4, &format!("{error}; images of the last shutdown may not be used"));
+    }
+    if cmdline::is_off(&cmdline::read(root)) {
         return;
     }
     for program in [SHIM, INITD] {
@@ -104,15 +113,24 @@ fn generate(root: &Path, late: &Path) -> Result<(), String> {
     if let Some(record) = earlier.filter(|_| !is_new_userspace) {
         return decide_again(root, late, run_dir, record);
     }
-    let decided =
-        open_store(DEFAULT_ROOT).load_early().map_err(|error| error.to_string()).and_then(|catalogue| {
-            if catalogue.units().is_empty() {
-                return Ok(GeneratorRecord::new(Vec::new()));
-            }
-            let dirs = read_dirs(root)?;
-            let machine = Machine::look(root)?;
-            Ok(decide::decide(&machine.inputs(root, &dirs, soft_reboots), &catalogue))
-        });
+    let store = open_store(DEFAULT_ROOT);
+    let once = store.once().load().unwrap_or_else(|error| {
+        log(4, &format!("{error}; what was taken at the last shutdown starts cold"));
+        None
+    });
+    let decided = store.load_early().map_err(|error| error.to_string()).and_then(|catalogue| {
+        if catalogue.units().is_empty() && once.is_none() {
+            return Ok(GeneratorRecord::new(Vec::new()));
+        }
+        let dirs = read_dirs(root)?;
+        let machine = Machine::look(root)?;
+        let inputs = machine.inputs(root, &dirs, soft_reboots);
+        let mut record = decide::decide(&inputs, &catalogue);
+        if let Some(generation) = &once {
+            decide::decide_once(&inputs, generation, &mut record);
+        }
+        Ok(record)
+    });
     // What could not be decided at boot stays undecided until the next one, so it is recorded too.
     let mut record = decided.as_ref().map_or_else(GeneratorRecord::undecided, GeneratorRecord::clone);
     record.soft_reboots = soft_reboots;

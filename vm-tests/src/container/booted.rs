@@ -233,6 +233,17 @@ impl Container {
         format!("console ({}):\n{}", self.console.display(), tail.join("\n"))
     }
 
+    /// Wait until it has ended by itself: somebody inside has said that it is to power off, or to
+    /// boot again, which nspawn leaves to us.
+    ///
+    /// # Errors
+    /// It does not end in time (it is killed then).
+    pub fn wait_end(mut self) -> Result<()> {
+        wait_until("the shutdown", POWEROFF_BOUND, || Ok(self.nspawn.try_wait()?))
+            .with_context(|| self.console_tail())
+            .map(drop)
+    }
+
     /// Shut down as a machine that is switched off: all services are stopped, file systems are
     /// synchronised.
     ///

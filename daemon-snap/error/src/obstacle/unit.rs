@@ -3,6 +3,7 @@
 
 use crate::hook::HookFailure;
 use crate::observation::NotObserved;
+use image_store::StaleReason;
 use image_store::evidence::Gap;
 use snap_state::RawPath;
 use snap_state::sections::Family;
@@ -45,6 +46,25 @@ coded! {
             "what systemd keeps for it (file descriptor store) changes all the time";
         "gains-nothing" stays GainsNothing { restored_ms: u64, cold_ms: u64 }:
             "gains nothing: restored in {restored_ms} ms, started cold in {cold_ms} ms";
+        "fast-restart-unit" stays FastRestartUnit:
+            "is in fast-restart mode ([X-Fastboot] Mode=): it is taken when the machine goes down, and has no golden image";
+        "not-fast-restart" stays NotFastRestart:
+            "is not in fast-restart mode ([X-Fastboot] Mode=fast-restart, which `fastboot enable` writes)";
+        "never-observed" stays NeverObserved:
+            "nobody has observed yet what it reads at its start; `fastboot enable` does";
+        "inputs-changed" stays InputsChanged { reason: StaleReason }:
+            "{reason} since it was observed: its next start is to take that in";
+        "input-changed-since-start" stays InputChangedSinceStart { path: RawPath }:
+            "{path} changed since it has started: its next start is to take that in";
+        "ordinary-numbers" stays OrdinaryNumbers { number: i32 }:
+            "its process id {number} is an ordinary one, which the next boot gives to somebody else; \
+             `fastboot enable`, or a start in the next boot, gives it others";
+        "state-untold" stays StateUntold { why: String }: "its state cannot be compared: {why}";
+        "state-not-still" stays StateNotStill { path: RawPath }:
+            "{path} changed after its service had been frozen: somebody else writes to it";
+        "not-in-time" stays NotInTime { limit_s: u64 }: "it was not its turn within {limit_s} s";
+        "changed-while-frozen" stays ChangedWhileFrozen { state: String }:
+            "systemd has begun to end it meanwhile (it is {state})";
         "hook-failed" stays HookFailed { failure: HookFailure }: "{failure}";
         "state-too-large" stays StateTooLarge { family: Family, len_bytes: usize, most_bytes: usize }:
             "has so much to record ({family:?}) that it would take {len_bytes} bytes; at most {most_bytes} are read again";
