@@ -54,7 +54,8 @@ fn wait(
     is_busy: impl Fn() -> bool,
     device: impl Fn() -> Device,
 ) -> io::Result<Catalogue> {
-    let is_there = || store.catalogue_path().exists();
+    // There may be nothing in it but what was taken at the last shutdown.
+    let is_there = || store.catalogue_path().exists() || store.once().is_there();
     if is_there() {
         return Ok(Catalogue::Found);
     }
@@ -74,7 +75,8 @@ fn wait(
                 }
                 let left = PATIENCE.saturating_sub(asked.quiet_since.elapsed());
                 if left.is_zero() || waited >= PATIENCE && !asked.may_come(&device) {
-                    return Ok(Catalogue::Missing { waited });
+                    // Measured before, it may be shorter than what was waited for.
+                    return Ok(Catalogue::Missing { waited: asked.first.elapsed() });
                 }
                 PollTimeout::try_from(left.min(LOOK_AROUND)).unwrap_or(PollTimeout::ZERO)
             }
