@@ -8,7 +8,7 @@
 #[expect(dead_code, reason = "the commands are described here, not run")]
 mod cli;
 
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, ArgAction, Command, CommandFactory as _};
 use clap_complete::Shell;
 use std::fs;
 use std::io;
@@ -91,7 +91,7 @@ fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
     let mut text = Vec::new();
     page.render_title(&mut text)?;
     page.render_name_section(&mut text)?;
-    page.render_synopsis_section(&mut text)?;
+    text.extend_from_slice(synopsis(command, &name).as_bytes());
     page.render_description_section(&mut text)?;
     page.render_options_section(&mut text)?;
     if command.get_subcommands().next().is_some() {
@@ -103,6 +103,31 @@ fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
     }
     text.extend_from_slice(TAIL);
     fs::write(dir.join(format!("{name}.8")), text)
+}
+
+/// Every option with its value, and what follows them; clap_mangen leaves the values out.
+fn synopsis(command: &Command, name: &str) -> String {
+    let escaped = |text: &str| text.replace('-', "\\-");
+    let mut parts =
+        vec![format!(".SH SYNOPSIS\n.B {}", escaped(&name.replacen("fastboot-", "fastboot ", 1)))];
+    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let (positional, options): (Vec<&Arg>, Vec<&Arg>) =
+        arguments.partition(|argument| argument.is_positional());
+    for argument in options.into_iter().chain(positional) {
+        let flag = argument.get_long().map(|long| format!("\\fB\\-\\-{}\\fR", escaped(long)));
+        let names = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+        let value = names.and_then(|names| names.first()).map(|name| format!("\\fI{name}\\fR"));
+        let is_list = matches!(argument.get_action(), ArgAction::Append);
+        let words: Vec<String> = flag.into_iter().chain(value).collect();
+        let words = format!("{}{}", words.join(" "), if is_list { " .\\|.\\|." } else { "" });
+        if !matches!(argument.get_long(), Some("help" | "version")) {
+            parts.push(if argument.is_required_set() { words } else { format!("[{words}]") });
+        }
+    }
+    if command.has_subcommands() {
+        parts.push("\\fICOMMAND\\fR [\\fIARGUMENT\\fR .\\|.\\|.]".to_owned());
+    }
+    parts.join("\n") + "\n"
 }
 
 fn write_completions(command: &mut Command, dir: &Path) -> io::Result<()> {
