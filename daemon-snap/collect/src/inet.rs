@@ -101,6 +101,15 @@ impl<'a> InetSockets<'a> {
         if protocol == libc::IPPROTO_UDP && is_bound(&local) {
             options.extend(self.untold.fragments(asked)?);
         }
+        if is_of_one_machine(&local) && !is_free(&options) && self.untold.is_of_nobody(asked, &local)? {
+            let freebind = |on: i32| SocketOptionV1 {
+                level: libc::IPPROTO_IP,
+                name: libc::IP_FREEBIND,
+                value: on.to_ne_bytes().to_vec(),
+            };
+            options.insert(0, freebind(1));
+            options.push(freebind(0));
+        }
         let mut interfaces = Interfaces::of(file, fd);
         let closed = stream && listening.is_none();
         let unread = closed && poll_error(file, fd)?;
@@ -236,6 +245,17 @@ fn scope_of(address: &[u8]) -> u32 {
     scope.map_or(0, u32::from_ne_bytes)
 }
 
+/// Whether it may be bound to an address that this machine does not have.
+fn is_free(options: &[SocketOptionV1]) -> bool {
+    const FREE: [(i32, i32); 4] = [
+        (libc::IPPROTO_IP, libc::IP_FREEBIND),
+        (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+        (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
+        (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
+    ];
+    options.iter().any(|option| FREE.contains(&(option.level, option.name)))
+}
+
 /// Whether an error waits for whoever asks next.
 fn poll_error(file: &Description, fd: BorrowedFd<'_>) -> Found<bool> {
     let events = fdquery::poll_now(fd, libc::POLLIN).map_err(failed("poll", file.pid, file.fd))?;
@@ -307,6 +327,11 @@ fn tcp_state(file: &Description, fd: BorrowedFd<'_>, given: bool) -> Found<Tcp> 
         TCP_LISTEN => Ok(Tcp::Listening(word(SACKED))),
         _ => Ok(Tcp::Connected(info)),
     }
+}
+
+/// Whether an address is one that some machines have and others do not.
+fn is_of_one_machine(address: &[u8]) -> bool {
+    parse(address).is_some_and(|address| !address.ip().is_unspecified() && !address.ip().is_loopback())
 }
 
 fn is_bound(address: &[u8]) -> bool {

@@ -89,6 +89,24 @@ impl<'a> Untold<'a> {
         }))
     }
 
+    /// Whether the address that a socket is bound to is none of this machine's: it was bound with
+    /// IP_FREEBIND, which was turned off later, or the address has gone since.
+    pub fn is_of_nobody(&self, asked: Asked<'_>, local: &[u8]) -> Found<bool> {
+        const PORT: std::ops::Range<usize> = 2..4;
+        let fail = |step| failed(step, asked.file.pid, asked.file.fd);
+        let mut address = local.to_vec();
+        let Some(port) = address.get_mut(PORT) else { return Ok(false) };
+        port.fill(0);
+        let fresh = netns::socket(self.spaces.net(), asked.family, libc::SOCK_DGRAM, 0)
+            .map_err(fail("make a socket"))?;
+        match snap_sys::rebuild::bind(fresh.as_fd(), &address) {
+            Err(Errno::EADDRNOTAVAIL) => Ok(true),
+            // An address that is local to a link cannot be bound without its interface, and is not
+            // asked for.
+            _ => Ok(false),
+        }
+    }
+
     /// Whether some socket of the namespace has an IPsec policy of its own (IP_XFRM_POLICY,
     /// IPV6_XFRM_POLICY). They are listed among all others, without their socket.
     fn has_policies(&mut self) -> Result<bool> {

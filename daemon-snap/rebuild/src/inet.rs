@@ -10,6 +10,7 @@ use snap_error::{Error, Result};
 use snap_state::{FileId, FileKindV1, FileV1, InetSocketV1, MembershipV1, SocketOptionV1};
 use snap_sys as sys;
 use snap_sys::multicast::SourceFilter;
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 const IP_UNICAST_IF: i32 = 50;
@@ -18,29 +19,71 @@ const IPV6_UNICAST_IF: i32 = 76;
 impl Kind for InetSocketV1 {
     fn check(&self, cx: &Context<'_>) -> Result<()> {
         let Some(unit) = cx.today.unit else { return Ok(()) };
-        let sockets = cx.files.iter().filter_map(|file| match &file.kind {
-            FileKindV1::Inet(socket) => Some(socket),
-            _ => None,
-        });
-        check_low_ports(cx.desk, sockets, unit)
+        check_low_ports(cx.desk, inet_sockets(cx).map(|(_, socket)| socket), unit)
     }
 
-    fn make(&self, file: &FileV1, _: &Context<'_>) -> Result<Option<OwnedFd>> {
-        rebuild_inet(file.id, self).map(Some)
+    fn make(&self, file: &FileV1, cx: &Context<'_>) -> Result<Option<OwnedFd>> {
+        let shares = shares_by_former_option(file.id, self, cx);
+        rebuild_inet(file.id, self, shares).map(Some)
+    }
+
+    /// When all that share a port are there, SO_REUSEPORT goes where it had been turned off.
+    fn connect(&self, cx: &Context<'_>) -> Result<()> {
+        for (id, socket) in inet_sockets(cx) {
+            if shares_by_former_option(id, socket, cx) {
+                set_reuse_port(id, &cx.desk.file(id)?, false)?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// Same options, address, groups, peer, backlog.
-fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
+fn inet_sockets<'a>(cx: &Context<'a>) -> impl Iterator<Item = (FileId, &'a InetSocketV1)> {
+    cx.files.iter().filter_map(|file| match &file.kind {
+        FileKindV1::Inet(socket) => Some((file.id, socket)),
+        _ => None,
+    })
+}
+
+/// Whether another socket of the tree has the same address, and this one has no option any more by
+/// which it may: that one was turned off when both were bound.
+fn shares_by_former_option(id: FileId, socket: &InetSocketV1, cx: &Context<'_>) -> bool {
+    let is_set = |name| {
+        let of_socket = socket.options.iter().filter(|option| option.level == libc::SOL_SOCKET);
+        of_socket.filter(|option| option.name == name).any(|option| option.value.first() == Some(&1))
+    };
+    let same = |other: &InetSocketV1| {
+        (other.family, other.protocol, &other.local) == (socket.family, socket.protocol, &socket.local)
+    };
+    socket.local.is_some()
+        && socket.socket_type != libc::SOCK_RAW
+        && !is_set(libc::SO_REUSEPORT)
+        && inet_sockets(cx).any(|(other, there)| other != id && same(there))
+}
+
+fn set_reuse_port(id: FileId, fd: &impl AsFd, on: bool) -> Result<()> {
+    let value = i32::from(on).to_ne_bytes();
+    sys::rebuild::set_socket_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &value)
+        .map_err(|e| Error::kernel("SO_REUSEPORT", id, e))
+}
+
+/// Same options, address, groups, peer, backlog. `shares`: its address belongs to another one of the
+/// tree too.
+fn rebuild_inet(id: FileId, socket: &InetSocketV1, shares: bool) -> Result<OwnedFd> {
     let fd = sys::rebuild::socket(socket.family, socket.socket_type, socket.protocol)
         .map_err(|e| Error::kernel("socket", id, e))?;
     let indices = Indices::of(fd.as_fd(), &socket.interfaces)?;
     let mut options = socket.options.clone();
     options.iter_mut().try_for_each(|option| rename_interface(option, &indices))?;
+    let bound: Vec<SocketOptionV1> = take_repeated(&mut options);
     set_options(id, &fd, &options)?;
+    if shares {
+        set_reuse_port(id, &fd, true)?;
+    }
     if let Some(local) = &socket.local {
         bind(id, socket, &fd, &with_scope(local, &indices)?)?;
     }
+    set_options(id, &fd, &bound)?;
     for membership in &socket.memberships {
         let MembershipV1 { level, interface, group, exclude, sources } = membership;
         let filter = SourceFilter { exclude: *exclude, sources: sources.clone() };
@@ -59,6 +102,12 @@ fn rebuild_inet(id: FileId, socket: &InetSocketV1) -> Result<OwnedFd> {
         sys::rebuild::listen(fd.as_fd(), backlog).map_err(|e| Error::kernel("listen", id, e))?;
     }
     Ok(fd)
+}
+
+/// Options that stand there a second time: they are set when the address is bound.
+fn take_repeated(options: &mut Vec<SocketOptionV1>) -> Vec<SocketOptionV1> {
+    let mut seen = HashSet::new();
+    options.extract_if(.., |option| !seen.insert((option.level, option.name))).collect()
 }
 
 /// Options whose value is the index of an interface.
@@ -141,6 +190,14 @@ pub fn show(address: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_there_a_second_time_is_set_later() {
+        let option = |name, value: u8| SocketOptionV1 { level: 0, name, value: vec![value] };
+        let mut options = vec![option(15, 1), option(1, 7), option(15, 0)];
+        assert_eq!(take_repeated(&mut options), [option(15, 0)]);
+        assert_eq!(options, [option(15, 1), option(1, 7)]);
+    }
 
     #[test]
     fn addresses_are_shown_as_people_write_them() {

@@ -22,8 +22,8 @@ pub struct InetSocketV1 {
     pub remote: Option<Vec<u8>>,
     /// `listen(2)` backlog.
     pub listen_backlog: Option<u32>,
-    /// Applied in order, before bind. A packet filter is among them (SO_ATTACH_FILTER, the value is
-    /// its instructions).
+    /// Applied in order, before bind; what stands there a second time is applied after it. A packet
+    /// filter is among them (SO_ATTACH_FILTER, the value is its instructions).
     pub options: Vec<SocketOptionV1>,
     pub memberships: Vec<MembershipV1>,
     /// Every interface whose index stands in an address, an option or a membership.

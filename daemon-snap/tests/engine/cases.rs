@@ -211,6 +211,8 @@ subjects! {
     restore_keeps_tcp_listener_v6: "tcp_listener", "v6";
     restore_keeps_tcp_listener_for_both: "tcp_listener", "dual";
     restore_keeps_listeners_that_share_a_port: "tcp_reuseport", "";
+    restore_keeps_listeners_that_share_a_port_by_a_former_option: "tcp_reuseport", "off";
+    restore_keeps_addresses_that_the_machine_does_not_have: "freebind", "";
     restore_keeps_unread_bytes_of_closed_tcp_connection: "tcp_over", "closed";
     restore_keeps_closed_tcp_connection_that_was_read: "tcp_over", "drained";
     restore_keeps_reset_of_tcp_connection: "tcp_over", "reset";
