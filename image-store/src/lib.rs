@@ -18,6 +18,7 @@ mod error;
 pub mod evidence;
 pub mod fault;
 pub mod layout;
+pub mod load;
 pub mod mountinfo;
 pub mod once;
 mod publish;

@@ -15,6 +15,7 @@ use crate::layout::{
     CHECKSUM_CHUNK_LEN, Checksum, HEADER_LEN, Header, ImageId, LayoutError, PAGE_SIZE, SectionEntry,
     SectionKind, checksum, decode_section_table,
 };
+use crate::load::PIECE_LEN;
 use crate::sys;
 use crate::writer::PAGE_CHECKSUMS_VERSION;
 
@@ -58,9 +59,9 @@ impl Stamp {
     }
 }
 
-/// Bytes that are read at one time to be compared: they are still in the processor's second-level
-/// cache when they are.
-const PIECE_LEN: usize = 256 << 10;
+/// Chunks that the kernel begins to read while one is compared. Its own window is 128 KiB on most
+/// machines, which no device is quick with.
+pub(crate) const CHUNKS_AHEAD: u64 = 4;
 
 /// Checksums of the pages, one per chunk of [`CHECKSUM_CHUNK_LEN`] bytes.
 #[derive(Debug)]
@@ -70,6 +71,11 @@ impl PageSums {
     /// How many chunks there are.
     pub fn chunk_count(&self) -> u64 {
         self.0.len() as u64 / 8
+    }
+
+    pub(crate) fn get(&self, index: u64) -> Option<u64> {
+        let (sums, _) = self.0.as_chunks::<8>();
+        sums.get(usize::try_from(index).ok()?).map(|sum| u64::from_le_bytes(*sum))
     }
 }
 
@@ -283,9 +289,8 @@ impl Image {
     pub fn verify_chunk(&self, sums: &PageSums, index: u64, buffer: &mut Vec<u8>) -> Result<()> {
         let area = self.page_area();
         let offset = area.start + index * CHECKSUM_CHUNK_LEN as u64;
-        let (sums, _) = sums.0.as_chunks::<8>();
-        let sum = usize::try_from(index).ok().and_then(|index| sums.get(index));
-        let sum = sum.ok_or_else(|| Error::misuse(&self.path, format!("there is no chunk {index}")))?;
+        let sum =
+            sums.get(index).ok_or_else(|| Error::misuse(&self.path, format!("there is no chunk {index}")))?;
         let len = (area.end - offset).min(CHECKSUM_CHUNK_LEN as u64) as usize;
         // Small images are mostly smaller than a piece, and memory that is touched costs more than
         // the reading.
@@ -296,7 +301,7 @@ impl Image {
             read_exact_at(&self.file, &self.path, Part::Pages, piece, offset + at as u64)?;
             found.add(piece);
         }
-        let intact = found.value() == u64::from_le_bytes(*sum);
+        let intact = found.value() == sum;
         intact
             .then_some(())
             .ok_or_else(|| Error::corrupt(&self.path, Part::Pages, offset, "page checksum differs"))
@@ -324,6 +329,10 @@ impl Image {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= chunk_count {
                     return Ok(());
+                }
+                if chunk_count > CHUNKS_AHEAD {
+                    // A failure only makes it slower.
+                    let _ = self.advise_chunk(index + CHUNKS_AHEAD);
                 }
                 let checked = self.verify_chunk(&sums, index, &mut buffer);
                 if checked.is_err() {

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use common::{STATE, UNIT, names_in, pages, write_image};
+use common::{STATE, UNIT, flip, names_in, pages, write_image};
 use image_store::layout::{HEADER_LEN, Header, SECTION_ENTRY_LEN, SectionEntry, checksum};
 use image_store::{
     Durability, Error, ErrorKind, Image, ImageWriter, PAGE_SIZE, Part, Result, SectionKind, UncheckedImage,
@@ -24,13 +24,6 @@ fn read_all(path: &Path) -> Result<()> {
         image.section(entry.kind, entry.version, 1 << 20)?;
     }
     image.verify_pages(2)
-}
-
-fn flip(file: &File, offset: u64) {
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    byte[0] ^= 1 << (offset % 8);
-    file.write_all_at(&byte, offset).unwrap();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Small images with known content. Not every test file uses all of it.
 #![allow(dead_code)]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use image_store::{
@@ -42,6 +44,14 @@ impl Random {
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
+}
+
+/// Changes one bit.
+pub fn flip(file: &File, offset: u64) {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    byte[0] ^= 1 << (offset % 8);
+    file.write_all_at(&byte, offset).unwrap();
 }
 
 pub fn names_in(dir: &Path) -> Vec<String> {
