@@ -4,7 +4,7 @@
 //! What may change (evidence) is compared when a unit asks, not before: a program that writes a
 //! configuration file in the middle of a boot must not be missed. Looking at it earlier only brings
 //! inodes and contents into memory. What cannot change under us (the image itself) is compared
-//! once: ahead as far as that came, the rest by the worker while it loads.
+//! once: ahead as far as that came, the rest by the worker when it loads.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +12,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use image_store::evidence::{Digests, MountTable};
 use image_store::layout::CHECKSUM_CHUNK_LEN;
@@ -20,16 +19,11 @@ use image_store::validate::Place;
 use image_store::{CatalogueEntry, FileKind, Opened, ReasonCode, Source, StaleReason, Store};
 use procfs_core::{FromRead as _, Meminfo};
 
-use crate::lanes::{HEAVY_PATIENCE, LIGHT_LEN, Lanes};
-use crate::sys::priority::{IoClass, set_io_class};
+use crate::lanes::{LIGHT_LEN, Lanes};
 
 /// Reading ahead takes at most this part of the memory that is available.
 const MEMORY_SHARE: u64 = 4;
 
-/// How long a large image that somebody waits for is read only when nobody else reads.
-const IDLE_READING: Duration = Duration::from_millis(200);
-/// Chunks of it that are under way after that.
-const CHUNKS_AHEAD: u64 = 4;
 /// Files of a small service up to this length, in bytes, are read ahead with its image.
 const SMALL_FILE: u64 = 8 << 20;
 const STEP_LEN: usize = 256 << 10;
@@ -115,50 +109,6 @@ impl Images {
         };
         self.check_now(&slot.entry, &opened)?;
         Ok(Usable { opened, checked_chunks: slot.checked_chunks.load(Ordering::Acquire) })
-    }
-
-    /// Bring the pages of a large image into memory and compare them, one step at a time: small
-    /// ones pass in between, and at first everybody else reads before us. Of a small image that is
-    /// left to the worker.
-    ///
-    /// # Errors
-    /// The first damage.
-    pub fn read_pages(
-        &self,
-        usable: &mut Usable,
-        lanes: &Lanes,
-        deadline: Instant,
-    ) -> Result<(), StaleReason> {
-        let image = &usable.opened.image;
-        if image.len_bytes() <= LIGHT_LEN {
-            return Ok(());
-        }
-        let stored = |error: image_store::Error| error.to_stale_reason();
-        let (mut patience, began) = (HEAVY_PATIENCE, Instant::now());
-        // Where that is not possible we only get in the way of others.
-        let _ = set_io_class(IoClass::Idle);
-        let _ = image.read_only_what_is_asked();
-        let mut is_idle = true;
-        let sums = image.page_sums().map_err(stored)?;
-        let mut buffer = Vec::new();
-        while usable.checked_chunks < sums.chunk_count() {
-            lanes.let_pass(&mut patience);
-            if is_idle && began.elapsed() > IDLE_READING {
-                let _ = set_io_class(IoClass::Ordinary);
-                is_idle = false;
-            }
-            if !is_idle {
-                // A failure only makes it slower.
-                let _ = image.advise_chunk(usable.checked_chunks + CHUNKS_AHEAD);
-            }
-            if Instant::now() >= deadline {
-                let sentence = "the image was not read in time".to_owned();
-                return Err(StaleReason::new(ReasonCode::Deadline, sentence));
-            }
-            image.verify_chunk(&sums, usable.checked_chunks, &mut buffer).map_err(stored)?;
-            usable.checked_chunks += 1;
-        }
-        Ok(())
     }
 
     /// Look at an image that is in no catalogue yet (the trial of a snapshot).

@@ -1,17 +1,16 @@
 //! Who goes first when everybody asks at once.
 //!
-//! On a machine with few processors a large image keeps disk and processors busy for half a second,
-//! in which ten small ones could have come and gone. So small ones are served at once, large ones
-//! wait for a moment until no small one is under way, and what nobody has asked for waits until
-//! nobody waits.
+//! On a machine with few processors a large image keeps disk and processors busy for a time in which
+//! ten small ones could have come and gone. So small ones are served at once, large ones wait for a
+//! moment until no small one is under way, and what nobody has asked for waits until nobody waits.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Images up to this length, in bytes, are small: read and checked in a few milliseconds.
 pub const LIGHT_LEN: u64 = 16 << 20;
-/// How long a large one lets small ones pass, all in all.
-pub const HEAVY_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a large one lets small ones pass before it begins.
+const HEAVY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Starts under way.
 #[derive(Debug, Default)]
@@ -45,17 +44,9 @@ impl Lanes {
         Turn { lanes: self, is_light }
     }
 
-    /// Let small ones pass in the middle of a large one's work. `patience` is what is left of its
-    /// waiting, and shrinks.
-    pub fn let_pass(&self, patience: &mut Duration) {
-        let counts = self.lock();
-        if counts.light == 0 || patience.is_zero() {
-            return;
-        }
-        let began = Instant::now();
-        let waited = self.changed.wait_timeout_while(counts, *patience, |counts| counts.light > 0);
+    fn let_pass(&self, patience: Duration) {
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, |counts| counts.light > 0);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
-        *patience = patience.saturating_sub(began.elapsed());
     }
 
     /// Return when nobody waits for a start.
@@ -66,6 +57,15 @@ impl Lanes {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// Begin: a large one lets small ones pass first.
+    pub fn begin(&self) {
+        if !self.is_light {
+            self.lanes.let_pass(HEAVY_PATIENCE);
+        }
     }
 }
 
@@ -85,20 +85,20 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
 
     #[test]
     fn a_large_one_lets_small_ones_pass_but_not_for_ever() {
         let lanes = Lanes::default();
         let heavy = lanes.enter(LIGHT_LEN + 1);
-        let mut patience = Duration::from_millis(60);
-        lanes.let_pass(&mut patience);
-        assert_eq!(patience, Duration::from_millis(60));
+        // Returns although a large one, itself, is under way.
+        heavy.begin();
         let light = lanes.enter(LIGHT_LEN);
         let began = Instant::now();
-        lanes.let_pass(&mut patience);
-        assert!(began.elapsed() >= Duration::from_millis(60) && patience.is_zero());
-        lanes.let_pass(&mut patience);
-        drop((heavy, light));
+        lanes.let_pass(Duration::from_millis(60));
+        assert!(began.elapsed() >= Duration::from_millis(60));
+        drop(light);
+        heavy.begin();
     }
 
     #[test]

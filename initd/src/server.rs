@@ -152,20 +152,20 @@ impl Server {
         let turn = self.lanes.enter(entry.len_bytes);
         start.timeline.mark("queue");
 
-        let mut usable = match start.is_trial {
+        let usable = match start.is_trial {
             true => self.images.open_once(entry),
             false => self.images.take(&start.unit),
         }?;
         self.once.check(entry)?;
         start.timeline.mark("evidence");
-        self.images.read_pages(&mut usable, &self.lanes, deadline)?;
-        start.timeline.mark("read");
         let cgroup = UnitCgroup::open(&shim.caller.cgroup, shim.caller.process.pid)
             .map_err(|error| StaleReason::new(ReasonCode::HostUnsupported, format!("cgroup: {error}")))?;
         self.check_main_process(start, &shim, entry, question)?;
         start.timeline.mark("main process");
         self.check_surroundings(start, shim.caller.process.pid, entry)?;
         start.timeline.mark("surroundings");
+        turn.begin();
+        start.timeline.mark("lane");
         let order = order_for(entry, &usable, &shim, deadline);
         let means = Means {
             image: usable.opened.image.file().as_fd(),

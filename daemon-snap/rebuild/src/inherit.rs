@@ -24,6 +24,13 @@ pub struct InheritedMemory {
     runs: Vec<PageRunV1>,
 }
 
+impl InheritedMemory {
+    /// Which pages of the image these are.
+    pub fn runs(&self) -> &[PageRunV1] {
+        &self.runs
+    }
+}
+
 /// What each process of the tree puts in place for its children, by index.
 pub fn plan_inherited_memory(processes: &[ProcessV1]) -> Vec<InheritedMemory> {
     let mut children: Vec<Vec<&ProcessV1>> = processes.iter().map(|_| Vec::new()).collect();

@@ -26,6 +26,7 @@ pub mod kind;
 pub mod kinds;
 pub mod label;
 pub mod late;
+mod load;
 pub mod low_port;
 pub mod namespaces;
 pub mod netlink;

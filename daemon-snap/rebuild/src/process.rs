@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{chroot, fchdir, getpgid, setpgid, setsid, write};
 use snap_error::{Error, Result};
-use snap_state::{FdV1, FileId, InodeId, Pid, ProcessV1, Tree};
+use snap_state::{FdV1, FileId, InodeId, PageRunV1, Pid, ProcessV1, Tree};
 use snap_sys as sys;
 use snap_sys::fork::Side;
 use std::collections::HashMap;
@@ -51,6 +51,9 @@ pub struct Builder<'a> {
     pub own_affinity: Vec<u64>,
     /// By index of the process.
     pub inherited_memory: Vec<InheritedMemory>,
+    /// By index of the process: `Some` when the worker writes its pages into it, but for those at
+    /// the addresses of these.
+    pub awaits_all_but: Vec<Option<Vec<PageRunV1>>>,
 }
 
 impl std::fmt::Debug for Builder<'_> {
@@ -336,6 +339,7 @@ impl Builder<'_> {
                 mapped: mapped_now,
                 vdso_parts: self.vdso.clone(),
                 inherited,
+                awaits_all_but: self.awaits_all_but.get(index).and_then(Option::as_deref),
                 caps,
                 bounding,
                 affinity: &self.own_affinity,

@@ -7,6 +7,7 @@ pub use crate::context::UnitContext;
 use crate::desk::Desk;
 use crate::kind::{Adder, Context, Natures, Today};
 use crate::late::Late;
+use crate::load::{self, Delivery, Loading};
 use crate::numbers::Numbers;
 use crate::own_maps::OwnMaps;
 use crate::process::Builder;
@@ -132,6 +133,8 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     stored::check_keeper(&tree.stored, request.unit.is_some())?;
     let tids = Tids::open(request.deadline);
     let mut desk = Desk::new(&tree.processes, tree.files(), request.unit.is_some())?;
+    // While /proc is the one that we began with.
+    let direct = load::is_large(request.image).then(|| request.image.open_direct().ok()).flatten();
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
     let cgroups = match &request.unit {
@@ -169,13 +172,16 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         numbers.await_freed(&tree.processes, &tree.zombies, request.deadline);
         numbers.of_helpers(&tree.processes, &tree.zombies)
     };
+    let inherited_memory = inherit::plan_inherited_memory(&tree.processes);
+    let loading = Loading::choose(request.image, tree, &inherited_memory, direct)?;
     let own_maps = OwnMaps::read(&desk)?;
     let builder = Builder {
         vdso: own_maps.vdso_of(&tree.vdso, &tree.processes)?,
         mapped: own_maps.ranges(),
         helper_tids,
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
-        inherited_memory: inherit::plan_inherited_memory(&tree.processes),
+        inherited_memory,
+        awaits_all_but: loading.awaits_all_but(),
         desk: &desk,
         tree,
         natures: &natures,
@@ -199,13 +205,16 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     let go: Vec<OwnedFd> = go.into_iter().map(|(_, write_end)| write_end).collect();
 
     times.tree = lap(&mut last);
-    request.image.verify_pages_from(request.checked_chunks, 1)?;
-    times.check = lap(&mut last);
     let cx = Context::new(&desk, tree, &natures, today);
-    let mut watch = Watch { cx, go: &go, status: status_read, late, tids, started };
+    let mut watch = Watch { cx, go: &go, status: status_read, late, tids, started, seen: Seen::default() };
+    match loading {
+        Loading::ByProcesses => request.image.verify_pages_from(request.checked_chunks, 1)?,
+        Loading::ByWorker(delivery) => watch.deliver(*delivery)?,
+    }
+    times.check = lap(&mut last);
     watch.until_ready()?;
-    // Everything is compared and loaded through one open file: what was compared is what was
-    // loaded.
+    // What was compared is what was loaded: by the worker the same bytes, through the page cache by
+    // one open file.
     request.image.require_unwritten_since(request.stamp)?;
     times.load = lap(&mut last);
     rebuild_owners(&desk, tree.files())?;
@@ -310,37 +319,71 @@ struct Watch<'a> {
     late: Option<Late>,
     tids: Tids,
     started: Instant,
+    seen: Seen,
+}
+
+/// Which processes have come how far, by number.
+#[derive(Debug, Default)]
+struct Seen {
+    existing: HashSet<i32>,
+    /// Or wait for no pages.
+    mapped: HashSet<i32>,
+    ready: HashSet<i32>,
 }
 
 impl Watch<'_> {
     fn until_ready(&mut self) -> Result<()> {
-        let (mut ready, mut existing) = (HashSet::new(), HashSet::new());
-        while ready.len() < self.cx.processes.len() {
-            let pending = |pid: Pid| !ready.contains(&pid.0);
-            let Some(record) = self.next(pending)? else {
-                return Err(RestoreFault::EndedBeforeReady.into());
-            };
-            if record.kind == RecordKind::Ready as u32 {
-                ready.insert(record.pid);
-            } else if record.kind == RecordKind::Exists as u32 {
-                existing.insert(record.pid);
-                if existing.len() == self.cx.processes.len()
-                    && let Some(late) = self.late.take()
-                {
-                    kinds::make_late(&self.cx)?;
-                    late.deliver(&self.cx)?;
-                }
-            } else if record.kind == RecordKind::WantTid as u32 {
-                self.give_tid(&record)?;
-            } else if record.kind == RecordKind::TidTaken as u32 {
-                self.tids.taken(&self.cx.desk.proc)?;
-            } else if let Some(holder) = self.tids.holder(&self.cx.desk.proc, &record) {
-                return Err(Error::stale(ReasonCode::ThreadIdTaken, holder));
-            } else {
-                return Err(failure(&record));
-            }
+        while self.seen.ready.len() < self.cx.processes.len() {
+            self.take_record(|seen| &seen.ready)?;
         }
         self.tids.done();
+        Ok(())
+    }
+
+    /// Waits until every process that wants pages has a place for them, puts them there and tells
+    /// the processes.
+    fn deliver(&mut self, delivery: Delivery<'_>) -> Result<()> {
+        let (waiting, others): (Vec<_>, Vec<_>) =
+            self.cx.processes.iter().zip(self.go).enumerate().partition(|(index, _)| delivery.is_for(*index));
+        self.seen.mapped.extend(others.iter().map(|(_, (process, _))| process.pid.0));
+        while self.seen.mapped.len() < self.cx.processes.len() {
+            self.take_record(|seen| &seen.mapped)?;
+        }
+        let (started, deadline) = (self.started, self.cx.today.deadline);
+        // One that has died is missed by the next write into it.
+        delivery.run(&mut || load::in_time(started, deadline))?;
+        for (_, (process, go)) in waiting {
+            write(go, &[1]).map_err(|e| Error::kernel("telling of the pages", process.pid, e))?;
+        }
+        Ok(())
+    }
+
+    /// Hears of one step. `reached`: who has come as far as is waited for.
+    fn take_record(&mut self, reached: fn(&Seen) -> &HashSet<i32>) -> Result<()> {
+        let Some(record) = self.next(|pid| !reached(&self.seen).contains(&pid.0))? else {
+            return Err(RestoreFault::EndedBeforeReady.into());
+        };
+        if record.kind == RecordKind::Ready as u32 {
+            self.seen.ready.insert(record.pid);
+        } else if record.kind == RecordKind::Mapped as u32 {
+            self.seen.mapped.insert(record.pid);
+        } else if record.kind == RecordKind::Exists as u32 {
+            self.seen.existing.insert(record.pid);
+            if self.seen.existing.len() == self.cx.processes.len()
+                && let Some(late) = self.late.take()
+            {
+                kinds::make_late(&self.cx)?;
+                late.deliver(&self.cx)?;
+            }
+        } else if record.kind == RecordKind::WantTid as u32 {
+            self.give_tid(&record)?;
+        } else if record.kind == RecordKind::TidTaken as u32 {
+            self.tids.taken(&self.cx.desk.proc)?;
+        } else if let Some(holder) = self.tids.holder(&self.cx.desk.proc, &record) {
+            return Err(Error::stale(ReasonCode::ThreadIdTaken, holder));
+        } else {
+            return Err(failure(&record));
+        }
         Ok(())
     }
 

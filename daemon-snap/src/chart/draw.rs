@@ -181,9 +181,9 @@ fn said(phase: &Phase) -> String {
 fn colour(phase: &str) -> &'static str {
     let part = match phase {
         "systemd" => 0,
-        "queue" => 1,
+        "queue" | "lane" => 1,
         "evidence" | "main process" | "surroundings" => 2,
-        "read" => 3,
+        "check" | "load" => 3,
         "hooks" | "bus name" | "hand-over" => 5,
         _ => 4,
     };
@@ -231,7 +231,7 @@ mod tests {
     fn boot() -> Boot {
         let phase = |name: &str, ms| Phase { name: name.to_owned(), ms };
         let restored = How::Restored {
-            phases_ms: vec![phase("systemd", 40.0), phase("read", 100.0), phase("restore", 30.0)],
+            phases_ms: vec![phase("systemd", 40.0), phase("check", 100.0), phase("release", 30.0)],
             cold_start_ms: Some(2400.0),
         };
         let service =

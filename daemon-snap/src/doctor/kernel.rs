@@ -72,7 +72,7 @@ pub(super) fn examine() -> Vec<Finding> {
         Finding::useful(
             "io_uring",
             tried(probe::io_uring()).map_err(io_uring_disabled),
-            "images are read ahead by posix_fadvise(2) instead; restores themselves use preadv(2) either way",
+            "large images are read through the page cache, which takes longer",
         ),
         Finding::useful(
             "userfaultfd",

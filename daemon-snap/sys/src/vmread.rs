@@ -44,6 +44,53 @@ pub fn write(pid: Pid, addr: Addr, bytes: &[u8]) -> Result<(), Errno> {
     if written == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
+/// Writes several areas, each from bytes of ours. All of them are writable.
+///
+/// # Errors
+/// `EFAULT` when one is not, `ESRCH`, `EPERM`.
+pub fn write_areas(pid: Pid, areas: &[(Addr, &[u8])]) -> Result<(), Errno> {
+    let pid = nix::unistd::Pid::from_raw(pid.0);
+    for areas in areas.chunks(MAX_AREAS) {
+        let local: Vec<_> = areas.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
+        let remote: Vec<_> = areas
+            .iter()
+            .map(|(addr, bytes)| RemoteIoVec { base: addr.0 as usize, len: bytes.len() })
+            .collect();
+        let wanted: usize = areas.iter().map(|(_, bytes)| bytes.len()).sum();
+        if process_vm_writev(pid, &local, &remote)? != wanted {
+            return Err(Errno::EFAULT);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the kernel lets us write into children of ours: a child is made and tried. Must be
+/// called in a process with one thread, as [`fork`](crate::fork::fork).
+pub fn may_write_children() -> bool {
+    let (Ok((wait, hold)), byte) = (nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC), [0u8]) else {
+        return false;
+    };
+    match crate::fork::fork(None, 0, None) {
+        Ok(crate::fork::Side::Child) => {
+            drop(hold);
+            let mut end = [0];
+            // Returns when the parent has closed its end, or has died.
+            let _ = nix::unistd::read(&wait, &mut end);
+            crate::fork::exit_now(0)
+        }
+        Ok(crate::fork::Side::Parent { child }) => {
+            // What the child has at this address is a copy of the byte.
+            let there = Addr(byte.as_ptr() as u64);
+            let written = write(Pid(child), there, &[1]);
+            drop(hold);
+            let child = nix::unistd::Pid::from_raw(child);
+            let ended = nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::__WALL));
+            written.is_ok() && ended.is_ok()
+        }
+        Err(_) => false,
+    }
+}
+
 /// Reads an area whatever its protection is, through `/proc/PID/mem`.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ mod dump_failures;
 mod equal;
 mod fastboot;
 mod growth;
+mod large_images;
 mod left_out;
 mod process;
 mod refusals;
@@ -27,6 +28,7 @@ fn main() -> std::process::ExitCode {
         control_group::tests,
         dump_failures::tests,
         restore_failures::tests,
+        large_images::tests,
         growth::tests,
         boundary::tests,
     ];

@@ -3,30 +3,9 @@
 use std::io;
 
 const IOPRIO_WHO_PROCESS: i32 = 1;
-/// `IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)`, `ioprio_set(2)`.
+/// `IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)`, `ioprio_set(2)`. The schedulers mq-deadline and bfq
+/// know it.
 const IOPRIO_IDLE: i32 = 3 << 13;
-
-/// How urgent the calling thread's reads are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IoClass {
-    /// Only when nobody else reads. The schedulers mq-deadline and bfq know it.
-    Idle,
-    /// As everybody's.
-    Ordinary,
-}
-
-/// Set it.
-///
-/// # Errors
-/// From `ioprio_set(2)`; needs no privilege.
-pub fn set_io_class(class: IoClass) -> io::Result<()> {
-    let value = match class {
-        IoClass::Idle => IOPRIO_IDLE,
-        IoClass::Ordinary => 0,
-    };
-    // SAFETY: takes three integers; 0 is the calling thread.
-    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) })
-}
 
 /// The calling thread runs and reads only when nobody else wants to: `SCHED_IDLE`, I/O class idle.
 ///
@@ -37,7 +16,8 @@ pub fn become_idle() -> io::Result<()> {
     let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: the parameters outlive the call; 0 is the calling thread.
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) }.into())?;
-    set_io_class(IoClass::Idle)
+    // SAFETY: takes three integers; 0 is the calling thread.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE) })
 }
 
 /// Nice value of the calling thread and of those that it makes.

@@ -2,7 +2,7 @@
 
 use super::inherited::Inherited;
 use snap_error::Result;
-use snap_state::{FileId, InodeId, SeccompFilterV1};
+use snap_state::{FileId, InodeId, PageRunV1, SeccompFilterV1};
 use std::ops::Range;
 
 /// How threads get their ids.
@@ -55,6 +55,8 @@ pub struct ProcessNow<'a> {
     pub vdso_parts: Vec<VdsoPlace>,
     /// What of the recorded memory is in place already.
     pub inherited: &'a Inherited,
+    /// The worker writes the pages of this process, but for those at the addresses of these.
+    pub awaits_all_but: Option<&'a [PageRunV1]>,
     /// Effective capabilities.
     pub caps: u64,
     /// Capability bounding set.

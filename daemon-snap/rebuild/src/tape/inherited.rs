@@ -148,6 +148,16 @@ fn cut(runs: &[PageRunV1], others: &[PageRunV1], mut each: impl FnMut(PageRunV1,
     }
 }
 
+/// Runs at addresses that others have too, and the rest.
+pub fn split(runs: &[PageRunV1], others: &[PageRunV1]) -> (Vec<PageRunV1>, Vec<PageRunV1>) {
+    let (mut there, mut elsewhere) = (Vec::new(), Vec::new());
+    cut(runs, others, |part, other| match other {
+        Some(_) => push(&mut there, part),
+        None => push(&mut elsewhere, part),
+    });
+    (there, elsewhere)
+}
+
 /// Runs without what others have equal at the same place.
 pub fn without_equal(runs: &[PageRunV1], held: &[PageRunV1]) -> Vec<PageRunV1> {
     let mut out = Vec::new();
@@ -239,6 +249,13 @@ mod tests {
         let kept = Kept::new(&[other], &[run(10, 4, 100)], &inherited);
         assert!(kept.pieces.is_empty() && kept.drops.is_empty());
         assert_eq!(kept.loads, [run(10, 4, 100)]);
+    }
+
+    #[test]
+    fn runs_are_split_by_address_whatever_they_hold() {
+        let (there, elsewhere) = split(&[run(0, 10, 100), run(20, 1, 7)], &[run(2, 1, 102), run(9, 3, 50)]);
+        assert_eq!(there, [run(2, 1, 102), run(9, 1, 109)]);
+        assert_eq!(elsewhere, [run(0, 2, 100), run(3, 6, 103), run(20, 1, 7)]);
     }
 
     #[test]

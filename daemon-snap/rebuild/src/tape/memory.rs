@@ -3,8 +3,8 @@
 use super::area::{Area, Region, TASK_END};
 use super::assembly::Assembly;
 use super::env::{TapeEnv, VdsoPart};
-use super::inherited::Kept;
-use super::op::{Op, Step, Want};
+use super::inherited::{Kept, split};
+use super::op::{Op, Record, RecordKind, Step, Want};
 use super::sequence::Sequence;
 use super::vacancy::{self, Unplaceable};
 use image_store::ReasonCode;
@@ -220,7 +220,11 @@ pub fn map_ops(asm: &mut Assembly<'_>, kept: &Kept) -> Result<Sequence> {
         let args = [drop.start, drop.end - drop.start, libc::MADV_DONTNEED as u64];
         seq.push(Op::syscall(Step::Advise, libc::SYS_madvise, &args, Want::Exactly(0)));
     }
-    load_ops(env, area, &kept.loads, &mut seq)?;
+    match env.now.awaits_all_but {
+        Some(common) => await_ops(asm, split(&kept.loads, common), &mut seq)?,
+        None => load_ops(env, area, &kept.loads, &mut seq)?,
+    }
+    let area = &mut asm.area;
     for (vma, prot) in mm.vmas.iter().zip(now) {
         // Pieces of several inherited areas may differ among themselves.
         let mixed = kept.inside(vma).iter().any(|piece| piece.prot != prot);
@@ -355,6 +359,31 @@ fn load_ops(env: &TapeEnv<'_>, area: &mut Area, loads: &[PageRunV1], seq: &mut S
         let want = Want::Exactly(chunk.len_bytes as i64);
         seq.push(Op::syscall(Step::ReadPages, libc::SYS_preadv, &args, want));
     }
+    Ok(())
+}
+
+/// Says that all is mapped, loads what is for this process itself, and waits until the worker has
+/// written the rest. It writes while the kernel makes the pages; where it comes first, its write
+/// makes them.
+fn await_ops(
+    asm: &mut Assembly<'_>,
+    (own, awaited): (Vec<PageRunV1>, Vec<PageRunV1>),
+    seq: &mut Sequence,
+) -> Result<()> {
+    let (fds, area) = (&asm.env.fds, &mut asm.area);
+    let mapped = Record::new(RecordKind::Mapped, asm.process.pid.0, 0).bytes();
+    let write = [fds.status as u64, area.put(Region::Drop, &mapped, 8)?, Record::BYTES as u64];
+    seq.push(Op::syscall(Step::WaitPages, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
+    load_ops(asm.env, area, &own, seq)?;
+    // In the order in which they come.
+    let mut awaited = awaited;
+    awaited.sort_unstable_by_key(|run| run.image_offset);
+    let areas = awaited.iter().map(|run| (run.addr.0, u64::from(run.pages) * PAGE_BYTES));
+    let long: Vec<(u64, u64)> = areas.filter(|(_, len)| *len >= POPULATE_BYTES).collect();
+    seq.extend(long.iter().map(populate));
+    let answer = area.reserve(Region::Drop, 8, 8)?;
+    let read = [fds.go as u64, answer, 1];
+    seq.push(Op::syscall(Step::WaitPages, libc::SYS_read, &read, Want::Exactly(1)));
     Ok(())
 }
 

@@ -10,7 +10,8 @@
 //!     (io_uring) could take them
 //!  2. move vDSO and its data pages aside, unmap everything but the area, move them to the recorded
 //!     addresses
-//!  3. map all VMAs writable where pages follow, load pages, protect, advise
+//!  3. map all VMAs writable where pages follow, load pages or wait until the worker has written
+//!     them, protect, advise
 //!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), close our descriptors but the two of
 //!     the barrier, release the threads
 //!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, pending signals,
@@ -49,7 +50,8 @@ mod x86_64;
 pub use compile::{Compiled, compile};
 pub use env::{Duties, Objects, OwnFds, ProcessNow, TapeEnv, TidMode, VdsoPart, VdsoPlace};
 pub use inherited::{
-    Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, without_equal,
+    Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, split,
+    without_equal,
 };
 pub use memory::chunks;
 pub use op::{OP_BYTES, Record, RecordKind, Step, code_of, reason_of, step_at};

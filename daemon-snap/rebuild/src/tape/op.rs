@@ -176,6 +176,7 @@ steps! {
     MoveVdso => "moving the vDSO",
     Map => "mapping memory",
     ReadPages => "reading pages",
+    WaitPages => "waiting for the pages",
     Protect => "protecting memory",
     Advise => "advising memory",
     Lock => "locking memory",
@@ -296,6 +297,8 @@ pub enum RecordKind {
     WantTid = 4,
     /// The process and its threads exist.
     Exists = 6,
+    /// All memory is mapped; the process waits for its pages.
+    Mapped = 7,
     /// The thread exists; ids may be given out from where they were again.
     TidTaken = 5,
 }

@@ -1,0 +1,237 @@
+//! Pages of a large image are written into the processes by the worker, which reads each of them
+//! once: past the page cache, compared when it arrives, written from there.
+//!
+//! A small image, and one that lies in the page cache, is read by its processes themselves while
+//! the worker compares it: two processors do more than one there, and nobody waits for a device. So
+//! is what lies where processes have had something in common since a fork; and contents of files
+//! are read before there are processes. All that is read in that way is compared where it was read:
+//! in the page cache.
+
+use super::inherit::InheritedMemory;
+use crate::tape::{overlay, split};
+use image_store::layout::CHECKSUM_CHUNK_LEN;
+use image_store::load::{DirectFile, PIECE_LEN, PageLoader, Sink};
+use image_store::{Image, fault};
+use nix::errno::Errno;
+use snap_error::{Error, Result};
+use snap_state::{Addr, PAGE_BYTES, PageRunV1, Pid, ProcessV1, Tree};
+use snap_sys as sys;
+use std::time::Instant;
+
+/// Page areas up to this length are read by the processes: a ring and its memory cost more than
+/// they bring.
+const SMALL_LEN: u64 = 16 << 20;
+
+/// How the pages of an image come in.
+#[derive(Debug)]
+pub enum Loading<'a> {
+    /// Every process reads its own.
+    ByProcesses,
+    /// The worker writes them.
+    ByWorker(Box<Delivery<'a>>),
+}
+
+/// Pages, and where they go.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    image: &'a Image,
+    loader: PageLoader<'a>,
+    /// By index of the process: pages at these addresses it reads itself. `None`: all of them.
+    awaits_all_but: Vec<Option<Vec<PageRunV1>>>,
+    /// By piece of the page area.
+    places: Vec<Vec<Place>>,
+    /// By chunk: whether somebody reads something of it through the page cache.
+    is_read_elsewhere: Vec<bool>,
+}
+
+/// Part of a piece, and an address for it.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    pid: Pid,
+    addr: Addr,
+    image_offset: u64,
+    len_bytes: u64,
+}
+
+impl<'a> Loading<'a> {
+    /// Decides it. To be called while the caller has no children.
+    ///
+    /// # Errors
+    /// The checksums of the image are damaged.
+    pub fn choose(
+        image: &'a Image,
+        tree: &Tree,
+        inherited: &[InheritedMemory],
+        direct: Option<DirectFile>,
+    ) -> Result<Loading<'a>> {
+        let Some(direct) = direct.filter(|_| is_large(image)) else { return Ok(Loading::ByProcesses) };
+        let loader = PageLoader::new(image, direct)?;
+        if loader.is_mostly_cached() || !sys::vmread::may_write_children() {
+            return Ok(Loading::ByProcesses);
+        }
+        let (area, chunk) = (image.page_area(), CHECKSUM_CHUNK_LEN as u64);
+        let count = |len: u64| (area.end - area.start).div_ceil(len) as usize;
+        let mut is_read_elsewhere = vec![false; count(chunk)];
+        let mut note = |offset: u64, pages: u32| {
+            let (from, to) = (offset - area.start, offset - area.start + u64::from(pages) * PAGE_BYTES);
+            is_read_elsewhere[(from / chunk) as usize..to.div_ceil(chunk) as usize].fill(true);
+        };
+        let mut places = vec![Vec::new(); count(PIECE_LEN as u64)];
+        let mut awaits_all_but = Vec::with_capacity(tree.processes.len());
+        for (index, process) in tree.processes.iter().enumerate() {
+            let common = common_memory(&tree.processes, inherited, index);
+            let (own, awaited) = split(&process.mm.runs, &common);
+            own.iter().for_each(|run| note(run.image_offset, run.pages));
+            place(process.pid, &awaited, area.start, &mut places);
+            awaits_all_but.push((!awaited.is_empty()).then_some(common));
+        }
+        inherited.iter().flat_map(InheritedMemory::runs).for_each(|run| note(run.image_offset, run.pages));
+        for run in tree.inodes().iter().flat_map(|inode| &inode.content) {
+            note(run.image_offset, run.pages);
+        }
+        let delivery = Delivery { image, loader, awaits_all_but, places, is_read_elsewhere };
+        Ok(Loading::ByWorker(Box::new(delivery)))
+    }
+
+    /// By index: whether a process waits for the worker, and what it reads itself even so.
+    pub fn awaits_all_but(&self) -> Vec<Option<Vec<PageRunV1>>> {
+        match self {
+            Loading::ByProcesses => Vec::new(),
+            Loading::ByWorker(delivery) => delivery.awaits_all_but.clone(),
+        }
+    }
+}
+
+/// Whether it pays to read an image past the page cache.
+pub fn is_large(image: &Image) -> bool {
+    let area = image.page_area();
+    area.end - area.start > SMALL_LEN
+}
+
+impl Delivery<'_> {
+    /// Reads, compares and writes all pages. The processes have mapped their memory. `go_on` may
+    /// end it between two reads.
+    ///
+    /// # Errors
+    /// Damage, a read or a write that fails, what `go_on` says.
+    pub fn run(self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let Delivery { image, loader, places, is_read_elsewhere, .. } = self;
+        let pieces_per_chunk = CHECKSUM_CHUNK_LEN / PIECE_LEN;
+        let has_place = |chunk: u64| {
+            let pieces = places.chunks(pieces_per_chunk).nth(chunk as usize);
+            pieces.is_some_and(|pieces| pieces.iter().any(|places| !places.is_empty()))
+        };
+        let is_wanted = |chunk: u64| has_place(chunk) || !is_read_elsewhere[chunk as usize];
+        let mut writer = Writer { places: &places, start: image.page_area().start, go_on };
+        loader.run(is_wanted, &mut writer)?;
+        let sums = image.page_sums()?;
+        let mut buffer = Vec::new();
+        for (chunk, _) in (0..).zip(&is_read_elsewhere).filter(|(_, is_read)| **is_read) {
+            (writer.go_on)()?;
+            image.verify_chunk(&sums, chunk, &mut buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the process with this index waits for it.
+    pub fn is_for(&self, index: usize) -> bool {
+        self.awaits_all_but.get(index).is_some_and(Option::is_some)
+    }
+}
+
+/// What a process and those that it descends from put in place before they fork. What of it stands
+/// at its place in the end only the process knows.
+fn common_memory(processes: &[ProcessV1], inherited: &[InheritedMemory], index: usize) -> Vec<PageRunV1> {
+    let (mut common, mut next) = (Vec::new(), Some(index));
+    // No chain of parents is longer than the tree.
+    for _ in 0..processes.len() {
+        let Some(index) = next else { break };
+        common = overlay(&common, inherited.get(index).map_or(&[][..], InheritedMemory::runs));
+        let parent = processes[index].parent;
+        next = parent.and_then(|parent| processes.iter().position(|other| other.pid == parent));
+    }
+    common
+}
+
+/// Cuts the runs of a process at the bounds of pieces. `start`: of the page area.
+fn place(pid: Pid, runs: &[PageRunV1], start: u64, places: &mut [Vec<Place>]) {
+    let piece_len = PIECE_LEN as u64;
+    for run in runs {
+        let (mut addr, mut offset) = (run.addr.0, run.image_offset);
+        let mut left = u64::from(run.pages) * PAGE_BYTES;
+        while left > 0 {
+            let piece = (offset - start) / piece_len;
+            let len_bytes = left.min(start + (piece + 1) * piece_len - offset);
+            let one = Place { pid, addr: Addr(addr), image_offset: offset, len_bytes };
+            if let Some(places) = places.get_mut(piece as usize) {
+                places.push(one);
+            }
+            (addr, offset, left) = (addr + len_bytes, offset + len_bytes, left - len_bytes);
+        }
+    }
+}
+
+/// Puts pieces where they belong.
+struct Writer<'a> {
+    places: &'a [Vec<Place>],
+    /// Of the page area.
+    start: u64,
+    go_on: &'a mut dyn FnMut() -> Result<()>,
+}
+
+impl Sink for Writer<'_> {
+    type Error = Error;
+
+    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let piece = ((offset - self.start) / PIECE_LEN as u64) as usize;
+        let places = self.places.get(piece).map_or(&[][..], Vec::as_slice);
+        // Those of one process follow each other.
+        for of_one in places.chunk_by(|one, next| one.pid == next.pid) {
+            let part = |place: &Place| {
+                let from = (place.image_offset - offset) as usize;
+                bytes.get(from..from + place.len_bytes as usize).map(|bytes| (place.addr, bytes))
+            };
+            let pid = of_one[0].pid;
+            let areas: Option<Vec<(Addr, &[u8])>> = of_one.iter().map(part).collect();
+            let written = areas.ok_or(Errno::ERANGE).and_then(|areas| sys::vmread::write_areas(pid, &areas));
+            written.map_err(|e| Error::kernel("writing pages", format!("process {pid}"), e))?;
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self) -> Result<()> {
+        fault::point("worker.load").map_err(|e| Error::io("fault point", "worker.load", &e))?;
+        (self.go_on)()
+    }
+}
+
+/// Fails when the deadline has passed.
+pub fn in_time(started: Instant, deadline: Instant) -> Result<()> {
+    match Instant::now() < deadline {
+        true => Ok(()),
+        false => Err(Error::Deadline(started.elapsed().as_millis() as u64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_cut_where_pieces_end() {
+        let per_piece = PIECE_LEN as u64 / PAGE_BYTES;
+        let start = PAGE_BYTES;
+        let run = |addr: u64, pages: u32, at: u64| {
+            let image_offset = start + at * PAGE_BYTES;
+            PageRunV1 { addr: Addr(addr), pages, image_offset }
+        };
+        let mut places = vec![Vec::new(); 2];
+        place(Pid(10), &[run(0x10_0000, 2, per_piece - 1), run(0x90_0000, 1, 0)], start, &mut places);
+        let shown = |places: &[Place]| -> Vec<(u64, u64, u64)> {
+            places.iter().map(|one| (one.addr.0, one.image_offset, one.len_bytes)).collect()
+        };
+        let last = start + PIECE_LEN as u64 - PAGE_BYTES;
+        assert_eq!(shown(&places[0]), [(0x10_0000, last, PAGE_BYTES), (0x90_0000, start, PAGE_BYTES)]);
+        assert_eq!(shown(&places[1]), [(0x10_1000, last + PAGE_BYTES, PAGE_BYTES)]);
+    }
+}
