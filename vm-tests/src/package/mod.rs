@@ -3,6 +3,7 @@
 mod build;
 mod life;
 mod tree;
+mod tutorial;
 
 pub use build::build;
 
@@ -32,6 +33,11 @@ pub fn tests() -> Vec<Test> {
         of_package("lintian_finds_no_errors_and_no_warnings", &[Need::Root], lintian),
         of_package("a_second_build_is_the_same_byte_for_byte", &[Need::Root], build_again),
     ];
+    tests.push(of_package(
+        "the_tutorial_is_followed_word_for_word",
+        &[Need::Root, Need::Container],
+        tutorial::run,
+    ));
     tests.extend(SUITES.map(|suite| {
         let package = package.clone();
         let name = format!("package/life_on_{suite}");
