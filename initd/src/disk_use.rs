@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(100);
 /// A boot that takes longer is drawn without the rest.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Between two writings of the file.
-const WRITE_EVERY: Duration = Duration::from_secs(5);
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Unit of the kernel's counters, whatever a disk's sectors are.
 const SECTOR_BYTES: u64 = 512;
 /// Of these, a disk below counts each byte once more.

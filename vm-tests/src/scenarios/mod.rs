@@ -32,7 +32,7 @@ const fn plain(name: &'static str, run: fn(&ScenarioLab) -> Result<()>) -> Scena
     Scenario { name, run, may_lose_number: None }
 }
 
-/// redis has threads in a user namespace, which are numbered by counter (README, Limits): whoever
+/// redis has threads in a user namespace, which are numbered by counter (docs/limits.md): whoever
 /// forks in that moment may get a number, and redis is cold in that boot. A scenario in which it is
 /// restored says so when that has happened.
 const fn losing(name: &'static str, run: fn(&ScenarioLab) -> Result<()>) -> Scenario {
