@@ -331,10 +331,13 @@ impl Stopped {
                 ProcessObstacle::LeaderEnded
             }
             Ok(b'Z' | b'X') if status.tracer.is_none() => {
-                self.passed_over.insert(tid);
-                // Who has stopped by now may still have waited for it: looked at once more at the
-                // end.
-                self.zombies.insert(pid, Stat::of(pid)?);
+                // Whoever has not stopped yet may wait for it even now; then it is nobody's.
+                if let Ok(stat) = Stat::of(pid) {
+                    self.passed_over.insert(tid);
+                    // Who has stopped by now may still have waited for it: looked at once more at
+                    // the end.
+                    self.zombies.insert(pid, stat);
+                }
                 return Ok(());
             }
             Ok(_) => match status.tracer {

@@ -360,7 +360,8 @@ impl Watch<'_> {
 
     /// Hears of one step. `reached`: who has come as far as is waited for.
     fn take_record(&mut self, reached: fn(&Seen) -> &HashSet<i32>) -> Result<()> {
-        let Some(record) = self.next(|pid| !reached(&self.seen).contains(&pid.0))? else {
+        let is_pending = |pid: Pid| !reached(&self.seen).contains(&pid.0);
+        let Some(record) = self.next(is_pending, Stall::of_everyone())? else {
             return Err(RestoreFault::EndedBeforeReady.into());
         };
         if record.kind == RecordKind::Ready as u32 {
@@ -391,7 +392,7 @@ impl Watch<'_> {
     fn until_released(&mut self) -> Result<()> {
         let pipe = fstat(&self.status).map_err(|e| Error::kernel("stat", "status pipe", e))?.st_ino;
         let proc = &self.cx.desk.proc;
-        match self.next(|pid| has_pipe(proc, pid, pipe))? {
+        match self.next(|pid| has_pipe(proc, pid, pipe), Stall::of_pending())? {
             None => Ok(()),
             Some(record) => Err(failure(&record)),
         }
@@ -399,8 +400,7 @@ impl Watch<'_> {
 
     /// The next record; `None`: nobody will say anything any more. `is_pending` tells for whom we
     /// wait.
-    fn next(&self, is_pending: impl Fn(Pid) -> bool) -> Result<Option<Record>> {
-        let mut stall = Stall::new();
+    fn next(&self, is_pending: impl Fn(Pid) -> bool, mut stall: Stall) -> Result<Option<Record>> {
         loop {
             let left = self.cx.today.deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(self.status.as_fd(), PollFlags::POLLIN)];

@@ -20,15 +20,22 @@ const LONGEST_STOP: Duration = Duration::from_millis(100);
 /// another system call than before.
 #[derive(Debug)]
 pub struct Stall {
+    of_everyone: bool,
     seen: String,
     since: Instant,
     looked: Instant,
 }
 
 impl Stall {
-    pub fn new() -> Self {
+    /// Whoever has been made counts: a helper may be what is waited for.
+    pub fn of_everyone() -> Self {
         let now = Instant::now();
-        Self { seen: String::new(), since: now, looked: now }
+        Self { of_everyone: true, seen: String::new(), since: now, looked: now }
+    }
+
+    /// Only those count that are waited for: the others are what they were, and do what they did.
+    pub fn of_pending() -> Self {
+        Self { of_everyone: false, ..Self::of_everyone() }
     }
 
     /// Looks once more, where the last time is long enough ago; to be called while nothing is heard.
@@ -41,9 +48,12 @@ impl Stall {
             return Ok(());
         }
         self.looked = Instant::now();
-        let own = nix::unistd::gettid().as_raw();
+        let watched = match self.of_everyone {
+            true => descendants(proc, nix::unistd::gettid().as_raw()),
+            false => pending.to_vec(),
+        };
         let mut now = String::new();
-        let sleeping = descendants(proc, own).iter().all(|pid| note(proc, *pid, &mut now));
+        let sleeping = watched.iter().all(|pid| note(proc, *pid, &mut now));
         if !sleeping || now != self.seen {
             (self.seen, self.since) = (now, Instant::now());
             return Ok(());

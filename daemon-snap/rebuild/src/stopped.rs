@@ -59,7 +59,7 @@ impl Steered<'_> {
         self.run_to_sigreturn(&tids)?;
         // The thread that has installed the filters may still be on its way out, and would stop
         // there.
-        let mut stall = Stall::new();
+        let mut stall = Stall::of_everyone();
         while proc::threads(self.process.pid)?.len() > tids.len() {
             self.pause(&mut stall)?;
         }
@@ -92,7 +92,7 @@ impl Steered<'_> {
 
     /// Runs all threads until each has executed its `rt_sigreturn` and nothing after it.
     fn run_to_sigreturn(&self, tids: &[Pid]) -> Result<()> {
-        let mut stall = Stall::new();
+        let mut stall = Stall::of_everyone();
         let mut under_way: Vec<(Pid, bool)> = tids.iter().map(|&tid| (tid, false)).collect();
         while !under_way.is_empty() {
             let before = under_way.len();
@@ -131,7 +131,7 @@ impl Steered<'_> {
     }
 
     fn expect(&self, tid: Pid, wanted: impl Fn(Wait) -> bool) -> Result<()> {
-        let mut stall = Stall::new();
+        let mut stall = Stall::of_everyone();
         loop {
             match ptrace::wait(tid, false).map_err(self.failed("waiting for"))? {
                 Wait::Running => self.pause(&mut stall)?,
