@@ -46,7 +46,7 @@ pub(super) fn examine(store: &Path, root: &Path) -> Vec<Finding> {
             leftovers(store),
             "they take space; the next snapshot, boot or `fastboot remove` removes them",
         ),
-        Finding::useful("store-dax", dax(&place), "images are read through the page cache")
+        Finding::useful("store-dax", dax(&place), "images are read, not mapped")
             .but("not used by this version, which reads with preadv(2)"),
     ]
 }
