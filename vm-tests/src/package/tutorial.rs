@@ -68,7 +68,11 @@ fn follow(steps: &[Step], site: &mut Site, transcript: &mut String) -> Result<()
             continue;
         }
         let said = shell(&running, command).with_context(|| format!("{DOCUMENT}:{line}: {command}"))?;
-        transcript.push_str(&said);
+        // What a terminal would show in the end of a line that is written again and again.
+        for line in said.lines() {
+            let shown = line.rsplit('\r').find(|part| !part.is_empty()).unwrap_or_default();
+            let _ = writeln!(transcript, "{shown}");
+        }
         let mut rest = said.lines();
         for wanted in printed {
             ensure!(
