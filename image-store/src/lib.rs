@@ -13,6 +13,7 @@
 
 mod background;
 pub mod catalogue;
+mod clock;
 mod digest;
 mod error;
 pub mod evidence;
@@ -30,6 +31,7 @@ pub mod validate;
 pub mod writer;
 
 pub use catalogue::{Catalogue, CatalogueEntry, Generation, HookChannel, ServiceRecord};
+pub use clock::now_unix_s;
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Part, Result};
 pub use evidence::{

@@ -15,7 +15,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -471,7 +470,7 @@ impl PendingGeneration {
         for path in [self.dir().join("."), self.dir(), self.store.images_dir()] {
             sync_dir(&path).map_err(|source| Error::io(&path, "sync directory of", source))?;
         }
-        let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let created_unix_s = crate::now_unix_s();
         catalogue.add_generation(self.id, created_unix_s, entries);
         let published = self.store.publish_catalogue(&catalogue);
         // A failed sync after the rename leaves the new catalogue in place: its images must stay
@@ -537,7 +536,8 @@ fn is_below_a_mount(mounts: &[Mount], path: &Path) -> bool {
     mounts.iter().any(|mount| mount.point != Path::new("/") && path.starts_with(&mount.point))
 }
 
-fn list(dir: &Path) -> Vec<PathBuf> {
+/// What is in a directory; nothing where it cannot be read.
+pub(crate) fn list(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
 }

@@ -8,7 +8,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -284,7 +283,7 @@ impl ImageWriter {
             compat_flags: 0,
             incompat_flags: 0,
             image_id: self.id,
-            created_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            created_unix_s: crate::now_unix_s(),
             total_len: table_offset + table.len() as u64,
             page_area_offset: HEADER_LEN as u64,
             page_area_len: self.flushed_page_bytes,

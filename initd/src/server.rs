@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use fastboot_runtime::status::STATUS_TEXT;
 use fastboot_runtime::{Claim, StatusFile, Trials, UnitStatus};
@@ -242,7 +242,7 @@ impl Server {
                 Some(Claim::Again) if shim.hello.is_again => return Err(remove_orphans(shim.caller, entry)),
                 _ => return refuse(ReasonCode::NotFirstStart, "it was started in this boot before"),
             }
-            entry.check_age(unix_s())?;
+            entry.check_age(image_store::now_unix_s())?;
         }
         let failed = |error: io::Error| StaleReason::new(ReasonCode::RestoreFailed, error.to_string());
         fault::point("initd.request").map_err(failed)?;
@@ -424,11 +424,6 @@ fn status_text(entry: &CatalogueEntry) -> String {
         "" => STATUS_TEXT.to_owned(),
         own => own.to_owned(),
     }
-}
-
-/// By the clock of today, seconds since 1970; 0 before that.
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether the shim may tell systemd all that it has to.

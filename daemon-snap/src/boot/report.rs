@@ -14,7 +14,7 @@ use serde::Serialize;
 use snap_error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// How often the record is looked at, and how long apart.
@@ -102,7 +102,7 @@ impl BootReport {
             .filter(|(_, entry)| store.is_quarantined(entry.image_id).is_ok_and(|record| record.is_some()));
         PastBoot {
             boot_id: self.boot_id.clone(),
-            unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            unix_s: image_store::now_unix_s(),
             summary: self.summary.clone(),
             restored: self.count(Outcome::Restored),
             cold: cold

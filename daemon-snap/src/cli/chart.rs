@@ -2,6 +2,7 @@
 
 use super::common::StoreArgs;
 use anyhow::Context as _;
+use daemon_snap::boot::boot_id;
 use daemon_snap::chart::{Recorded, draw, gather};
 use daemon_snap::unit::Systemd;
 use fastboot_runtime::disk_use::DiskUse;
@@ -11,8 +12,6 @@ use nix::time::{ClockId, clock_gettime};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
-
-const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Draw this boot: all services, the restored ones with their phases and beside their cold start
 ///
@@ -33,7 +32,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     if is_for_eyes {
         anyhow::bail!("a picture is not for a terminal; say where it shall go with --output FILE.svg");
     }
-    let boot_id = std::fs::read_to_string(BOOT_ID_FILE).context(BOOT_ID_FILE)?.trim().replace('-', "");
+    let boot_id = boot_id()?;
     let run_dir = RunDir::default();
     let status = BootStatus::load(&run_dir, &boot_id)
         .with_context(|| BootStatus::path(&run_dir).display().to_string())?;

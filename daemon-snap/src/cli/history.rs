@@ -6,7 +6,6 @@ use comfy_table::Cell;
 use daemon_snap::boot::history::{self, PastBoot};
 use daemon_snap::boot::{Span, counted};
 use serde::Serialize;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Say how the last boots went: what was restored, what that gained, what started cold and why
 #[derive(Debug, clap::Args)]
@@ -42,7 +41,7 @@ fn print(boots: &[PastBoot]) {
     page.say(summary(boots));
     if !boots.is_empty() {
         page.gap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = image_store::now_unix_s();
         let columns = [
             Column::Figure("AGO"),
             Column::Figure("RESTORED"),

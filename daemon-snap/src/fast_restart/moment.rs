@@ -22,7 +22,7 @@ use snap_state::bands::is_in_a_band;
 use snap_state::{RawPath, TreeV1};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How often a unit is frozen when only something passing stands in the way, and how long it runs in
 /// between.
@@ -323,7 +323,7 @@ impl Moment<'_> {
         if let Some(program) = &unit.properties().program {
             tree.confinement = collect_confinement(program)?;
         }
-        let taken_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let taken_unix_s = image_store::now_unix_s();
         let held = Held { waiting, frozen, channels };
         Ok(Collected { held, tree, writer, taken_unix_s })
     }
@@ -441,7 +441,7 @@ impl Moment<'_> {
                 file_systems.push(mark);
             }
         }
-        let taken_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let taken_unix_s = image_store::now_unix_s();
         point("restart.publish")?;
         Ok(self.once.publish(&OnceGeneration::new(taken_unix_s, boot, file_systems, images))?)
     }

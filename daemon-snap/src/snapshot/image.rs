@@ -17,7 +17,7 @@ use snap_error::{Blocker, Error, Objection, Result, ServiceFault, UnitObstacle};
 use snap_hook_calls::HookEvent;
 use snap_state::TreeV1;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How often a tree is frozen when only something passing stands in the way, and how long it runs
 /// in between.
@@ -77,7 +77,7 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
     // It runs on, and has to get back what it dropped, whatever came of the image.
     let regained = unit.call_hooks(HookEvent::AfterSnapshot, &channels);
     let (Collected { mut tree, lost }, writer, freeze_ms) = collected?;
-    let taken_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let taken_unix_s = image_store::now_unix_s();
     if let Some(program) = &unit.properties().program {
         tree.confinement = collect_confinement(program)?;
     }

@@ -65,8 +65,7 @@ impl Systemd {
     /// # Errors
     /// Those of the bus, and a property that is not there or no text.
     pub fn manager_text(&self, property: &'static str) -> Result<String> {
-        let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
-        proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
+        self.manager_property(property)
     }
 
     /// A moment of systemd itself, microseconds of `CLOCK_MONOTONIC`; 0: not yet.
@@ -74,8 +73,7 @@ impl Systemd {
     /// # Errors
     /// Those of the bus.
     pub(super) fn manager_moment(&self, property: &'static str) -> Result<u64> {
-        let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
-        proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
+        self.manager_property(property)
     }
 
     /// Variables that systemd gives to every service.
@@ -83,8 +81,16 @@ impl Systemd {
     /// # Errors
     /// Those of the bus.
     pub fn environment(&self) -> Result<Vec<String>> {
+        self.manager_property("Environment")
+    }
+
+    fn manager_property<T>(&self, property: &'static str) -> Result<T>
+    where
+        T: TryFrom<OwnedValue>,
+        T::Error: Into<zbus::Error>,
+    {
         let proxy = zbus::blocking::Proxy::new(&self.connection, DESTINATION, MANAGER_PATH, MANAGER);
-        proxy.and_then(|proxy| proxy.get_property("Environment")).map_err(|e| failed("Environment", &e))
+        proxy.and_then(|proxy| proxy.get_property(property)).map_err(|e| failed(property, &e))
     }
 
     /// By which settings systemd would start a service now. Only to be compared.

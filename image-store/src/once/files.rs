@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::publish::TEMPORARY_PREFIX;
@@ -11,10 +11,6 @@ use crate::store::unit_file_name;
 /// The name of a unit as a part of a file name.
 pub(super) fn file_name(dir: &Path, unit: &str) -> Result<String> {
     unit_file_name(unit).ok_or_else(|| Error::misuse(dir, format!("{unit:?} is not the name of a unit")))
-}
-
-pub(super) fn list(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 pub(super) fn is_temporary(path: &Path) -> bool {

@@ -37,7 +37,7 @@ use crate::fault;
 use crate::layout::ImageId;
 use crate::publish::{publish, sync_dir};
 use crate::quarantine::read_bounded;
-use crate::store::{Store, create_private_dir};
+use crate::store::{Store, create_private_dir, list};
 use files::file_name;
 
 /// Format that this build writes and reads.
@@ -180,7 +180,7 @@ impl Once {
     pub fn begin(&self) -> Result<()> {
         self.create()?;
         self.withdraw()?;
-        for path in files::list(&self.dir) {
+        for path in list(&self.dir) {
             let is_ours =
                 path.extension().is_some_and(|extension| extension == "img" || extension == "state");
             if is_ours || files::is_temporary(&path) {
@@ -189,7 +189,7 @@ impl Once {
         }
         // What says that an image was used goes when no image is left: ids are never given out
         // again.
-        for path in files::list(&self.consumed_dir()) {
+        for path in list(&self.consumed_dir()) {
             files::remove(&path)?;
         }
         Ok(())
