@@ -25,13 +25,13 @@ pub use preflight::{Absence, Before, preflight};
 
 use crate::unit::{Band, Systemd};
 use empty_store::EmptyStores;
-use image_store::evidence::Digests;
+use image_store::evidence::{Digests, Scope};
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
 use kernel::KernelClaim;
 use serde::Serialize;
 use snap_bus::BusWatch;
 use snap_error::{CodedReason, Error, Kind, Result, ServiceFault, UnitObstacle};
-use snap_policy::Unit;
+use snap_policy::{Identity, Unit};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +47,9 @@ pub struct Options {
     /// Shell command to run once, when all units are up.
     pub warm_up: Option<String>,
     pub trial: TrialPolicy,
+    /// Which machines will use the images. Those of [`Scope::EqualMachines`] are restarted and
+    /// tried: else nobody has seen what they read, or how they are started.
+    pub scope: Scope,
 }
 
 impl Options {
@@ -172,6 +175,8 @@ impl UnitReport {
 pub struct Report {
     /// `None`: nothing was published, the catalogue is as it was.
     pub generation: Option<u64>,
+    /// The images are for all machines that are equal to this one.
+    pub golden: bool,
     /// In the order in which the units were named.
     pub units: Vec<UnitReport>,
 }
@@ -195,7 +200,8 @@ pub fn snapshot(
     let systemd = Systemd::connect()?;
     trial::record_boot_without_images()?;
     EmptyStores::clear()?;
-    if MachineEvidence::collect(std::path::Path::new("/"))?.machine_id.is_empty() {
+    let machine = MachineEvidence::collect(std::path::Path::new("/"))?;
+    if options.scope == Scope::ThisMachine && machine.machine_id.is_empty() {
         return Err(UnitObstacle::NoMachineId.into());
     }
     let mut path = Path { rows: Vec::new(), progress };
@@ -261,6 +267,7 @@ pub fn snapshot(
         band: band.as_ref(),
         earlier: Earlier { store, catalogue: &catalogue },
         is_tried: options.is_tried(),
+        scope: options.scope,
     };
     let images = path.each(Phase::Image, units, |_, unit| {
         let ask = unit.unit().options().warm_up.clone();
@@ -282,7 +289,8 @@ pub fn snapshot(
     let generation = path.publish(pending, entries, stored);
     let place = |row: &UnitReport| order.iter().position(|name| *name == row.unit).unwrap_or(order.len());
     path.rows.sort_by_key(place);
-    Ok(Report { generation, units: path.rows })
+    let golden = options.scope == Scope::EqualMachines;
+    Ok(Report { generation, golden, units: path.rows })
 }
 
 /// A fault point of the snapshot path, for tests.
@@ -433,7 +441,11 @@ impl Path<'_> {
                 }
             };
             let restored_ms = tried.restored_ms;
-            entry.start = Some(tried.start);
+            let mut start = tried.start;
+            if options.scope == Scope::EqualMachines && image.text.options().identity != Identity::Refuse {
+                start.forget_host_name();
+            }
+            entry.start = Some(start);
             entry.service.restore_ms = Some(restored_ms);
             image.row.restore_ms = Some(restored_ms);
             image.row.gain_ms = entry.service.cold_start_ms.map(|cold_ms| cold_ms - restored_ms);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use common::{DEPTH, DROP_IN, FRAGMENT, digest, drop_ins, evidence, make_root, unit_evidence};
-use image_store::evidence::{CpuEvidence, group_id, user_id};
+use image_store::evidence::{CpuEvidence, Scope, group_id, user_id};
 use image_store::{CheckDepth, EvidenceV2, FileEvidence, FileKind, MachineEvidence, ReasonCode, StaleReason};
 
 fn root() -> tempfile::TempDir {
@@ -74,9 +74,40 @@ fn another_kernel_machine_or_cpu_is_told_apart() {
     assert_eq!(changed(|m| m.cpu.flags_digest = digest("other")).code, ReasonCode::CpuChanged);
     was.check(&was).unwrap();
 
+    for word in ["uninitialized\n", "*\n", ""] {
+        fs::write(dir.path().join("etc/machine-id"), word).unwrap();
+        assert_eq!(MachineEvidence::collect(dir.path()).unwrap().machine_id, "", "{word:?} is no id");
+    }
     fs::remove_file(dir.path().join("etc/machine-id")).unwrap();
     let nameless = MachineEvidence::collect(dir.path()).unwrap();
     assert_eq!(code(nameless.check(&nameless)), Some(ReasonCode::MachineChanged), "no id matches nothing");
+}
+
+#[test]
+fn an_image_for_equal_machines_asks_for_everything_but_the_machine_id() {
+    let dir = root();
+    let taken_on = MachineEvidence::collect(dir.path()).unwrap();
+    assert_eq!(taken_on.scope(), Scope::ThisMachine);
+    assert_eq!(taken_on.clone().in_scope(Scope::ThisMachine), taken_on);
+    let was = taken_on.clone().in_scope(Scope::EqualMachines);
+    assert_eq!(was.scope(), Scope::EqualMachines);
+    assert!(!format!("{was:?}").contains(&taken_on.machine_id), "{was:?}");
+    let with = |change: fn(&mut MachineEvidence)| {
+        let mut now = taken_on.clone();
+        change(&mut now);
+        code(was.check(&now))
+    };
+    assert_eq!(with(|_| ()), None);
+    assert_eq!(with(|m| m.machine_id = "f".repeat(32)), None);
+    assert_eq!(with(|m| m.machine_id.clear()), None, "it is made later in the boot");
+    assert_eq!(with(|m| m.kernel_version.push('2')), Some(ReasonCode::KernelChanged));
+    assert_eq!(with(|m| m.architecture = "riscv64".to_owned()), Some(ReasonCode::MachineChanged));
+    assert_eq!(with(|m| m.cpu.model.push('2')), Some(ReasonCode::CpuChanged));
+    assert_eq!(with(|m| m.cpu.flags_digest = digest("other")), Some(ReasonCode::CpuChanged));
+    // A machine without an id of its own does not become equal to all others by that.
+    let mut nameless = taken_on.clone();
+    nameless.machine_id = "*".to_owned();
+    assert_eq!(code(taken_on.check(&nameless)), Some(ReasonCode::MachineChanged));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use fastboot_runtime::{GeneratorRecord, RunDir, Trials, UnitDecision};
-use image_store::evidence::CpuEvidence;
+use image_store::evidence::{CpuEvidence, Scope};
 use image_store::{
     BootMark, Catalogue, CatalogueEntry, Digest, Generation, ImageId, MachineEvidence, OnceGeneration,
     OnceImage, ReasonCode, ServiceRecord, SystemdEvidence, UnitEvidence,
@@ -371,6 +371,21 @@ fn another_kernel_machine_or_processor_leaves_everything_cold() {
     for (machine, code) in cases {
         assert_eq!(root.decide(&entry, &machine).units[0].reason_code, Some(code));
     }
+}
+
+#[test]
+fn an_image_for_equal_machines_is_used_whatever_the_machine_id() {
+    let root = Root::new();
+    root.write(FRAGMENT, TEXT);
+    let mut entry = root.image("a-b.service");
+    entry.machine = entry.machine.in_scope(Scope::EqualMachines);
+    let mut other = machine();
+    for id in ["f".repeat(32), String::new()] {
+        other.machine_id = id;
+        assert!(root.decide(&entry, &other).units[0].armed, "{other:?}");
+    }
+    other.cpu.flags_digest = Digest::of(b"fewer");
+    assert_eq!(root.decide(&entry, &other).units[0].reason_code, Some(ReasonCode::CpuChanged));
 }
 
 #[test]

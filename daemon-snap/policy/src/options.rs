@@ -30,6 +30,19 @@ pub enum KernelState {
     Reload,
 }
 
+/// What a service has in memory that is of one machine (ids, names, keys, random numbers), in an
+/// image that equal machines use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// The unit is not taken into such an image if it has any.
+    #[default]
+    Refuse,
+    /// `AfterRestore=`, or the service when it hears of its restore, makes it anew.
+    Renewed,
+    /// It has none, whatever it looks like.
+    None,
+}
+
 /// When images of a unit are taken, and how often one is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -60,6 +73,8 @@ pub struct Options {
     pub lost_peer: LostPeer,
     /// `KernelState=reload`: what it has made in the kernel is made again after a restore.
     pub kernel_state: KernelState,
+    /// `Identity=`: what becomes of what is of one machine in an image for equal machines.
+    pub identity: Identity,
     /// `SkipStartPre=yes`: a restored start does without `ExecStartPre=`.
     pub skip_start_pre: bool,
     /// `MaxAge=`: an older image is not used.
@@ -69,7 +84,7 @@ pub struct Options {
 }
 
 /// One key of the section, as texts spell it.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "DependsOn",
     "Paths",
     "IgnoreChanges",
@@ -79,6 +94,7 @@ const KEYS: [&str; 12] = [
     "AfterRestore",
     "OnLostPeer",
     "KernelState",
+    "Identity",
     "SkipStartPre",
     "MaxAge",
     "Mode",
@@ -115,6 +131,7 @@ impl Options {
             after_restore: reader.hooks("AfterRestore"),
             lost_peer: reader.lost_peer("OnLostPeer", mode),
             kernel_state: reader.kernel_state("KernelState"),
+            identity: reader.identity("Identity"),
             skip_start_pre: reader.flag("SkipStartPre"),
             max_age: reader.span("MaxAge"),
             mode,
@@ -190,6 +207,18 @@ impl<'a> Reader<'a> {
             Some(value) => {
                 self.refuse(key, value, "reload or refuse");
                 KernelState::Refuse
+            }
+        }
+    }
+
+    fn identity(&mut self, key: &'static str) -> Identity {
+        match self.last(key) {
+            None | Some("refuse") => Identity::Refuse,
+            Some("renewed") => Identity::Renewed,
+            Some("none") => Identity::None,
+            Some(value) => {
+                self.refuse(key, value, "renewed, none or refuse");
+                Identity::Refuse
             }
         }
     }
@@ -287,13 +316,15 @@ mod tests {
         let text = "[X-Fastboot]\nDependsOn=/etc/a/*.conf \"/etc/b c\"\nDependsOn=/etc/d\nPaths=/etc/e\n\
                     IgnoreChanges=/var/cache/a\nAllowState=yes\nWarmUp=curl -s localhost\nColour=blue\n\
                     BeforeSnapshot=a b\nAfterRestore=+c\nAfterRestore=d\nSkipStartPre=yes\nOnLostPeer=close\n\
-                    KernelState=reload\n";
+                    KernelState=reload\nIdentity=renewed\n";
         let (options, reasons) = read(&[text]);
         assert_eq!(options.depends_on, ["/etc/a/*.conf", "/etc/b c", "/etc/d", "/etc/e"]);
         assert_eq!(options.ignore_changes, ["/var/cache/a"]);
         assert!(options.allow_state && options.skip_start_pre);
         assert_eq!(options.lost_peer, LostPeer::Close);
         assert_eq!(options.kernel_state, KernelState::Reload);
+        assert_eq!(options.identity, Identity::Renewed);
+        assert_eq!(read(&["[X-Fastboot]\nIdentity=none\n"]).0.identity, Identity::None);
         assert_eq!(options.warm_up.as_deref(), Some("curl -s localhost"));
         assert_eq!(options.before_snapshot, ["a b"]);
         assert_eq!(options.after_restore, ["+c", "d"]);
@@ -310,6 +341,7 @@ mod tests {
             ("MaxAge=soon", "MaxAge=soon is not a time such as 90 s, 12h or 30d"),
             ("MaxAge=0", "MaxAge=0 is not a time such as 90 s, 12h or 30d"),
             ("KernelState=yes", "KernelState=yes is not reload or refuse"),
+            ("Identity=mine", "Identity=mine is not renewed, none or refuse"),
             ("Mode=fast", "Mode=fast is not golden or fast-restart"),
             ("DependsOn=/etc/a etc/b", "DependsOn=etc/b is not an absolute path"),
             ("Paths=relative", "DependsOn=relative is not an absolute path"),

@@ -4,6 +4,7 @@ use super::common::{StoreArgs, mb, ms};
 use super::page::{Column, Page};
 use comfy_table::Cell;
 use daemon_snap::boot::cold_in_this_boot;
+use image_store::evidence::Scope;
 use image_store::{CatalogueEntry, Store};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -38,6 +39,8 @@ struct Image {
     /// The generation that it was taken for, where that is an earlier one: this one has only kept
     /// it.
     carried_from: Option<u64>,
+    /// All machines that are equal to the one that made it can use it.
+    golden: bool,
     /// When it was taken, seconds since 1970.
     taken_unix_s: Option<u64>,
     service_type: String,
@@ -90,6 +93,7 @@ fn image(store: &Store, generation: u64, entry: &CatalogueEntry) -> Image {
         unit: entry.unit.clone(),
         image_id: entry.image_id.to_string(),
         carried_from: taken_for(entry).filter(|id| *id != generation),
+        golden: entry.machine.scope() == Scope::EqualMachines,
         taken_unix_s: entry.taken_unix_s,
         service_type: service.service_type.clone(),
         main_pid: service.main_pid,
@@ -135,7 +139,12 @@ fn print(generations: &[Generation], now_s: u64, verbose: bool) {
         for image in &generation.images {
             let age_s = image.taken_unix_s.map_or(generation.age_s, |taken_s| now_s.saturating_sub(taken_s));
             let carried = image.carried_from.map(|id| format!("kept from {id}"));
-            let notes = carried.into_iter().chain(image.quarantined.clone()).chain(image.last_use.clone());
+            let golden = image.golden.then(|| "golden".to_owned());
+            let notes = golden
+                .into_iter()
+                .chain(carried)
+                .chain(image.quarantined.clone())
+                .chain(image.last_use.clone());
             let mut row = vec![generation.id.to_string(), age(age_s), image.unit.clone()];
             if verbose {
                 row.extend([image.service_type.clone(), image.main_pid.to_string()]);

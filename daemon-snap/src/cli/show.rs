@@ -4,7 +4,7 @@ use super::common::{StoreArgs, mb, service_name};
 use super::page::{Column, Page};
 use anyhow::Context as _;
 use comfy_table::Cell;
-use image_store::evidence::StartEvidence;
+use image_store::evidence::{Scope, StartEvidence};
 use image_store::{CatalogueEntry, EvidenceV2, FileKind, Observation, Rule, SectionKind, Source};
 use serde::Serialize;
 use snap_state::TreeV1;
@@ -137,6 +137,9 @@ fn print(shown: &Shown) {
         mb(entry.len_bytes)
     ));
     page.say(format_args!("Type={} · main PID {}", entry.service.service_type, entry.service.main_pid));
+    if entry.machine.scope() == Scope::EqualMachines {
+        page.say("golden: for every machine that is equal to the one that made it");
+    }
     for p in &shown.processes {
         page.item(
             "  ",

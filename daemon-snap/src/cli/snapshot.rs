@@ -10,6 +10,7 @@ use daemon_snap::doctor::volatile_file_system;
 use daemon_snap::snapshot::{self, Options, Outcome, Report, TrialPolicy, UnitReport};
 use fastboot_runtime::cmdline;
 use image_store::Store;
+use image_store::evidence::Scope;
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ pub struct Args {
     /// Keep images that are restored no faster than the service starts
     #[arg(long)]
     keep_slow: bool,
+    /// Take images that all machines equal to this one can use, as for the image of a disk that is
+    /// copied; services that have something of this machine alone in memory are refused
+    #[arg(long, conflicts_with_all = ["no_restart", "no_trial"])]
+    golden: bool,
     /// Do not ask. Without a terminal nothing is asked in any case
     #[arg(short, long)]
     yes: bool,
@@ -59,6 +64,7 @@ impl Args {
             warm_up: None,
             no_trial: false,
             keep_slow: false,
+            golden: false,
             yes: true,
             verbose: false,
             store,
@@ -75,6 +81,7 @@ impl Args {
                 (false, true) => TrialPolicy::KeepSlow,
                 (false, false) => TrialPolicy::KeepWorth,
             },
+            scope: if self.golden { Scope::EqualMachines } else { Scope::ThisMachine },
         }
     }
 }
@@ -113,7 +120,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let (before, unknown) = snapshot::preflight(&units, &catalogue)?;
     if !unknown.is_empty() {
-        return Ok(refuse_unknown(&unknown, args.store.json));
+        return Ok(refuse_unknown(&unknown, args));
     }
     if !before.is_empty() && !args.store.json {
         tell_before(&before, &options);
@@ -140,8 +147,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 /// A name that is wrong is most likely meant for something: nothing is taken.
-fn refuse_unknown(unknown: &[String], json: bool) -> u8 {
-    if json {
+fn refuse_unknown(unknown: &[String], args: &Args) -> u8 {
+    if args.store.json {
         let rows = unknown.iter().map(|unit| {
             let reason = format!("there is no unit {unit}");
             serde_json::json!({
@@ -152,7 +159,8 @@ fn refuse_unknown(unknown: &[String], json: bool) -> u8 {
                 "notes": [],
             })
         });
-        say!("{}", serde_json::json!({ "generation": null, "units": rows.collect::<Vec<_>>() }));
+        let rows: Vec<_> = rows.collect();
+        say!("{}", serde_json::json!({ "generation": null, "golden": args.golden, "units": rows }));
     }
     unknown.iter().for_each(|unit| eprintln!("fastboot: there is no unit {unit}"));
     eprintln!("fastboot: nothing was done");
@@ -229,6 +237,10 @@ fn consequence(args: &Args, store: &Store) -> String {
     match volatile_file_system(store.root()) {
         Some(kind) => {
             format!("{dir} is on {kind}: the images are gone with the next reboot, and nothing uses them.")
+        }
+        None if args.golden => {
+            "They are used from the next boot on, here and on every machine that has a copy and is equal."
+                .to_owned()
         }
         None => "They are used from the next boot on.".to_owned(),
     }

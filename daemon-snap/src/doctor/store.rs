@@ -4,6 +4,7 @@
 use super::finding::{Finding, Seen};
 use super::machine::is_on;
 use image_store::Store;
+use image_store::evidence::Scope;
 use nix::sys::statfs::{self, FsType, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use procfs::process::{MountInfo, MountInfos};
@@ -76,10 +77,16 @@ fn permissions(store: &Path) -> Seen {
 
 fn catalogue(store: &Path) -> Seen {
     let catalogue = Store::open(store).load().map_err(|error| error.to_string())?;
-    Ok(match catalogue.units().len() {
-        0 => "no images so far".to_owned(),
+    let images = catalogue.newest_images();
+    let golden = images.iter().filter(|(_, entry)| entry.machine.scope() == Scope::EqualMachines).count();
+    let of = match images.len() {
+        0 => return Ok("no images so far".to_owned()),
         1 => "images of one service".to_owned(),
         count => format!("images of {count} services"),
+    };
+    Ok(match golden {
+        0 => of,
+        golden => format!("{of}, {golden} golden (for all machines equal to the one that made them)"),
     })
 }
 

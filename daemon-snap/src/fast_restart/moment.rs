@@ -6,7 +6,7 @@ use crate::snapshot::image::{self, Parts};
 use crate::snapshot::{Candidate, trial};
 use crate::unit::{self, Past, Start, StatePlaces, Systemd};
 use fastboot_runtime::boot;
-use image_store::evidence::Digests;
+use image_store::evidence::{Digests, Scope};
 use image_store::{
     BootMark, CatalogueEntry, FileSystemMark, HookChannel, ImageWriter, Once, OnceGeneration, OnceImage,
     StateEvidence, Store, fault,
@@ -347,6 +347,7 @@ impl Moment<'_> {
             ready_at: unit.ready_at(),
             start: &held.waiting.start,
             digests: &Digests::default(),
+            scope: Scope::ThisMachine,
         };
         unit.require_nothing_in_kernel(&held.waiting.start)?;
         let gathered = unit::gather_evidence(properties, unit.unit(), &tree, &past)?;

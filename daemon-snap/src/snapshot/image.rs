@@ -5,7 +5,7 @@ use super::witness::{Earlier, Witness};
 use super::{Candidate, Outcome, UnitReport, point};
 use crate::unit::{self, Band, Past, Systemd};
 use fastboot_runtime::status::STATUS_TEXT;
-use image_store::evidence::Digests;
+use image_store::evidence::{Digests, Scope};
 use image_store::writer::Durability;
 use image_store::{
     Catalogue, CatalogueEntry, EvidenceV2, HookChannel, ImageWriter, PendingGeneration, SectionKind,
@@ -37,6 +37,8 @@ pub(super) struct Context<'a> {
     pub earlier: Earlier<'a>,
     /// A trial restore follows.
     pub is_tried: bool,
+    /// Which machines will use it.
+    pub scope: Scope,
 }
 
 /// An image that is on the disk.
@@ -72,6 +74,9 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
     unit.require_time()?;
     let path = pending.image_path(&id)?;
     let channels = unit.hook_channels()?;
+    if context.scope == Scope::EqualMachines && !unit::renews(unit.unit().options(), !channels.is_empty()) {
+        return Err(UnitObstacle::IdentityNotRenewed.into());
+    }
     let hooked = unit.call_hooks(HookEvent::BeforeSnapshot, &channels);
     let collected = hooked.and_then(|()| freeze_and_collect(systemd, &mut unit, &path));
     // It runs on, and has to get back what it dropped, whatever came of the image.
@@ -102,6 +107,7 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
         ready_at: unit.ready_at(),
         start: &start,
         digests: context.digests,
+        scope: context.scope,
     };
     let gathered = unit::gather_evidence(unit.properties(), unit.unit(), &tree, &past)?;
     let around = gathered.reasons.into_iter().map(Objection::from);

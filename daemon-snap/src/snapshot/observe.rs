@@ -7,7 +7,7 @@ use super::image;
 use super::trial;
 use super::witness::{Earlier, Witness};
 use crate::unit::{Band, Systemd};
-use image_store::evidence::Digests;
+use image_store::evidence::{Digests, Scope};
 use image_store::{EvidenceV2, Opened, Store};
 use snap_bus::BusWatch;
 use snap_error::{Error, Result};
@@ -58,6 +58,7 @@ pub(crate) fn observe(store: &Store, name: &str, settle: Duration) -> Result<Evi
         band: Some(&band),
         earlier: Earlier { store, catalogue: &catalogue },
         is_tried: false,
+        scope: Scope::ThisMachine,
     };
     let image = image::take(context, &pending, unit);
     drop(witness);

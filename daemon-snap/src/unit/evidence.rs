@@ -6,19 +6,18 @@
 
 use super::UnitProperties;
 use super::files::{self, Use};
-use super::gathered::Files;
+use super::gathered::{Files, Past};
 use super::identity::identities;
 use super::kernel_settings;
 use super::named;
 use super::observed::{self, Start};
-use super::{patterns, randomness};
-use image_store::evidence::Digests;
+use super::{of_one_machine, patterns, randomness};
+use image_store::evidence::Scope;
 use image_store::{EvidenceV2, FileEvidence, MachineEvidence, Source, UnitEvidence};
 use snap_error::{Error, Result, UnitObstacle};
 use snap_policy::{KernelState, Unit};
 use snap_state::{RawPath, TreeV1};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// Where systemd looks for a program without a path.
 const SEARCH_PATH: [&str; 6] =
@@ -36,20 +35,6 @@ pub struct Gathered {
     pub notes: Vec<String>,
 }
 
-/// How the unit came to be what it is.
-#[derive(Clone, Debug)]
-pub struct Past<'a> {
-    /// Directories whose content does not outlive a reboot.
-    pub volatile_roots: &'a [PathBuf],
-    /// When it had read what it reads at its start; a file that changed later may not be what is in
-    /// its memory.
-    pub ready_at: SystemTime,
-    /// What was seen of that.
-    pub start: &'a Start,
-    /// What was read for other units.
-    pub digests: &'a Digests,
-}
-
 /// Takes all fingerprints.
 ///
 /// # Errors
@@ -62,7 +47,9 @@ pub fn gather_evidence(
 ) -> Result<Gathered> {
     let options = text.options();
     let mut files = Files::new(unit, options, past);
-    files.notes = randomness::notes(tree);
+    if past.scope == Scope::ThisMachine {
+        files.notes = randomness::notes(tree);
+    }
     for pattern in &options.depends_on {
         files.add_pattern(pattern)?;
     }
@@ -90,14 +77,17 @@ pub fn gather_evidence(
         files.add_chain(Path::new(PRELOAD), Source::Derived)?;
     }
     files.add_links()?;
-    let environment_files = environment_files(unit)?;
+    let mut environment_files = environment_files(unit)?;
     files.check_times(&environment_files);
+    if past.scope == Scope::EqualMachines {
+        of_one_machine::inspect(&mut files, &mut environment_files, past.start, tree);
+    }
 
     let fragment = unit.fragment.clone().unwrap_or_default();
     let identities = identities(Path::new("/"), tree);
     let found = files.finish();
     let evidence = EvidenceV2 {
-        machine: MachineEvidence::collect(Path::new("/"))?,
+        machine: MachineEvidence::collect(Path::new("/"))?.in_scope(past.scope),
         unit: UnitEvidence::collect(Path::new("/"), &fragment, &unit.drop_ins)?,
         observation,
         files: found.files,

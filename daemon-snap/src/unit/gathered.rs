@@ -2,11 +2,11 @@
 //! added.
 
 use super::UnitProperties;
-use super::evidence::Past;
 use super::links::View;
 use super::mounts::Mounts;
+use super::observed::Start;
 use super::{files, patterns};
-use image_store::evidence::{AccountsEvidence, Digests, LeftOut, UnitPlaces, ValueEvidence};
+use image_store::evidence::{AccountsEvidence, Digests, LeftOut, Scope, UnitPlaces, ValueEvidence};
 use image_store::{FileEvidence, FileItem, FileKind, Rule, Source};
 use snap_error::{Error, Result, ServiceFault, UnitObstacle};
 use snap_policy::Options;
@@ -14,12 +14,28 @@ use snap_state::{Pid, RawPath};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Most files that a unit may depend on.
 const MAX_DEPENDENCIES: usize = 50_000;
 /// Most paths that are listed without being compared: to know them helps people, and nobody else.
 const MAX_LEFT_OUT: usize = 2_000;
+
+/// How the unit came to be what it is.
+#[derive(Clone, Debug)]
+pub struct Past<'a> {
+    /// Directories whose content does not outlive a reboot.
+    pub volatile_roots: &'a [PathBuf],
+    /// When it had read what it reads at its start; a file that changed later may not be what is in
+    /// its memory.
+    pub ready_at: SystemTime,
+    /// What was seen of that.
+    pub start: &'a Start,
+    /// What was read for other units.
+    pub digests: &'a Digests,
+    /// Which machines will use the image.
+    pub scope: Scope,
+}
 
 /// What has been found.
 #[derive(Debug)]
@@ -115,6 +131,19 @@ impl<'a> Files<'a> {
         let evidence = FileEvidence::collect(Path::new("/"), path, false)?;
         self.found.insert(path.to_owned(), FileItem::new(evidence, Source::Held));
         Ok(())
+    }
+
+    /// Files that are compared so far.
+    pub fn compared(&self) -> impl Iterator<Item = &FileEvidence> {
+        self.found.values().map(|item| &item.file)
+    }
+
+    /// A path of ours that is not compared after all, by this rule.
+    pub fn forget(&mut self, path: &Path, rule: Rule) {
+        let was_file = self.found.remove(path).is_some();
+        if self.values.remove(path).is_some() || was_file {
+            self.leave_out(path, rule);
+        }
     }
 
     /// What is compared at our path already.

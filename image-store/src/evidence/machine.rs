@@ -11,6 +11,22 @@ use super::reason::{ReasonCode, StaleReason};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
+/// In an image that equal machines use, in the place of what is of one of them: it is never
+/// compared. No machine id and no host name is spelled so, and a fastboot that does not know of it
+/// finds a difference.
+pub(super) const OF_ANY_MACHINE: &str = "*";
+
+const UNINITIALIZED: &str = "uninitialized";
+
+/// Which machines may use an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The one that it was taken on.
+    ThisMachine,
+    /// All that are equal to it.
+    EqualMachines,
+}
+
 /// What identifies machine, kernel and processor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineEvidence {
@@ -18,7 +34,7 @@ pub struct MachineEvidence {
     pub kernel_release: String,
     /// As `uname -v`: it has the build number and date.
     pub kernel_version: String,
-    /// `/etc/machine-id`.
+    /// `/etc/machine-id`; `*` in an image for [`Scope::EqualMachines`].
     pub machine_id: String,
     /// Architecture that this program was built for, which is that of every image it can restore.
     pub architecture: String,
@@ -45,20 +61,35 @@ impl MachineEvidence {
     ///
     /// # Errors
     /// [`Error::Gone`] or [`Error::Io`] when /proc is not there. A missing machine id is recorded
-    /// as empty, and matches nothing.
+    /// as empty, and matches nothing; so is the word that stands in its place while it is being
+    /// made (machine-id(5)), and so is what it cannot be.
     pub fn collect(root: &Path) -> Result<MachineEvidence> {
         let read = |path: &str| -> Result<String> {
             let path = under_root(root, Path::new(path));
             fs::read_to_string(&path).map_err(|source| Error::io(&path, "read", source))
         };
         let machine_id = read("/etc/machine-id").unwrap_or_default();
+        let machine_id = Some(machine_id.trim()).filter(|id| ![UNINITIALIZED, OF_ANY_MACHINE].contains(id));
         Ok(MachineEvidence {
             kernel_release: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             kernel_version: read("/proc/sys/kernel/version")?.trim().to_owned(),
-            machine_id: machine_id.trim().to_owned(),
+            machine_id: machine_id.unwrap_or_default().to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
             cpu: CpuEvidence::parse(&read("/proc/cpuinfo")?),
         })
+    }
+
+    /// As it stands in an image of this scope.
+    pub fn in_scope(self, scope: Scope) -> MachineEvidence {
+        match scope {
+            Scope::ThisMachine => self,
+            Scope::EqualMachines => MachineEvidence { machine_id: OF_ANY_MACHINE.to_owned(), ..self },
+        }
+    }
+
+    /// Which machines may use the image that this stands in.
+    pub fn scope(&self) -> Scope {
+        if self.machine_id == OF_ANY_MACHINE { Scope::EqualMachines } else { Scope::ThisMachine }
     }
 
     /// Compare with the machine as it is now.
@@ -77,7 +108,8 @@ impl MachineEvidence {
                 &now.architecture,
             );
         }
-        if self.machine_id != now.machine_id || now.machine_id.is_empty() {
+        let is_this_one = self.machine_id == now.machine_id && !now.machine_id.is_empty();
+        if self.scope() == Scope::ThisMachine && !is_this_one {
             return differs(ReasonCode::MachineChanged, "/etc/machine-id", &self.machine_id, &now.machine_id);
         }
         if self.kernel_release != now.kernel_release {

@@ -45,6 +45,9 @@ pub enum Rule {
     Gone,
     /// Not compared: a directory of programs, which every package puts files into.
     SearchPath,
+    /// Not compared: it is of one machine, in an image that equal ones use; `Identity=` says that
+    /// this does not matter.
+    Identity,
 }
 
 impl Rule {
@@ -66,6 +69,7 @@ impl Rule {
             Rule::Ignored => "ignored",
             Rule::Gone => "gone",
             Rule::SearchPath => "search-path",
+            Rule::Identity => "identity",
         }
     }
 

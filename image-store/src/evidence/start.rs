@@ -11,6 +11,7 @@ use std::{fmt, fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::file::under_root;
+use super::machine::OF_ANY_MACHINE;
 use super::reason::{ReasonCode, StaleReason};
 use crate::layout::ImageId;
 
@@ -28,8 +29,9 @@ const MEMORY_SHARE: u64 = 32;
 const MACHINE: [(&str, &str); 3] = [
     ("memory", "/proc/meminfo"),
     ("processors", "/sys/devices/system/cpu/online"),
-    ("host name", "/proc/sys/kernel/hostname"),
+    (HOST_NAME, "/proc/sys/kernel/hostname"),
 ];
+const HOST_NAME: &str = "host name";
 const BY_MEMORY: [&str; 3] = ["memory", "processes", "pending signals"];
 
 /// Variables that are others in each start, or that say who has asked for it: the recorded start
@@ -131,7 +133,7 @@ impl StartKind {
             StartKind::Credential => ReasonCode::CredentialsChanged,
             StartKind::Environment => ReasonCode::EnvironmentChanged,
             StartKind::Scheduling => ReasonCode::SchedulingChanged,
-            StartKind::Machine if name == "host name" => ReasonCode::HostnameChanged,
+            StartKind::Machine if name == HOST_NAME => ReasonCode::HostnameChanged,
             StartKind::Machine => ReasonCode::ValueChanged,
         }
     }
@@ -212,6 +214,12 @@ impl StartEvidence {
         Ok(())
     }
 
+    /// From now on any host name fits: that of an image that equal machines use, of a service to
+    /// which it does not matter.
+    pub fn forget_host_name(&mut self) {
+        self.put(StartKind::Machine, HOST_NAME, OF_ANY_MACHINE);
+    }
+
     /// Compare what the machine itself gives to every start: what can be known before there is one.
     ///
     /// # Errors
@@ -290,7 +298,8 @@ fn check_item(
 
 fn is_same(kind: StartKind, name: &str, was: &str, is: &str) -> bool {
     // A group is its number: its name only helps people.
-    if was == is || kind == StartKind::Group {
+    let is_forgotten = kind == StartKind::Machine && name == HOST_NAME && was == OF_ANY_MACHINE;
+    if was == is || kind == StartKind::Group || is_forgotten {
         return true;
     }
     let is_near = |(was, is): (&str, &str)| match (was.parse::<u64>(), is.parse::<u64>()) {
@@ -433,6 +442,21 @@ mod tests {
         assert!(was.check_machine(&now).is_err(), "this machine has another name");
         was.put_machine(Path::new("/")).unwrap();
         assert_eq!(was.check_machine(&now), Ok(()));
+    }
+
+    #[test]
+    fn a_host_name_that_was_forgotten_fits_any_and_nothing_else_does() {
+        let mut was = start();
+        was.forget_host_name();
+        let mut now = start();
+        now.put(StartKind::Machine, HOST_NAME, "beta");
+        assert_eq!(was.check(&now), Ok(()));
+        now.put(StartKind::Machine, "memory", "4000000");
+        assert_eq!(was.check(&now).unwrap_err().code, ReasonCode::ValueChanged);
+        // It is the image that says so, and not a machine of a strange name.
+        now.put(StartKind::Machine, "memory", "8000000");
+        now.put(StartKind::Machine, HOST_NAME, OF_ANY_MACHINE);
+        assert_eq!(start().check(&now).unwrap_err().code, ReasonCode::HostnameChanged);
     }
 
     #[test]

@@ -14,6 +14,17 @@ coded! {
         "inside-itself" stays InsideItself: "this command runs inside it";
         "no-machine-id" stays NoMachineId:
             "/etc/machine-id is empty: at the next boot nothing would say that an image is of this machine";
+        "reads-identity" stays ReadsIdentity { path: RawPath, what: &'static str }:
+            "has read {path} ({what}), which is of this machine alone, and a golden image would bring it to others \
+             ([X-Fastboot] Identity= overrides)";
+        "repeats-random" stays RepeatsRandom { library: String }:
+            "uses {library}, by which every machine with the image would draw or have the same secrets \
+             ([X-Fastboot] Identity= overrides)";
+        "identity-unseen" stays IdentityUnseen { why: String }:
+            "nobody knows whether it has read something that is of this machine alone: {why} \
+             ([X-Fastboot] Identity= overrides)";
+        "identity-not-renewed" stays IdentityNotRenewed:
+            "says Identity=renewed, and has no hook that could do it (AfterRestore=, fastboot-hooks.h)";
         "writes-state" stays WritesState { path: RawPath }:
             "writes to {path}: a golden image would put old memory beside newer data \
              ([X-Fastboot] AllowState=yes overrides)";
