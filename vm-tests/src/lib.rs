@@ -17,6 +17,7 @@ pub mod demo;
 pub mod evidence;
 pub mod fast_restart;
 pub mod fastboot;
+pub mod golden;
 pub mod host;
 pub mod kernel_state;
 pub mod layers;

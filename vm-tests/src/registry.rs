@@ -4,8 +4,8 @@ use anyhow::Result;
 use test_frame::{Registry, Source};
 
 use crate::{
-    bare, daemons, dbus, demo, evidence, fast_restart, kernel_state, layers, operator, package, randomness,
-    reboots, rust_tests, scenarios, shipped, source, units,
+    bare, daemons, dbus, demo, evidence, fast_restart, golden, kernel_state, layers, operator, package,
+    randomness, reboots, rust_tests, scenarios, shipped, source, units,
 };
 
 /// In the order in which they run: what is quick and tells most comes first.
@@ -24,6 +24,7 @@ pub fn registry() -> Result<Registry> {
         Source::new("evidence", || Ok(evidence::tests())),
         Source::new("kernel-state", || Ok(kernel_state::tests())),
         Source::new("fast-restart", || Ok(fast_restart::tests())),
+        Source::new("golden", || Ok(golden::tests())),
         Source::new("dbus", || Ok(dbus::tests())),
         Source::new("randomness", || Ok(randomness::tests())),
         Source::new("package", || Ok(package::tests())),
@@ -51,6 +52,7 @@ mod tests {
             "evidence",
             "kernel-state",
             "fast-restart",
+            "golden",
             "dbus",
             "randomness",
             "package",
