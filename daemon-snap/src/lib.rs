@@ -7,5 +7,6 @@ pub mod boot;
 pub mod chart;
 pub mod doctor;
 pub mod fast_restart;
+pub mod package_manager;
 pub mod snapshot;
 pub mod unit;

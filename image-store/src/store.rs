@@ -266,7 +266,8 @@ impl Store {
     /// # Errors
     /// [`Error::Io`]. Before the catalogue is gone nothing has changed.
     pub fn remove_all(&self) -> Result<()> {
-        for path in [Some(self.catalogue_path()), self.early.clone()].into_iter().flatten() {
+        let files = [Some(self.catalogue_path()), self.early.clone(), Some(self.refresh_path())];
+        for path in files.into_iter().flatten() {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 removed => removed.map_err(|source| Error::io(&path, "remove", source))?,
@@ -276,7 +277,10 @@ impl Store {
         // The newest number stays in use, so that it is not given out again.
         let newest = self.generation_dirs().ok().and_then(|ids| ids.into_iter().max());
         self.remove_unreferenced(&Catalogue::default(), newest);
-        Ok(())
+        match self.once().is_there() {
+            true => self.once().begin(),
+            false => Ok(()),
+        }
     }
 
     /// Bytes in images that no generation refers to. While somebody holds the lock that is what is

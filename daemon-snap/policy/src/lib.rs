@@ -24,7 +24,7 @@ pub use budget::{StartBudget, StartTimes};
 pub use exec_line::{ExecLine, ExecLineProblem};
 pub use judge::{Restorable, Surroundings, judge};
 pub use manager::ManagerView;
-pub use options::{Identity, KernelState, LostPeer, Mode, Options};
+pub use options::{Identity, KernelState, LostPeer, Mode, Options, Refresh};
 pub use reason::Reason;
 pub use settings::{ServiceType, Settings};
 pub use standing::Standing;

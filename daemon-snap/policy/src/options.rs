@@ -43,6 +43,18 @@ pub enum Identity {
     None,
 }
 
+/// What `fastboot refresh` may do with a service whose image has become stale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refresh {
+    /// It is restarted, as by a snapshot.
+    #[default]
+    Restart,
+    /// The running instance is taken; it is not restarted.
+    AsItRuns,
+    /// It is left alone.
+    No,
+}
+
 /// When images of a unit are taken, and how often one is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -81,10 +93,12 @@ pub struct Options {
     pub max_age: Option<Duration>,
     /// `Mode=`.
     pub mode: Mode,
+    /// `Refresh=`.
+    pub refresh: Refresh,
 }
 
 /// One key of the section, as texts spell it.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "DependsOn",
     "Paths",
     "IgnoreChanges",
@@ -98,6 +112,7 @@ const KEYS: [&str; 13] = [
     "SkipStartPre",
     "MaxAge",
     "Mode",
+    "Refresh",
 ];
 
 impl Options {
@@ -135,6 +150,7 @@ impl Options {
             skip_start_pre: reader.flag("SkipStartPre"),
             max_age: reader.span("MaxAge"),
             mode,
+            refresh: reader.refresh("Refresh"),
         };
         (options, reader.reasons)
     }
@@ -219,6 +235,18 @@ impl<'a> Reader<'a> {
             Some(value) => {
                 self.refuse(key, value, "renewed, none or refuse");
                 Identity::Refuse
+            }
+        }
+    }
+
+    fn refresh(&mut self, key: &'static str) -> Refresh {
+        match self.last(key) {
+            None | Some("restart") => Refresh::Restart,
+            Some("as-it-runs") => Refresh::AsItRuns,
+            Some("no") => Refresh::No,
+            Some(value) => {
+                self.refuse(key, value, "restart, as-it-runs or no");
+                Refresh::Restart
             }
         }
     }
@@ -316,7 +344,7 @@ mod tests {
         let text = "[X-Fastboot]\nDependsOn=/etc/a/*.conf \"/etc/b c\"\nDependsOn=/etc/d\nPaths=/etc/e\n\
                     IgnoreChanges=/var/cache/a\nAllowState=yes\nWarmUp=curl -s localhost\nColour=blue\n\
                     BeforeSnapshot=a b\nAfterRestore=+c\nAfterRestore=d\nSkipStartPre=yes\nOnLostPeer=close\n\
-                    KernelState=reload\nIdentity=renewed\n";
+                    KernelState=reload\nIdentity=renewed\nRefresh=as-it-runs\n";
         let (options, reasons) = read(&[text]);
         assert_eq!(options.depends_on, ["/etc/a/*.conf", "/etc/b c", "/etc/d", "/etc/e"]);
         assert_eq!(options.ignore_changes, ["/var/cache/a"]);
@@ -325,6 +353,7 @@ mod tests {
         assert_eq!(options.kernel_state, KernelState::Reload);
         assert_eq!(options.identity, Identity::Renewed);
         assert_eq!(read(&["[X-Fastboot]\nIdentity=none\n"]).0.identity, Identity::None);
+        assert_eq!(options.refresh, Refresh::AsItRuns);
         assert_eq!(options.warm_up.as_deref(), Some("curl -s localhost"));
         assert_eq!(options.before_snapshot, ["a b"]);
         assert_eq!(options.after_restore, ["+c", "d"]);
@@ -342,6 +371,7 @@ mod tests {
             ("MaxAge=0", "MaxAge=0 is not a time such as 90 s, 12h or 30d"),
             ("KernelState=yes", "KernelState=yes is not reload or refuse"),
             ("Identity=mine", "Identity=mine is not renewed, none or refuse"),
+            ("Refresh=yes", "Refresh=yes is not restart, as-it-runs or no"),
             ("Mode=fast", "Mode=fast is not golden or fast-restart"),
             ("DependsOn=/etc/a etc/b", "DependsOn=etc/b is not an absolute path"),
             ("Paths=relative", "DependsOn=relative is not an absolute path"),

@@ -29,7 +29,7 @@ pub fn say_text(text: &str) {
 }
 
 /// Arguments that every command about the store takes.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct StoreArgs {
     /// Where images are kept; a boot looks into /var/lib/fastboot only
     #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]

@@ -56,10 +56,10 @@ pub struct Args {
 
 impl Args {
     /// As an operator who names services gets it.
-    pub(super) fn of(units: Vec<String>, store: StoreArgs) -> Self {
+    pub(super) fn of(units: Vec<String>, no_restart: bool, store: StoreArgs) -> Self {
         Self {
             units,
-            no_restart: false,
+            no_restart,
             settle: 30,
             warm_up: None,
             no_trial: false,
@@ -87,6 +87,27 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
+    match take(args)? {
+        Taken::Ended(code) => Ok(code),
+        Taken::Report(report) => {
+            show(&report, args)?;
+            Ok(exit_code(&report))
+        }
+    }
+}
+
+/// What a snapshot came to.
+pub(super) enum Taken {
+    /// Nothing was done, and it has been said why.
+    Ended(u8),
+    Report(Report),
+}
+
+/// Takes them, and says nothing of the result yet.
+///
+/// # Errors
+/// When nothing can be taken at all.
+pub(super) fn take(args: &Args) -> anyhow::Result<Taken> {
     let store = args.store.open();
     if store.is_locked()? {
         // Says who holds it.
@@ -120,30 +141,41 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let (before, unknown) = snapshot::preflight(&units, &catalogue)?;
     if !unknown.is_empty() {
-        return Ok(refuse_unknown(&unknown, args));
+        return Ok(Taken::Ended(refuse_unknown(&unknown, args)));
     }
     if !before.is_empty() && !args.store.json {
         tell_before(&before, &options);
         if args.units.is_empty() && !args.yes && !confirm()? {
             eprintln!("fastboot: nothing was done");
-            return Ok(FAILED);
+            return Ok(Taken::Ended(FAILED));
         }
     }
     let mut bars = Bars::new(args.store.json);
     let report = snapshot::snapshot(&store, &units, &options, &mut |step| bars.show(step));
     bars.finish();
-    let report = report?;
+    Ok(Taken::Report(report?))
+}
+
+/// Prints the result.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(super) fn show(report: &Report, args: &Args) -> anyhow::Result<()> {
     if args.store.json {
-        say!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(report)?);
     } else {
-        print(&report, args, &store);
+        print(report, args, &args.store.open());
     }
+    Ok(())
+}
+
+pub(super) fn exit_code(report: &Report) -> u8 {
     let any = |outcome| report.units.iter().any(|row| row.outcome == outcome);
-    Ok(match (any(Outcome::Failed), any(Outcome::Refused)) {
+    match (any(Outcome::Failed), any(Outcome::Refused)) {
         (true, _) => FAILED,
         (false, true) => REFUSED,
         (false, false) => 0,
-    })
+    }
 }
 
 /// A name that is wrong is most likely meant for something: nothing is taken.

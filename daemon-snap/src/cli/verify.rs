@@ -9,7 +9,8 @@ use fastboot_runtime::{EARLY_CATALOGUE, stale_reason};
 use image_store::evidence::{Digests, StartEvidence};
 use image_store::validate::Place;
 use image_store::{
-    CatalogueEntry, MachineEvidence, Opened, ReasonCode, StaleReason, Store, SystemdEvidence, UnitEvidence,
+    CatalogueEntry, ImageId, MachineEvidence, Opened, ReasonCode, StaleReason, Store, SystemdEvidence,
+    UnitEvidence,
 };
 use serde::Serialize;
 use snap_error::Error;
@@ -36,6 +37,9 @@ pub struct Args {
 #[derive(Serialize)]
 pub struct Row {
     pub unit: String,
+    /// Of its newest image.
+    #[serde(skip)]
+    pub image_id: Option<ImageId>,
     generation: Option<u64>,
     /// The next boot would restore it.
     pub usable: bool,
@@ -88,7 +92,8 @@ pub fn check_all(store: &Store, names: &[String]) -> anyhow::Result<Vec<Row>> {
             }
             Some((generation, entry)) => (Some(generation.id), check(store, entry, &now)),
         };
-        rows.push(Row { unit, generation, usable: reasons.is_empty(), reasons, asked_at_start });
+        let image_id = newest.map(|(_, entry)| entry.image_id);
+        rows.push(Row { unit, image_id, generation, usable: reasons.is_empty(), reasons, asked_at_start });
     }
     Ok(rows)
 }

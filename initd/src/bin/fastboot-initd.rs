@@ -39,8 +39,13 @@ const NICE: i32 = -10;
 const NOTE_BOOT: &str = "--note-boot";
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == NOTE_BOOT) {
+    let word = std::env::args_os().nth(1).unwrap_or_default();
+    if word == NOTE_BOOT {
         return note();
+    }
+    if word == "--version" {
+        println!("fastboot-initd {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,6 +26,10 @@ const EXIT_OCCUPIED: i32 = 1;
 pub fn main() -> i32 {
     // A message of ours has no business in what may be the service's protocol on stderr.
     std::panic::set_hook(Box::new(|_| {}));
+    if std::env::args_os().skip(1).eq(["--version"]) {
+        println!("fastboot-exec {}", env!("CARGO_PKG_VERSION"));
+        return 0;
+    }
     let arguments = match ShimArguments::parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {

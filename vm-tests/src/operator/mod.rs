@@ -56,6 +56,8 @@ const SECOND: &[Stage] = &[
 const THIRD: &[Stage] = &[
     stage("a_changed_file_is_named_everywhere", stages::changed_file),
     stage("a_refresh_takes_only_what_is_stale", stages::refresh),
+    stage("a_refresh_does_as_the_unit_says", stages::refresh_as_the_unit_says),
+    stage("a_refresh_in_the_background_tries_nothing_in_vain", stages::refresh_in_vain),
     stage("the_history_has_every_boot", stages::history),
 ];
 

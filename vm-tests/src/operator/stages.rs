@@ -277,6 +277,58 @@ pub(super) fn refresh(machine: &Container) -> Result<()> {
     has(&again, &["there is nothing to take again"])
 }
 
+/// Lines in a drop-in of the slow service.
+fn drop_in(machine: &Container, text: &str) -> Result<()> {
+    let dir = "/etc/systemd/system/slow.service.d";
+    shell(machine, &format!("mkdir -p {dir} && printf '{text}' > {dir}/test.conf && systemctl daemon-reload"))
+        .map(drop)
+}
+
+pub(super) fn refresh_as_the_unit_says(machine: &Container) -> Result<()> {
+    drop_in(machine, "[X-Fastboot]\\nRefresh=no\\n")?;
+    let before = main_pids(machine)?;
+    let left = fastboot(machine, &["refresh"])?;
+    has(&left.stderr, &["Refresh=no leaves it alone", "drop-in"])?;
+    has(&left.success()?, &["Stale, and left as they are: 1 of 2 images"])?;
+
+    drop_in(machine, "[X-Fastboot]\\nRefresh=as-it-runs\\nDependsOn=/etc/slow.conf\\n")?;
+    let taken = fastboot(machine, &["refresh"])?.success()?;
+    has(&taken, &["1 of 1 service taken", "slow.service stored"])?;
+    ensure!(main_pids(machine)? == before, "somebody was restarted");
+
+    drop_in(machine, "")?;
+    let taken = fastboot(machine, &["refresh", "--background", "--notice", "1"])?;
+    has(&taken.stderr, &["in 1 s these will be restarted, twice each: slow"])?;
+    has(&taken.success()?, &["1 of 1 service taken", "slow.service stored"])
+}
+
+/// Which start of the slow service it is. Its PID does not tell: a generation that came to nothing
+/// leaves its numbers to the next.
+fn start_of(machine: &Container) -> Result<String> {
+    shell(machine, "systemctl show --property=InvocationID slow.service")
+}
+
+/// Without what makes it slow it gains nothing by an image, today and tomorrow.
+pub(super) fn refresh_in_vain(machine: &Container) -> Result<()> {
+    drop_in(machine, "[Service]\\nType=exec\\nExecStart=\\nExecStart=/usr/bin/sleep infinity\\n")?;
+    let before = start_of(machine)?;
+    let first = fastboot(machine, &["refresh", "--background"])?;
+    has(&first.stdout, &["slow.service pointless"])?;
+    let after = start_of(machine)?;
+    ensure!(after != before, "it was not tried");
+    let second = fastboot(machine, &["refresh", "--background"])?;
+    has(&second.stderr, &["slow: could not be taken before for the same reasons"])?;
+    has(&second.success()?, &["Stale, and left as they are: 1 of 2 images"])?;
+    ensure!(start_of(machine)? == after, "it was restarted once more");
+    // An operator who asks may.
+    fastboot(machine, &["refresh"])?;
+    ensure!(start_of(machine)? != after, "it was not tried again");
+    // With its own text back, the image from before fits again.
+    drop_in(machine, "")?;
+    let verified = fastboot(machine, &["refresh"])?.success()?;
+    has(&verified, &["there is nothing to take again"])
+}
+
 pub(super) fn history(machine: &Container) -> Result<()> {
     let boots = json(machine, &["history"])?;
     let boots = boots["boots"].as_array().context("no boots")?;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use test_frame::Checks;
 
 use super::tree::Tree;
+use super::upgrade;
 use crate::container::{Container, wait_until};
 use crate::fastboot;
 use crate::roots::{Recipe, RootFile, Scratch, cached};
@@ -106,6 +107,7 @@ impl Life<'_> {
         self.note("a service is restored after a reboot", restored(&running, taken_pid));
         self.note("`fastboot doctor` finds everything necessary", doctor_is_content(&running));
         self.note("`fastboot doctor` misses a generator that is masked", doctor_sees_mask(&running));
+        self.note("an upgrade of a package has its service taken again", upgrade::run(&running));
         apt(&running, &["install", "--reinstall", DEB])?;
         self.note("an upgrade leaves it running and the daemon answering", upgraded(&running, taken_pid));
         apt(&running, &["remove", "fastboot-services"])?;

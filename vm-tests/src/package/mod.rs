@@ -4,6 +4,7 @@ mod build;
 mod life;
 mod tree;
 mod tutorial;
+mod upgrade;
 
 pub use build::build;
 

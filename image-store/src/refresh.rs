@@ -1,0 +1,147 @@
+//! What was tried to be taken again and was not: a file beside the catalogue, `refresh.json`.
+//!
+//! An image that is stale stays stale where its service cannot be taken any more, or gains nothing.
+//! Without this a timer would restart that service every day for nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::{MAX_CATALOGUE_LEN, frame, unframe};
+use crate::error::{Error, Result};
+use crate::evidence::{ReasonCode, StaleReason};
+use crate::layout::ImageId;
+use crate::publish::publish;
+use crate::quarantine::read_bounded;
+use crate::store::Store;
+
+/// Services whose stale images could not be replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshAttempts {
+    /// By unit.
+    failed: BTreeMap<String, Failed>,
+}
+
+/// What was stale, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Failed {
+    image_id: ImageId,
+    because: Vec<String>,
+}
+
+impl Failed {
+    fn new(image_id: ImageId, reasons: &[StaleReason]) -> Failed {
+        Failed { image_id, because: reasons.iter().map(words).collect() }
+    }
+}
+
+/// A reason without what time alone changes in it.
+fn words(reason: &StaleReason) -> String {
+    match reason.code {
+        ReasonCode::ImageTooOld => reason.code.to_string(),
+        code => format!("{code}: {}", reason.sentence),
+    }
+}
+
+impl RefreshAttempts {
+    /// Whether this image was to be replaced before, for these very reasons.
+    pub fn has_failed(&self, unit: &str, image_id: ImageId, reasons: &[StaleReason]) -> bool {
+        self.failed.get(unit) == Some(&Failed::new(image_id, reasons))
+    }
+
+    /// Another try would end in the same way.
+    pub fn note_failed(&mut self, unit: &str, image_id: ImageId, reasons: &[StaleReason]) {
+        self.failed.insert(unit.to_owned(), Failed::new(image_id, reasons));
+    }
+
+    /// It was taken.
+    pub fn forget(&mut self, unit: &str) {
+        self.failed.remove(unit);
+    }
+}
+
+impl Store {
+    pub(crate) fn refresh_path(&self) -> PathBuf {
+        self.root().join("refresh.json")
+    }
+
+    /// What earlier calls could not take again. A file that is damaged counts as none: the worst
+    /// that follows is one try more.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn refresh_attempts(&self) -> Result<RefreshAttempts> {
+        let path = self.refresh_path();
+        match read_bounded(&path, MAX_CATALOGUE_LEN) {
+            Ok(bytes) => {
+                Ok(unframe(&bytes).and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(RefreshAttempts::default()),
+            Err(error) => Err(Error::io(&path, "read", error)),
+        }
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Io`].
+    pub fn write_refresh_attempts(&self, attempts: &RefreshAttempts) -> Result<()> {
+        let path = self.refresh_path();
+        let body = serde_json::to_string_pretty(attempts)
+            .map_err(|error| Error::misuse(&path, format!("it cannot be encoded: {error}")))?;
+        publish(&path, &frame(&body), "refresh")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(code: ReasonCode, sentence: &str) -> Vec<StaleReason> {
+        vec![StaleReason::new(code, sentence)]
+    }
+
+    #[test]
+    fn only_the_same_reasons_against_the_same_image_count_as_tried() {
+        let (first, second) = (ImageId::random().unwrap(), ImageId::random().unwrap());
+        let changed = reason(ReasonCode::FileChanged, "/etc/a changed");
+        let mut attempts = RefreshAttempts::default();
+        attempts.note_failed("a.service", first, &changed);
+        assert!(attempts.has_failed("a.service", first, &changed));
+        assert!(!attempts.has_failed("a.service", second, &changed));
+        assert!(!attempts.has_failed("b.service", first, &changed));
+        let other = reason(ReasonCode::FileChanged, "/etc/b changed");
+        assert!(!attempts.has_failed("a.service", first, &other));
+        attempts.forget("a.service");
+        assert!(!attempts.has_failed("a.service", first, &changed));
+    }
+
+    #[test]
+    fn an_image_that_grows_older_stays_the_same_case() {
+        let id = ImageId::random().unwrap();
+        let mut attempts = RefreshAttempts::default();
+        attempts.note_failed("a.service", id, &reason(ReasonCode::ImageTooOld, "it is 2 days old"));
+        let later = reason(ReasonCode::ImageTooOld, "it is 3 days old");
+        assert!(attempts.has_failed("a.service", id, &later));
+    }
+
+    #[test]
+    fn the_record_outlives_the_program_and_damage_makes_it_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path());
+        assert_eq!(store.refresh_attempts().unwrap(), RefreshAttempts::default());
+        let mut attempts = RefreshAttempts::default();
+        let changed = reason(ReasonCode::FileChanged, "/etc/a changed");
+        attempts.note_failed("a.service", ImageId::random().unwrap(), &changed);
+        store.write_refresh_attempts(&attempts).unwrap();
+        assert_eq!(store.refresh_attempts().unwrap(), attempts);
+        let path = store.refresh_path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(store.refresh_attempts().unwrap(), RefreshAttempts::default());
+    }
+}
