@@ -100,20 +100,23 @@ impl<'a> PageLoader<'a> {
         self.cached.iter().filter(|cached| **cached).count() * 2 > self.cached.len()
     }
 
-    /// Reads every chunk of which `wants` is true, compares it, hands it on. Without a ring all of
-    /// it is read through the page cache.
+    /// Reads every chunk of which `wants` is true, compares it, hands it on. Without a ring, and
+    /// where it would have nothing to do, all of it is read through the page cache.
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the file offset of a bad chunk, [`Error::Io`]; those of `sink`.
     pub fn run<S: Sink>(
-        self,
+        &self,
         wants: impl Fn(u64) -> bool,
         sink: &mut S,
     ) -> std::result::Result<(), S::Error> {
         let PageLoader { image, sums, cached, direct } = self;
-        let mut chunk = Chunk { image, sums: &sums, sink };
+        let mut chunk = Chunk { image, sums, sink };
         let all = || (0..sums.chunk_count()).filter(|index| wants(*index));
-        let reads = fault::point("image.load.ring").and_then(|()| Reads::new(direct.0, DEPTH));
+        if all().all(|index| cached[index as usize]) {
+            return through_cache(&mut chunk, all());
+        }
+        let reads = fault::point("image.load.ring").and_then(|()| Reads::new(direct.0.try_clone()?, DEPTH));
         let Ok(mut reads) = reads else {
             return through_cache(&mut chunk, all());
         };

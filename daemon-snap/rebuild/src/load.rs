@@ -1,14 +1,15 @@
 //! Pages of a large image are written into the processes by the worker, which reads each of them
 //! once: past the page cache, compared when it arrives, written from there.
 //!
-//! A small image, and one that lies in the page cache, is read by its processes themselves while
-//! the worker compares it: two processors do more than one there, and nobody waits for a device. So
-//! is what lies where processes have had something in common since a fork; and contents of files
-//! are read before there are processes. All that is read in that way is compared where it was read:
-//! in the page cache.
+//! A small image is read by its processes themselves while the worker compares it: two processors do
+//! more than one there, and nobody waits for a device. Of a large one that lies in the page cache
+//! the worker compares what the processes read, and then writes a part itself, where a processor is
+//! idle and fewer processes have much memory than there are processors. What lies where processes have had something in
+//! common since a fork they read in any case; and contents of files are read before there are
+//! processes. All that is read in that way is compared where it was read: in the page cache.
 
 use super::inherit::InheritedMemory;
-use crate::tape::{overlay, split};
+use crate::tape::{overlay, part_of, split};
 use image_store::layout::CHECKSUM_CHUNK_LEN;
 use image_store::load::{DirectFile, PIECE_LEN, PageLoader, Sink};
 use image_store::{Image, fault};
@@ -16,11 +17,15 @@ use nix::errno::Errno;
 use snap_error::{Error, Result};
 use snap_state::{Addr, PAGE_BYTES, PageRunV1, Pid, ProcessV1, Tree};
 use snap_sys as sys;
+use std::num::NonZero;
 use std::time::Instant;
 
 /// Page areas up to this length are read by the processes: a ring and its memory cost more than
 /// they bring.
 const SMALL_LEN: u64 = 16 << 20;
+
+/// From this much of its own on a process is given a hand by the worker.
+const MUCH_LEN: u64 = 8 << 20;
 
 /// How the pages of an image come in.
 #[derive(Debug)]
@@ -29,6 +34,35 @@ pub enum Loading<'a> {
     ByProcesses,
     /// The worker writes them.
     ByWorker(Box<Delivery<'a>>),
+}
+
+/// What there is to load a large image with.
+#[derive(Debug)]
+pub struct Means {
+    /// The file for reading past the page cache, where the file system can do that.
+    direct: Option<DirectFile>,
+    /// Whether a processor has nothing to do.
+    has_idle_processor: bool,
+}
+
+impl Means {
+    /// Looks for them, while /proc is the one that the worker began with.
+    pub fn find(image: &Image) -> Means {
+        if !is_large(image) {
+            return Means { direct: None, has_idle_processor: false };
+        }
+        // What runs, ourselves too: the fourth word, as in `2/345`.
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let running = load.split([' ', '/']).nth(3).and_then(|running| running.parse().ok());
+        let is_idle = running.is_some_and(|running: usize| running < processors());
+        // Tests have it idle.
+        let has_idle_processor = is_idle || fault::point("worker.load.idle").is_err();
+        Means { direct: image.open_direct().ok(), has_idle_processor }
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Pages, and where they go.
@@ -42,6 +76,8 @@ pub struct Delivery<'a> {
     places: Vec<Vec<Place>>,
     /// By chunk: whether somebody reads something of it through the page cache.
     is_read_elsewhere: Vec<bool>,
+    /// Whether most of it lies in the page cache: nobody waits for a device then.
+    is_cached: bool,
 }
 
 /// Part of a piece, and an address for it.
@@ -62,14 +98,19 @@ impl<'a> Loading<'a> {
         image: &'a Image,
         tree: &Tree,
         inherited: &[InheritedMemory],
-        direct: Option<DirectFile>,
+        means: Means,
     ) -> Result<Loading<'a>> {
-        let Some(direct) = direct.filter(|_| is_large(image)) else { return Ok(Loading::ByProcesses) };
+        let Some(direct) = means.direct else { return Ok(Loading::ByProcesses) };
         let loader = PageLoader::new(image, direct)?;
-        if loader.is_mostly_cached() || !sys::vmread::may_write_children() {
+        let common = |index| common_memory(&tree.processes, inherited, index);
+        let mut common: Vec<Vec<PageRunV1>> = (0..tree.processes.len()).map(common).collect();
+        let (area, chunk) = (image.page_area(), CHECKSUM_CHUNK_LEN as u64);
+        let is_cached = loader.is_mostly_cached();
+        let takes_part =
+            !is_cached || means.has_idle_processor && leave_part_to_worker(tree, &mut common, area.start);
+        if !takes_part || !sys::vmread::may_write_children() {
             return Ok(Loading::ByProcesses);
         }
-        let (area, chunk) = (image.page_area(), CHECKSUM_CHUNK_LEN as u64);
         let count = |len: u64| (area.end - area.start).div_ceil(len) as usize;
         let mut is_read_elsewhere = vec![false; count(chunk)];
         let mut note = |offset: u64, pages: u32| {
@@ -78,8 +119,7 @@ impl<'a> Loading<'a> {
         };
         let mut places = vec![Vec::new(); count(PIECE_LEN as u64)];
         let mut awaits_all_but = Vec::with_capacity(tree.processes.len());
-        for (index, process) in tree.processes.iter().enumerate() {
-            let common = common_memory(&tree.processes, inherited, index);
+        for (process, common) in tree.processes.iter().zip(common) {
             let (own, awaited) = split(&process.mm.runs, &common);
             own.iter().for_each(|run| note(run.image_offset, run.pages));
             place(process.pid, &awaited, area.start, &mut places);
@@ -89,7 +129,7 @@ impl<'a> Loading<'a> {
         for run in tree.inodes().iter().flat_map(|inode| &inode.content) {
             note(run.image_offset, run.pages);
         }
-        let delivery = Delivery { image, loader, awaits_all_but, places, is_read_elsewhere };
+        let delivery = Delivery { image, loader, awaits_all_but, places, is_read_elsewhere, is_cached };
         Ok(Loading::ByWorker(Box::new(delivery)))
     }
 
@@ -103,18 +143,39 @@ impl<'a> Loading<'a> {
 }
 
 /// Whether it pays to read an image past the page cache.
-pub fn is_large(image: &Image) -> bool {
+fn is_large(image: &Image) -> bool {
     let area = image.page_area();
     area.end - area.start > SMALL_LEN
 }
 
 impl Delivery<'_> {
-    /// Reads, compares and writes all pages. The processes have mapped their memory. `go_on` may
-    /// end it between two reads.
+    /// Whether most of it lies in the page cache.
+    pub fn is_cached(&self) -> bool {
+        self.is_cached
+    }
+
+    /// Compares what the processes read, but for the first chunks, which somebody has compared. It
+    /// can be done while they map their memory. `go_on` may end it between two chunks.
+    ///
+    /// # Errors
+    /// Damage, a read that fails, what `go_on` says.
+    pub fn compare(&self, checked_chunks: u64, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let sums = self.image.page_sums()?;
+        let mut buffer = Vec::new();
+        let of_processes = (0..).zip(&self.is_read_elsewhere).filter(|(_, is_read)| **is_read);
+        for (chunk, _) in of_processes.skip_while(|(chunk, _)| *chunk < checked_chunks) {
+            pass(go_on)?;
+            self.image.verify_chunk(&sums, chunk, &mut buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Reads, compares and writes all other pages. The processes have mapped their memory. `go_on`
+    /// may end it between two reads.
     ///
     /// # Errors
     /// Damage, a read or a write that fails, what `go_on` says.
-    pub fn run(self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    pub fn write(&self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let Delivery { image, loader, places, is_read_elsewhere, .. } = self;
         let pieces_per_chunk = CHECKSUM_CHUNK_LEN / PIECE_LEN;
         let has_place = |chunk: u64| {
@@ -122,21 +183,64 @@ impl Delivery<'_> {
             pieces.is_some_and(|pieces| pieces.iter().any(|places| !places.is_empty()))
         };
         let is_wanted = |chunk: u64| has_place(chunk) || !is_read_elsewhere[chunk as usize];
-        let mut writer = Writer { places: &places, start: image.page_area().start, go_on };
-        loader.run(is_wanted, &mut writer)?;
-        let sums = image.page_sums()?;
-        let mut buffer = Vec::new();
-        for (chunk, _) in (0..).zip(&is_read_elsewhere).filter(|(_, is_read)| **is_read) {
-            (writer.go_on)()?;
-            image.verify_chunk(&sums, chunk, &mut buffer)?;
-        }
-        Ok(())
+        let mut writer = Writer { places, start: image.page_area().start, go_on };
+        loader.run(is_wanted, &mut writer)
     }
 
     /// Whether the process with this index waits for it.
     pub fn is_for(&self, index: usize) -> bool {
         self.awaits_all_but.get(index).is_some_and(Option::is_some)
     }
+}
+
+/// Of what each process with much memory reads itself, the later part is left to the worker: added
+/// to `common` is the earlier one. `false` where all processors have enough to do without the
+/// worker.
+fn leave_part_to_worker(tree: &Tree, common: &mut [Vec<PageRunV1>], start: u64) -> bool {
+    let own = |(process, common): (&ProcessV1, &Vec<PageRunV1>)| split(&process.mm.runs, common).1;
+    let own: Vec<Vec<PageRunV1>> = tree.processes.iter().zip(&*common).map(own).collect();
+    let busy = own.iter().filter(|runs| len_of(runs) >= MUCH_LEN).count();
+    if busy == 0 || busy >= processors() {
+        return false;
+    }
+    // The worker also compares what it leaves, which costs it a third of what writing does.
+    let kept = (2 * busy as u64 + 1, 2 * busy as u64 + 3);
+    for (common, own) in common.iter_mut().zip(&own) {
+        let is_busy = len_of(own) >= MUCH_LEN;
+        let end = if is_busy { part_end(own, start, kept) } else { u64::MAX };
+        *common = overlay(common, &before(own, end));
+    }
+    true
+}
+
+fn len_of(runs: &[PageRunV1]) -> u64 {
+    runs.iter().map(|run| u64::from(run.pages) * PAGE_BYTES).sum()
+}
+
+/// The offset in the image, at the bound of a chunk, before which so many of all pages lie.
+fn part_end(runs: &[PageRunV1], start: u64, (of, all): (u64, u64)) -> u64 {
+    let mut runs: Vec<PageRunV1> = runs.to_vec();
+    runs.sort_unstable_by_key(|run| run.image_offset);
+    let mut left = len_of(&runs) * of / all;
+    for run in runs {
+        let len = u64::from(run.pages) * PAGE_BYTES;
+        if len >= left {
+            let end = run.image_offset + left - start;
+            return start + end.next_multiple_of(CHECKSUM_CHUNK_LEN as u64);
+        }
+        left -= len;
+    }
+    u64::MAX
+}
+
+/// What of the runs lies before an offset in the image.
+fn before(runs: &[PageRunV1], end: u64) -> Vec<PageRunV1> {
+    let near = runs.iter().filter(|run| run.image_offset < end);
+    let part = |run: &PageRunV1| {
+        let len = (u64::from(run.pages) * PAGE_BYTES).min(end - run.image_offset);
+        part_of(run, run.addr.0, run.addr.0 + len)
+    };
+    near.map(part).collect()
 }
 
 /// What a process and those that it descends from put in place before they fork. What of it stands
@@ -200,9 +304,14 @@ impl Sink for Writer<'_> {
     }
 
     fn go_on(&mut self) -> Result<()> {
-        fault::point("worker.load").map_err(|e| Error::io("fault point", "worker.load", &e))?;
-        (self.go_on)()
+        pass(self.go_on)
     }
+}
+
+/// Between two chunks.
+fn pass(go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fault::point("worker.load").map_err(|e| Error::io("fault point", "worker.load", &e))?;
+    go_on()
 }
 
 /// Fails when the deadline has passed.
@@ -216,6 +325,22 @@ pub fn in_time(started: Instant, deadline: Instant) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn part_of_the_pages_ends_where_a_chunk_does() {
+        let per_chunk = CHECKSUM_CHUNK_LEN as u64 / PAGE_BYTES;
+        let run = |addr: u64, pages: u64, at: u64| {
+            let image_offset = PAGE_BYTES + at * PAGE_BYTES;
+            PageRunV1 { addr: Addr(addr * PAGE_BYTES), pages: pages as u32, image_offset }
+        };
+        // By address the other way round than in the image.
+        let runs = [run(5, 5 * per_chunk, per_chunk), run(9000, per_chunk, 0)];
+        let end = part_end(&runs, PAGE_BYTES, (1, 2));
+        assert_eq!(end, PAGE_BYTES + 3 * CHECKSUM_CHUNK_LEN as u64);
+        assert_eq!(before(&runs, end), [run(5, 2 * per_chunk, per_chunk), run(9000, per_chunk, 0)]);
+        assert_eq!(part_end(&runs[1..], PAGE_BYTES, (1, 2)), PAGE_BYTES + CHECKSUM_CHUNK_LEN as u64);
+        assert_eq!(before(&runs, u64::MAX), runs);
+    }
 
     #[test]
     fn runs_are_cut_where_pieces_end() {

@@ -134,7 +134,7 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     let tids = Tids::open(request.deadline);
     let mut desk = Desk::new(&tree.processes, tree.files(), request.unit.is_some())?;
     // While /proc is the one that we began with.
-    let direct = load::is_large(request.image).then(|| request.image.open_direct().ok()).flatten();
+    let means = load::Means::find(request.image);
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
     let image = desk.raise(image.into())?;
     let cgroups = match &request.unit {
@@ -173,7 +173,7 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         numbers.of_helpers(&tree.processes, &tree.zombies)
     };
     let inherited_memory = inherit::plan_inherited_memory(&tree.processes);
-    let loading = Loading::choose(request.image, tree, &inherited_memory, direct)?;
+    let loading = Loading::choose(request.image, tree, &inherited_memory, means)?;
     let own_maps = OwnMaps::read(&desk)?;
     let builder = Builder {
         vdso: own_maps.vdso_of(&tree.vdso, &tree.processes)?,
@@ -209,7 +209,7 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
     let mut watch = Watch { cx, go: &go, status: status_read, late, tids, started, seen: Seen::default() };
     match loading {
         Loading::ByProcesses => request.image.verify_pages_from(request.checked_chunks, 1)?,
-        Loading::ByWorker(delivery) => watch.deliver(*delivery)?,
+        Loading::ByWorker(delivery) => watch.deliver(*delivery, request.checked_chunks)?,
     }
     times.check = lap(&mut last);
     watch.until_ready()?;
@@ -341,17 +341,25 @@ impl Watch<'_> {
     }
 
     /// Waits until every process that wants pages has a place for them, puts them there and tells
-    /// the processes.
-    fn deliver(&mut self, delivery: Delivery<'_>) -> Result<()> {
+    /// the processes. What these read themselves is compared first where nobody waits for a device.
+    fn deliver(&mut self, delivery: Delivery<'_>, checked_chunks: u64) -> Result<()> {
+        let (started, deadline) = (self.started, self.cx.today.deadline);
+        let in_time = &mut || load::in_time(started, deadline);
+        let is_cached = delivery.is_cached();
+        if is_cached {
+            delivery.compare(checked_chunks, in_time)?;
+        }
         let (waiting, others): (Vec<_>, Vec<_>) =
             self.cx.processes.iter().zip(self.go).enumerate().partition(|(index, _)| delivery.is_for(*index));
         self.seen.mapped.extend(others.iter().map(|(_, (process, _))| process.pid.0));
         while self.seen.mapped.len() < self.cx.processes.len() {
             self.take_record(|seen| &seen.mapped)?;
         }
-        let (started, deadline) = (self.started, self.cx.today.deadline);
         // One that has died is missed by the next write into it.
-        delivery.run(&mut || load::in_time(started, deadline))?;
+        delivery.write(in_time)?;
+        if !is_cached {
+            delivery.compare(checked_chunks, in_time)?;
+        }
         for (_, (process, go)) in waiting {
             write(go, &[1]).map_err(|e| Error::kernel("telling of the pages", process.pid, e))?;
         }

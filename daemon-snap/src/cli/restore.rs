@@ -38,6 +38,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         stamp: image.stamp(),
         deadline,
     })?;
+    for (step, took) in restored.times.steps() {
+        tracing::debug!("{step} {:.2} ms", took.as_secs_f64() * 1e3);
+    }
     for root in &restored.roots {
         say!("{root}");
     }

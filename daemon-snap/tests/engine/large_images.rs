@@ -8,6 +8,7 @@ use image_store::load::PageLoader;
 use image_store::{Image, UncheckedImage};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::{File, OpenOptions};
+use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,9 @@ use test_frame::{Need, Skip, Test};
 const FAMILY: Subject = Subject::new("prefork", "generations");
 /// Each chunk takes so long that a test comes in between.
 const SLOWLY: &str = "worker.load:sleep=100";
+
+/// There is a processor that does nothing, whatever else runs on the machine.
+const IDLE: &str = "worker.load.idle";
 
 /// A subject that was dumped and is gone. Its image is on a disk: /tmp may be a tmpfs, which is
 /// nothing but page cache.
@@ -105,6 +109,40 @@ fn large_memory_comes_past_the_page_cache() -> Outcome {
     Ok(())
 }
 
+fn damage_in_a_cached_image_is_refused_whoever_reads_it() -> Outcome {
+    let mut dumped = Dumped::new(Subject::new("memory_256mib", ""))?;
+    let Range { start, end } = dumped.pages();
+    // The process reads the first pages, the worker the last ones.
+    for at in [start, (start + end) / 2, end - 1] {
+        dumped.flip(at);
+        assert!(is_mostly_cached(&dumped.image), "what was just written is in the page cache");
+        let answer = dumped.running.run(Fastboot::restore(&dumped.image).fault(IDLE));
+        assert!(matches!(answer.code, Some(1 | 3)), "byte {at}: {answer:?}");
+        assert!(answer.stderr.contains("page checksum differs"), "byte {at}: {answer:?}");
+        dumped.running.assert_gone("after the restore of a damaged image");
+        dumped.flip(at);
+    }
+    dumped.running.restore(&dumped.image);
+    assert_eq!(dumped.running.finish("restored"), "pass");
+    Ok(())
+}
+
+fn worker_writes_part_of_a_cached_image() -> Outcome {
+    if std::thread::available_parallelism().map_or(1, NonZero::get) < 2 {
+        return Err(Skip::processor("a second processor"));
+    }
+    let mut dumped = Dumped::new(Subject::new("memory_256mib", ""))?;
+    assert!(is_mostly_cached(&dumped.image), "what was just written is in the page cache");
+    // A worker that only compares does not pass here.
+    let answer = dumped.running.run(Fastboot::restore(&dumped.image).fault("worker.load.idle,worker.load"));
+    assert!(matches!(answer.code, Some(1 | 3)), "{answer:?}");
+    dumped.running.assert_gone("after a worker that could not go on");
+    let answer = dumped.running.run(Fastboot::restore(&dumped.image).fault(IDLE));
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    assert_eq!(dumped.running.finish("restored"), "pass");
+    Ok(())
+}
+
 fn large_family_comes_past_the_page_cache() -> Outcome {
     Dumped::new(FAMILY)?.comes_back();
     Ok(())
@@ -167,6 +205,8 @@ pub fn tests() -> Vec<Test> {
     test_frame::tests![
         [Need::Root, Toolchain::Shared.need()];
         large_memory_comes_past_the_page_cache,
+        damage_in_a_cached_image_is_refused_whoever_reads_it,
+        worker_writes_part_of_a_cached_image,
         large_family_comes_past_the_page_cache,
         damage_in_a_large_image_is_refused_wherever_it_is,
         large_image_that_is_written_to_while_it_is_read_is_refused,
