@@ -91,6 +91,9 @@ pub struct Options {
     pub skip_start_pre: bool,
     /// `MaxAge=`: an older image is not used.
     pub max_age: Option<Duration>,
+    /// `AllowRepeatedRandom=yes`: the unit may be taken although it may draw the same random numbers
+    /// after each restore.
+    pub allow_repeated_random: bool,
     /// `Mode=`.
     pub mode: Mode,
     /// `Refresh=`.
@@ -98,7 +101,7 @@ pub struct Options {
 }
 
 /// One key of the section, as texts spell it.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "DependsOn",
     "Paths",
     "IgnoreChanges",
@@ -111,6 +114,7 @@ const KEYS: [&str; 14] = [
     "Identity",
     "SkipStartPre",
     "MaxAge",
+    "AllowRepeatedRandom",
     "Mode",
     "Refresh",
 ];
@@ -149,6 +153,7 @@ impl Options {
             identity: reader.identity("Identity"),
             skip_start_pre: reader.flag("SkipStartPre"),
             max_age: reader.span("MaxAge"),
+            allow_repeated_random: reader.flag("AllowRepeatedRandom"),
             mode,
             refresh: reader.refresh("Refresh"),
         };
@@ -365,6 +370,7 @@ mod tests {
     fn every_wrong_value_is_named_with_what_its_key_takes() {
         for (line, wanted) in [
             ("AllowState=maybe", "AllowState=maybe is not yes or no"),
+            ("AllowRepeatedRandom=perhaps", "AllowRepeatedRandom=perhaps is not yes or no"),
             ("SkipStartPre=2", "SkipStartPre=2 is not yes or no"),
             ("OnLostPeer=foo", "OnLostPeer=foo is not close or refuse"),
             ("MaxAge=soon", "MaxAge=soon is not a time such as 90 s, 12h or 30d"),

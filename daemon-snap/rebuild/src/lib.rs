@@ -40,6 +40,7 @@ pub mod pipe;
 pub mod plan;
 pub mod process;
 pub mod rebind;
+pub mod reseed;
 pub mod restore;
 pub mod rights;
 pub mod ring;

@@ -11,8 +11,8 @@ use super::own_maps::OwnMaps;
 use super::plan::{self, Group};
 use super::status_flags::set_async;
 use crate::tape::{
-    self, Duties, Inherited, Objects, OwnFds, ProcessNow, Record, RecordKind, TapeEnv, TidMode, VdsoPlace,
-    code_of,
+    self, Duties, Inherited, Objects, OwnFds, ProcessNow, Record, RecordKind, Reseed, TapeEnv, TidMode,
+    VdsoPlace, code_of,
 };
 use image_store::{ReasonCode, fault};
 use nix::errno::Errno;
@@ -54,6 +54,8 @@ pub struct Builder<'a> {
     /// By index of the process: `Some` when the worker writes its pages into it, but for those at
     /// the addresses of these.
     pub awaits_all_but: Vec<Option<Vec<PageRunV1>>>,
+    /// By index of the process: what has its libraries seed themselves again.
+    pub reseed: Vec<Option<Reseed>>,
 }
 
 impl std::fmt::Debug for Builder<'_> {
@@ -351,6 +353,7 @@ impl Builder<'_> {
                 has_stopped_children,
                 sets_groups: self.user.fd.is_none(),
             },
+            reseed: self.reseed.get(index).and_then(Option::as_ref),
             objects: self,
             filters: &self.tree.seccomp_filters,
         };

@@ -18,7 +18,7 @@ pub use crate::stored::Stored;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
 use crate::tids::Tids;
 use crate::{
-    cgroup, inherit, inode, keyring, kinds, label, namespaces, node, plan, stopped, stored, volatile,
+    cgroup, inherit, inode, keyring, kinds, label, namespaces, node, plan, reseed, stopped, stored, volatile,
 };
 use image_store::{Image, ReasonCode, Stamp, fault};
 use nix::errno::Errno;
@@ -182,6 +182,7 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
         inherited_memory,
         awaits_all_but: loading.awaits_all_but(),
+        reseed: reseed::plan(&desk, tree, request.image)?,
         desk: &desk,
         tree,
         natures: &natures,

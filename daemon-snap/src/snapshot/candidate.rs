@@ -113,7 +113,9 @@ impl Candidate {
     /// # Errors
     /// When its control group cannot be read.
     pub fn inspect_open_state(&self) -> Result<Vec<UnitObstacle>> {
-        unit::inspect_open_state(&self.properties, self.unit.options(), &self.cgroup)
+        let mut found = unit::inspect_open_state(&self.properties, self.unit.options(), &self.cgroup)?;
+        found.extend(unit::inspect_random(self.unit.options(), &self.cgroup)?);
+        Ok(found)
     }
 
     /// Both, and refuses. What comes and goes does not count yet: the freeze is tried several

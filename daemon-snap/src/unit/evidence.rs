@@ -50,6 +50,12 @@ pub fn gather_evidence(
     if past.scope == Scope::ThisMachine {
         files.notes = randomness::notes(tree);
     }
+    for held in randomness::held(options, tree) {
+        match options.allow_repeated_random {
+            true => files.notes.push(format!("{held}: taken, as that says")),
+            false => files.refuse(held),
+        }
+    }
     for pattern in &options.depends_on {
         files.add_pattern(pattern)?;
     }

@@ -131,6 +131,20 @@ pub fn become_subreaper(on: bool) {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0) };
 }
 
+/// A number that nobody has drawn before, and no secret: it is given also before the kernel has
+/// gathered randomness enough for secrets (GRND_INSECURE, since Linux 5.6), and without it the clock
+/// serves.
+pub fn draw() -> u32 {
+    let mut bytes = [0u8; 4];
+    // SAFETY: a live buffer of that length.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_INSECURE) };
+    if got == bytes.len() as isize {
+        return u32::from_ne_bytes(bytes);
+    }
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    (now.as_secs() as u32).rotate_left(16) ^ now.subsec_nanos()
+}
+
 /// Bytes of a mapping of this process that is known to be readable and never to change (the vDSO).
 pub fn read_mapped(range: std::ops::Range<u64>) -> Vec<u8> {
     // SAFETY: the caller took the range from our own /proc/self/maps, where it is listed as

@@ -7,6 +7,7 @@ mod boundary;
 mod cases;
 mod compile;
 mod control_group;
+mod draws;
 mod dump_failures;
 mod equal;
 mod fastboot;
@@ -26,6 +27,7 @@ fn main() -> std::process::ExitCode {
         refusals::tests,
         left_out::tests,
         control_group::tests,
+        draws::tests,
         dump_failures::tests,
         restore_failures::tests,
         large_images::tests,

@@ -38,6 +38,8 @@ pub const TABLE: &[Need] = &[
     need("/usr/include/stdio.h", "libc6-dev", &[Tests, Package]),
     need("musl-gcc", "musl-tools", &[Tests]),
     need("go", "golang-go", &[Tests]),
+    // For the library, which a subject opens.
+    need("openssl", "openssl", &[Tests]),
     // What tests execute directly or in a script.
     need("bash", "bash", &[Tests, Roots]),
     need("sh", "dash", &[Tests, Roots]),

@@ -5,8 +5,8 @@ use crate::hook::HookFailure;
 use crate::observation::NotObserved;
 use image_store::StaleReason;
 use image_store::evidence::Gap;
-use snap_state::RawPath;
 use snap_state::sections::Family;
+use snap_state::{Pid, RawPath};
 
 coded! {
     /// A reason not to take a service that lies around it.
@@ -47,6 +47,9 @@ coded! {
             "its start was not observed ({why}), so nobody knows what it has read and closed ([X-Fastboot] DependsOn= says what counts)";
         "start-observed-in-part" stays StartObservedInPart { gap: Gap }:
             "not all of its start was observed: {gap} ([X-Fastboot] DependsOn= says what counts)";
+        "random-held" stays RandomHeld { process: Pid, path: RawPath }:
+            "process {process} holds {path} open, and what it has read ahead would be drawn again after each restore \
+             ([X-Fastboot] AllowRepeatedRandom=yes says that it does not matter)";
         "pid-of-other-image" stays PidOfOtherImage { number: i32, unit: String }:
             "process id {number} also belongs to the image of {unit}";
         "restarted-by-others" stays RestartedByOthers { names: String }:

@@ -7,7 +7,9 @@ use super::area::{Area, Region, Room};
 use super::assembly::{Assembly, Framed, Words};
 use super::env::TapeEnv;
 use super::inherited::Kept;
+use super::memory::MemoryPlan;
 use super::op::Op;
+use super::reseed::Placed;
 use super::sequence::Sequence;
 use super::{finish, late, memory, thread, x86_64};
 use snap_error::{Error, Result};
@@ -43,10 +45,13 @@ const ATTEMPTS: usize = 4;
 pub fn compile(process: &ProcessV1, env: &TapeEnv<'_>) -> Result<Compiled> {
     let mut taken: Vec<Range<u64>> = process.mm.vmas.iter().map(|v| v.start.0..v.end.0).collect();
     taken.extend(env.now.mapped.iter().cloned());
-    let kept = Kept::new(&process.mm.vmas, &process.mm.runs, env.now.inherited);
-    let mut room = assemble(process, env, &kept, Area::measuring())?.area.used();
+    let memory = MemoryPlan {
+        kept: Kept::new(&process.mm.vmas, &process.mm.runs, env.now.inherited),
+        reseed: env.reseed.map(|plan| Placed::find(plan, &mut taken)).transpose()?,
+    };
+    let mut room = assemble(process, env, &memory, Area::measuring())?.area.used();
     for _ in 0..ATTEMPTS {
-        let assembled = assemble(process, env, &kept, Area::placed(&mut taken, room)?)?;
+        let assembled = assemble(process, env, &memory, Area::placed(&mut taken, room)?)?;
         let used = assembled.area.used();
         if room.holds(used) {
             assembled.area.map()?;
@@ -64,7 +69,12 @@ struct Assembled {
     context: u64,
 }
 
-fn assemble(process: &ProcessV1, env: &TapeEnv<'_>, kept: &Kept, mut area: Area) -> Result<Assembled> {
+fn assemble(
+    process: &ProcessV1,
+    env: &TapeEnv<'_>,
+    plan: &MemoryPlan<'_>,
+    mut area: Area,
+) -> Result<Assembled> {
     let words = Words::place(&mut area)?;
     let mut asm = Assembly { env, process, area, words };
     let frames = put_frames(&mut asm.area, &process.threads)?;
@@ -79,8 +89,8 @@ fn assemble(process: &ProcessV1, env: &TapeEnv<'_>, kept: &Kept, mut area: Area)
 
     let vdso_len: u64 = env.now.vdso_parts.iter().map(|p| p.end - p.start).sum();
     let parking = asm.area.reserve(Region::Drop, vdso_len, PAGE_BYTES)?;
-    leader.append(memory::unmap_ops(&asm, kept, parking)?);
-    leader.append(memory::map_ops(&mut asm, kept)?);
+    leader.append(memory::unmap_ops(&asm, &plan.kept, parking)?);
+    leader.append(memory::map_ops(&mut asm, plan)?);
     leader.push(memory::layout_op(&mut asm)?);
     finish::close_unneeded(env, &mut leader);
     let after = leader.len() + 1;

@@ -106,11 +106,23 @@ pub struct Duties {
     pub sets_groups: bool,
 }
 
+/// Words of libraries that are to lead to another answer than getpid(2)'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reseed {
+    /// Addresses of the words; their pages are among those that are loaded.
+    pub slots: Vec<u64>,
+    /// The page that answers, where the recorded process has one already.
+    pub page: Option<u64>,
+    /// What process ids are mixed with in this life.
+    pub key: u32,
+}
+
 /// All of it.
 pub struct TapeEnv<'a> {
     pub fds: OwnFds,
     pub now: ProcessNow<'a>,
     pub duties: Duties,
+    pub reseed: Option<&'a Reseed>,
     pub objects: &'a dyn Objects,
     pub filters: &'a [SeccompFilterV1],
 }
@@ -122,6 +134,7 @@ impl std::fmt::Debug for TapeEnv<'_> {
             .field("fds", &self.fds)
             .field("now", &self.now)
             .field("duties", &self.duties)
+            .field("reseed", &self.reseed)
             .finish_non_exhaustive()
     }
 }

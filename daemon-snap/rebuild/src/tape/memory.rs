@@ -5,6 +5,7 @@ use super::assembly::Assembly;
 use super::env::{TapeEnv, VdsoPart};
 use super::inherited::{Kept, split};
 use super::op::{Op, Record, RecordKind, Step, Want};
+use super::reseed::Placed;
 use super::sequence::Sequence;
 use super::vacancy::{self, Unplaceable};
 use image_store::ReasonCode;
@@ -32,6 +33,13 @@ const CHUNK_BYTES: u64 = 2 << 20;
 /// From this length on it pays to ask for the pages before they are read into: one call instead of
 /// a fault a page.
 const POPULATE_BYTES: u64 = 16 * PAGE_BYTES;
+
+/// What of the memory is there already, and what is added to it.
+#[derive(Debug)]
+pub struct MemoryPlan<'a> {
+    pub kept: Kept,
+    pub reseed: Option<Placed<'a>>,
+}
 
 /// Consecutive bytes of the image and the places they go to.
 #[derive(Debug)]
@@ -182,7 +190,8 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
 }
 
 /// Maps every VMA, loads pages, sets protection and advice.
-pub fn map_ops(asm: &mut Assembly<'_>, kept: &Kept) -> Result<Sequence> {
+pub fn map_ops(asm: &mut Assembly<'_>, plan: &MemoryPlan<'_>) -> Result<Sequence> {
+    let kept = &plan.kept;
     let mut seq = unplaceable_ops(asm, kept)?;
     let (env, mm, area) = (asm.env, &asm.process.mm, &mut asm.area);
     let loaded = receives_pages(mm, &kept.loads);
@@ -225,6 +234,9 @@ pub fn map_ops(asm: &mut Assembly<'_>, kept: &Kept) -> Result<Sequence> {
         None => load_ops(env, area, &kept.loads, &mut seq)?,
     }
     let area = &mut asm.area;
+    if let Some(reseed) = &plan.reseed {
+        seq.append(reseed.ops(area)?);
+    }
     for (vma, prot) in mm.vmas.iter().zip(now) {
         // Pieces of several inherited areas may differ among themselves.
         let mixed = kept.inside(vma).iter().any(|piece| piece.prot != prot);

@@ -11,7 +11,7 @@
 //!  2. move vDSO and its data pages aside, unmap everything but the area, move them to the recorded
 //!     addresses
 //!  3. map all VMAs writable where pages follow, load pages or wait until the worker has written
-//!     them, protect, advise
+//!     them, lead what libraries ask for their process id to another answer, protect, advise
 //!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), close our descriptors but the two of
 //!     the barrier, release the threads
 //!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, pending signals,
@@ -24,9 +24,10 @@
 //!     and no thread of ours with another privilege may be left in it
 //! 10. let the other threads go; unmap the tape; `rt_sigreturn`
 //!
-//! What stays behind is read-only, begins with [`snap_sys::leftover::MAGIC`] and is named
+//! What stays behind of the tape is read-only, begins with [`snap_sys::leftover::MAGIC`] and is named
 //! `fastboot`: interpreter, a signal frame per thread, filter programs if there are any. One page
-//! for a process with one thread. What may not live here: decisions that need the outside world.
+//! for a process with one thread. The page of [`Reseed`] is another matter: it belongs to the process
+//! from then on. What may not live here: decisions that need the outside world.
 //! Those belong to `rebuild`.
 
 mod area;
@@ -40,6 +41,7 @@ mod inherited;
 mod late;
 mod memory;
 mod op;
+mod reseed;
 mod sequence;
 mod thread;
 mod vacancy;
@@ -47,11 +49,13 @@ mod vacancy;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use bpf::allows;
 pub use compile::{Compiled, compile};
-pub use env::{Duties, Objects, OwnFds, ProcessNow, TapeEnv, TidMode, VdsoPart, VdsoPlace};
+pub use env::{Duties, Objects, OwnFds, ProcessNow, Reseed, TapeEnv, TidMode, VdsoPart, VdsoPlace};
 pub use inherited::{
     Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, split,
     without_equal,
 };
 pub use memory::chunks;
 pub use op::{OP_BYTES, Record, RecordKind, Step, code_of, reason_of, step_at};
+pub use x86_64::answer_key;

@@ -43,6 +43,7 @@ const KIND_CLONE: u32 = 1;
 const KIND_WAIT: u32 = 2;
 const KIND_POST: u32 = 3;
 const KIND_SIGRETURN: u32 = 4;
+const KIND_STORE: u32 = 5;
 
 impl Op {
     const fn empty(kind: u32, step: Step) -> Self {
@@ -89,6 +90,13 @@ impl Op {
         let mut op = Self::empty(KIND_POST, Step::Post);
         op.args[0] = word;
         op.on_ok = next;
+        op
+    }
+
+    /// Writes a word to `place`, which is mapped writable.
+    pub fn store(step: Step, place: u64, word: u64) -> Self {
+        let mut op = Self::empty(KIND_STORE, step);
+        op.args[..2].copy_from_slice(&[place, word]);
         op
     }
 
@@ -178,6 +186,7 @@ steps! {
     ReadPages => "reading pages",
     WaitPages => "waiting for the pages",
     Protect => "protecting memory",
+    Reseed => "having libraries seed themselves again",
     Advise => "advising memory",
     Lock => "locking memory",
     NameMemory => "naming memory",

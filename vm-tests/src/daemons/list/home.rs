@@ -114,6 +114,8 @@ pub(super) const DAEMONS: &[Daemon] = &[
                 b"stream:features",
             )],
         },
+        // Through a buffered stream, from which the ids of its streams come.
+        expected: Expected::Refused("holds /dev/urandom open"),
         ..Daemon::DEFAULT
     },
     Daemon {
