@@ -41,7 +41,7 @@ pub enum Loading<'a> {
 pub struct Means {
     /// The file for reading past the page cache, where the file system can do that.
     direct: Option<DirectFile>,
-    /// Whether a processor has nothing to do.
+    /// Whether a processor has nothing else to do, or nearly so.
     has_idle_processor: bool,
 }
 
@@ -54,7 +54,7 @@ impl Means {
         // What runs, ourselves too: the fourth word, as in `2/345`.
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let running = load.split([' ', '/']).nth(3).and_then(|running| running.parse().ok());
-        let is_idle = running.is_some_and(|running: usize| running < processors());
+        let is_idle = running.is_some_and(|running: usize| running <= processors());
         // Tests have it idle.
         let has_idle_processor = is_idle || fault::point("worker.load.idle").is_err();
         Means { direct: image.open_direct().ok(), has_idle_processor }
