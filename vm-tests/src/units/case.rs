@@ -389,6 +389,18 @@ pub(super) const CASES: &[Case] = &[
         "DynamicUser=yes\nStateDirectory=hook-python\n\
          Environment=COUNT_FILE=/var/lib/hook-python/count\nExecStart=/usr/local/bin/hooks.py",
     ),
+    // Nobody can tell whether a process has read ahead from it.
+    refused(
+        "random-device",
+        "ExecStart=/bin/sh -c 'exec 3</dev/urandom; exec /usr/local/bin/subject'",
+        "holds /dev/urandom open",
+    ),
+    restored(
+        "random-device-allowed",
+        Feature::Service,
+        "ExecStart=/bin/sh -c 'exec 3</dev/urandom; exec /usr/local/bin/subject'\n\
+         [X-Fastboot]\nAllowRepeatedRandom=yes",
+    ),
     Case {
         name: "short-lived",
         service: "ExecStart=/usr/local/bin/subject\n[X-Fastboot]\nMaxAge=1",
