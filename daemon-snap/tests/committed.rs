@@ -25,7 +25,7 @@ use test_frame::{Need, Skip};
 /// What the program ends with when all is as it was.
 const ALL_WELL: i32 = 42;
 /// Layouts of state that are still read, the last of them is today's.
-const LAYOUTS: [&str; 2] = ["1", "2"];
+const LAYOUTS: [&str; 3] = ["1", "2", "3"];
 const VARIANTS: [&str; 4] = ["descriptors", "memory", "processes", "sockets"];
 
 /// Where the program lay when it was recorded; nothing else of the file system is in the images but

@@ -187,6 +187,7 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
         session_keyring: None,
         confinement: None,
         stored: vec![],
+        sysv: snap_state::SysvV1::default(),
     }
 }
 

@@ -111,6 +111,8 @@ impl SectionKind {
     pub const OBJECTS: SectionKind = SectionKind(9);
     /// Address spaces, and which pages of the page area are theirs. The engine owns its content.
     pub const MEMORY: SectionKind = SectionKind(10);
+    /// Objects of IPC that only ids lead to.
+    pub const IPC: SectionKind = SectionKind(11);
 
     /// Name of a kind that this build knows.
     pub fn name(self) -> Option<&'static str> {
@@ -125,6 +127,7 @@ impl SectionKind {
             SectionKind::PROCESSES => "processes",
             SectionKind::OBJECTS => "objects",
             SectionKind::MEMORY => "memory",
+            SectionKind::IPC => "ipc",
             _ => return None,
         })
     }

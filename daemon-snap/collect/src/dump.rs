@@ -22,7 +22,8 @@ use crate::process::{Directories, collect_directories, collect_process};
 use crate::seccomp::Filters;
 use crate::sharing::Sharing;
 pub use crate::sink::PageSink;
-use crate::sysv::{Makers, inspect_objects, list_objects};
+use crate::sysv::{Makers, collect_objects, list_objects};
+use crate::sysv_semaphore::UndoSearch;
 use crate::thread::{OutsideThread, collect_thread};
 use crate::volatile::collect_volatile_files;
 use crate::zombie::collect_zombies;
@@ -119,6 +120,7 @@ struct Seen {
     tree: TreeV1,
     /// Where the content of `tree.inodes` is read from.
     sources: Vec<Option<Source>>,
+    undo: UndoSearch,
 }
 
 /// What came of a tree.
@@ -159,9 +161,9 @@ impl Frozen {
         let mark = |phase| tracing::debug!(phase, since_us = self.since().elapsed().as_micros());
         mark("frozen");
         let members = inspect_members(&self.stopped)?;
-        let Seen { processes, mut tree, sources } = self.look(&members, options)?;
+        let Seen { processes, mut tree, sources, undo } = self.look(&members, options)?;
         mark("seen");
-        let mut insides = Insides::default();
+        let mut insides = Insides::new(undo);
         // A process alone has nobody to share with.
         let mut sharing = (processes.len() > 1).then(Sharing::default);
         let stopped: Vec<(Option<Pid>, Pid)> = processes
@@ -188,8 +190,8 @@ impl Frozen {
             }
         }
         mark("content");
-        let (session_keyring, lost) = insides.into_parts();
-        tree.session_keyring = session_keyring;
+        let lost;
+        (tree.session_keyring, lost, tree.sysv.undo) = insides.into_parts();
         Ok(Collected { tree, lost })
     }
 
@@ -253,8 +255,10 @@ impl Frozen {
         )?;
         let whole_spaces: Vec<&AddressSpace> = halves.iter().map(|(space, ..)| space).collect();
         let all_threads: Vec<&[OutsideThread]> = halves.iter().map(|(_, _, threads, _)| &**threads).collect();
-        let makers = Makers::new(members, &all_threads, options.unit)?;
-        inspect_objects(inodes.ipc_objects(), &makers, &whole_spaces, &inodes, &mut blockers);
+        let makers = Makers::new(members, &all_threads, &spaces, options.unit)?;
+        let sysv = collect_objects(&makers, &whole_spaces, &mut inodes, &mut blockers)?;
+        let sets = &inodes.ipc_objects().semaphore_sets;
+        let undo = UndoSearch::begin(members, sets, &sysv.semaphore_sets, &mut blockers)?;
         let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
         let volatile = collect_volatile_files(&mut inodes, members, &mut blockers)?;
         let cgroups = match &options.cgroup {
@@ -299,8 +303,9 @@ impl Frozen {
             session_keyring: None,
             confinement: None,
             stored,
+            sysv,
         };
-        Ok(Seen { processes, tree, sources })
+        Ok(Seen { processes, tree, sources, undo })
     }
 }
 

@@ -426,7 +426,7 @@ impl Stopped {
             .copied()
             .collect();
         for tracee in free {
-            soften_epoll(tracee.tid);
+            soften_waits(tracee.tid);
             match ptrace::detach(tracee.tid) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(e) => return Err(Error::kernel("let go of", format!("thread {}", tracee.tid), e)),
@@ -525,7 +525,7 @@ impl Stopped {
         let (stopped, pending): (Vec<Tracee>, Vec<Tracee>) =
             tracees.into_values().partition(|t| t.stop != StopKind::Pending);
         for tracee in stopped {
-            soften_epoll(tracee.tid);
+            soften_waits(tracee.tid);
             // ESRCH: has been killed meanwhile.
             let _ = ptrace::detach(tracee.tid);
         }
@@ -572,26 +572,28 @@ fn forget_robust_locks(tid: Pid) {
     }
 }
 
-/// epoll_wait is the one common call that a mere stop ends with EINTR. Where it waits without a
-/// time limit nothing is lost by asking the kernel to repeat it, unless a handler has run meanwhile
-/// (-ERESTARTNOHAND).
-fn soften_epoll(tid: Pid) {
+/// Calls that a mere stop ends with EINTR. Where epoll_wait has no time limit nothing is lost by
+/// asking the kernel to repeat it, unless a handler has run meanwhile (-ERESTARTNOHAND); nor does a
+/// program without handlers expect EINTR of a semaphore.
+fn soften_waits(tid: Pid) {
     const ERESTARTNOHAND: i64 = -514;
     if let Ok(Some(regs)) = ptrace::regs(tid)
-        && is_interrupted_endless_epoll(&regs)
+        && is_interrupted_wait(&regs)
     {
         // Without this the thread sees an EINTR, as after any SIGSTOP and SIGCONT.
         let _ = ptrace::set_regs(tid, &Regs { rax: ERESTARTNOHAND as u64, ..regs });
     }
 }
 
-/// Whether the thread is about to return -EINTR from an epoll_wait that has no time limit.
-pub fn is_interrupted_endless_epoll(regs: &Regs) -> bool {
+/// Whether the thread is about to return -EINTR from an epoll_wait that has no time limit, or from
+/// an operation on System V semaphores. One with a time limit waits for the whole of it again.
+pub fn is_interrupted_wait(regs: &Regs) -> bool {
     let interrupted = regs.rax as i64 == -i64::from(libc::EINTR);
     interrupted
         && match regs.orig_rax as i64 {
             libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (regs.r10 as i32) < 0,
             libc::SYS_epoll_pwait2 => regs.r10 == 0,
+            libc::SYS_semop | libc::SYS_semtimedop => true,
             _ => false,
         }
 }

@@ -12,15 +12,15 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat, stat};
 use snap_error::obstacle::{FileObstacle, MemoryObstacle, RingObstacle};
 use snap_error::{Error, Obstacle};
-use snap_state::{FileKindV1, InodeId, InodeKindV1, InodeV1, OpenInodeV1, Pid, RawPath, RingV1};
+use snap_state::{FileKindV1, InodeId, InodeKindV1, InodeV1, OpenInodeV1, Pid, RawPath, RingV1, SegmentV1};
 use snap_sys::fdquery;
 use snap_sys::proc::MapsEntry;
-use snap_sys::sysvipc::Objects;
+use snap_sys::sysvipc::{self, Objects};
 use snap_sys::xattr;
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -155,6 +155,37 @@ impl<'a> Inodes<'a> {
             content: Vec::new(),
         });
         self.sources.push(None);
+        Ok(id)
+    }
+
+    /// The object of a System V segment that nobody has attached.
+    pub(super) fn add_loose_segment(&mut self, segment: SegmentV1, len_bytes: u64) -> Found<InodeId> {
+        let what = format!("shmid {}", segment.id);
+        let open = || sysvipc::open_segment(segment.id, len_bytes);
+        let file = sysvipc::within(self.spaces.ipc(), open).map_err(|e| Error::io("attach", &what, &e))?;
+        let magic = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .map_err(|_| Error::Internal { step: "statfs", message: "a path with NUL".into() })?;
+        let fs = fdquery::file_system_magic(&magic).map_err(|e| Error::kernel("statfs", &what, e))?;
+        if fs == HUGETLBFS_MAGIC {
+            return refused(FileObstacle::Hugetlb { path: RawPath(what.into_bytes()) });
+        }
+        let found = fstat(&file).map_err(|e| Error::kernel("stat", &what, e))?;
+        let id = InodeId(self.list.len() as u32);
+        let time = |seconds: i64, ns: i64| seconds * 1_000_000_000 + ns;
+        self.list.push(InodeV1 {
+            id,
+            kind: InodeKindV1::Segment(segment),
+            mode: found.st_mode,
+            uid: found.st_uid,
+            gid: found.st_gid,
+            len_bytes,
+            rdev: found.st_rdev,
+            mtime_ns: time(found.st_mtime, found.st_mtime_nsec),
+            atime_ns: time(found.st_atime, found.st_atime_nsec),
+            xattrs: Vec::new(),
+            content: Vec::new(),
+        });
+        self.sources.push(Some(Source { file, quiet: false }));
         Ok(id)
     }
 

@@ -9,6 +9,7 @@ use super::injected::{Scratch, call};
 use super::keyring::Keyrings;
 use super::landlock::Bystanders;
 use super::memory::AddressSpace;
+use super::sysv_semaphore::UndoSearch;
 use super::thread::{OutsideThread, collect_inside};
 use crate::blockers::failed;
 use crate::{ring, timers};
@@ -16,7 +17,7 @@ use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Blocker, Part, Result};
 use snap_state::{
     Addr, AltStackV1, LockFutureV1, PAGE_BYTES, Pid, ProcessV1, SessionKeyringV1, SigActionV1, TargetFd,
-    ThreadV1,
+    ThreadV1, UndoV1,
 };
 use snap_sys::frame;
 use snap_sys::inject::{Injector, SafeStack};
@@ -33,12 +34,19 @@ pub(crate) struct Insides {
     gates: Gates,
     bystanders: Bystanders,
     keyrings: Keyrings,
+    undo: UndoSearch,
 }
 
 impl Insides {
-    /// The session keyring of the tree, and what was found that an image does not carry.
-    pub fn into_parts(self) -> (Option<SessionKeyringV1>, Vec<Blocker>) {
-        self.keyrings.into_parts()
+    pub fn new(undo: UndoSearch) -> Self {
+        Self { undo, ..Self::default() }
+    }
+
+    /// The session keyring of the tree, what was found that an image does not carry, and what its
+    /// processes would undo of semaphores.
+    pub fn into_parts(self) -> (Option<SessionKeyringV1>, Vec<Blocker>, Vec<UndoV1>) {
+        let (keyring, lost) = self.keyrings.into_parts();
+        (keyring, lost, self.undo.into_found())
     }
 }
 
@@ -54,7 +62,7 @@ pub(crate) fn collect_insides(
 ) -> Result<()> {
     let pid = process.pid;
     let Some((leader, others)) = outsides.split_first() else { return Ok(()) };
-    let Insides { gates, bystanders, keyrings } = insides;
+    let Insides { gates, bystanders, keyrings, undo } = insides;
     let Some(gate) = gates.find(pid, space) else {
         return Err(Blocker::new(pid, Part::Process, ProcessObstacle::NoUsableVdso).into());
     };
@@ -80,6 +88,7 @@ pub(crate) fn collect_insides(
         process.mm.lock_future = lock_future(pid, locked_before, scratch)?;
         bystanders.inspect(pid, &leader.thread, process.profile.as_deref(), &mut injector)?;
         keyrings.collect_of_process(pid, &mut injector, scratch)?;
+        undo.collect_of_process(pid, &mut injector, scratch)?;
         collect_by_leader(process, &mut injector, scratch)?;
         process.told_stops = collect_stops(pid, stopped_children, &mut injector, scratch)?;
         collect_inside(pid, &mut process.threads[0], &mut injector, scratch)?;

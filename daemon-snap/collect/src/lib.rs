@@ -53,6 +53,8 @@ mod socket_options;
 mod spaces;
 mod stored;
 mod sysv;
+mod sysv_queue;
+mod sysv_semaphore;
 mod tcp;
 mod text;
 mod thread;

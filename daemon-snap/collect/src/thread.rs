@@ -2,7 +2,7 @@
 
 use super::injected::{Scratch, call};
 use crate::blockers::{Blockers, failed};
-use crate::freeze::is_interrupted_endless_epoll;
+use crate::freeze::is_interrupted_wait;
 use crate::member::Member;
 use crate::seccomp::Filters;
 use snap_error::obstacle::ProcessObstacle;
@@ -194,9 +194,7 @@ fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
     let (rax, rip) = match regs.rax as i64 {
         ERESTARTSYS | ERESTARTNOINTR if in_syscall => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
         ERESTARTNOHAND if in_syscall && !interrupted => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
-        EINTR if is_interrupted_endless_epoll(regs) && !interrupted => {
-            (regs.orig_rax, regs.rip - SYSCALL_BYTES)
-        }
+        EINTR if is_interrupted_wait(regs) && !interrupted => (regs.orig_rax, regs.rip - SYSCALL_BYTES),
         // The kernel would go on with what is left of the time limit, which it does not tell;
         // programs without handlers never see EINTR from these calls (signal(7)). They wait for
         // their whole limit again. That is what is left where the limit is a point in time
@@ -288,11 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn only_endless_epoll_waits_are_repeated() {
+    fn only_endless_epoll_waits_and_semaphores_are_repeated() {
         let endless = u64::from(u32::MAX);
         assert_eq!(outcome(libc::SYS_epoll_wait, EINTR, endless, false), (libc::SYS_epoll_wait, 0x1000));
         assert_eq!(outcome(libc::SYS_epoll_wait, EINTR, endless, true), (EINTR, 0x1002));
         assert_eq!(outcome(libc::SYS_epoll_wait, EINTR, 500, false), (EINTR, 0x1002));
+        assert_eq!(outcome(libc::SYS_semop, EINTR, 0, false), (libc::SYS_semop, 0x1000));
+        assert_eq!(outcome(libc::SYS_semtimedop, EINTR, 8, false), (libc::SYS_semtimedop, 0x1000));
+        assert_eq!(outcome(libc::SYS_semop, EINTR, 0, true), (EINTR, 0x1002));
         assert_eq!(outcome(libc::SYS_read, EINTR, endless, false), (EINTR, 0x1002));
     }
 }

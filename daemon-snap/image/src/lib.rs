@@ -9,6 +9,7 @@ use snap_state::{Tree, TreeV1};
 pub const fn section_of(family: Family) -> SectionKind {
     match family {
         Family::Tree => SectionKind::STATE,
+        Family::Ipc => SectionKind::IPC,
         Family::Processes => SectionKind::PROCESSES,
         Family::Memory => SectionKind::MEMORY,
         Family::Files => SectionKind::FILES,

@@ -45,13 +45,18 @@ fn pages_of(tree: &Tree) -> BTreeSet<u64> {
 }
 
 #[test]
-fn images_of_the_layout_before_are_converted() {
-    for path in committed("1") {
+fn images_of_layouts_before_are_converted() {
+    let (tree, objects) = ((Family::Tree, 7), (Family::Objects, 1));
+    let first = [tree, (Family::Processes, 1), (Family::Files, 1), objects];
+    let (memory, bus) = ((Family::Memory, 1), (Family::Bus, 1));
+    let second = [tree, (Family::Processes, 2), memory, (Family::Files, 2), bus, objects];
+    let before: [(&str, &[(Family, u16)]); 2] = [("1", &first), ("2", &second)];
+    let paths = |(layout, versions)| committed(layout).into_iter().map(move |path| (versions, path));
+    for (before, path) in before.into_iter().flat_map(paths) {
         let image = open(&path);
         let parts = State::of(&image);
         let versions: Vec<(Family, u16)> =
             parts.parts().iter().map(|(family, stored)| (*family, stored.version)).collect();
-        let before = [(Family::Tree, 7), (Family::Processes, 1), (Family::Files, 1), (Family::Objects, 1)];
         assert_eq!(versions, before, "{}", path.display());
 
         let tree = read_tree(&image).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -79,7 +84,7 @@ fn images_of_the_layout_before_are_converted() {
 
 #[test]
 fn sections_of_a_version_that_is_not_read_are_refused_by_their_age() {
-    let image = open(&committed(LAYOUTS[1])[0]);
+    let image = open(&committed(LAYOUTS[LAYOUTS.len() - 1])[0]);
     let dir = tempfile::tempdir().unwrap();
     let stored = State::of(&image);
     for (age, other) in [("older", 0), ("newer", 99)] {
@@ -110,6 +115,11 @@ fn committed_images_hold_what_they_are_named_for() {
         assert!(kinds(&tree("eventfd.img")).contains("EventFd"));
         assert!(kinds(&tree("unix-pair.img")).contains("Unix"));
         assert!(format!("{:?}", tree("memfd.img").inodes).contains("Memfd"));
+        if layout == "3" {
+            let sysv = [&tree("message-queue.img").sysv, &tree("semaphores.img").sysv];
+            assert_eq!(sysv.map(|sysv| sysv.queues.len()), [1, 0]);
+            assert_eq!(sysv.map(|sysv| (sysv.semaphore_sets.len(), sysv.undo.len())), [(0, 0), (1, 3)]);
+        }
         assert!(tree("file-locks.img").processes.iter().any(|process| !process.locks.is_empty()));
     }
 }
@@ -117,7 +127,7 @@ fn committed_images_hold_what_they_are_named_for() {
 #[test]
 fn tree_whose_parts_do_not_go_together_is_corrupt() {
     let refused = |name: &str, change: &dyn Fn(&mut TreeV1)| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/2").join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/3").join(name);
         let image = open(&path);
         let mut tree = read_tree(&image).unwrap().into_inner();
         change(&mut tree);
@@ -136,6 +146,15 @@ fn tree_whose_parts_do_not_go_together_is_corrupt() {
         tree.inodes.push(InodeV1 { id, kind, content: Vec::new(), ..tree.inodes[0].clone() });
     });
     assert!(unused.ends_with("belongs to nothing"), "{unused}");
+
+    let queue = refused("message-queue.img", &|tree| tree.sysv.queues[0].messages[0].kind = 0);
+    assert_eq!(queue, "a message without a type");
+    let value = refused("semaphores.img", &|tree| tree.sysv.semaphore_sets[0].semaphores[0].value = 40_000);
+    assert_eq!(value, "semaphores out of range");
+    let undo = refused("semaphores.img", &|tree| tree.sysv.undo[0].number = 5);
+    assert_eq!(undo, "an adjustment of nothing");
+    let order = refused("semaphores.img", &|tree| tree.sysv.undo.reverse());
+    assert_eq!(order, "adjustments out of order");
 
     let sockets = |tree: &mut TreeV1, change: &dyn Fn(&mut UnixSocketV1)| {
         for file in &mut tree.files {

@@ -1,6 +1,7 @@
 //! Everything the worker holds open while it builds, above the recorded descriptor numbers.
 
 use crate::rights::Rights;
+use crate::sysv::Made;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use snap_error::{Error, Result};
@@ -10,6 +11,7 @@ use snap_sys::procfs_own::OwnProc;
 use std::cell::{OnceCell, Ref, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 /// The worker's table of descriptors.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Desk {
     mapped: HashMap<(InodeId, bool), OwnedFd>,
     /// System V segments: object, id, and where we have it attached.
     pub segments: Vec<(InodeId, i32, u64)>,
+    /// What is to be removed when the restore fails.
+    pub made: Rc<Made>,
     /// io_uring rings, and whether this kernel maps them where it is told to.
     pub rings: Vec<(InodeId, bool)>,
     /// Whose rights recorded paths are opened with.
@@ -64,6 +68,7 @@ impl Desk {
             objects: HashMap::new(),
             mapped: HashMap::new(),
             segments: Vec::new(),
+            made: Rc::default(),
             rings: Vec::new(),
             rights: Rights::default(),
         })

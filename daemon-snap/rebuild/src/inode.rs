@@ -59,7 +59,7 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &Tree, image: &Image) -> Result<()>
                 desk.put_object(inode.id, file.into())?;
             }
             InodeKindV1::Segment(segment) => {
-                let (file, at) = super::sysv::rebuild_segment(desk, inode, segment)?;
+                let (file, at) = super::sysv::rebuild_segment(desk, inode, segment, &tree.sysv)?;
                 fill_content(&file, inode, image)?;
                 desk.segments.push((inode.id, segment.id, at));
             }

@@ -52,6 +52,8 @@ pub mod status_flags;
 pub mod stopped;
 pub mod stored;
 pub mod sysv;
+pub mod sysv_queue;
+pub mod sysv_semaphore;
 pub mod tape;
 pub mod tcp;
 pub mod tids;

@@ -144,6 +144,7 @@ impl Builder<'_> {
         self.await_zombies(process)?;
         let cx = self.context();
         kinds::act(process, &cx)?;
+        super::sysv_semaphore::rebuild_undo(&self.tree.sysv, process.pid)?;
         super::inode::take_mapped_locks(self.desk, &self.tree.mapped_locks, process.pid)?;
         self.place_descriptors(process, &cx)?;
         kinds::watch(Adder::Process(process), &cx)?;

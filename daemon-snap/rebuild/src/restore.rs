@@ -15,10 +15,12 @@ use crate::rights::Rights;
 use crate::stall::Stall;
 use crate::status_flags::rebuild_owners;
 pub use crate::stored::Stored;
+use crate::sysv::Made;
 use crate::tape::{Inherited, Record, RecordKind, Step, reason_of};
 use crate::tids::Tids;
 use crate::{
-    cgroup, inherit, inode, keyring, kinds, label, namespaces, node, plan, reseed, stopped, stored, volatile,
+    cgroup, inherit, inode, keyring, kinds, label, namespaces, node, plan, reseed, stopped, stored,
+    sysv_queue, sysv_semaphore, volatile,
 };
 use image_store::{Image, ReasonCode, Stamp, fault};
 use nix::errno::Errno;
@@ -35,6 +37,7 @@ use snap_sys as sys;
 use snap_sys::procfs_own::OwnProc;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Everything that one restore needs.
@@ -111,8 +114,11 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
     let was_dumpable = get_dumpable().unwrap_or(true);
     let hidden = set_dumpable(false).map_err(|e| Error::kernel("PR_SET_DUMPABLE", "worker", e));
     let mut released = Vec::new();
-    let result = hidden.and_then(|()| attempt(&request, &mut released));
-    if result.is_err() {
+    let made = Rc::new(Made::default());
+    let result = hidden.and_then(|()| attempt(&request, &made, &mut released));
+    if result.is_ok() {
+        made.keep();
+    } else {
         end_all_children();
         for process in &released {
             // Gone already is what we want.
@@ -126,13 +132,14 @@ pub fn restore(request: Request<'_>) -> Result<Restored> {
 }
 
 /// `released`: processes that are no children of ours any more.
-fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restored> {
+fn attempt(request: &Request<'_>, made: &Rc<Made>, released: &mut Vec<OwnedFd>) -> Result<Restored> {
     let started = Instant::now();
     let (mut last, mut times) = (started, Times::default());
     let tree = &request.tree;
     stored::check_keeper(&tree.stored, request.unit.is_some())?;
     let tids = Tids::open(request.deadline);
     let mut desk = Desk::new(&tree.processes, tree.files(), request.unit.is_some())?;
+    desk.made = Rc::clone(made);
     // While /proc is the one that we began with.
     let means = load::Means::find(request.image);
     let image = request.image.file().try_clone().map_err(|e| Error::io("dup", "image", &e))?;
@@ -249,6 +256,8 @@ fn attempt(request: &Request<'_>, released: &mut Vec<OwnedFd>) -> Result<Restore
 fn make_objects(desk: &mut Desk, tree: &Tree, image: &Image) -> Result<()> {
     volatile::rebuild_volatile_dirs(&tree.volatile_dirs)?;
     inode::rebuild_inodes(desk, tree, image)?;
+    sysv_queue::rebuild_queues(desk, &tree.sysv.queues)?;
+    sysv_semaphore::rebuild_sets(desk, &tree.sysv.semaphore_sets)?;
     volatile::rebuild_volatile_nodes(desk, &tree.volatile_nodes, tree.inodes())
 }
 

@@ -11,7 +11,7 @@ mod before;
 use crate::check::Corrupt;
 use crate::{
     BusConnectionV1, CgroupV1, ClocksV1, ConfinementV1, FileKindV1, FileV1, InodeId, InodeV1, MappedLockV1,
-    MmV1, PipeV1, ProcessV1, SeccompFilterV1, SessionKeyringV1, StoredV1, Tree, TreeV1, VdsoV1,
+    MmV1, PipeV1, ProcessV1, SeccompFilterV1, SessionKeyringV1, StoredV1, SysvV1, Tree, TreeV1, VdsoV1,
     VolatileDirV1, VolatileNodeV1, ZombieV1,
 };
 use serde::de::DeserializeOwned;
@@ -28,6 +28,8 @@ pub const SECTION_MAX_BYTES: usize = 512 << 20;
 pub enum Family {
     /// What belongs to the tree as a whole.
     Tree,
+    /// Objects of IPC that only ids lead to.
+    Ipc,
     /// Processes with their threads, what is left of ended ones, their filters.
     Processes,
     /// Address spaces, in the order of the processes.
@@ -43,16 +45,16 @@ pub enum Family {
 impl Family {
     /// All of them, in the order in which they are written and read: what an earlier version had
     /// in one section stands behind that one.
-    pub const ALL: [Self; 6] =
-        [Self::Tree, Self::Processes, Self::Memory, Self::Files, Self::Bus, Self::Objects];
+    pub const ALL: [Self; 7] =
+        [Self::Tree, Self::Ipc, Self::Processes, Self::Memory, Self::Files, Self::Bus, Self::Objects];
 
     /// Version of its section. Raised with each change of the layout; 1 to 6 of the tree's were the
     /// whole state in one section.
     pub const fn version(self) -> u16 {
         match self {
-            Self::Tree => 7,
+            Self::Tree => 8,
             Self::Processes | Self::Files => 2,
-            Self::Memory | Self::Bus | Self::Objects => 1,
+            Self::Ipc | Self::Memory | Self::Bus | Self::Objects => 1,
         }
     }
 
@@ -137,6 +139,7 @@ fn section(tree: &TreeV1, family: Family) -> Result<Section, EncodeError> {
             confinement: Cow::Borrowed(&tree.confinement),
             stored: Cow::Borrowed(&tree.stored),
         }),
+        Family::Ipc => postcard::to_stdvec(&tree.sysv),
         Family::Processes => postcard::to_stdvec(&ProcessesSection {
             processes: Cow::Borrowed(&tree.processes),
             zombies: Cow::Borrowed(&tree.zombies),
@@ -209,6 +212,7 @@ fn of_today<E: From<Corrupt>>(
 /// The tree that the bytes say, whether it is consistent or not.
 fn assemble(sections: &BTreeMap<Family, Vec<u8>>) -> Result<TreeV1, Corrupt> {
     let whole: TreeSection<'_> = part(Family::Tree, sections)?;
+    let sysv: SysvV1 = part(Family::Ipc, sections)?;
     let processes: ProcessesSection<'_> = part(Family::Processes, sections)?;
     let memory: Vec<MmV1> = part(Family::Memory, sections)?;
     let files: FilesSection<'_> = part(Family::Files, sections)?;
@@ -231,6 +235,7 @@ fn assemble(sections: &BTreeMap<Family, Vec<u8>>) -> Result<TreeV1, Corrupt> {
         session_keyring: whole.session_keyring.into_owned(),
         confinement: whole.confinement.into_owned(),
         stored: whole.stored.into_owned(),
+        sysv,
     })
 }
 

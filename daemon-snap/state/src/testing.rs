@@ -24,6 +24,7 @@ pub fn tree_of(processes: &[(i32, Option<i32>, i32, i32)]) -> TreeV1 {
         session_keyring: None,
         confinement: None,
         stored: Vec::new(),
+        sysv: SysvV1::default(),
     }
 }
 

@@ -5,8 +5,8 @@ use super::stored::check_stored;
 use super::unix::check_sockets;
 use super::{
     BackingV1, CgroupV1, ConfinementV1, FileId, FileKindV1, FileV1, FilterId, InodeId, InodeKindV1, InodeV1,
-    MappedLockV1, Pid, PipeId, PipeV1, ProcessV1, SeccompFilterV1, SessionKeyringV1, StoredV1, VolatileDirV1,
-    VolatileNodeV1, ZombieV1,
+    MappedLockV1, Pid, PipeId, PipeV1, ProcessV1, SeccompFilterV1, SessionKeyringV1, StoredV1, SysvV1,
+    VolatileDirV1, VolatileNodeV1, ZombieV1,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +47,7 @@ pub struct TreeV1 {
     pub confinement: Option<ConfinementV1>,
     /// In the order in which systemd lists them.
     pub stored: Vec<StoredV1>,
+    pub sysv: SysvV1,
 }
 
 /// Clocks of the tree at the moment of the freeze, as its processes saw them (time namespace
@@ -228,6 +229,7 @@ fn check_tree(tree: &TreeV1, page_area: &Range<u64>) -> Result<()> {
     check(known, "a volatile file out of range")?;
     tree.volatile_nodes.iter().try_for_each(|node| node.check(&tree.inodes))?;
     check_stored(&tree.stored, &around)?;
+    tree.sysv.check(&tree.inodes, &around)?;
     tree.cgroups.iter().try_for_each(CgroupV1::check)?;
     check_processes(tree, &around)?;
     check_all_used(tree)
@@ -303,6 +305,7 @@ fn check_all_used(tree: &TreeV1) -> Result<()> {
     used.extend(tree.processes.iter().map(|process| process.exe));
     used.extend(tree.files.iter().filter_map(|file| file.kind.inode()));
     used.extend(tree.pipes.iter().filter_map(|pipe| pipe.fifo));
+    used.extend(tree.sysv.loose_segments.iter().map(|loose| loose.inode));
     let vmas = tree.processes.iter().flat_map(|process| &process.mm.vmas);
     used.extend(vmas.filter_map(|vma| match vma.backing {
         BackingV1::Inode { inode, .. } => Some(inode),

@@ -1,8 +1,11 @@
 //! Whether two processes share a kernel object (kcmp(2), since Linux 3.5).
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
 use snap_state::{Pid, TargetFd};
 use std::cmp::Ordering;
+use std::io;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub enum Resource {
     Files = 2,
     Fs = 3,
     SigHand = 4,
+    /// Of tasks that have one: compare with [`without_undo`].
+    SemaphoreUndo = 6,
 }
 
 /// `struct kcmp_epoll_slot`.
@@ -32,6 +37,29 @@ const KCMP_EPOLL_TFD: i32 = 7;
 /// `ESRCH`, or `EPERM` without ptrace access.
 pub fn compare(a: Pid, b: Pid, what: Resource) -> Result<Ordering, Errno> {
     call(a, b, what as i32, 0, 0)
+}
+
+/// Tasks without a list of semaphore operations to undo, among `tasks`. (A process with several
+/// threads always has one, which may be empty.)
+///
+/// # Errors
+/// As [`compare`], and those of a new thread.
+pub fn without_undo(tasks: &[Pid]) -> io::Result<Vec<Pid>> {
+    let look = || {
+        // A new thread has its process's list until it says that it wants none.
+        unshare(CloneFlags::CLONE_SYSVSEM)?;
+        let own = Pid(gettid().as_raw());
+        let mut without = Vec::new();
+        for task in tasks {
+            if compare(own, *task, Resource::SemaphoreUndo)?.is_eq() {
+                without.push(*task);
+            }
+        }
+        Ok(without)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(look).join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    })
 }
 
 /// Orders two open file descriptions.

@@ -35,6 +35,8 @@ pub mod rebuild;
 pub mod ring;
 pub mod sched;
 pub mod sock_diag;
+pub mod sysv_queue;
+pub mod sysv_semaphore;
 pub mod sysvipc;
 pub mod tcp_repair;
 pub mod untold;

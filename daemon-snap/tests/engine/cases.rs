@@ -102,6 +102,14 @@ subjects! {
     restore_keeps_attributes_of_deleted_file_on_tmpfs: "deleted_attributes", "tmpfs";
     restore_keeps_attributes_of_memfd: "deleted_attributes", "memfd";
     restore_keeps_sysv_segment_with_the_first_id: "sysv_first", "";
+    restore_keeps_sysv_segment_that_is_not_attached: "sysv_loose", "";
+    restore_keeps_sysv_message_queue: "sysv_queue", "messages";
+    restore_keeps_sysv_message_queue_that_nobody_has_used: "sysv_queue", "unused";
+    restore_keeps_sysv_message_queue_that_a_thread_waits_for: "sysv_queue", "waiting";
+    restore_keeps_full_sysv_message_queue_that_threads_wait_for: "sysv_queue", "full";
+    restore_keeps_sysv_semaphores: "sysv_semaphores", "values";
+    restore_keeps_what_processes_undo_of_sysv_semaphores: "sysv_semaphores", "undo";
+    restore_goes_on_waiting_for_sysv_semaphores_without_eintr: "sysv_semaphores", "waiting";
     restore_keeps_memfd_closed_to_later_writers: "memfd_twice", "future_write";
     restore_keeps_merging_of_all_memory: "merge_all", "";
     restore_keeps_area_growing_down: "grows_down", "";

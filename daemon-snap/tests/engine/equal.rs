@@ -74,6 +74,8 @@ const RULES: &[Rule] = &[
         holds: timer_goes_on,
         why: "timers go on; an absolute one of a clock that cannot be set is set again by what remained of it (docs/kinds.md)",
     },
+    Rule { path: "sysv.queues.*.identity.changed_s", holds: not_less, why: "nobody can set it" },
+    Rule { path: "sysv.semaphore_sets.*.identity.changed_s", holds: not_less, why: "nobody can set it" },
     Rule { path: "files.*.kind.Tcp", holds: same_connection, why: "connections go on" },
     Rule {
         path: "files.*.kind.Inet.options",

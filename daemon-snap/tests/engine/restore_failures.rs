@@ -1,10 +1,13 @@
 //! Restores that fail: nothing of the tree is left, and who was there before is not harmed.
 
 use crate::compile::Toolchain;
+use crate::equal::State;
 use crate::fastboot::{Answer, Fastboot};
 use crate::process;
 use crate::running::{Outcome, Running, Subject};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use snap_sys::sysv_queue;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -63,6 +66,35 @@ fn restore_is_stale_when_a_lock_is_taken() -> Outcome {
     let answer = fails(&mut running, &image, &[3]);
     assert!(answer.stderr.contains("file lock"), "{answer:?}");
     drop(lock);
+    running.restore(&image);
+    assert_eq!(running.finish("restored"), "pass");
+    Ok(())
+}
+
+/// A daemon that starts cold makes its own.
+fn restore_that_fails_removes_the_sysv_objects_that_it_made() -> Outcome {
+    let queue = |id: i32| sysv_queue::max_bytes(id);
+    let (mut running, image) = dumped(Subject::new("sysv_queue", "messages"))?;
+    let id = State::read(&image).tree.sysv.queues[0].identity.id;
+    assert!(queue(id).is_ok(), "a queue outlives its users");
+    sysv_queue::remove(id).expect("remove the queue");
+    let answer = running.run(Fastboot::restore(&image).fault("worker.mid:error"));
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    running.assert_gone("after a restore that failed");
+    assert_eq!(queue(id), Err(Errno::EINVAL), "the queue of a restore that failed");
+    running.restore(&image);
+    assert_eq!(running.finish("restored"), "pass");
+    Ok(())
+}
+
+fn restore_is_stale_when_a_sysv_queue_has_been_changed() -> Outcome {
+    let (mut running, image) = dumped(Subject::new("sysv_queue", "messages"))?;
+    let queue = State::read(&image).tree.sysv.queues[0].clone();
+    sysv_queue::remove(queue.identity.id).expect("remove the queue");
+    let another = sysv_queue::create(queue.identity.key, 0o600).expect("another queue with its key");
+    let answer = fails(&mut running, &image, &[3]);
+    assert!(answer.stderr.contains("SysV message queue"), "{answer:?}");
+    sysv_queue::remove(another).expect("the queue is still there");
     running.restore(&image);
     assert_eq!(running.finish("restored"), "pass");
     Ok(())
@@ -274,6 +306,8 @@ pub fn tests() -> Vec<Test> {
         [Need::Root, Toolchain::Shared.need()];
         restore_of_damaged_image_is_refused,
         restore_is_stale_when_a_lock_is_taken,
+        restore_that_fails_removes_the_sysv_objects_that_it_made,
+        restore_is_stale_when_a_sysv_queue_has_been_changed,
         restore_of_truncated_image_is_refused,
         restore_of_missing_image_fails,
         restore_of_something_else_is_refused,

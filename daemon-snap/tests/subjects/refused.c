@@ -250,56 +250,88 @@ static void make_packet_ring(void)
 
 static int sysv_id = -1, sysv_kind;
 
+/* A process that is no child of ours any more uses the object, and lives until the subject is told to go on. */
+static void let_outsider(void (*use)(void))
+{
+    pid_t pid = SYS(fork());
+    if (pid == 0) {
+        setsid();
+        if (fork() > 0)
+            _exit(0);
+        use();
+        write_file(in_dir("used"), "", 0);
+        for (int i = 0; i < 4000 && access(in_dir("go"), F_OK) != 0; i++)
+            nap_ms(5);
+        _exit(0);
+    }
+    reap(pid);
+    await_that(access(in_dir("used"), F_OK) == 0);
+}
+
+static void attach_segment(void)
+{
+    SYS(shmat(sysv_id, NULL, 0));
+}
+
 static void make_sysv_shm(void)
 {
     sysv_id = SYS(shmget(IPC_PRIVATE, 65536, IPC_CREAT | 0600));
     refusal_names("(shmid %d)", sysv_id);
-    if (variant("sysv_unattached"))
+    if (variant("sysv_unattached")) {
+        let_outsider(attach_segment);
         return;
+    }
     char *area = SYS(shmat(sysv_id, NULL, 0));
     SYS(munmap(area + 32768, 32768));
     area[0] = 1;
 }
 
-static void make_sysv_others(void)
+static void raise_semaphore(void)
 {
-    if (variant("sysv_semaphores")) {
-        sysv_kind = 1;
-        sysv_id = SYS(semget(IPC_PRIVATE, 3, IPC_CREAT | 0600));
-        SYS(semop(sysv_id, &(struct sembuf){.sem_num = 1, .sem_op = 2}, 1));
-        refusal_names("(semid %d)", sysv_id);
-    } else {
-        sysv_kind = 2;
-        sysv_id = SYS(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
-        SYS(msgsnd(sysv_id, &(struct { long type; char text[8]; }){1, "queued"}, 8, 0));
-        refusal_names("(msqid %d)", sysv_id);
-    }
+    SYS(semop(sysv_id, &(struct sembuf){.sem_num = variant("sysv_undo") ? 1 : 2, .sem_op = 1}, 1));
 }
 
-static void *receives(void *unused)
+static void take_message(void)
 {
     struct {
         long type;
         char text[8];
     } message;
-    CHECK_EQ(msgrcv(sysv_id, &message, 8, 0, 0), 2);
-    return unused;
+    SYS(msgrcv(sysv_id, &message, 8, 0, 0));
 }
 
-/* Made and not used; by a user that nobody else is, so that the queue is nobody else's. */
-static pthread_t make_unused_queue(void)
+/* Used by us and by others. */
+static void make_sysv_others(void)
 {
-    pthread_t thread = 0;
-    sysv_kind = 2;
-    if (variant("sysv_unused"))
-        SYS(setresuid(-1, 3456, -1));
-    sysv_id = SYS(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
-    if (variant("sysv_waited_for")) {
-        PTHREAD(pthread_create(&thread, NULL, receives, NULL));
-        nap_ms(30);
+    if (variant("sysv_queue")) {
+        sysv_kind = 2;
+        sysv_id = SYS(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
+        SYS(msgsnd(sysv_id, &(struct { long type; char text[8]; }){1, "queued"}, 8, 0));
+        let_outsider(take_message);
+        refusal_names("(msqid %d)", sysv_id);
+        return;
     }
-    refusal_names("(msqid %d)", sysv_id);
-    return thread;
+    sysv_kind = 1;
+    sysv_id = SYS(semget(IPC_PRIVATE, 3, IPC_CREAT | 0600));
+    short undo = variant("sysv_undo") ? SEM_UNDO : 0;
+    SYS(semop(sysv_id, &(struct sembuf){.sem_num = 1, .sem_op = 2, .sem_flg = undo}, 1));
+    let_outsider(raise_semaphore);
+    refusal_names("(semid %d)", sysv_id);
+}
+
+static void become_other_user(void)
+{
+    SYS(setresuid(-1, 3461, -1));
+}
+
+/* Made and not used, by a user that somebody else is too. */
+static void make_unclear_queue(void)
+{
+    let_outsider(become_other_user);
+    become_other_user();
+    sysv_kind = 2;
+    sysv_id = SYS(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
+    refusal_names("(%d)", sysv_id);
 }
 
 static void make_unfinished_datagram(void)
@@ -723,7 +755,7 @@ int main(int argc, char **argv)
 {
     subject_begin(argc, argv);
     int ends[2];
-    pthread_t thread = 0, waiter = 0;
+    pthread_t thread = 0;
     unsigned char first_byte = 0;
     if (strncmp(subject_variant, "ring_", 5) == 0)
         make_io_uring();
@@ -743,10 +775,10 @@ int main(int argc, char **argv)
         make_userfaultfd();
     else if (variant("sysv_part") || variant("sysv_unattached"))
         make_sysv_shm();
-    else if (variant("sysv_semaphores") || variant("sysv_queue"))
+    else if (variant("sysv_semaphores") || variant("sysv_undo") || variant("sysv_queue"))
         make_sysv_others();
-    else if (variant("sysv_waited_for") || variant("sysv_unused"))
-        waiter = make_unused_queue();
+    else if (variant("sysv_unclear"))
+        make_unclear_queue();
     else if (variant("udp_corked") || variant("udp_more"))
         make_unfinished_datagram();
     else if (variant("zerocopy") || variant("stamp_numbers"))
@@ -899,10 +931,6 @@ int main(int argc, char **argv)
     }
     if (variant("ring_in_flight"))
         check_ring();
-    if (waiter) {
-        SYS(msgsnd(sysv_id, &(struct { long type; char text[8]; }){1, "hi"}, 2, 0));
-        PTHREAD(pthread_join(waiter, NULL));
-    }
     remove_sysv();
     if (variant("breakpoint")) {
         set_breakpoint(first_byte);

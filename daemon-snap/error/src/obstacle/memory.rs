@@ -25,12 +25,18 @@ coded! {
         "sysv-segment-shared" stays SegmentOfOthers { shmid: i32 }:
             "a SysV shared memory segment that others have attached too (shmid {shmid})";
         "sysv-segment-unattached" stays UnattachedSegment { shmid: i32 }:
-            "a SysV shared memory segment that it made and has not attached (shmid {shmid})";
-        "sysv-segment-abandoned" stays AbandonedSegment { shmid: i32 }:
-            "a SysV shared memory segment that nobody has attached (shmid {shmid})";
+            "a SysV shared memory segment that it made and only others have attached (shmid {shmid})";
         "sysv-segment-foreign" stays ForeignSegment { name: String }:
             "a SysV shared memory segment of another IPC namespace ({name})";
-        "sysv-queue" stays MessageQueue { msqid: i32 }: "a SysV message queue (msqid {msqid})";
-        "sysv-semaphores" stays Semaphores { semid: i32 }: "SysV semaphores (semid {semid})";
+        "sysv-queue" stays QueueOfOthers { msqid: i32 }:
+            "a SysV message queue that others use too (msqid {msqid})";
+        "sysv-queue-untold" stays QueueUntold { msqid: i32 }:
+            "a SysV message queue whose messages the kernel does not tell (msqid {msqid})";
+        "sysv-semaphores" stays SemaphoresOfOthers { semid: i32 }:
+            "SysV semaphores that others use too (semid {semid})";
+        "sysv-unclear" stays MayBeOfOthers { object: &'static str, id: i32 }:
+            "a SysV {object} that nobody uses and that other processes of its user may have made ({id})";
+        "sysv-undo" stays UndoOfOthers { semid: i32 }:
+            "operations to undo on SysV semaphores that others use too (semid {semid})";
     }
 }

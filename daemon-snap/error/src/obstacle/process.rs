@@ -58,6 +58,8 @@ pub enum SharedResource {
     Descriptors,
     Directories,
     SignalHandlers,
+    /// Adjustments of semaphores that are made when a process ends (CLONE_SYSVSEM).
+    SemaphoreUndo,
 }
 
 impl fmt::Display for SharedResource {
@@ -67,6 +69,7 @@ impl fmt::Display for SharedResource {
             Self::Descriptors => "descriptor table",
             Self::Directories => "working directory, root and umask",
             Self::SignalHandlers => "table of signal handlers",
+            Self::SemaphoreUndo => "list of SysV semaphore operations to undo",
         })
     }
 }

@@ -6,4 +6,4 @@ mod state;
 
 use snap_state::sections::Family;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| state::exercise("2", Family::Processes, bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| state::exercise("3", Family::Processes, bytes));

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Directories of committed images, one for each layout; the last is today's.
-pub const LAYOUTS: [&str; 2] = ["1", "2"];
+pub const LAYOUTS: [&str; 3] = ["1", "2", "3"];
 
 /// The committed images of a layout, by name.
 pub fn committed(layout: &str) -> Vec<PathBuf> {

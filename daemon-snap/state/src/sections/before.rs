@@ -8,8 +8,8 @@ use super::{Family, Section};
 use crate::check::Corrupt;
 use crate::{
     BusConnectionV1, FdV1, FileId, FileKindV1, FileLockV1, FileOwnerV1, InodeId, IntervalTimerV1,
-    MappedLockV1, MmV1, NodeV1, Pid, PipeV1, PosixTimerV1, SeccompFilterV1, SigActionV1, SigInfoV1, ThreadV1,
-    ZombieV1,
+    MappedLockV1, MmV1, NodeV1, Pid, PipeV1, PosixTimerV1, SeccompFilterV1, SigActionV1, SigInfoV1, SysvV1,
+    ThreadV1, ZombieV1,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,8 +18,11 @@ use serde::de::DeserializeOwned;
 pub(super) type Convert = fn(&[u8]) -> Result<Vec<Section>, Corrupt>;
 
 /// Everything that is read and is not of today's version.
-const CONVERSIONS: [(Family, u16, Convert); 2] =
-    [(Family::Processes, 1, memory_within_processes), (Family::Files, 1, connections_within_files)];
+const CONVERSIONS: [(Family, u16, Convert); 3] = [
+    (Family::Tree, 7, without_ipc),
+    (Family::Processes, 1, memory_within_processes),
+    (Family::Files, 1, connections_within_files),
+];
 
 /// How a section of an earlier version is read; `None`: not any more.
 pub(super) fn conversion(family: Family, version: u16) -> Option<Convert> {
@@ -27,6 +30,14 @@ pub(super) fn conversion(family: Family, version: u16) -> Option<Convert> {
         .into_iter()
         .find(|(of, from, _)| (*of, *from) == (family, version))
         .map(|(_, _, convert)| convert)
+}
+
+/// Tree 7: trees with objects of IPC beside attached segments were refused.
+fn without_ipc(bytes: &[u8]) -> Result<Vec<Section>, Corrupt> {
+    Ok(vec![
+        Section { family: Family::Tree, bytes: bytes.to_vec() },
+        Section { family: Family::Ipc, bytes: written(&SysvV1::default())? },
+    ])
 }
 
 /// Fields of a process before its memory, from `pid` to `rlimits`.
@@ -187,6 +198,20 @@ mod tests {
     fn connections_that_stood_in_their_files_are_kept() {
         assert_eq!(written(&bus("")).unwrap(), written(&BUS).unwrap(), "the place of the bus has changed");
         assert_eq!(read(files_of_before(&tree())), Ok(tree()));
+    }
+
+    #[test]
+    fn trees_of_before_have_no_objects_of_ipc() {
+        let sections = encode(&tree()).unwrap();
+        let sections = of_today(|family| match family {
+            Family::Ipc => panic!("the version before had no section of it"),
+            _ => {
+                let section = sections.iter().find(|section| section.family == family).unwrap();
+                let version = if family == Family::Tree { 7 } else { family.version() };
+                Ok::<_, Corrupt>(Stored { version, bytes: section.bytes.clone() })
+            }
+        });
+        assert_eq!(assemble(&sections.unwrap()), Ok(tree()));
     }
 
     #[test]
