@@ -18,11 +18,13 @@ use crate::member::{Member, inspect_members};
 use crate::memory::{AddressSpace, collect_address_space};
 pub use crate::options::{ActivationSocket, CollectOptions, LostPeer, StoredDescriptor};
 use crate::pages::{collect_content, collect_pages, count_own_pages};
+use crate::posix_queue;
 use crate::process::{Directories, collect_directories, collect_process};
 use crate::seccomp::Filters;
 use crate::sharing::Sharing;
 pub use crate::sink::PageSink;
-use crate::sysv::{Makers, collect_objects, list_objects};
+use crate::sysv::{collect_objects, list_objects};
+use crate::sysv_owner::Makers;
 use crate::sysv_semaphore::UndoSearch;
 use crate::thread::{OutsideThread, collect_thread};
 use crate::volatile::collect_volatile_files;
@@ -184,7 +186,9 @@ impl Frozen {
         }
         mark("pages");
         for (inode, source) in tree.inodes.iter_mut().zip(&sources) {
-            if let Some(source) = source {
+            if let (InodeKindV1::MessageQueue(queue), Some(source)) = (&mut inode.kind, source) {
+                queue.messages = posix_queue::collect_messages(&source.file, queue)?;
+            } else if let Some(source) = source {
                 inode.content =
                     collect_content(source, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
             }
@@ -259,6 +263,7 @@ impl Frozen {
         let sysv = collect_objects(&makers, &whole_spaces, &mut inodes, &mut blockers)?;
         let sets = &inodes.ipc_objects().semaphore_sets;
         let undo = UndoSearch::begin(members, sets, &sysv.semaphore_sets, &mut blockers)?;
+        posix_queue::inspect_holders(&inodes, members, &mut blockers)?;
         let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
         let volatile = collect_volatile_files(&mut inodes, members, &mut blockers)?;
         let cgroups = match &options.cgroup {

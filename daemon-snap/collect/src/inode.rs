@@ -6,13 +6,15 @@ use super::volatile_dirs::VolatileDirs;
 use crate::blockers::{Found, failed, refused};
 use crate::options::CollectOptions;
 use crate::spaces::Spaces;
-use crate::{kernel_file, lock, ring, sysv};
+use crate::{kernel_file, lock, posix_queue, ring, sysv_segment};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat, stat};
 use snap_error::obstacle::{FileObstacle, MemoryObstacle, RingObstacle};
 use snap_error::{Error, Obstacle};
-use snap_state::{FileKindV1, InodeId, InodeKindV1, InodeV1, OpenInodeV1, Pid, RawPath, RingV1, SegmentV1};
+use snap_state::{
+    FileKindV1, InodeId, InodeKindV1, InodeV1, OpenInodeV1, Pid, PosixQueueV1, RawPath, RingV1, SegmentV1,
+};
 use snap_sys::fdquery;
 use snap_sys::proc::MapsEntry;
 use snap_sys::sysvipc::{self, Objects};
@@ -36,7 +38,7 @@ const KERNEL_FILE_SYSTEMS: [(i64, &str); 12] = [
     (0x6462_6720, "debugfs"),
     (0x7472_6163, "tracefs"),
     (0xcafe_4a11, "bpf"),
-    (0x1980_0202, "POSIX message queue"),
+    (posix_queue::MQUEUE_MAGIC, "POSIX message queue"),
     (0x7363_6673, "securityfs"),
     (0xde5e_81e4, "efivarfs"),
     (0x1cd1, "terminal"),
@@ -277,8 +279,13 @@ impl<'a> Inodes<'a> {
             kind,
             InodeKindV1::Path { .. } | InodeKindV1::OfProcess { .. } | InodeKindV1::Renamed { .. }
         );
-        let carries_content = file_type == SFlag::S_IFREG && !by_name;
-        let source = if carries_content { Some(self.source(handle)?) } else { None };
+        let is_queue = matches!(kind, InodeKindV1::MessageQueue(_));
+        let carries_content = file_type == SFlag::S_IFREG && !by_name && !is_queue;
+        let source = match (carries_content, is_queue) {
+            (true, _) => Some(self.source(handle)?),
+            (_, true) => Some(Source { file: posix_queue::open(handle.magic)?, quiet: true }),
+            _ => None,
+        };
         source.as_ref().map_or(Ok(()), |source| inspect_attributes(&source.file, handle.link))?;
         if let InodeKindV1::Volatile { path } = &kind {
             self.dirs.note_parents(self.spaces, &self.options.volatile_roots, path)?;
@@ -289,7 +296,8 @@ impl<'a> Inodes<'a> {
         };
         let len_bytes = match &kind {
             // The file has whole pages.
-            InodeKindV1::Segment(segment) => sysv::segment(&self.ipc_objects, segment.id as u64, b"")?.1,
+            InodeKindV1::MessageQueue(_) => 0,
+            InodeKindV1::Segment(segment) => sysv_segment::find(&self.ipc_objects, segment.id as u64, b"")?.1,
             _ if file_type == SFlag::S_IFREG => found.st_size as u64,
             _ => 0,
         };
@@ -373,6 +381,14 @@ impl<'a> Inodes<'a> {
         &self.ipc_objects
     }
 
+    /// POSIX message queues, with their devices and inode numbers.
+    pub fn message_queues(&self) -> impl Iterator<Item = (&PosixQueueV1, (u64, u64))> {
+        self.known.iter().filter_map(|(key, id)| match &self.get(*id)?.kind {
+            InodeKindV1::MessageQueue(queue) => Some((queue, *key)),
+            _ => None,
+        })
+    }
+
     /// An entry by its id.
     pub fn get(&self, id: InodeId) -> Option<&InodeV1> {
         self.list.get(id.index())
@@ -413,6 +429,9 @@ impl<'a> Inodes<'a> {
         if let Some(kind) = kernel_file::classify(fs, path, pid, handle.open) {
             return kind;
         }
+        if fs == posix_queue::MQUEUE_MAGIC {
+            return posix_queue::classify(pid, found, handle, (path, found.st_nlink == 0));
+        }
         if let Some(&(_, file_system)) = KERNEL_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == fs) {
             return refused(FileObstacle::KernelFile { file_system, path: shown() });
         }
@@ -425,7 +444,7 @@ impl<'a> Inodes<'a> {
                 return Ok(InodeKindV1::SharedAnon);
             }
             if path.starts_with(b"/SYSV") {
-                let (segment, _) = sysv::segment(&self.ipc_objects, found.st_ino, handle.link)?;
+                let (segment, _) = sysv_segment::find(&self.ipc_objects, found.st_ino, handle.link)?;
                 return Ok(InodeKindV1::Segment(segment));
             }
         }

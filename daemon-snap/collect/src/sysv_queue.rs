@@ -1,7 +1,7 @@
 //! System V message queues, with what waits in them.
 
 use crate::blockers::Blockers;
-use crate::sysv::Makers;
+use crate::sysv_owner::Makers;
 use nix::errno::Errno;
 use snap_error::obstacle::MemoryObstacle;
 use snap_error::{Error, Part, Result};

@@ -3,7 +3,7 @@
 use super::injected::Scratch;
 use crate::blockers::{Blockers, failed};
 use crate::member::Member;
-use crate::sysv::Makers;
+use crate::sysv_owner::Makers;
 use nix::errno::Errno;
 use snap_error::obstacle::{MemoryObstacle, ProcessObstacle, SharedResource};
 use snap_error::{Blocker, Error, Part, Result};

@@ -116,6 +116,8 @@ fn committed_images_hold_what_they_are_named_for() {
         assert!(kinds(&tree("unix-pair.img")).contains("Unix"));
         assert!(format!("{:?}", tree("memfd.img").inodes).contains("Memfd"));
         if layout == "3" {
+            let kinds = format!("{:?}", tree("posix-queue.img").inodes);
+            assert_eq!(kinds.matches("MessageQueue").count(), 4, "{kinds}");
             let sysv = [&tree("message-queue.img").sysv, &tree("semaphores.img").sysv];
             assert_eq!(sysv.map(|sysv| sysv.queues.len()), [1, 0]);
             assert_eq!(sysv.map(|sysv| (sysv.semaphore_sets.len(), sysv.undo.len())), [(0, 0), (1, 3)]);
@@ -147,6 +149,14 @@ fn tree_whose_parts_do_not_go_together_is_corrupt() {
     });
     assert!(unused.ends_with("belongs to nothing"), "{unused}");
 
+    let posix = refused("posix-queue.img", &|tree| {
+        for inode in &mut tree.inodes {
+            if let InodeKindV1::MessageQueue(queue) = &mut inode.kind {
+                queue.messages.reverse();
+            }
+        }
+    });
+    assert_eq!(posix, "messages out of order");
     let queue = refused("message-queue.img", &|tree| tree.sysv.queues[0].messages[0].kind = 0);
     assert_eq!(queue, "a message without a type");
     let value = refused("semaphores.img", &|tree| tree.sysv.semaphore_sets[0].semaphores[0].value = 40_000);

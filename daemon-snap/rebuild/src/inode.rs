@@ -63,6 +63,10 @@ pub fn rebuild_inodes(desk: &mut Desk, tree: &Tree, image: &Image) -> Result<()>
                 fill_content(&file, inode, image)?;
                 desk.segments.push((inode.id, segment.id, at));
             }
+            InodeKindV1::MessageQueue(queue) => {
+                let fd = super::posix_queue::rebuild_queue(desk, inode, queue, from.files)?;
+                desk.put_object(inode.id, fd)?;
+            }
             InodeKindV1::Ring(recorded) => {
                 let made = super::ring::rebuild_ring(inode.id, recorded)?;
                 desk.rings.push((inode.id, made.takes_address));

@@ -38,6 +38,7 @@ pub mod packet;
 pub mod pidfd;
 pub mod pipe;
 pub mod plan;
+pub mod posix_queue;
 pub mod process;
 pub mod rebind;
 pub mod reseed;

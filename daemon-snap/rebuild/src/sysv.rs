@@ -11,8 +11,9 @@ use snap_error::{Error, RestoreFault, Result};
 use snap_state::{InodeV1, IpcIdentityV1, Pid, SegmentV1, SysvV1};
 use snap_sys as sys;
 use snap_sys::sysvipc::Objects;
-use snap_sys::{sysv_queue, sysv_semaphore, sysvipc};
+use snap_sys::{posix_queue, sysv_queue, sysv_semaphore, sysvipc};
 use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
 
@@ -60,12 +61,18 @@ pub struct Made {
     /// Processes that are forked from us have a copy, and remove nothing.
     maker: nix::unistd::Pid,
     objects: RefCell<Vec<(Kind, i32)>>,
+    posix_queues: RefCell<Vec<CString>>,
     kept: Cell<bool>,
 }
 
 impl Default for Made {
     fn default() -> Self {
-        Self { maker: getpid(), objects: RefCell::default(), kept: Cell::new(false) }
+        Self {
+            maker: getpid(),
+            objects: RefCell::default(),
+            posix_queues: RefCell::default(),
+            kept: Cell::new(false),
+        }
     }
 }
 
@@ -73,6 +80,13 @@ impl Made {
     /// The tree that they are for runs.
     pub fn keep(&self) {
         self.kept.set(true);
+    }
+}
+
+impl Made {
+    /// A POSIX message queue.
+    pub fn note_posix_queue(&self, name: CString) {
+        self.posix_queues.borrow_mut().push(name);
     }
 }
 
@@ -84,6 +98,9 @@ impl Drop for Made {
         for (kind, id) in self.objects.take() {
             // One that was marked for removal has gone with the last who had it.
             let _ = kind.remove(id);
+        }
+        for name in self.posix_queues.take() {
+            let _ = posix_queue::unlink(&name);
         }
     }
 }

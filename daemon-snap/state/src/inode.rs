@@ -2,7 +2,7 @@
 
 use super::check::{Around, Result, check, is_path};
 use super::kind::FileState;
-use super::{InodeId, PAGE_BYTES, RawPath, RingV1, SegmentV1, XattrsV1};
+use super::{InodeId, PAGE_BYTES, PosixQueueV1, RawPath, RingV1, SegmentV1, XattrsV1};
 use serde::{Deserialize, Serialize};
 
 /// A description of a regular file, directory, device node, O_PATH, memfd, shared memory.
@@ -71,6 +71,8 @@ pub enum InodeKindV1 {
     Segment(SegmentV1),
     /// `io_uring_setup(2)`.
     Ring(RingV1),
+    /// `mq_open(3)`; its messages stand here.
+    MessageQueue(PosixQueueV1),
 }
 
 /// Consecutive pages of a file and where the image holds them.
@@ -101,6 +103,10 @@ impl InodeV1 {
             InodeKindV1::Ring(ring) => {
                 ring.check()?;
                 check(self.content.is_empty(), "an io_uring ring with more than it holds")?;
+            }
+            InodeKindV1::MessageQueue(queue) => {
+                queue.check()?;
+                check(self.content.is_empty(), "a message queue with pages")?;
             }
             InodeKindV1::Segment(segment) => segment.check(self.len_bytes)?,
         }

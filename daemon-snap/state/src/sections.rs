@@ -53,8 +53,8 @@ impl Family {
     pub const fn version(self) -> u16 {
         match self {
             Self::Tree => 8,
-            Self::Processes | Self::Files => 2,
-            Self::Ipc | Self::Memory | Self::Bus | Self::Objects => 1,
+            Self::Processes | Self::Files | Self::Objects => 2,
+            Self::Ipc | Self::Memory | Self::Bus => 1,
         }
     }
 

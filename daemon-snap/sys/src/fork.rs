@@ -3,7 +3,7 @@
 
 use nix::errno::Errno;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 #[repr(C)]
 #[derive(Default)]
@@ -45,10 +45,33 @@ pub fn fork(pid: Option<i32>, exit_signal: i32, cgroup: Option<BorrowedFd<'_>>) 
 /// # Errors
 /// `EEXIST`: the id is taken; that of `job`; `ECHILD` when it ended otherwise.
 pub fn stand_in(pid: i32, job: impl FnOnce() -> Result<[i32; 2], Errno>) -> Result<[i32; 2], Errno> {
+    aside(Some(pid), job)
+}
+
+/// A descriptor that a process of its own opens, which may change itself as it likes. It shares our
+/// table of descriptors and nothing else.
+///
+/// # Errors
+/// As [`stand_in`].
+pub fn open_aside(job: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    let [number, _] = aside(None, || job().map(|fd| [fd.into_raw_fd(), 0]))?;
+    // SAFETY: the child has left it open to us, and is gone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Something that such a process does.
+///
+/// # Errors
+/// As [`stand_in`].
+pub fn do_aside(job: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    aside(None, || job().map(|()| [0; 2])).map(drop)
+}
+
+fn aside(pid: Option<i32>, job: impl FnOnce() -> Result<[i32; 2], Errno>) -> Result<[i32; 2], Errno> {
     const CLONE_FILES: u64 = 0x400;
     const ANSWER_BYTES: usize = 12;
     let (answers, answer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    match create(Some(pid), 0, None, CLONE_FILES)? {
+    match create(pid, 0, None, CLONE_FILES)? {
         Side::Child => {
             let words = match job() {
                 Ok([first, second]) => [0, first, second],

@@ -26,6 +26,7 @@ pub mod netns;
 pub mod own;
 pub mod pagemap;
 pub mod pidfd;
+pub mod posix_queue;
 pub mod premap;
 pub mod probe;
 pub mod proc;

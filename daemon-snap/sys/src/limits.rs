@@ -22,6 +22,13 @@ pub fn raise_open_files() {
     }
 }
 
+/// Lifts the limit of what POSIX message queues may take, where we have the privilege.
+pub fn raise_message_queues() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is live; a failure changes nothing.
+    unsafe { libc::setrlimit(libc::RLIMIT_MSGQUEUE, &limit) };
+}
+
 /// How many files a restore may have open that has the privileges of this process.
 pub fn most_open_files() -> u64 {
     let Some((soft, hard)) = get(libc::RLIMIT_NOFILE) else { return 0 };

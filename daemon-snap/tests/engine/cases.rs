@@ -109,6 +109,7 @@ subjects! {
     restore_keeps_full_sysv_message_queue_that_threads_wait_for: "sysv_queue", "full";
     restore_keeps_sysv_semaphores: "sysv_semaphores", "values";
     restore_keeps_what_processes_undo_of_sysv_semaphores: "sysv_semaphores", "undo";
+    restore_keeps_posix_message_queues: "mqueue", "";
     restore_goes_on_waiting_for_sysv_semaphores_without_eintr: "sysv_semaphores", "waiting";
     restore_keeps_memfd_closed_to_later_writers: "memfd_twice", "future_write";
     restore_keeps_merging_of_all_memory: "merge_all", "";

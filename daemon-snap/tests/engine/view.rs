@@ -58,6 +58,7 @@ const ALLOWED: &[Rule] = &[
     rule("", "status", "VmExe", a_little_more, "the page that stays behind"),
     rule("", "status", "VmStk", a_little_more, "the page that stays behind"),
     rule("", "smaps", "left behind", a_little_more, "the page that stays behind"),
+    rule("mqueue", "fdinfo", "6 line 1", differs, "a removed queue whose name is taken lies in a mount of its own"),
     rule("timer_of_ended_thread", "timers", "", differs, "a timer for nobody notifies nobody, in other words"),
     rule("io_uring", "stat", "num_threads", differs, OF_WORKERS),
     rule("io_uring", "status", "Threads", differs, OF_WORKERS),

@@ -334,6 +334,28 @@ static void make_unclear_queue(void)
     refusal_names("(%d)", sysv_id);
 }
 
+static char queue_name[64];
+
+static void open_posix_queue(void)
+{
+    SYS(mq_open(queue_name, O_RDONLY));
+}
+
+static void make_posix_queue(void)
+{
+    snprintf(queue_name, sizeof queue_name, "/subject-%d", getpid());
+    mqd_t queue = SYS(mq_open(queue_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600, NULL));
+    if (variant("mqueue_outside")) {
+        let_outsider(open_posix_queue);
+        refusal_names("(%s)", queue_name);
+    } else {
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1, .sigev_value.sival_int = 7};
+        SYS(mq_notify(queue, &event));
+        named(queue);
+    }
+    SYS(mq_unlink(queue_name));
+}
+
 static void make_unfinished_datagram(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -865,10 +887,8 @@ int main(int argc, char **argv)
         write_file(in_dir("changed"), "before", 6);
         SYS(fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, in_dir("changed")));
         write_file(in_dir("changed"), "after", 5);
-    } else if (variant("mqueue")) {
-        mqd_t queue = mq_open("/subject-queue", O_RDWR | O_CREAT | O_CLOEXEC, 0600, NULL);
-        mq_unlink("/subject-queue");
-        named(queue);
+    } else if (variant("mqueue_notify") || variant("mqueue_outside")) {
+        make_posix_queue();
     } else if (variant("namespace_fd"))
         make_foreign_namespace();
     else if (variant("fifo_outside")) {

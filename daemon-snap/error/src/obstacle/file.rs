@@ -9,6 +9,10 @@ coded! {
         "hugetlb-file" stays Hugetlb { path: RawPath }: "hugetlb memory ({path})";
         "kernel-file" stays KernelFile { file_system: &'static str, path: RawPath }:
             "a {file_system} file ({path})";
+        "queue-notifies" stays QueueNotifies { path: RawPath }:
+            "a POSIX message queue that notifies a process (mq_notify) of what the kernel does not tell ({path})";
+        "queue-of-others" stays QueueOfOthers { path: RawPath, by: Pid }:
+            "a POSIX message queue that process {by} outside the tree has open too ({path})";
         "no-path" stays NoPath { name: RawPath }: "an object without a path ({name})";
         "other-name-unknown" stays OtherNameUnknown { path: RawPath }:
             "a deleted file that has another name, which is not known ({path})";

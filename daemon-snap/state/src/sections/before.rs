@@ -18,10 +18,11 @@ use serde::de::DeserializeOwned;
 pub(super) type Convert = fn(&[u8]) -> Result<Vec<Section>, Corrupt>;
 
 /// Everything that is read and is not of today's version.
-const CONVERSIONS: [(Family, u16, Convert); 3] = [
+const CONVERSIONS: [(Family, u16, Convert); 4] = [
     (Family::Tree, 7, without_ipc),
     (Family::Processes, 1, memory_within_processes),
     (Family::Files, 1, connections_within_files),
+    (Family::Objects, 1, without_message_queues),
 ];
 
 /// How a section of an earlier version is read; `None`: not any more.
@@ -38,6 +39,11 @@ fn without_ipc(bytes: &[u8]) -> Result<Vec<Section>, Corrupt> {
         Section { family: Family::Tree, bytes: bytes.to_vec() },
         Section { family: Family::Ipc, bytes: written(&SysvV1::default())? },
     ])
+}
+
+/// Objects 1: POSIX message queues were refused; a kind behind the others changes nothing else.
+fn without_message_queues(bytes: &[u8]) -> Result<Vec<Section>, Corrupt> {
+    Ok(vec![Section { family: Family::Objects, bytes: bytes.to_vec() }])
 }
 
 /// Fields of a process before its memory, from `pid` to `rlimits`.
