@@ -23,7 +23,7 @@ pub use forecast::ColdBy;
 pub use plan::{Plan, PlanRow, plan};
 pub use preflight::{Absence, Before, preflight};
 
-use crate::unit::{Band, Systemd};
+use crate::unit::{Band, Interrupt, Patience, Systemd};
 use empty_store::EmptyStores;
 use image_store::evidence::{Digests, Scope};
 use image_store::{CatalogueEntry, MachineEvidence, Store, fault};
@@ -32,9 +32,11 @@ use serde::Serialize;
 use snap_bus::BusWatch;
 use snap_error::{CodedReason, Error, Kind, Result, ServiceFault, UnitObstacle};
 use snap_policy::{Identity, Unit};
+use std::cell::Cell;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+
 use witness::{Earlier, Witness};
 
 /// What the operator asked for.
@@ -42,8 +44,9 @@ use witness::{Earlier, Witness};
 pub struct Options {
     /// Restart each unit in the band first; otherwise the running instance is taken as it is.
     pub restart: bool,
-    /// Longest wait for quiet, per unit.
-    pub settle: Duration,
+    /// How long each unit is waited for until it is quiet, and whether the operator still wants all
+    /// this.
+    pub patience: Patience,
     /// Shell command to run once, when all units are up.
     pub warm_up: Option<String>,
     pub trial: TrialPolicy,
@@ -93,6 +96,8 @@ pub struct Step<'a> {
     pub index: usize,
     /// Steps in this phase.
     pub of: usize,
+    /// What has been written in it.
+    pub bytes: u64,
 }
 
 /// How it ended for one unit.
@@ -204,7 +209,12 @@ pub fn snapshot(
     if options.scope == Scope::ThisMachine && machine.machine_id.is_empty() {
         return Err(UnitObstacle::NoMachineId.into());
     }
-    let mut path = Path { rows: Vec::new(), progress };
+    let mut path = Path {
+        rows: Vec::new(),
+        interrupt: options.patience.interrupt.clone(),
+        written: Rc::default(),
+        progress,
+    };
 
     let names: Vec<(String, ())> = names.iter().map(|name| (name.clone(), ())).collect();
     let order: Vec<String> = names.iter().map(|(name, ())| name.clone()).collect();
@@ -243,7 +253,7 @@ pub fn snapshot(
         let keeping: Vec<&str> = keeping.map(|unit| unit.id.as_str()).collect();
         stores = Some(EmptyStores::begin(&systemd, &keeping)?);
         units = path.each(Phase::Restart, units, |_, mut unit| {
-            unit.restart(&systemd, band, &witness, options.settle)?;
+            unit.restart(&systemd, band, &witness, &options.patience)?;
             band.leave_gap()?;
             point("snapshot.restart")?;
             Ok(unit)
@@ -256,7 +266,7 @@ pub fn snapshot(
         });
     }
     units = path.warm_up(units, options.warm_up.as_deref());
-    units = path.settle(units, &systemd, options.settle);
+    units = path.settle(units, &systemd, &options.patience);
 
     units.iter_mut().for_each(|(_, unit)| unit.record_bus(&watch));
     let digests = Digests::default();
@@ -269,11 +279,13 @@ pub fn snapshot(
         is_tried: options.is_tried(),
         scope: options.scope,
     };
+    let written = Rc::clone(&path.written);
     let images = path.each(Phase::Image, units, |_, unit| {
         let ask = unit.unit().options().warm_up.clone();
         let text = unit.unit().clone();
         let image = image::take(context, &pending, unit)?;
         let image::Image { entry, row, as_taken, kernel } = image;
+        written.set(written.get() + entry.len_bytes);
         Ok(Taken { entry, row, ask, as_taken, kernel, text })
     });
     drop(witness);
@@ -313,6 +325,9 @@ struct Taken {
 /// Rows so far, and who is told what happens.
 struct Path<'p> {
     rows: Vec<UnitReport>,
+    interrupt: Interrupt,
+    /// Bytes of images so far.
+    written: Rc<Cell<u64>>,
     progress: &'p mut dyn FnMut(Step<'_>),
 }
 
@@ -327,8 +342,9 @@ impl Path<'_> {
         let of = units.len();
         let mut through = Vec::with_capacity(of);
         for (index, (name, unit)) in units.into_iter().enumerate() {
-            (self.progress)(Step { phase, what: &name, index, of });
-            match step(&name, unit) {
+            let bytes = self.written.get();
+            (self.progress)(Step { phase, what: &name, index, of, bytes });
+            match self.interrupt.check().and_then(|()| step(&name, unit)) {
                 Ok(unit) => through.push((name, unit)),
                 Err(error) => self.rows.push(UnitReport::ended(&name, &error)),
             }
@@ -343,8 +359,8 @@ impl Path<'_> {
         command: Option<&str>,
     ) -> Vec<(String, Candidate)> {
         if let Some(command) = command.filter(|_| !units.is_empty()) {
-            (self.progress)(Step { phase: Phase::WarmUp, what: command, index: 0, of: 1 });
-            if let Err(error) = run_shell(command, None) {
+            (self.progress)(Step { phase: Phase::WarmUp, what: command, index: 0, of: 1, bytes: 0 });
+            if let Err(error) = self.interrupt.check().and_then(|()| run_shell(command, None)) {
                 self.rows.extend(units.iter().map(|(name, _)| UnitReport::ended(name, &error)));
                 return Vec::new();
             }
@@ -363,18 +379,17 @@ impl Path<'_> {
         &mut self,
         units: Vec<(String, Candidate)>,
         systemd: &Systemd,
-        limit: Duration,
+        patience: &Patience,
     ) -> Vec<(String, Candidate)> {
         let of = units.len();
         if let Some((name, _)) = units.first() {
-            (self.progress)(Step { phase: Phase::Settle, what: name, index: 0, of });
+            (self.progress)(Step { phase: Phase::Settle, what: name, index: 0, of, bytes: 0 });
         }
-        let deadline = Instant::now() + limit;
         let waited = std::thread::scope(|scope| {
             let wait = |(name, mut unit): (String, Candidate)| {
                 scope.spawn(move || {
                     let settled = unit.refresh(systemd).and_then(|()| {
-                        let settled = unit.settle(systemd, deadline)?;
+                        let settled = unit.settle(systemd, patience)?;
                         point("snapshot.settle")?;
                         Ok(settled)
                     });
@@ -392,7 +407,7 @@ impl Path<'_> {
             match settled {
                 Ok(settled) => {
                     if !settled.quiet {
-                        unit.note(format!("still busy after {} s", limit.as_secs()));
+                        unit.note(format!("still busy after {} s", patience.longest.as_secs()));
                     }
                     through.push((name, unit));
                 }
@@ -427,10 +442,14 @@ impl Path<'_> {
         let mut kept = Vec::with_capacity(of);
         for (index, mut image) in images.into_iter().enumerate() {
             let entry = &mut image.entry;
-            (self.progress)(Step { phase: Phase::Trial, what: &entry.unit, index, of });
+            (self.progress)(Step { phase: Phase::Trial, what: &entry.unit, index, of, bytes: 0 });
             let ask = || image.ask.as_deref().map_or(Ok(()), |ask| run_shell(ask, Some(&entry.unit)));
+            if let Err(error) = self.interrupt.check() {
+                self.rows.push(image.row.not_kept(Outcome::Failed, error.reasons()));
+                continue;
+            }
             let tried = kernel::around(systemd, &image.text, image.kernel.as_mut(), || {
-                trial.restore(entry, &image.as_taken, options.settle, ask)
+                trial.restore(entry, &image.as_taken, &options.patience, ask)
             });
             let tried = match tried {
                 Ok(tried) => tried,
@@ -451,8 +470,10 @@ impl Path<'_> {
             image.row.gain_ms = entry.service.cold_start_ms.map(|cold_ms| cold_ms - restored_ms);
             kept.push(image);
         }
-        if let Some(command) = options.warm_up.as_deref().filter(|_| !kept.is_empty()) {
-            (self.progress)(Step { phase: Phase::WarmUp, what: command, index: 0, of: 1 });
+        if let Some(command) =
+            options.warm_up.as_deref().filter(|_| !kept.is_empty() && !self.interrupt.is_asked())
+        {
+            (self.progress)(Step { phase: Phase::WarmUp, what: command, index: 0, of: 1, bytes: 0 });
             let asked = run_shell(command, None);
             // Those that have ended over it are named; without any it cannot be told which image is
             // at fault.
@@ -513,8 +534,9 @@ impl Path<'_> {
         if entries.is_empty() {
             return None;
         }
-        (self.progress)(Step { phase: Phase::Publish, what: "catalogue", index: 0, of: 1 });
-        match point("snapshot.publish").and_then(|()| Ok(pending.commit(entries)?)) {
+        (self.progress)(Step { phase: Phase::Publish, what: "catalogue", index: 0, of: 1, bytes: 0 });
+        let wanted = self.interrupt.check().and_then(|()| point("snapshot.publish"));
+        match wanted.and_then(|()| Ok(pending.commit(entries)?)) {
             Ok(generation) => {
                 self.rows.extend(stored);
                 Some(generation.id)

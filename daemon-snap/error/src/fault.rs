@@ -27,6 +27,7 @@ coded! {
             "DependsOn=: {path} leads to more than {most} files";
         "warm-up-failed" stays WarmUpFailed { command: String, status: ExitStatus }: "warm-up: {command:?}: {status}";
         "trial-failed" stays TrialFailed { why: TrialFault }: "trial restore: {why}";
+        "interrupted" stays Interrupted: "interrupted by the operator";
         "fault-injected" stays Injected { point: &'static str }: "fault point {point}";
     }
 }

@@ -10,6 +10,7 @@ mod dump;
 mod enable;
 mod explain;
 mod history;
+mod interrupt;
 mod list;
 mod page;
 mod plan;

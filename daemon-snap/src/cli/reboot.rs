@@ -2,13 +2,12 @@
 //! shutdown.
 
 use super::common::mb;
+use super::interrupt::{Again, Signals};
 use anyhow::{Context as _, bail};
 use daemon_snap::fast_restart::{self, GoingDown, Row, Taken, Waiting};
-use daemon_snap::unit::Systemd;
+use daemon_snap::unit::{Interrupt, Systemd};
 use fastboot_runtime::open_store;
 use image_store::{DEFAULT_ROOT, Store};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::process::Command;
 use std::time::Duration;
 
@@ -67,7 +66,7 @@ pub fn run_poweroff(args: &PoweroffArgs) -> anyhow::Result<u8> {
 }
 
 fn go_down(verb: &str, args: &DownArgs) -> anyhow::Result<u8> {
-    let interrupt = Interrupt::catch()?;
+    let interrupt = Signals::hold(Again::Waits)?.begin();
     let (systemd, store) = (Systemd::connect()?, open_store(DEFAULT_ROOT));
     if let Some(blocker) = systemd.shutdown_inhibitors().into_iter().next() {
         bail!("the machine is kept from going down by {blocker}");
@@ -127,12 +126,13 @@ pub fn run_at_shutdown(args: &ShutdownArgs) -> anyhow::Result<u8> {
     if fast_restart::is_going_down() {
         return Ok(0);
     }
+    let signals = Signals::hold(Again::Waits)?;
     let (systemd, store) = (Systemd::connect()?, open_store(DEFAULT_ROOT));
     // Somebody may only have stopped the unit.
     if !systemd.goes_down()? {
         return Ok(0);
     }
-    let interrupt = Interrupt::catch()?;
+    let interrupt = signals.begin();
     let (waiting, stopping) = fast_restart::look(&systemd, &store)?;
     stopping.iter().for_each(say_row);
     if !waiting.is_empty() {
@@ -163,22 +163,5 @@ fn say_row(row: &Row) {
     } else {
         let reasons: Vec<&str> = row.obstacles.iter().map(|obstacle| obstacle.reason.as_str()).collect();
         say!("{unit}: stops as ever: {}", reasons.join("; "));
-    }
-}
-
-/// Signals that would end us are noted; what has been begun is undone in its own time.
-struct Interrupt(SignalFd);
-
-impl Interrupt {
-    fn catch() -> anyhow::Result<Self> {
-        let mut signals = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
-        signals.thread_block().context("holding back signals")?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self(SignalFd::with_flags(&signals, flags).context("waiting for signals")?))
-    }
-
-    fn is_asked(&self) -> bool {
-        matches!(self.0.read_signal(), Ok(Some(_)))
     }
 }

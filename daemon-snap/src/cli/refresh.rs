@@ -1,6 +1,7 @@
 //! `fastboot refresh`: what has become stale is taken again.
 
 use super::common::{StoreArgs, short};
+use super::interrupt::{Again, Signals};
 use super::page::{Column, Page};
 use super::{snapshot, verify};
 use comfy_table::Cell;
@@ -49,6 +50,7 @@ struct Stale {
 }
 
 pub fn run(args: Args) -> anyhow::Result<u8> {
+    let signals = Signals::hold(Again::Ends)?;
     if args.background && !wait_for_packages() {
         eprintln!("fastboot: packages are still being changed; nothing was done");
         return Ok(0);
@@ -89,7 +91,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         announce(&stale, args.notice);
         sleep(Duration::from_secs(args.notice));
     }
-    take(&stale, &args.store, &store)
+    take(&stale, &args.store, &store, &signals)
 }
 
 /// Those that a boot would start cold and that are installed still.
@@ -134,7 +136,7 @@ fn announce(stale: &[Stale], seconds: u64) {
 }
 
 /// Takes them, in a generation for each way, and notes which could not be taken.
-fn take(stale: &[Stale], args: &StoreArgs, store: &Store) -> anyhow::Result<u8> {
+fn take(stale: &[Stale], args: &StoreArgs, store: &Store, signals: &Signals) -> anyhow::Result<u8> {
     let mut result = Report { generation: None, golden: false, units: Vec::new() };
     for (way, no_restart) in [(Refresh::AsItRuns, true), (Refresh::Restart, false)] {
         let rows = stale.iter().filter(|row| row.refresh == way);
@@ -142,7 +144,7 @@ fn take(stale: &[Stale], args: &StoreArgs, store: &Store) -> anyhow::Result<u8> 
         if units.is_empty() {
             continue;
         }
-        match snapshot::take(&snapshot::Args::of(units, no_restart, args.clone()))? {
+        match snapshot::take(&snapshot::Args::of(units, no_restart, args.clone()), signals)? {
             snapshot::Taken::Ended(code) => return Ok(code),
             snapshot::Taken::Report(report) => {
                 result.generation = report.generation.or(result.generation);

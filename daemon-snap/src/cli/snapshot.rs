@@ -3,11 +3,13 @@
 use super::ask::{confirm, tell_before};
 use super::bars::Bars;
 use super::common::{StoreArgs, dash, mb, ms, service_name};
+use super::interrupt::{Again, Signals};
 use super::page::{Column, Mood, Page, outcome};
 use comfy_table::Cell;
 use daemon_snap::boot::counted;
 use daemon_snap::doctor::volatile_file_system;
 use daemon_snap::snapshot::{self, Options, Outcome, Report, TrialPolicy, UnitReport};
+use daemon_snap::unit::{Interrupt, Patience};
 use fastboot_runtime::cmdline;
 use image_store::Store;
 use image_store::evidence::Scope;
@@ -74,7 +76,7 @@ impl Args {
     fn options(&self) -> Options {
         Options {
             restart: !self.no_restart,
-            settle: Duration::from_secs(self.settle),
+            patience: Patience { longest: Duration::from_secs(self.settle), interrupt: Interrupt::default() },
             warm_up: self.warm_up.clone(),
             trial: match (self.no_trial, self.keep_slow) {
                 (true, _) => TrialPolicy::None,
@@ -87,7 +89,7 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    match take(args)? {
+    match take(args, &Signals::hold(Again::Ends)?)? {
         Taken::Ended(code) => Ok(code),
         Taken::Report(report) => {
             show(&report, args)?;
@@ -107,13 +109,13 @@ pub(super) enum Taken {
 ///
 /// # Errors
 /// When nothing can be taken at all.
-pub(super) fn take(args: &Args) -> anyhow::Result<Taken> {
+pub(super) fn take(args: &Args, signals: &Signals) -> anyhow::Result<Taken> {
     let store = args.store.open();
     if store.is_locked()? {
         // Says who holds it.
         store.lock()?;
     }
-    let options = args.options();
+    let mut options = args.options();
     if options.restart && !args.no_trial && cmdline::is_off(&cmdline::read(Path::new("/"))) {
         anyhow::bail!(
             "this boot has fastboot=0 on its kernel command line, so no image can be tried; nothing was done. \
@@ -150,6 +152,7 @@ pub(super) fn take(args: &Args) -> anyhow::Result<Taken> {
             return Ok(Taken::Ended(FAILED));
         }
     }
+    options.patience.interrupt = signals.begin();
     let mut bars = Bars::new(args.store.json);
     let report = snapshot::snapshot(&store, &units, &options, &mut |step| bars.show(step));
     bars.finish();

@@ -3,7 +3,7 @@
 use super::empty_store::EmptyStores;
 use super::kernel::{self, KernelClaim, KernelWatch, Subject};
 use super::witness::Witness;
-use crate::unit::{self, Band, Cgroup, Settled, Start, StatePlaces, Systemd, UnitProperties};
+use crate::unit::{self, Band, Cgroup, Patience, Settled, Start, StatePlaces, Systemd, UnitProperties};
 use image_store::{Catalogue, HookChannel, StaleReason, UnitEvidence};
 use nix::time::{ClockId, clock_gettime};
 use snap_bus::{BusAccess, BusWatch};
@@ -149,7 +149,7 @@ impl Candidate {
         systemd: &Systemd,
         band: &Band,
         witness: &Witness,
-        settle: Duration,
+        patience: &Patience,
     ) -> Result<()> {
         const ATTEMPTS: u32 = 2;
         if let Some(note) = self.note_on_store() {
@@ -167,7 +167,7 @@ impl Candidate {
             }
             self.is_emptied = self.properties.store_preserved == "no";
             self.cgroup = Cgroup::open(&self.properties.control_group)?;
-            let settled = self.settle(systemd, Instant::now() + settle)?;
+            let settled = self.settle(systemd, patience)?;
             self.ready_at = SystemTime::now();
             self.cold_start_ms = Some(settled.ready_ms);
             self.cold_cpu_ms = Some(settled.cpu_ms);
@@ -211,8 +211,8 @@ impl Candidate {
     ///
     /// # Errors
     /// When it ends meanwhile, with systemd's word for it.
-    pub fn settle(&self, systemd: &Systemd, deadline: Instant) -> Result<Settled> {
-        unit::settle(&self.properties, &self.cgroup, deadline).map_err(|error| {
+    pub fn settle(&self, systemd: &Systemd, patience: &Patience) -> Result<Settled> {
+        unit::settle(&self.properties, &self.cgroup, patience).map_err(|error| {
             match systemd.properties(&self.properties.id) {
                 Ok(now) if now.active_state != "active" => {
                     ServiceFault::EndedMeanwhile { state: now.active_state, result: now.result }.into()

@@ -6,14 +6,14 @@ use super::empty_store::EmptyStores;
 use super::image;
 use super::trial;
 use super::witness::{Earlier, Witness};
-use crate::unit::{Band, Systemd};
+use crate::unit::{Band, Interrupt, Patience, Systemd};
 use image_store::evidence::{Digests, Scope};
 use image_store::{EvidenceV2, Opened, Store};
 use snap_bus::BusWatch;
 use snap_error::{Error, Result};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Restarts a unit once under the recorder, and says what it has read. An image of it is made on the
 /// way, which shows that one can be taken, and is not kept.
@@ -44,11 +44,12 @@ pub(crate) fn observe(store: &Store, name: &str, settle: Duration) -> Result<Evi
     let keeps = properties.may_store() && !properties.store_preserved.is_empty();
     let keeping: Vec<&str> = keeps.then_some(properties.id.as_str()).into_iter().collect();
     let stores = EmptyStores::begin(&systemd, &keeping)?;
-    unit.restart(&systemd, &band, &witness, settle)?;
+    let patience = Patience { longest: settle, interrupt: Interrupt::default() };
+    unit.restart(&systemd, &band, &witness, &patience)?;
     witness.end_starts()?;
     unit.all_have_started(&BTreeSet::from_iter(unit.made_by_start().iter().cloned()))?;
     unit.refresh(&systemd)?;
-    unit.settle(&systemd, Instant::now() + settle)?;
+    unit.settle(&systemd, &patience)?;
     unit.record_bus(&watch);
     let digests = Digests::default();
     let context = image::Context {

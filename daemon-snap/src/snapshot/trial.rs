@@ -10,7 +10,7 @@
 
 use super::image::AsTaken;
 use super::point;
-use crate::unit::{self, Cgroup, Systemd, UnitProperties};
+use crate::unit::{self, Cgroup, Patience, Systemd, UnitProperties};
 use fastboot_runtime::{GeneratorRecord, Outcome, RunDir, Trials, UnitStatus, soft_reboot};
 use image_store::evidence::StartEvidence;
 use image_store::{CatalogueEntry, StaleReason};
@@ -101,13 +101,13 @@ impl<'a> Trial<'a> {
         &self,
         entry: &CatalogueEntry,
         as_taken: &AsTaken,
-        settle: Duration,
+        patience: &Patience,
         ask: impl FnOnce() -> Result<()>,
     ) -> Result<Tried> {
         let id = entry.unit.as_str();
         // It was restarted a moment ago, too.
         self.systemd.reset_failed(id)?;
-        let tried = self.try_restore(entry, as_taken, settle, ask);
+        let tried = self.try_restore(entry, as_taken, patience, ask);
         // Whatever starts the unit from here on is no trial of this image.
         let withdrawn = self.permits.withdraw(id);
         let tried = withdrawn.map_err(|e| Error::io("remove", self.permits.path().display(), &e)).and(tried);
@@ -145,7 +145,7 @@ impl<'a> Trial<'a> {
         &self,
         entry: &CatalogueEntry,
         as_taken: &AsTaken,
-        settle: Duration,
+        patience: &Patience,
         ask: impl FnOnce() -> Result<()>,
     ) -> Result<Tried> {
         let id = entry.unit.as_str();
@@ -173,7 +173,7 @@ impl<'a> Trial<'a> {
         let cgroup = Cgroup::open(&started.control_group)?;
         self.has_store(id, &as_taken.stored)?;
         let asked = ask();
-        let settled = unit::settle(&started, &cgroup, Instant::now() + settle);
+        let settled = unit::settle(&started, &cgroup, patience);
         // That it has ended says more than that nobody answered.
         self.is_restored(entry)?;
         asked?;

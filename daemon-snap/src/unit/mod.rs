@@ -40,7 +40,7 @@ pub use of_one_machine::renews;
 pub use open_state::inspect_open_state;
 pub use properties::UnitProperties;
 pub use randomness::inspect_random;
-pub use settle::{Settled, settle};
+pub use settle::{Interrupt, Patience, Settled, settle};
 pub use state_places::StatePlaces;
 pub use systemd::{ListedUnit, Systemd, full_name};
 

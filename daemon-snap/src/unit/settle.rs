@@ -2,7 +2,9 @@
 
 use super::{Cgroup, UnitProperties};
 use nix::time::{ClockId, clock_gettime};
-use snap_error::Result;
+use snap_error::{Result, ServiceFault};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the unit must be quiet at a stretch, and how often in a row.
@@ -17,6 +19,39 @@ const FINE_SAMPLES: usize = 100;
 /// The start is over when this share of its CPU time has been used, in percent; the rest is idling.
 const STARTED_PERCENT: u64 = 98;
 
+/// Whether somebody wants what goes on to end. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// From now on.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Between two steps.
+    ///
+    /// # Errors
+    /// [`ServiceFault::Interrupted`].
+    pub fn check(&self) -> Result<()> {
+        match self.is_asked() {
+            true => Err(ServiceFault::Interrupted.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// How long a service is waited for.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    pub longest: Duration,
+    pub interrupt: Interrupt,
+}
+
 /// How a start went.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settled {
@@ -29,11 +64,12 @@ pub struct Settled {
     pub ready_ms: f64,
 }
 
-/// Waits until the unit is quiet, at most until `deadline`.
+/// Waits until the unit is quiet.
 ///
 /// # Errors
-/// When its control group cannot be read any more.
-pub fn settle(unit: &UnitProperties, cgroup: &Cgroup, deadline: Instant) -> Result<Settled> {
+/// When its control group cannot be read any more; when somebody wants it to end.
+pub fn settle(unit: &UnitProperties, cgroup: &Cgroup, patience: &Patience) -> Result<Settled> {
+    let deadline = Instant::now() + patience.longest;
     let mut samples = vec![(now_us(), cgroup.cpu_us()?)];
     let (mut window_start, mut quiet_windows) = (samples[0], 0);
     let quiet = loop {
@@ -48,6 +84,7 @@ pub fn settle(unit: &UnitProperties, cgroup: &Cgroup, deadline: Instant) -> Resu
         if quiet_windows >= WINDOWS {
             break true;
         }
+        patience.interrupt.check()?;
         if Instant::now() >= deadline {
             break false;
         }

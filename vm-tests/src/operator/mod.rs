@@ -16,7 +16,7 @@ use crate::roots::Scratch;
 use crate::scenarios::service_site::recipe;
 use crate::site::Lab;
 
-const BOUND: Duration = Duration::from_secs(60);
+pub(super) const BOUND: Duration = Duration::from_secs(60);
 
 /// A stage: a sentence that holds when it passes.
 struct Stage {
@@ -58,6 +58,7 @@ const THIRD: &[Stage] = &[
     stage("a_refresh_takes_only_what_is_stale", stages::refresh),
     stage("a_refresh_does_as_the_unit_says", stages::refresh_as_the_unit_says),
     stage("a_refresh_in_the_background_tries_nothing_in_vain", stages::refresh_in_vain),
+    stage("an_interrupted_snapshot_undoes_what_it_has_begun", stages::interrupted),
     stage("the_history_has_every_boot", stages::history),
 ];
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use super::BOUND;
 use crate::container::{Container, Output, wait_until};
 use crate::fastboot::{self, STORE_DIR};
 
@@ -327,6 +328,30 @@ pub(super) fn refresh_in_vain(machine: &Container) -> Result<()> {
     drop_in(machine, "")?;
     let verified = fastboot(machine, &["refresh"])?.success()?;
     has(&verified, &["there is nothing to take again"])
+}
+
+/// Ctrl-C while it waits for the restarted service, and in the trial.
+pub(super) fn interrupted(machine: &Container) -> Result<()> {
+    let look = "find /var/lib/fastboot ! -name lock -type f | sort; fastboot list --json | \
+                sed 's/\"age_s\":[0-9]*//g'; ls -R /run/systemd/system /run/fastboot/trial 2>/dev/null; true";
+    let before = shell(machine, look)?;
+    for phase in ["restart", "trial"] {
+        let script = format!(
+            "systemd-run --quiet --pipe --wait --collect --unit=interrupted \
+             fastboot snapshot slow > /srv/out 2> /srv/err &
+             for i in $(seq 600); do grep -q '{phase} 1/1: slow' /srv/err && break; sleep 0.1; done
+             systemctl kill --signal=INT interrupted; wait $!; echo \"ended $?\"; cat /srv/out /srv/err"
+        );
+        let said = shell(machine, &script)?;
+        has(&said, &["ended 1", "slow.service failed", "interrupted by the operator", "Nothing was stored"])
+            .with_context(|| phase)?;
+        has(&said, &["SIGINT: undoing what has been begun"])?;
+        let after = shell(machine, look)?;
+        ensure!(after == before, "{phase}: {before} became {after}");
+        machine.wait_active("slow.service", BOUND)?;
+    }
+    let taken = fastboot(machine, &["snapshot", "slow"])?.success()?;
+    has(&taken, &["slow.service stored"])
 }
 
 pub(super) fn history(machine: &Container) -> Result<()> {
