@@ -18,8 +18,9 @@ use std::path::Path;
 
 /// Preloaded, it helps those that the restore can help.
 const RESEED: &str = "libfastboot-reseed.so";
-/// Beginnings of the names of libraries that neither can help.
-const REPEATING: [&str; 1] = ["libgnutls.so"];
+/// Beginnings of the names of libraries that neither can help. Java's usual generator draws afresh;
+/// those that are asked for by name (SHA1PRNG, by Tomcat for its session ids; DRBG) do not.
+const REPEATING: [&str; 2] = ["libgnutls.so", "libjvm.so"];
 /// Beginning of the file name of what draws the same on machines that share an image, unless a
 /// preloaded library helps it (`true`).
 const SHARED: [(&str, bool); 3] = [("libcrypto.so", true), ("libgcrypt.so", true), ("libgnutls.so", false)];
@@ -192,6 +193,7 @@ mod tests {
         let helped = notes_of(names(&["libcrypto.so.3"]), &preloaded);
         assert!(helped.len() == 1 && helped[0].starts_with("libgnutls"), "{helped:?}");
         assert!(notes_of(BTreeSet::new(), &names(&["libc.so.6", "libssl.so.3"])).is_empty());
+        assert_eq!(notes_of(BTreeSet::new(), &names(&["java", "libjvm.so"])).len(), 1);
     }
 
     #[test]

@@ -190,6 +190,12 @@ pub const PLACES: &[PlaceRule] = &[
         "made anew at each boot",
     ),
     row(
+        "`/var/lib/fastboot`",
+        Pattern::Below(&["/var/lib/fastboot"]),
+        Rule::Volatile,
+        "fastboot's own: every snapshot changes it, and a program that looked into it meanwhile may count as the unit's",
+    ),
+    row(
         "`RuntimeDirectory=`, and what travels in the image",
         Pattern::OfUnit(Purpose::Runtime),
         Rule::Volatile,
@@ -336,6 +342,8 @@ mod tests {
     fn what_each_boot_makes_anew_does_not_count() {
         assert_eq!(rule("/run/app/app.pid"), Rule::Volatile);
         assert_eq!(rule("/tmp/x"), Rule::Volatile);
+        assert_eq!(rule("/var/lib/fastboot/catalogue.json"), Rule::Volatile);
+        assert_eq!(rule("/var/lib/fastbooted/x"), Rule::Content);
         assert_eq!(rule("/srv/scratch/x"), Rule::Volatile);
         assert_eq!(rule("/runner/config"), Rule::Content, "a name that only begins like it");
         assert_eq!(places().rule(Path::new("/run"), true, false), Rule::Volatile);
