@@ -1,6 +1,6 @@
 //! A unit as it is judged, from either side.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::manager::ManagerView;
 use crate::options::Options;
@@ -71,6 +71,13 @@ impl Unit {
         self.options.allow_state = true;
         self.options.ignore_changes.extend(roots);
         self
+    }
+
+    /// Whether systemd takes nothing from this drop-in: all that it says stands in sections that
+    /// systemd ignores, as ours.
+    pub fn concerns_no_start(&self, drop_in: &Path) -> bool {
+        let file = self.drop_ins.iter().find(|file| file.path == drop_in);
+        file.is_some_and(|file| file.assignments.iter().all(|one| one.section.starts_with("X-")))
     }
 
     /// Its name.

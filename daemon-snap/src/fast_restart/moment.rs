@@ -346,6 +346,7 @@ impl Moment<'_> {
             volatile_roots: &options.volatile_roots,
             ready_at: unit.ready_at(),
             start: &held.waiting.start,
+            text: None,
             digests: &Digests::default(),
             scope: Scope::ThisMachine,
         };

@@ -377,6 +377,11 @@ impl Candidate {
         self.ready_at
     }
 
+    /// Its files when it was looked at first.
+    pub(super) fn files(&self) -> Option<&UnitEvidence> {
+        self.files.as_ref()
+    }
+
     /// Time and CPU time of a cold start in milliseconds, as far as known.
     pub fn cold(&self) -> (Option<f64>, Option<f64>) {
         (self.cold_start_ms, self.cold_cpu_ms)

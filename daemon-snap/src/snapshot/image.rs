@@ -3,7 +3,7 @@
 use super::kernel::KernelClaim;
 use super::witness::{Earlier, Witness};
 use super::{Candidate, Outcome, UnitReport, point};
-use crate::unit::{self, Band, Past, Systemd};
+use crate::unit::{self, Band, Past, Start, Systemd};
 use fastboot_runtime::status::STATUS_TEXT;
 use image_store::evidence::{Digests, Scope};
 use image_store::writer::Durability;
@@ -104,8 +104,12 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
     let kernel = unit.kernel_claim(context.is_tried, &start);
     let past = Past {
         volatile_roots: &options.volatile_roots,
-        ready_at: unit.ready_at(),
+        ready_at: context.earlier.memory_since(unit.properties()).map_or(unit.ready_at(), |then| {
+            // The memory of a restored service is older than its restore.
+            then.min(unit.ready_at())
+        }),
         start: &start,
+        text: context.band.and(unit.files()),
         digests: context.digests,
         scope: context.scope,
     };
@@ -125,7 +129,10 @@ pub(super) fn take(context: Context<'_>, pending: &PendingGeneration, mut unit: 
     let evidence = gathered.evidence;
     let parts =
         Parts { tree: &tree, evidence, unit: &unit, status_text, channels, freeze_ms, taken_unix_s, file };
-    let entry = write(parts, writer, &path)?;
+    let mut entry = write(parts, writer, &path)?;
+    if matches!(start, Start::Inherited(_)) {
+        entry.start = context.earlier.start_record(unit.properties());
+    }
     let (cold_start_ms, cold_cpu_ms) = unit.cold();
     let stored = unit.properties().stored.clone();
     let report = UnitReport {

@@ -1,12 +1,14 @@
 //! Whoever looks on while units start, or the reason why nobody does.
 
 use crate::unit::{Band, Start, UnitProperties};
-use image_store::{Catalogue, CheckDepth, Observation, Opened, Store};
+use image_store::evidence::StartEvidence;
+use image_store::{Catalogue, CatalogueEntry, CheckDepth, Observation, Opened, Store};
 use snap_error::observation::{EarlierStart, NotObserved, Unwatched};
 use snap_error::{Error, Result, ServiceFault};
 use snap_observe::Recorder;
 use snap_state::bands::is_in_a_band;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Looks on from before the first restart until the last image has been taken.
 #[derive(Debug)]
@@ -79,16 +81,30 @@ pub(super) struct Earlier<'a> {
 }
 
 impl Earlier<'_> {
+    /// The image of the processes that the unit runs as.
+    fn entry_of(&self, unit: &UnitProperties) -> Option<&CatalogueEntry> {
+        let entry = self.catalogue.newest(&unit.id).map(|(_, entry)| entry);
+        let is_same = |main_pid: i32| main_pid == unit.main_pid && is_in_a_band(main_pid);
+        entry.filter(|entry| is_same(entry.service.main_pid))
+    }
+
+    /// When the image was taken of which the unit's memory is, if it is one's.
+    pub fn memory_since(&self, unit: &UnitProperties) -> Option<SystemTime> {
+        let taken_unix_s = self.entry_of(unit)?.taken_unix_s?;
+        Some(UNIX_EPOCH + Duration::from_secs(taken_unix_s))
+    }
+
+    /// How systemd had started these processes, if an earlier image of them knows.
+    pub fn start_record(&self, unit: &UnitProperties) -> Option<StartEvidence> {
+        self.entry_of(unit)?.start.clone()
+    }
+
     /// A unit that runs as the process of an earlier image has been restored from it, or is what it
     /// was taken of: the start that was observed then is its own, as long as all that was seen is
     /// as it was.
     fn start_of(&self, unit: &UnitProperties, cause: Unwatched) -> Start {
         let unobserved = |earlier| Start::Unobserved(NotObserved { cause, earlier });
-        let entry = self.catalogue.newest(&unit.id).map(|(_, entry)| entry);
-        let is_same = |main_pid: i32| main_pid == unit.main_pid && is_in_a_band(main_pid);
-        let Some(entry) = entry.filter(|entry| is_same(entry.service.main_pid)) else {
-            return unobserved(None);
-        };
+        let Some(entry) = self.entry_of(unit) else { return unobserved(None) };
         match Opened::open(self.store, entry).map(|opened| opened.evidence) {
             Ok(evidence) if matches!(evidence.observation, Observation::Recorded { .. }) => {
                 match evidence.check_files(Path::new("/"), CheckDepth::ContentIfStatDiffers) {

@@ -11,6 +11,7 @@ use super::identity::identities;
 use super::kernel_settings;
 use super::named;
 use super::observed::{self, Start};
+use super::text_since::{self, Then};
 use super::{of_one_machine, patterns, randomness};
 use image_store::evidence::Scope;
 use image_store::{EvidenceV2, FileEvidence, MachineEvidence, Source, UnitEvidence};
@@ -90,11 +91,22 @@ pub fn gather_evidence(
     }
 
     let fragment = unit.fragment.clone().unwrap_or_default();
+    let unit_files = UnitEvidence::collect(Path::new("/"), &fragment, &unit.drop_ins)?;
+    let then = match past.start {
+        Start::Inherited(earlier) => Then::Files(&earlier.unit),
+        Start::Recorded { .. } | Start::Unobserved(_) => match past.text {
+            Some(text) => Then::Files(text),
+            None => Then::Before(files.ready_at_ns()),
+        },
+    };
+    for path in text_since::changed(&unit_files, text, then) {
+        files.refuse(UnitObstacle::UnitChangedSinceStart { path: RawPath::from_path(&path) });
+    }
     let identities = identities(Path::new("/"), tree);
     let found = files.finish();
     let evidence = EvidenceV2 {
         machine: MachineEvidence::collect(Path::new("/"))?.in_scope(past.scope),
-        unit: UnitEvidence::collect(Path::new("/"), &fragment, &unit.drop_ins)?,
+        unit: unit_files,
         observation,
         files: found.files,
         accounts: found.accounts,

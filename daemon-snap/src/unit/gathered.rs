@@ -7,7 +7,7 @@ use super::mounts::Mounts;
 use super::observed::Start;
 use super::{files, patterns};
 use image_store::evidence::{AccountsEvidence, Digests, LeftOut, Scope, UnitPlaces, ValueEvidence};
-use image_store::{FileEvidence, FileItem, FileKind, Rule, Source};
+use image_store::{FileEvidence, FileItem, FileKind, Rule, Source, UnitEvidence};
 use snap_error::{Error, Result, ServiceFault, UnitObstacle};
 use snap_policy::Options;
 use snap_state::{Pid, RawPath};
@@ -31,6 +31,8 @@ pub struct Past<'a> {
     pub ready_at: SystemTime,
     /// What was seen of that.
     pub start: &'a Start,
+    /// Its files before it was restarted; `None` where it was not.
+    pub text: Option<&'a UnitEvidence>,
     /// What was read for other units.
     pub digests: &'a Digests,
     /// Which machines will use the image.
@@ -95,6 +97,11 @@ impl<'a> Files<'a> {
             values: BTreeMap::new(),
             left_out: BTreeMap::new(),
         }
+    }
+
+    /// When it had read what it reads at its start, in the clock of file times.
+    pub fn ready_at_ns(&self) -> i64 {
+        self.ready_at_ns
     }
 
     pub fn is_ignored(&self, path: &Path) -> bool {

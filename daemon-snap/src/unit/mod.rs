@@ -27,6 +27,7 @@ mod randomness;
 mod settle;
 mod state_places;
 mod systemd;
+mod text_since;
 
 pub use activation::activation_sockets;
 pub use band::Band;

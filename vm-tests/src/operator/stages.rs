@@ -297,6 +297,17 @@ pub(super) fn refresh_as_the_unit_says(machine: &Container) -> Result<()> {
     has(&taken, &["1 of 1 service taken", "slow.service stored"])?;
     ensure!(main_pids(machine)? == before, "somebody was restarted");
 
+    // What runs has not got it, and an image of it would be used as if it had.
+    let edited =
+        "[Service]\\nEnvironment=WORD=new\\n[X-Fastboot]\\nRefresh=as-it-runs\\nDependsOn=/etc/slow.conf\\n";
+    drop_in(machine, edited)?;
+    let refused = fastboot(machine, &["refresh"])?;
+    ensure!(refused.code == Some(3), "exit code {:?}", refused.code);
+    has(
+        &refused.stdout,
+        &["slow.service refused", "test.conf, of its unit, changed after the service had started"],
+    )?;
+
     drop_in(machine, "")?;
     let taken = fastboot(machine, &["refresh", "--background", "--notice", "1"])?;
     has(&taken.stderr, &["in 1 s these will be restarted, twice each: slow"])?;

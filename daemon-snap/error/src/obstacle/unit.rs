@@ -33,6 +33,8 @@ coded! {
              ([X-Fastboot] KernelState=reload, or IgnoreChanges= for this file, overrides)";
         "file-changed-since-start" stays ChangedSinceStart { path: RawPath }:
             "{path} changed after the service had started: nobody knows which version it has read";
+        "unit-changed-since-start" stays UnitChangedSinceStart { path: RawPath }:
+            "{path}, of its unit, changed after the service had started, which goes by what it said before";
         "file-seen-inside-only" stays SeenInsideOnly { path: RawPath }:
             "{path} can only be seen by the unit itself and could not be checked at boot";
         "file-name-not-utf8" stays NameNotUtf8 { path: RawPath }:
