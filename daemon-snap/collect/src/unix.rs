@@ -12,7 +12,7 @@ use crate::spaces::Spaces;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::kill;
-use nix::sys::stat::{FileStat, SFlag, fstatat};
+use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use snap_bus::{BusAccess, SYSTEM_BUS};
 use snap_error::obstacle::{BusObstacle, SocketKind, SocketObstacle};
 use snap_error::{Error, Result};
@@ -24,8 +24,9 @@ use snap_sys::proc;
 use snap_sys::sock_diag::{self, STATE_CONNECTED, STATE_LISTENING, UnixDiag};
 use snap_sys::{fdquery, netns};
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirEntryExt as _;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Component;
 
 const JOURNAL_STDOUT: &[u8] = b"/run/systemd/journal/stdout";
 
@@ -99,12 +100,7 @@ impl<'a> UnixSockets<'a> {
         if let Some(by) = outside.filter(|_| !is_lost) {
             return refused(SocketObstacle::UnixMadeOutside { by });
         }
-        let is_relative = |name: &[u8]| name.first().is_some_and(|first| ![0, b'/'].contains(first));
-        let is_pair = matches!(state, UnixStateV1::Pair { .. });
-        if !is_pair && queue.iter().any(|message| is_relative(&message.sender) || is_relative(&address)) {
-            return refused(SocketObstacle::UnixUnreadRelative);
-        }
-        let Node { directory, node, renamed_to } = self.node(file, &address, &diag, inodes)?;
+        let Node { directory, node, renamed_to } = self.node(file, fd, &address, inodes)?;
         let options = self.defaults.changed((file.pid, file.fd), fd, (libc::AF_UNIX, socket_type, 0))?;
         Ok(FileKindV1::Unix(UnixSocketV1 {
             socket_type,
@@ -267,44 +263,74 @@ impl<'a> UnixSockets<'a> {
     fn node(
         &self,
         file: &Description,
+        fd: BorrowedFd<'_>,
         address: &[u8],
-        diag: &UnixDiag,
         inodes: &mut Inodes<'_>,
     ) -> Found<Node> {
+        let table = || self.table.iter().flatten();
+        let own = table().find(|(ino, _)| **ino == file.ino as u32).map(|(_, own)| own);
+        let Some((own, bound)) = own.and_then(|own| Some((own, own.bound?))) else {
+            return Ok(Node::default());
+        };
         if address.first().is_none_or(|&first| first == 0) {
             return Ok(Node::default());
         }
         // A connection that was accepted has the listener's address, and its path leads to the
         // listener.
         let of_listener = |(ino, other): (&u32, &UnixDiag)| {
-            *ino != file.ino as u32 && other.state == STATE_LISTENING && other.path_ino == diag.path_ino
+            *ino != file.ino as u32 && other.state == STATE_LISTENING && other.bound == own.bound
         };
-        if diag.state == STATE_CONNECTED && self.table.iter().flatten().any(of_listener) {
+        if own.state == STATE_CONNECTED && table().any(of_listener) {
+            return Ok(Node::default());
+        }
+        let bound = BoundNode::of(fd, bound.ino)?;
+        if bound.is_removed {
             return Ok(Node::default());
         }
         let path = RawPath(address.to_vec());
-        let Some(path_ino) = diag.path_ino else {
-            return without_node(path);
-        };
-        let beginnings = if address[0] == b'/' { vec![None] } else { self.working_directories()? };
+        let beginnings = if address[0] == b'/' { vec![None] } else { self.beginnings(&bound, address)? };
         let whole = |beginning: &Option<RawPath>| match beginning {
             Some(directory) => RawPath::from_path(&directory.as_path().join(path.as_path())),
             None => path.clone(),
         };
         for beginning in &beginnings {
-            if let Some(stat) = self.socket_at(&whole(beginning), path_ino)? {
+            if let Some(stat) = self.socket_at(&whole(beginning), &bound)? {
                 return Node::noted(beginning, &whole(beginning), &stat, None, inodes);
             }
         }
         for beginning in &beginnings {
-            if let Some((to, stat)) = self.renamed(&whole(beginning), path_ino)? {
+            if let Some((to, stat)) = self.renamed(&whole(beginning), &bound)? {
+                if self.is_taken(&whole(beginning))? {
+                    return refused(SocketObstacle::UnixNameTaken { path: whole(beginning) });
+                }
                 return Node::noted(beginning, &to, &stat, Some(to.clone()), inodes);
             }
         }
-        without_node(path)
+        match (&bound.today, address[0]) {
+            (Some(today), b'/') => refused(SocketObstacle::UnixMoved { path, today: today.clone() }),
+            // The kernel has not told where it is. From nowhere is as good as removed.
+            (None, b'/') => Ok(Node::default()),
+            _ => refused(SocketObstacle::UnixRelativeDirectory { path }),
+        }
     }
 
-    /// Where a relative path may begin. Which of them it was is seen by what lies there.
+    /// Where a relative path may begin, one that nobody works in any more behind the others.
+    fn beginnings(&self, bound: &BoundNode, address: &[u8]) -> Result<Vec<Option<RawPath>>> {
+        let mut found = self.working_directories()?;
+        let mut names = 0usize;
+        for name in RawPath(address.to_vec()).as_path().components() {
+            match name {
+                Component::Normal(_) => names += 1,
+                Component::ParentDir => names = names.saturating_sub(1),
+                _ => {}
+            }
+        }
+        let above = bound.today.as_ref().and_then(|today| today.as_path().ancestors().nth(names));
+        found.extend(above.map(|directory| Some(RawPath::from_path(directory))));
+        Ok(found)
+    }
+
+    /// The working directories of all processes. Which of them it was is seen by what lies there.
     fn working_directories(&self) -> Result<Vec<Option<RawPath>>> {
         let mut pids: Vec<Pid> = self.processes.iter().copied().collect();
         pids.sort_unstable();
@@ -318,29 +344,34 @@ impl<'a> UnixSockets<'a> {
         Ok(found)
     }
 
-    /// What lies at `path`, if it is the socket with this inode number.
-    fn socket_at(&self, path: &RawPath, ino: u32) -> Result<Option<FileStat>> {
+    /// What lies at `path`, if it is the node of the socket.
+    fn socket_at(&self, path: &RawPath, bound: &BoundNode) -> Result<Option<FileStat>> {
+        Ok(self.look_at(path)?.filter(|stat| bound.is(stat)))
+    }
+
+    fn is_taken(&self, path: &RawPath) -> Result<bool> {
+        Ok(self.look_at(path)?.is_some())
+    }
+
+    fn look_at(&self, path: &RawPath) -> Result<Option<FileStat>> {
         let reachable = self.spaces.reachable(path);
         match fstatat(nix::fcntl::AT_FDCWD, &reachable, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                let is_socket = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
-                Ok((is_socket && stat.st_ino as u32 == ino).then_some(stat))
-            }
+            Ok(stat) => Ok(Some(stat)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(e) => Err(Error::kernel("stat", path, e)),
         }
     }
 
     /// Another name of the socket in the directory of `path`.
-    fn renamed(&self, path: &RawPath, ino: u32) -> Result<Option<(RawPath, FileStat)>> {
+    fn renamed(&self, path: &RawPath, bound: &BoundNode) -> Result<Option<(RawPath, FileStat)>> {
         let Some(dir) = path.as_path().parent() else { return Ok(None) };
         // The directory may be gone too.
         let Ok(entries) = std::fs::read_dir(self.spaces.reachable(&RawPath::from_path(dir))) else {
             return Ok(None);
         };
-        for entry in entries.flatten().filter(|entry| entry.ino() as u32 == ino) {
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())) {
             let name = RawPath::from_path(&dir.join(entry.file_name()));
-            if let Some(stat) = self.socket_at(&name, ino)? {
+            if let Some(stat) = self.socket_at(&name, bound)? {
                 return Ok(Some((name, stat)));
             }
         }
@@ -348,12 +379,41 @@ impl<'a> UnixSockets<'a> {
     }
 }
 
-/// A socket that its path does not lead to any more: nobody can connect to it. Of a relative path
-/// it is not known where it was.
-fn without_node(path: RawPath) -> Found<Node> {
-    match path.0.first() {
-        Some(b'/') => Ok(Node::default()),
-        _ => refused(SocketObstacle::UnixRelativeDirectory { path }),
+/// What a socket was bound to: an inode, and what the kernel says of it.
+struct BoundNode {
+    ino: u64,
+    /// Told to who may ask (SIOCUNIXFILE).
+    dev: Option<u64>,
+    /// It has no name any more.
+    is_removed: bool,
+    today: Option<RawPath>,
+}
+
+impl BoundNode {
+    fn of(fd: BorrowedFd<'_>, ino: u32) -> Result<Self> {
+        let node = match snap_sys::rebuild::unix_node(fd) {
+            Ok(node) => node,
+            Err(_) => return Ok(Self { ino: u64::from(ino), dev: None, is_removed: false, today: None }),
+        };
+        let stat = fstat(&node).map_err(|e| Error::kernel("stat", "the node of a unix socket", e))?;
+        let link = format!("/proc/self/fd/{}", node.as_raw_fd());
+        let today = nix::fcntl::readlink(link.as_str())
+            .map_err(|e| Error::kernel("readlink", "the node of a unix socket", e))?;
+        let today = RawPath(today.into_encoded_bytes());
+        Ok(Self {
+            ino: stat.st_ino,
+            dev: Some(stat.st_dev),
+            is_removed: stat.st_nlink == 0,
+            today: Some(today),
+        })
+    }
+
+    fn is(&self, stat: &FileStat) -> bool {
+        let is_inode = match self.dev {
+            Some(dev) => (stat.st_dev, stat.st_ino) == (dev, self.ino),
+            None => stat.st_ino as u32 == self.ino as u32,
+        };
+        is_inode && stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits()
     }
 }
 

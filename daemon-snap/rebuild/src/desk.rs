@@ -2,6 +2,7 @@
 
 use crate::rights::Rights;
 use crate::sysv::Made;
+use crate::unix_nameless::NamelessSockets;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use snap_error::{Error, Result};
@@ -36,6 +37,7 @@ pub struct Desk {
     pub rings: Vec<(InodeId, bool)>,
     /// Whose rights recorded paths are opened with.
     pub rights: Rights,
+    pub nameless_sockets: NamelessSockets,
 }
 
 impl Desk {
@@ -71,6 +73,7 @@ impl Desk {
             made: Rc::default(),
             rings: Vec::new(),
             rights: Rights::default(),
+            nameless_sockets: NamelessSockets::default(),
         })
     }
 

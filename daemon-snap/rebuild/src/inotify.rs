@@ -5,7 +5,7 @@ use super::desk::Desk;
 use super::kind::{Context, Kind};
 use super::rights;
 use super::trail::{self, Last};
-use super::unix_name::WorkingDirectory;
+use super::working_directory::WorkingDirectory;
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::unistd::read;

@@ -5,7 +5,7 @@ use super::kind::{Context, Kind};
 use super::socket_options::set_options;
 use super::stand_in::{as_process, as_user};
 use super::unix_address::show;
-use super::unix_name::{bind, connect, enter};
+use super::unix_name::{WayTo, bind, connect, way_to};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
@@ -14,7 +14,6 @@ use snap_state::{
     UnixStateV1,
 };
 use snap_sys as sys;
-use snap_sys::rebuild::unix_address;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 impl Kind for UnixSocketV1 {
@@ -71,7 +70,7 @@ fn connect_pairs(cx: &Context<'_>) -> Result<()> {
             UnixStateV1::Pair { peer } if !cx.desk.has_file(file.id) => pair(cx, file, socket, *peer)?,
             UnixStateV1::PeerGone { address } => {
                 // A name that is not the unit's own belongs to somebody else by now.
-                let is_own = listener_at(cx.files, address).is_some();
+                let is_own = listener_at(cx.files, socket.socket_type, address).is_some();
                 let other = UnixSocketV1 {
                     address: if is_own { address.clone() } else { Vec::new() },
                     directory: None,
@@ -104,11 +103,11 @@ fn connect_waiting(cx: &Context<'_>) -> Result<()> {
     for (id, _, file, socket) in waiting {
         let fd = alone(cx.desk, file.id, socket)?;
         let Some(listener) = unix_socket(cx.files.get(id)) else { continue };
-        let address = listen_as(cx.desk.file(id)?, socket.peer.as_ref(), id, listener)?;
-        let _there = enter(listener.directory.as_ref())?;
+        let way = listen_as(cx.desk, socket.peer.as_ref(), id, listener)?;
         as_process(holder(cx.processes, file.id).as_ref(), "connect", || {
-            sys::rebuild::connect(fd.as_fd(), &address).map(|()| [0; 2])
+            sys::rebuild::connect(fd.as_fd(), &way.address).map(|()| [0; 2])
         })?;
+        drop(way);
         cx.desk.put_file(file.id, fd)?;
     }
     Ok(())
@@ -137,7 +136,7 @@ fn finish_all(cx: &Context<'_>) -> Result<()> {
         }
         finish(cx.desk, file, socket)?;
     }
-    Ok(())
+    cx.desk.nameless_sockets.forget()
 }
 
 /// Listens once more, as who did: clients see the process that called listen(2) last. Called in
@@ -155,22 +154,14 @@ fn listen_own(desk: &Desk, files: Files<'_>, process: &ProcessV1) -> Result<()> 
     Ok(())
 }
 
-/// Listens in the name of a process, for a connection that is made next. Gives the address.
-fn listen_as(
-    listening: BorrowedFd<'_>,
-    who: Option<&PeerV1>,
-    id: FileId,
-    listener: &UnixSocketV1,
-) -> Result<Vec<u8>> {
+/// Listens in the name of a process, for a connection that is made next. Gives the way to it.
+fn listen_as(desk: &Desk, who: Option<&PeerV1>, id: FileId, listener: &UnixSocketV1) -> Result<WayTo> {
     let UnixStateV1::Listening { backlog } = listener.state else {
         return Err(Error::Internal { step: "listen", message: format!("open file {id} does not listen") });
     };
+    let listening = desk.file(id)?;
     as_process(who, "listen", || sys::rebuild::listen(listening, backlog).map(|()| [0; 2]))?;
-    // Its old name leads nowhere any more.
-    if let Some(renamed_to) = &listener.renamed_to {
-        return Ok(unix_address(&renamed_to.0));
-    }
-    sys::rebuild::own_address(listening).map_err(|e| Error::kernel("getsockname", id, e))
+    way_to(desk, listening, listener)
 }
 
 /// The first process that has a description, as it connects to others.
@@ -214,9 +205,10 @@ fn pair(cx: &Context<'_>, file: &FileV1, socket: &UnixSocketV1, peer: FileId) ->
     if desk.has_file(peer) {
         // A datagram socket connected to one that is connected elsewhere or not at all.
         let fd = alone(desk, file.id, socket)?;
-        let _there = enter(other.directory.as_ref())?;
-        sys::rebuild::connect(fd.as_fd(), &unix_address(&other.address))
+        let way = way_to(desk, desk.file(peer)?, other)?;
+        sys::rebuild::connect(fd.as_fd(), &way.address)
             .map_err(|e| Error::kernel("connect", show(&other.address), e))?;
+        drop(way);
         return desk.put_file(file.id, fd);
     }
     let (mine, theirs) = connected(desk, cx.files, socket, other)?;
@@ -226,9 +218,15 @@ fn pair(cx: &Context<'_>, file: &FileV1, socket: &UnixSocketV1, peer: FileId) ->
     desk.put_file(peer, theirs)
 }
 
-fn listener_at<'a>(files: Files<'a>, address: &[u8]) -> Option<(&'a FileV1, &'a UnixSocketV1)> {
+fn listener_at<'a>(
+    files: Files<'a>,
+    socket_type: i32,
+    address: &[u8],
+) -> Option<(&'a FileV1, &'a UnixSocketV1)> {
     sockets(files).find(|(_, s)| {
-        s.address == address && !address.is_empty() && matches!(s.state, UnixStateV1::Listening { .. })
+        (s.socket_type, s.address.as_slice()) == (socket_type, address)
+            && !address.is_empty()
+            && matches!(s.state, UnixStateV1::Listening { .. })
     })
 }
 
@@ -240,26 +238,14 @@ fn connected(
     socket: &UnixSocketV1,
     other: &UnixSocketV1,
 ) -> Result<(OwnedFd, OwnedFd)> {
-    if let Some((listener, at)) = listener_at(files, &socket.address) {
-        let _there = enter(at.directory.as_ref())?;
-        let address = listen_as(desk.file(listener.id)?, other.peer.as_ref(), listener.id, at)?;
-        let (theirs, mine) = through_listener(
-            desk,
-            Listening { fd: desk.file(listener.id)?, address: &address },
-            other,
-            socket,
-        )?;
+    if let Some((listener, at)) = listener_at(files, socket.socket_type, &socket.address) {
+        let way = listen_as(desk, other.peer.as_ref(), listener.id, at)?;
+        let (theirs, mine) = through_listener(desk, (desk.file(listener.id)?, way), other, socket)?;
         return Ok((mine, theirs));
     }
-    if let Some((listener, at)) = listener_at(files, &other.address) {
-        let _there = enter(at.directory.as_ref())?;
-        let address = listen_as(desk.file(listener.id)?, socket.peer.as_ref(), listener.id, at)?;
-        return through_listener(
-            desk,
-            Listening { fd: desk.file(listener.id)?, address: &address },
-            socket,
-            other,
-        );
+    if let Some((listener, at)) = listener_at(files, other.socket_type, &other.address) {
+        let way = listen_as(desk, socket.peer.as_ref(), listener.id, at)?;
+        return through_listener(desk, (desk.file(listener.id)?, way), socket, other);
     }
     if socket.peer == other.peer {
         let pair =
@@ -283,26 +269,15 @@ fn connected(
     as_process(client.peer.as_ref(), "listen", || {
         sys::rebuild::listen(listening.as_fd(), 1).map(|()| [0; 2])
     })?;
-    let _there = enter(accepted.directory.as_ref())?;
-    // Its path may lead elsewhere by now; a link to the descriptor does not.
-    let address = sys::rebuild::own_address(listening.as_fd())
-        .map_err(|e| Error::kernel("getsockname", show(&accepted.address), e))?;
-    let (theirs, mine) =
-        through_listener(desk, Listening { fd: listening.as_fd(), address: &address }, client, accepted)?;
+    let way = way_to(desk, listening.as_fd(), accepted)?;
+    let (theirs, mine) = through_listener(desk, (listening.as_fd(), way), client, accepted)?;
     Ok(if swapped { (theirs, mine) } else { (mine, theirs) })
-}
-
-/// A listener that connections are made through, and its address as the kernel has it.
-#[derive(Clone, Copy)]
-struct Listening<'a> {
-    fd: BorrowedFd<'a>,
-    address: &'a [u8],
 }
 
 /// The client end and the accepted end.
 fn through_listener(
     desk: &Desk,
-    listening: Listening<'_>,
+    (listening, way): (BorrowedFd<'_>, WayTo),
     client: &UnixSocketV1,
     accepted: &UnixSocketV1,
 ) -> Result<(OwnedFd, OwnedFd)> {
@@ -312,9 +287,10 @@ fn through_listener(
         bind(desk, client, &fd)?;
     }
     as_process(accepted.peer.as_ref(), "connect", || {
-        sys::rebuild::connect(fd.as_fd(), listening.address).map(|()| [0; 2])
+        sys::rebuild::connect(fd.as_fd(), &way.address).map(|()| [0; 2])
     })?;
-    let accepted = sys::rebuild::accept(listening.fd).map_err(failed("accept"))?;
+    drop(way);
+    let accepted = sys::rebuild::accept(listening).map_err(failed("accept"))?;
     Ok((fd, accepted))
 }
 

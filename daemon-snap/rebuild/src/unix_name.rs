@@ -6,22 +6,19 @@ use super::rights;
 use super::trail::{self, Last, Place, kind_of};
 use super::unix_address::{path_of, show};
 use super::volatile::{Owner, set_owner};
+use super::working_directory::WorkingDirectory;
 use image_store::ReasonCode;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, renameat};
-use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{UnlinkatFlags, fchdir, unlinkat};
+use nix::fcntl::renameat;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use snap_error::{Error, Result};
-use snap_state::{RawPath, UnixSocketV1};
+use snap_state::{RawPath, SocketNodeV1, UnixSocketV1};
 use snap_sys as sys;
-use snap_sys::fs_identity::FsIdentity;
 use snap_sys::rebuild::unix_address;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-/// The user who owns nothing.
-const NOBODY: u32 = 65_534;
 
 /// The working directory in which a relative address is bound and connected to, until this is
 /// dropped.
@@ -31,28 +28,31 @@ pub fn enter(directory: Option<&RawPath>) -> Result<Option<WorkingDirectory>> {
     WorkingDirectory::enter(there.as_fd()).map(Some)
 }
 
-/// Ours of before comes back when this is dropped.
-pub struct WorkingDirectory {
-    before: OwnedFd,
+/// A way to a socket of ours, from any thread of control that has our working directory.
+pub struct WayTo {
+    pub address: Vec<u8>,
+    /// Where the address begins.
+    _there: Option<WorkingDirectory>,
 }
 
-impl WorkingDirectory {
-    /// # Errors
-    /// fchdir(2).
-    pub fn enter(directory: BorrowedFd<'_>) -> Result<Self> {
-        let before = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|e| Error::kernel("opening", "our working directory", e))?;
-        fchdir(directory).map_err(|e| Error::kernel("fchdir", "a directory of sockets", e))?;
-        Ok(Self { before })
+/// How a socket of the tree is connected to: by the name that it has today.
+///
+/// # Errors
+/// Its directory cannot be entered.
+pub fn way_to(desk: &Desk, fd: BorrowedFd<'_>, socket: &UnixSocketV1) -> Result<WayTo> {
+    if let Some((there, address)) = desk.nameless_sockets.way_to(fd)? {
+        return Ok(WayTo { address, _there: Some(there) });
     }
-}
-
-impl Drop for WorkingDirectory {
-    fn drop(&mut self) {
-        // Every process goes to its own directory later; a wrong one of ours could only make a
-        // relative address fail.
-        let _ = fchdir(&self.before);
+    if let Some(renamed_to) = &socket.renamed_to {
+        // The whole may be longer than an address.
+        let place = Place::of(renamed_to.as_path()).map_err(|e| rights::failed(renamed_to, e))?;
+        let there = WorkingDirectory::enter(place.directory.as_fd())?;
+        return Ok(WayTo { address: unix_address(place.name.as_bytes()), _there: Some(there) });
     }
+    let there = enter(socket.directory.as_ref())?;
+    let address =
+        sys::rebuild::own_address(fd).map_err(|e| Error::kernel("getsockname", show(&socket.address), e))?;
+    Ok(WayTo { address, _there: there })
 }
 
 /// Binds a socket to its recorded address, and gives its node the recorded owner and permissions.
@@ -61,14 +61,12 @@ impl Drop for WorkingDirectory {
 /// `Stale`: the address is in use, or no process of the tree may have made it.
 pub fn bind(desk: &Desk, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
     let address = unix_address(&socket.address);
-    let failed = |e| match e {
-        Errno::EADDRINUSE => {
-            Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(&socket.address)))
-        }
-        e => Error::kernel("bind", show(&socket.address), e),
-    };
+    let failed = |e| bind_failed(&socket.address, e);
     let Some(path) = path_of(&socket.address) else {
         return sys::rebuild::bind(fd.as_fd(), &address).map_err(failed);
+    };
+    let Some(node) = socket.node else {
+        return desk.nameless_sockets.bind(fd.as_fd(), &socket.address, desk.first_own_fd);
     };
     // Everything but bind(2) itself is done by the whole path.
     let path = match &socket.directory {
@@ -78,20 +76,24 @@ pub fn bind(desk: &Desk, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
     if !path.is_absolute() {
         return Err(Error::Corrupt(format!("socket path {} begins nowhere", path.display())));
     }
-    if socket.node.is_some() {
-        remove_leftover(desk, &path, socket)?;
-    }
+    remove_leftover(desk, &path, socket)?;
     if let Some(renamed_to) = &socket.renamed_to {
         remove_leftover(desk, renamed_to.as_path(), socket)?;
     }
     let there = enter(socket.directory.as_ref())?;
     desk.rights.act(&path, || sys::rebuild::bind(fd.as_fd(), &address)).map_err(failed)?;
     drop(there);
-    finish_node(desk, socket, &path, fd)
+    finish_node(desk, socket, node, &path, fd)
 }
 
-/// The node that bind(2) has just made: owner and permissions, another name, or none.
-fn finish_node(desk: &Desk, socket: &UnixSocketV1, path: &Path, fd: &OwnedFd) -> Result<()> {
+/// The node that bind(2) has just made: owner and permissions, perhaps another name.
+fn finish_node(
+    desk: &Desk,
+    socket: &UnixSocketV1,
+    node: SocketNodeV1,
+    path: &Path,
+    fd: &OwnedFd,
+) -> Result<()> {
     let failed = |step| move |e| Error::kernel(step, path.display(), e);
     let raw = RawPath::from_path(path);
     let place = Place::of(path).map_err(|e| rights::failed(&raw, e))?;
@@ -105,11 +107,6 @@ fn finish_node(desk: &Desk, socket: &UnixSocketV1, path: &Path, fd: &OwnedFd) ->
         let sentence = format!("{} was replaced while it was made", path.display());
         return Err(Error::stale(ReasonCode::FileChanged, sentence));
     }
-    let Some(node) = socket.node else {
-        // Bound to a path that no longer led to it: the node was removed by the daemon.
-        let unlink = || unlinkat(&place.directory, place.name, UnlinkatFlags::NoRemoveDir);
-        return desk.rights.act(path, unlink).map_err(failed("unlink"));
-    };
     set_owner(desk, made.as_fd(), &raw, Owner { uid: node.uid, gid: node.gid, mode: Some(node.mode) })?;
     let Some(renamed_to) = &socket.renamed_to else { return Ok(()) };
     let to = Place::of(renamed_to.as_path()).map_err(|e| rights::failed(renamed_to, e))?;
@@ -151,38 +148,23 @@ pub fn connect(desk: &Desk, fd: BorrowedFd<'_>, address: &[u8]) -> nix::Result<(
     }
 }
 
-/// Binds a socket to the address of a sender who is gone, as somebody who may do so: the owner of
-/// the directory, or anybody where that is root and others can put another directory in its place.
-/// The name is taken away again. What a stranger has called itself is the stranger's to choose.
+/// Binds a socket to the address of a sender who is gone. Of a path nothing is seen: what has that
+/// name today is somebody else's.
 ///
 /// # Errors
 /// `Stale`: the address is taken. That of bind(2).
-pub fn bind_as_stranger(fd: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
-    let failed = |e| match e {
+pub fn bind_as_stranger(desk: &Desk, fd: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
+    if path_of(address).is_some() {
+        return desk.nameless_sockets.bind(fd, address, desk.first_own_fd);
+    }
+    sys::rebuild::bind(fd, &unix_address(address)).map_err(|e| bind_failed(address, e))
+}
+
+fn bind_failed(address: &[u8], errno: Errno) -> Error {
+    match errno {
         Errno::EADDRINUSE => {
             Error::stale(ReasonCode::AddressTaken, format!("address {} is in use", show(address)))
         }
         e => Error::kernel("bind", show(address), e),
-    };
-    let Some(path) = path_of(address) else {
-        return sys::rebuild::bind(fd, &unix_address(address)).map_err(failed);
-    };
-    // Nobody knows where a relative one began.
-    let root = trail::resolve(Path::new("/"), Last::Directory).map_err(failed)?;
-    let whole = Path::new("/").join(path);
-    let place = Place::of(&whole).map_err(failed)?;
-    let owner = fstat(&place.directory).map_err(failed)?;
-    let way = trail::walk(whole.parent().unwrap_or(Path::new("/")), Last::Directory).map_err(failed)?;
-    let (uid, gid) = match way.replaceable_in {
-        Some(_) if owner.st_uid == 0 => (NOBODY, NOBODY),
-        _ => (owner.st_uid, owner.st_gid),
-    };
-    let there = WorkingDirectory::enter(root.as_fd())?;
-    let identity = FsIdentity { uid, gid, groups: Vec::new(), caps: 0 };
-    let done = identity.act(|| {
-        sys::rebuild::bind(fd, &unix_address(address))?;
-        unlinkat(&place.directory, place.name, UnlinkatFlags::NoRemoveDir)
-    });
-    drop(there);
-    done.and_then(|done| done).map_err(failed)
+    }
 }

@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use super::stand_in::as_sender;
 use super::unix_address::show;
-use super::unix_name::bind_as_stranger;
+use super::unix_name::{bind_as_stranger, way_to};
 use snap_error::{Error, Result};
 use snap_state::{FileId, FileKindV1, Files, UnixMessageV1, UnixSocketV1, UnixStateV1};
 use snap_sys as sys;
@@ -25,7 +25,13 @@ pub fn refill(desk: &Desk, files: Files<'_>, id: FileId, socket: &UnixSocketV1) 
         UnixStateV1::Pair { peer } => Some(desk.file(peer)?),
         _ => far_end.as_ref().map(|end| end.as_fd()),
     };
-    let address = sys::rebuild::own_address(receiver).map_err(|e| Error::kernel("getsockname", id, e))?;
+    let own_way;
+    let address = if socket.address.is_empty() {
+        &[][..]
+    } else {
+        own_way = way_to(desk, receiver, socket)?;
+        &own_way.address
+    };
     for message in &socket.queue {
         if let Some(peer) = peer.filter(|_| message.sender.is_empty() || is_of_peer(files, socket, message)) {
             send(desk, id, peer, &[], message)?;
@@ -36,13 +42,13 @@ pub fn refill(desk: &Desk, files: Files<'_>, id: FileId, socket: &UnixSocketV1) 
                 && s.socket_type == socket.socket_type)
         });
         match of_tree {
-            Some(sender) => send(desk, id, desk.file(sender.id)?, &address, message)?,
+            Some(sender) => send(desk, id, desk.file(sender.id)?, address, message)?,
             None => {
                 if !strangers.contains_key(message.sender.as_slice()) {
-                    strangers.insert(&message.sender, stranger(socket.socket_type, &message.sender)?);
+                    strangers.insert(&message.sender, stranger(desk, socket.socket_type, &message.sender)?);
                 }
                 let stranger = &strangers[message.sender.as_slice()];
-                send(desk, id, stranger.as_fd(), &address, message)?;
+                send(desk, id, stranger.as_fd(), address, message)?;
             }
         }
     }
@@ -55,14 +61,14 @@ fn is_of_peer(files: Files<'_>, socket: &UnixSocketV1, message: &UnixMessageV1) 
 }
 
 /// A sender that is gone: a socket with its address, for as long as it takes.
-fn stranger(socket_type: i32, address: &[u8]) -> Result<OwnedFd> {
+fn stranger(desk: &Desk, socket_type: i32, address: &[u8]) -> Result<OwnedFd> {
     let failed = |step| move |e| Error::kernel(step, show(address), e);
     let fd = sys::rebuild::socket(libc::AF_UNIX, socket_type, 0).map_err(failed("socket"))?;
     let bytes = STRANGER_BUFFER_BYTES.to_ne_bytes();
     sys::rebuild::set_socket_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes)
         .map_err(failed("SO_SNDBUFFORCE"))?;
     if !address.is_empty() {
-        bind_as_stranger(fd.as_fd(), address)?;
+        bind_as_stranger(desk, fd.as_fd(), address)?;
     }
     Ok(fd)
 }

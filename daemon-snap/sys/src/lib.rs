@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod child;
 pub mod dbus;
+pub mod detached;
 pub mod ending;
 pub mod fanotify;
 pub mod fdquery;

@@ -1,6 +1,7 @@
 //! A proc instance of our own: sees our PID namespace, is writable, and stays reachable in any
-//! mount namespace (fsopen(2), fsmount(2), since Linux 5.2).
+//! mount namespace.
 
+use crate::detached;
 use nix::dir::{Dir, Entry};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
@@ -8,11 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-const FSOPEN_CLOEXEC: u32 = 1;
-const FSCONFIG_CMD_CREATE: u32 = 6;
-const FSMOUNT_CLOEXEC: u32 = 1;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// For messages.
 pub const LAST_PID: &str = "sys/kernel/ns_last_pid";
@@ -27,19 +24,7 @@ impl OwnProc {
     /// # Errors
     /// `EPERM` without CAP_SYS_ADMIN.
     pub fn mount() -> Result<Self, Errno> {
-        // SAFETY: plain system calls on a constant string and on descriptors that they return.
-        unsafe {
-            let context = checked(libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), FSOPEN_CLOEXEC))?;
-            Errno::result(libc::syscall(
-                libc::SYS_fsconfig,
-                context.as_raw_fd(),
-                FSCONFIG_CMD_CREATE,
-                std::ptr::null::<u8>(),
-                std::ptr::null::<u8>(),
-                0,
-            ))?;
-            checked(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0)).map(Self)
-        }
+        detached::mount(c"proc").map(Self)
     }
 
     /// The instance that is mounted on /proc, where it is as good as one of our own: of our PID
@@ -145,10 +130,4 @@ impl AsFd for OwnProc {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-fn checked(result: libc::c_long) -> Result<OwnedFd, Errno> {
-    let fd = Errno::result(result)? as i32;
-    // SAFETY: the system call just returned this new descriptor; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -31,8 +31,8 @@ pub struct UnixDiag {
     pub state: u8,
     /// Inode of the peer; `Some(0)` when the peer has been closed.
     pub peer: Option<u32>,
-    /// Inode number of the path that it is bound to.
-    pub path_ino: Option<u32>,
+    /// The path that it is bound to.
+    pub bound: Option<BoundTo>,
     /// Waiting connections of a listener, unread bytes otherwise.
     pub receive_queue: u32,
     /// Backlog of a listener, bytes in flight otherwise.
@@ -42,6 +42,13 @@ pub struct UnixDiag {
     /// Of a listener: inodes of the clients that wait for accept(2), in order; 0 for one that has
     /// gone.
     pub waiting: Vec<u32>,
+}
+
+/// What is at a path, as the kernel counts it: stat(2) may say other numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundTo {
+    pub ino: u32,
+    pub dev: u32,
 }
 
 /// What the kernel tells about a packet socket that no option of it does.
@@ -228,7 +235,9 @@ fn attributes_behind(message: &[u8], fixed_bytes: usize, mut each: impl FnMut(u1
 fn unix_socket(message: &[u8]) -> UnixDiag {
     let mut socket = UnixDiag { state: message[2], ..UnixDiag::default() };
     attributes(message, |kind, value| match kind {
-        ATTR_VFS if value.len() >= 8 => socket.path_ino = Some(u32_at(value, 0)),
+        ATTR_VFS if value.len() >= 8 => {
+            socket.bound = Some(BoundTo { ino: u32_at(value, 0), dev: u32_at(value, 4) });
+        }
         ATTR_PEER if value.len() >= 4 => socket.peer = Some(u32_at(value, 0)),
         ATTR_WAITING => socket.waiting = value.chunks_exact(4).map(|inode| u32_at(inode, 0)).collect(),
         ATTR_RQLEN if value.len() >= 8 => {

@@ -209,9 +209,15 @@ subjects! {
     regression_listener_is_found_under_the_name_that_it_was_renamed_to: "unix_listener", "renamed";
     regression_renamed_listener_is_found_after_reboot: "unix_listener", "renamed", between empty_tmpfs;
     restore_keeps_second_name_of_listener: "unix_listener", "linked";
+    restore_keeps_sockets_whose_names_were_unlinked: "unix_nameless", "plain";
+    restore_keeps_sockets_whose_names_are_fifos_now: "unix_nameless", "fifo";
+    restore_keeps_sockets_whose_names_others_have_now: "unix_nameless", "socket";
+    restore_keeps_sockets_whose_directory_is_gone: "unix_nameless", "gone";
+    restore_keeps_sockets_of_a_working_directory_that_is_gone: "unix_nameless", "relative";
     restore_keeps_unix_sockets_at_relative_paths: "unix_relative", "disk";
     restore_makes_relative_paths_of_unix_sockets_again: "unix_relative", "tmpfs", between empty_tmpfs;
     restore_keeps_relative_path_of_renamed_socket: "unix_relative", "renamed";
+    restore_finds_relative_path_where_nobody_works: "unix_relative", "nobody";
     restore_finds_relative_path_from_another_process: "unix_relative", "child";
     restore_keeps_bound_datagram_sockets: "unix_dgram_bound", "";
     restore_keeps_bound_datagram_sockets_after_reboot: "unix_dgram_bound", "", between empty_tmpfs;

@@ -153,8 +153,23 @@ static void make_relative(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "relative"};
     SYS(chdir(subject_dir));
+    if (variant("relative_lost")) {
+        SYS(mkdir("below", 0755));
+        strcpy(address.sun_path, "below/relative");
+    } else if (variant("moved_directory")) {
+        SYS(mkdir("before", 0755));
+        strcpy(address.sun_path, in_dir("before/name"));
+    }
     SYS(bind(named(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)), (void *)&address, sizeof address));
-    SYS(chdir("/"));
+    if (variant("relative_lost"))
+        SYS(rename("below/relative", "other"));
+    else if (variant("moved_directory"))
+        SYS(rename("before", "behind"));
+    else {
+        SYS(rename("relative", "other"));
+        SYS(mkfifo("relative", 0600));
+    }
+    SYS(chdir(variant("taken_name") ? subject_dir : "/"));
 }
 
 static int netlink_fd = -1;
@@ -785,7 +800,7 @@ int main(int argc, char **argv)
         make_tcp_established();
     else if (variant("lonely_watch"))
         kid = make_lonely_watch();
-    else if (variant("relative_lost"))
+    else if (variant("relative_lost") || variant("moved_directory") || variant("taken_name"))
         make_relative();
     else if (variant("netlink_queued") || variant("netlink_connector"))
         make_netlink();

@@ -1,5 +1,5 @@
 /* Unix sockets that are bound to relative paths, as postfix does it: names and nodes stay, clients connect again. Variants disk, tmpfs, renamed, child (the process that
- * made them has gone elsewhere, another one is still there). */
+ * made them has gone elsewhere, another one is still there), nobody (no process works there any more). */
 #include "subject.h"
 #include <stddef.h>
 #include <sys/socket.h>
@@ -95,12 +95,14 @@ int main(int argc, char **argv)
         pid = fork_member(child, NULL);
         await_member("child");
         SYS(chdir("/"));
-    }
+    } else if (variant("nobody"))
+        SYS(chdir("/"));
     subject_hold();
     if (pid) {
         reap(pid);
         SYS(chdir(base));
-    }
+    } else
+        SYS(chdir(base));
     check_name(listener, false, "public/first");
     check_name(second, false, "./second");
     check_name(alone, false, "public/../alone");

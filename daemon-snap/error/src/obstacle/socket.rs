@@ -63,14 +63,16 @@ coded! {
             "a unix socket whose other end was made by process {by} outside the tree";
         "unix-relative-directory" stays UnixRelativeDirectory { path: RawPath }:
             "a unix socket bound to a relative path ({path}) that leads to it from no working directory of the tree";
+        "unix-moved" stays UnixMoved { path: RawPath, today: RawPath }:
+            "a unix socket bound to {path}, which is found in another directory now ({today})";
+        "unix-name-taken" stays UnixNameTaken { path: RawPath }:
+            "a unix socket that was renamed, and something else has its old name ({path})";
         "unix-relative-peer" stays UnixRelativePeer { path: RawPath }:
             "a datagram socket connected to a relative path ({path})";
         "unix-one-way" stays UnixOneWay: "a datagram socket connected one way to an unnamed socket";
         "unix-pending-outside" passes UnixPendingOutside:
             "a listener with a pending connection from outside the tree";
         "unix-pending-sent" passes UnixPendingSent: "a pending connection that has sent something already";
-        "unix-unread-relative" passes UnixUnreadRelative:
-            "a unix socket with unread messages to or from a relative path";
         "unix-unread-sender" passes UnixUnreadSender { from: Pid }:
             "a unix socket with an unread message of process {from} outside the tree";
         "unix-unread-out-of-band" passes UnixUnreadOutOfBand: "a unix socket with unread out-of-band data";
