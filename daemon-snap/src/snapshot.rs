@@ -184,6 +184,8 @@ pub struct Report {
     pub golden: bool,
     /// In the order in which the units were named.
     pub units: Vec<UnitReport>,
+    /// Those that were restarted and do not run any more.
+    pub down: Vec<String>,
 }
 
 /// Takes snapshots of units.
@@ -245,6 +247,7 @@ pub fn snapshot(
     let witness = Witness::call(band.as_ref());
     units.iter().for_each(|(_, unit)| witness.watch(&unit.properties().control_group));
     let mut stores = None;
+    let mut restarted = Vec::new();
     if let Some(band) = &band {
         let keeping = units
             .iter()
@@ -252,7 +255,8 @@ pub fn snapshot(
             .filter(|unit| unit.may_store() && !unit.store_preserved.is_empty());
         let keeping: Vec<&str> = keeping.map(|unit| unit.id.as_str()).collect();
         stores = Some(EmptyStores::begin(&systemd, &keeping)?);
-        units = path.each(Phase::Restart, units, |_, mut unit| {
+        units = path.each(Phase::Restart, units, |name, mut unit| {
+            restarted.push((name.to_owned(), unit.properties().id.clone()));
             unit.restart(&systemd, band, &witness, &options.patience)?;
             band.leave_gap()?;
             point("snapshot.restart")?;
@@ -302,7 +306,9 @@ pub fn snapshot(
     let place = |row: &UnitReport| order.iter().position(|name| *name == row.unit).unwrap_or(order.len());
     path.rows.sort_by_key(place);
     let golden = options.scope == Scope::EqualMachines;
-    Ok(Report { generation, golden, units: path.rows })
+    let runs = |id: &str| systemd.active_state(id).is_ok_and(|state| state == "active");
+    let down = restarted.into_iter().filter(|(_, id)| !runs(id)).map(|(name, _)| name).collect();
+    Ok(Report { generation, golden, units: path.rows, down })
 }
 
 /// A fault point of the snapshot path, for tests.

@@ -137,7 +137,7 @@ fn announce(stale: &[Stale], seconds: u64) {
 
 /// Takes them, in a generation for each way, and notes which could not be taken.
 fn take(stale: &[Stale], args: &StoreArgs, store: &Store, signals: &Signals) -> anyhow::Result<u8> {
-    let mut result = Report { generation: None, golden: false, units: Vec::new() };
+    let mut result = Report { generation: None, golden: false, units: Vec::new(), down: Vec::new() };
     for (way, no_restart) in [(Refresh::AsItRuns, true), (Refresh::Restart, false)] {
         let rows = stale.iter().filter(|row| row.refresh == way);
         let units: Vec<String> = rows.map(|row| row.unit.clone()).collect();
@@ -149,6 +149,7 @@ fn take(stale: &[Stale], args: &StoreArgs, store: &Store, signals: &Signals) -> 
             snapshot::Taken::Report(report) => {
                 result.generation = report.generation.or(result.generation);
                 result.units.extend(report.units);
+                result.down.extend(report.down);
             }
         }
     }

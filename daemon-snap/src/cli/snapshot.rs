@@ -2,7 +2,7 @@
 
 use super::ask::{confirm, tell_before};
 use super::bars::Bars;
-use super::common::{StoreArgs, dash, mb, ms, service_name};
+use super::common::{StoreArgs, dash, mb, ms, service_name, short};
 use super::interrupt::{Again, Signals};
 use super::page::{Column, Mood, Page, outcome};
 use comfy_table::Cell;
@@ -254,13 +254,28 @@ fn summary(report: &Report) -> String {
     let Some(generation) = report.generation else {
         return match report.units.len() {
             0 => "No service would gain by an image; nothing was done.".to_owned(),
-            _ => "Nothing was stored; the services run on.".to_owned(),
+            _ if report.down.is_empty() => "Nothing was stored; the services run on.".to_owned(),
+            _ => format!("Nothing was stored. {}", no_longer_run(&report.down)),
         };
     };
     let stored = report.units.iter().filter(|row| row.outcome == Outcome::Stored);
     let bytes: u64 = stored.clone().filter_map(|row| row.image_bytes).sum();
     let all = counted(report.units.len(), "service");
-    format!("{} of {all} taken as generation {generation} ({} MB).", stored.count(), mb(bytes))
+    let taken = format!("{} of {all} taken as generation {generation} ({} MB).", stored.count(), mb(bytes));
+    match report.down.is_empty() {
+        true => taken,
+        false => format!("{taken} {}", no_longer_run(&report.down)),
+    }
+}
+
+/// What comes before everything else for whoever has asked for a snapshot.
+fn no_longer_run(down: &[String]) -> String {
+    let names: Vec<&str> = down.iter().map(|unit| short(unit)).collect();
+    let verb = if down.len() == 1 { "does" } else { "do" };
+    format!(
+        "{} {verb} not run any more after the restart; `systemctl status` and `journalctl -u` say why.",
+        names.join(", ")
+    )
 }
 
 /// When the images are used.

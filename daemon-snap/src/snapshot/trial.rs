@@ -105,8 +105,6 @@ impl<'a> Trial<'a> {
         ask: impl FnOnce() -> Result<()>,
     ) -> Result<Tried> {
         let id = entry.unit.as_str();
-        // It was restarted a moment ago, too.
-        self.systemd.reset_failed(id)?;
         let tried = self.try_restore(entry, as_taken, patience, ask);
         // Whatever starts the unit from here on is no trial of this image.
         let withdrawn = self.permits.withdraw(id);

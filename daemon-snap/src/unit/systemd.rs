@@ -184,6 +184,8 @@ impl Systemd {
     pub fn restart(&self, unit: &str) -> Result<UnitProperties> {
         let path = self.unit_path(unit)?;
         let since = self.properties(unit)?.inactive_exit_us;
+        // Our restarts are not the ones that `StartLimitBurst=` counts.
+        self.reset_failed(unit)?;
         let _job: OwnedObjectPath = self.manager("RestartUnit", &(unit, "replace"))?;
         let deadline = Instant::now() + RESTART_TIMEOUT;
         loop {

@@ -59,6 +59,8 @@ const THIRD: &[Stage] = &[
     stage("a_refresh_does_as_the_unit_says", stages::refresh_as_the_unit_says),
     stage("a_refresh_in_the_background_tries_nothing_in_vain", stages::refresh_in_vain),
     stage("an_interrupted_snapshot_undoes_what_it_has_begun", stages::interrupted),
+    stage("a_snapshot_spends_no_start_limit", stages::start_limit),
+    stage("a_service_that_does_not_come_back_is_said_to_be_down", stages::down),
     stage("the_history_has_every_boot", stages::history),
 ];
 

@@ -365,6 +365,27 @@ pub(super) fn interrupted(machine: &Container) -> Result<()> {
     has(&taken, &["slow.service stored"])
 }
 
+/// Two snapshots are four starts at least, and another one by the operator must be possible.
+pub(super) fn start_limit(machine: &Container) -> Result<()> {
+    drop_in(machine, "[Unit]\\nStartLimitBurst=1\\nStartLimitIntervalSec=1h\\n")?;
+    for _ in 0..2 {
+        let taken = fastboot(machine, &["snapshot", "slow"])?.success()?;
+        has(&taken, &["slow.service stored"])?;
+        ensure!(machine.unit("slow.service")?.is_active(), "it does not run");
+    }
+    drop_in(machine, "")
+}
+
+pub(super) fn down(machine: &Container) -> Result<()> {
+    drop_in(machine, "[Service]\\nExecStartPre=/usr/bin/false\\n")?;
+    let output = fastboot(machine, &["snapshot", "slow"])?;
+    has(&output.stdout, &["Nothing was stored. slow does not run any more after the restart"])?;
+    drop_in(machine, "")?;
+    shell(machine, "systemctl restart slow").map(drop)?;
+    let taken = fastboot(machine, &["snapshot", "slow"])?.success()?;
+    has(&taken, &["slow.service stored"])
+}
+
 pub(super) fn history(machine: &Container) -> Result<()> {
     let boots = json(machine, &["history"])?;
     let boots = boots["boots"].as_array().context("no boots")?;
