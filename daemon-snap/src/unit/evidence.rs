@@ -60,6 +60,7 @@ pub fn gather_evidence(
     for pattern in &options.depends_on {
         files.add_pattern(pattern)?;
     }
+    files.own_volatile = files::written_volatile(tree);
     let observation = observed::add(&mut files, past.start)?;
     if let Start::Recorded { log, .. } = past.start {
         for path in kernel_settings::written(log, kernel_settings::first_pid(options, unit)) {

@@ -53,6 +53,28 @@ pub(super) fn writes_state(path: &Path) -> UnitObstacle {
 /// Every file of the tree that a path leads to, with its use; those that travel in the image are
 /// not among them.
 pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Use> {
+    let mut uses = BTreeMap::new();
+    for (id, access) in accesses(tree) {
+        let Some(inode) = tree.inodes.get(id.index()) else { continue };
+        if let (Some(path), Some(usage)) = (path_of(inode), usage(inode, &access, unit)) {
+            uses.insert(path.as_path().to_owned(), usage);
+        }
+    }
+    uses
+}
+
+/// Files that travel in the image and that the tree has open for writing.
+pub(super) fn written_volatile(tree: &TreeV1) -> BTreeSet<PathBuf> {
+    let written = accesses(tree).into_iter().filter(|(_, access)| access.writes);
+    let inodes = written.filter_map(|(id, _)| tree.inodes.get(id.index()));
+    let path = |inode: &InodeV1| match &inode.kind {
+        InodeKindV1::Volatile { path } => Some(path.as_path().to_owned()),
+        _ => None,
+    };
+    inodes.filter_map(path).collect()
+}
+
+fn accesses(tree: &TreeV1) -> BTreeMap<InodeId, Access> {
     let mut accesses: BTreeMap<InodeId, Access> = BTreeMap::new();
     for file in &tree.files {
         let FileKindV1::Inode(OpenInodeV1 { inode, .. }) = file.kind else { continue };
@@ -68,14 +90,7 @@ pub(super) fn uses(tree: &TreeV1, unit: &UnitProperties) -> BTreeMap<PathBuf, Us
             }
         }
     }
-    let mut uses = BTreeMap::new();
-    for (id, access) in accesses {
-        let Some(inode) = tree.inodes.get(id.index()) else { continue };
-        if let (Some(path), Some(usage)) = (path_of(inode), usage(inode, &access, unit)) {
-            uses.insert(path.as_path().to_owned(), usage);
-        }
-    }
-    uses
+    accesses
 }
 
 /// Where a file that does not travel is found again. What lies in /proc and /sys is of today's

@@ -6,7 +6,9 @@ use super::links::View;
 use super::mounts::Mounts;
 use super::observed::Start;
 use super::{files, patterns};
-use image_store::evidence::{AccountsEvidence, Digests, LeftOut, Scope, UnitPlaces, ValueEvidence};
+use image_store::evidence::{
+    AccountsEvidence, Digests, LeftOut, Scope, UnitPlaces, ValueEvidence, is_below_run,
+};
 use image_store::{FileEvidence, FileItem, FileKind, Rule, Source, UnitEvidence};
 use snap_error::{Error, Result, ServiceFault, UnitObstacle};
 use snap_policy::Options;
@@ -51,6 +53,8 @@ pub(super) struct Files<'a> {
     pub used: BTreeSet<PathBuf>,
     /// Device and inode of what the service itself was seen to write, under whatever name.
     pub own_inodes: BTreeSet<(u64, u64)>,
+    /// Files on volatile file systems that it has open for writing.
+    pub own_volatile: BTreeSet<PathBuf>,
     digests: &'a Digests,
     ready_at_ns: i64,
     view: Option<View>,
@@ -90,6 +94,7 @@ impl<'a> Files<'a> {
             notes: Vec::new(),
             used: BTreeSet::new(),
             own_inodes: BTreeSet::new(),
+            own_volatile: BTreeSet::new(),
             digests: past.digests,
             ready_at_ns: past.ready_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64),
             found: BTreeMap::new(),
@@ -248,7 +253,8 @@ impl<'a> Files<'a> {
             return Ok(());
         }
         let now = self.mounts.inside(&end).and_then(|inside| std::fs::symlink_metadata(inside).ok());
-        let is_file = now.as_ref().is_some_and(std::fs::Metadata::is_file);
+        // Below /run only what it was seen to read counts: most names there are of what it makes.
+        let is_file = now.as_ref().is_some_and(std::fs::Metadata::is_file) && !is_below_run(&end);
         // A file that was written beside it and renamed was seen under its first name.
         let is_own = now.is_some_and(|now| self.own_inodes.contains(&(now.dev(), now.ino())));
         let is_written = is_own || self.left_out.get(&end) == Some(&Rule::Own);

@@ -1,7 +1,7 @@
 //! From what the kernel saw of a start to evidence.
 
 use super::gathered::Files;
-use image_store::evidence::{Gap, source_of_compiled};
+use image_store::evidence::{Gap, is_below_run, source_of_compiled};
 use image_store::{EvidenceV2, FileKind, Observation, Rule, Source};
 use snap_error::observation::NotObserved;
 use snap_error::{Result, UnitObstacle};
@@ -120,7 +120,9 @@ fn add_one(files: &mut Files<'_>, told: &Path, seen: &Seen, written: &Written<'_
     let now = files.mounts.inside(path).and_then(|inside| std::fs::symlink_metadata(inside).ok());
     let inode = now.as_ref().map(|now| (now.dev(), now.ino()));
     let first = (seen.first.dev, seen.first.ino);
-    let is_own = written.holds(path, inode) || !is_dir && written.replaces(path, first, inode);
+    let is_own = written.holds(path, inode)
+        || files.own_volatile.contains(path)
+        || !is_dir && written.replaces(path, first, inode);
     let rule = files.places.rule(path, is_dir, is_own);
     if !matches!(rule, Rule::KernelView | Rule::Value) {
         files.used.insert(path.to_owned());
@@ -157,6 +159,8 @@ fn add_compared(files: &mut Files<'_>, path: &Path, usage: &Use<'_>) -> Result<(
         Some(outside) => outside,
         // The service itself has made it and taken it away.
         None if usage.is_own => return left_out(files, path, Rule::Own),
+        // On a mount that systemd makes for each start.
+        None if is_below_run(path) => return left_out(files, path, Rule::Volatile),
         None if files.mounts.inside(path).is_some_and(|inside| inside.exists()) => {
             files.refuse(UnitObstacle::SeenInsideOnly { path: RawPath::from_path(path) });
             return Ok(());

@@ -39,7 +39,7 @@ pub use machine::{CpuEvidence, MachineEvidence, Scope};
 pub use mounts::MountTable;
 pub use of_one_machine::{OF_ONE_MACHINE, PlaceOfOne};
 pub use reason::{ReasonCode, StaleReason};
-pub use rule::{PLACES, PlaceRule, Rule, Source, UnitPlaces, source_of_compiled};
+pub use rule::{PLACES, PlaceRule, Rule, Source, UnitPlaces, is_below_run, source_of_compiled};
 pub use start::{DYNAMIC_IDS, StartEvidence, StartKey, StartKind};
 pub use systemd::SystemdEvidence;
 pub use unit::{OWN_DROP_IN, TextEvidence, UnitEvidence, is_own_drop_in};

@@ -134,6 +134,9 @@ enum Pattern {
     Below(&'static [&'static str]),
     /// A path with a component of this name.
     Component(&'static str),
+    /// What lies below `/run` and is new in each boot: directories, notes of process numbers, locks,
+    /// and what the service itself writes.
+    Transient,
     /// Files of the kernel with a value.
     Values,
     /// Directories that the unit's own settings name, by purpose.
@@ -168,6 +171,23 @@ const fn row(place: &'static str, pattern: Pattern, rule: Rule, why: &'static st
     PlaceRule { place, rule, why, pattern }
 }
 
+const RUN_OF_THE_SYSTEM: &[&str] = &[
+    "/run/systemd",
+    "/run/credentials",
+    "/run/udev",
+    "/run/user",
+    "/run/log",
+    "/run/lock",
+    "/run/mount",
+    "/run/dbus",
+    "/run/utmp",
+    "/run/blkid",
+    "/run/network",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/run/fastboot",
+];
+
 /// The table, in the order in which it is asked.
 pub const PLACES: &[PlaceRule] = &[
     row(
@@ -184,22 +204,40 @@ pub const PLACES: &[PlaceRule] = &[
     ),
     row("`/dev`", Pattern::Below(&["/dev"]), Rule::Volatile, "what stays open is compared by its number"),
     row(
-        "`/run`, `/var/run`, `/tmp`, `/var/tmp`",
-        Pattern::Below(&["/run", "/var/run", "/tmp", "/var/tmp"]),
+        "`RuntimeDirectory=`, and what travels in the image",
+        Pattern::OfUnit(Purpose::Runtime),
         Rule::Volatile,
         "made anew at each boot",
+    ),
+    row(
+        "`/tmp`, `/var/tmp`",
+        Pattern::Below(&["/tmp", "/var/tmp"]),
+        Rule::Volatile,
+        "made anew at each boot",
+    ),
+    row(
+        "in `/run`: `systemd`, `credentials`, `udev`, `user`, `log`, `lock`, `mount`, `dbus`, `utmp`, `blkid`, `network`, `NetworkManager`, `resolvconf`, `fastboot`",
+        Pattern::Below(RUN_OF_THE_SYSTEM),
+        Rule::Volatile,
+        "what the system keeps of this boot; credentials are compared with the start",
+    ),
+    row(
+        "below `/run`: directories, files that end in `.pid` or `.lock`, and what the service itself wrote or has open for writing",
+        Pattern::Transient,
+        Rule::Volatile,
+        "made anew at each boot",
+    ),
+    row(
+        "other files below `/run`",
+        Pattern::Below(&["/run", "/var/run"]),
+        Rule::Content,
+        "somebody else makes them at each boot, of a configuration that the service does not read itself",
     ),
     row(
         "`/var/lib/fastboot`",
         Pattern::Below(&["/var/lib/fastboot"]),
         Rule::Volatile,
         "fastboot's own: every snapshot changes it, and a program that looked into it meanwhile may count as the unit's",
-    ),
-    row(
-        "`RuntimeDirectory=`, and what travels in the image",
-        Pattern::OfUnit(Purpose::Runtime),
-        Rule::Volatile,
-        "made anew at each boot",
     ),
     row("`/var/log`", Pattern::Below(&["/var/log"]), Rule::Log, "logs are rotated and emptied"),
     row("`LogsDirectory=`", Pattern::OfUnit(Purpose::Logs), Rule::Log, "logs are rotated and emptied"),
@@ -269,19 +307,23 @@ impl UnitPlaces {
     /// The rule for a file, or with `is_listed` for a directory that was listed. `is_written`: the
     /// service itself wrote it, or a file right in it, while it started.
     pub fn rule(&self, path: &Path, is_listed: bool, is_written: bool) -> Rule {
-        let row = PLACES.iter().find(|row| self.holds(row.pattern, path, is_written));
+        let row = PLACES.iter().find(|row| self.holds(row.pattern, path, is_listed, is_written));
         match row.map_or(Rule::Content, |row| row.rule) {
             Rule::Content if is_listed => Rule::Names,
             rule => rule,
         }
     }
 
-    fn holds(&self, pattern: Pattern, path: &Path, is_written: bool) -> bool {
+    fn holds(&self, pattern: Pattern, path: &Path, is_listed: bool, is_written: bool) -> bool {
         let below = |roots: &[PathBuf]| roots.iter().any(|root| path.starts_with(root));
         match pattern {
             Pattern::Exactly(paths) => paths.iter().any(|one| path == Path::new(one)),
             Pattern::Below(roots) => roots.iter().any(|root| path.starts_with(root)),
             Pattern::Component(name) => path.components().any(|part| part.as_os_str() == name),
+            Pattern::Transient => {
+                let is_note = path.extension().is_some_and(|end| end == "pid" || end == "lock");
+                is_below_run(path) && (is_listed || is_written || is_note)
+            }
             Pattern::Values => value::kind_of(path).is_some(),
             Pattern::OfUnit(Purpose::Runtime) => below(&self.runtime),
             Pattern::OfUnit(Purpose::Logs) => below(&self.logs),
@@ -290,6 +332,11 @@ impl UnitPlaces {
             Pattern::Any => true,
         }
     }
+}
+
+/// Whether a path lies where each boot begins with nothing.
+pub fn is_below_run(path: &Path) -> bool {
+    ["/run", "/var/run"].iter().any(|root| path.starts_with(root))
 }
 
 /// The Python source that a compiled file was made from: `a/__pycache__/b.cpython-313.pyc` is of
@@ -347,6 +394,18 @@ mod tests {
         assert_eq!(rule("/srv/scratch/x"), Rule::Volatile);
         assert_eq!(rule("/runner/config"), Rule::Content, "a name that only begins like it");
         assert_eq!(places().rule(Path::new("/run"), true, false), Rule::Volatile);
+    }
+
+    #[test]
+    fn what_others_make_below_run_counts_and_what_the_service_makes_does_not() {
+        let written = |path: &str| places().rule(Path::new(path), false, true);
+        assert_eq!(rule("/run/gen.conf"), Rule::Content);
+        assert_eq!(rule("/var/run/gen/app.toml"), Rule::Content);
+        assert_eq!(written("/run/gen.conf"), Rule::Volatile);
+        assert_eq!(rule("/run/other.pid"), Rule::Volatile);
+        assert_eq!(rule("/run/systemd/resolve/stub-resolv.conf"), Rule::Volatile);
+        assert_eq!(rule("/run/credentials/app.service/key"), Rule::Volatile);
+        assert_eq!(places().rule(Path::new("/run/gen"), true, false), Rule::Volatile);
     }
 
     #[test]
