@@ -153,7 +153,7 @@ fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry, mode: Mode) -> Resul
     if let Some(systemd) = &entry.systemd {
         systemd.check(inputs.systemd)?;
     }
-    let files = current_files(inputs.root, inputs.dirs, &entry.unit, &entry.unit_evidence)?;
+    let files = locate_files(inputs.root, inputs.dirs, &entry.unit, &entry.unit_evidence)?;
     let unit = files.read(inputs.root, &entry.unit).map_err(|error| unit_changed(error.to_string()))?;
     if unit.options().mode != mode {
         let sentence = match mode {
@@ -162,6 +162,8 @@ fn decide_unit(inputs: &Inputs<'_>, entry: &CatalogueEntry, mode: Mode) -> Resul
         };
         return Err(StaleReason::new(ReasonCode::FastRestart, sentence).into());
     }
+    // Later: who puts a unit into another mode changes its text, and that says less.
+    entry.unit_evidence.check(inputs.root, &files.fragment, &files.drop_ins)?;
     let around = Surroundings {
         shim: inputs.shim,
         own_drop_in: OWN_DROP_IN,
@@ -193,6 +195,18 @@ fn current_files(
     unit: &str,
     evidence: &UnitEvidence,
 ) -> Result<UnitFiles, LeftAlone> {
+    let files = locate_files(root, dirs, unit, evidence)?;
+    evidence.check(root, &files.fragment, &files.drop_ins)?;
+    Ok(files)
+}
+
+/// The unit's files, with paths spelt as at the snapshot.
+fn locate_files(
+    root: &Path,
+    dirs: &UnitDirs,
+    unit: &str,
+    evidence: &UnitEvidence,
+) -> Result<UnitFiles, LeftAlone> {
     let located =
         dirs.locate(unit).map_err(|error| unit_changed(format!("unit files cannot be listed: {error}")))?;
     let mut files = located.map_err(|why| match why {
@@ -206,7 +220,6 @@ fn current_files(
     if let Some(own) = files.drop_ins.iter().find(|path| is_named(path, OWN_DROP_IN)) {
         return Err(vec![Reason::SwitchedOff { path: own.clone() }].into());
     }
-    evidence.check(root, &files.fragment, &files.drop_ins)?;
     Ok(files)
 }
 

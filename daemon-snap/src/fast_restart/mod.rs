@@ -12,6 +12,7 @@ mod enable;
 mod going_down;
 mod inputs;
 mod moment;
+mod next_kernel;
 
 pub use enable::{DROP_IN, disable, enable};
 pub use going_down::{GoingDown, is_going_down};

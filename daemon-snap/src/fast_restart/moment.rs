@@ -1,7 +1,7 @@
 //! The last moment of a machine: freezing, taking and ending its units.
 
 use super::going_down::GoingDown;
-use super::inputs;
+use super::{inputs, next_kernel};
 use crate::snapshot::image::{self, Parts};
 use crate::snapshot::{Candidate, trial};
 use crate::unit::{self, Past, Start, StatePlaces, Systemd};
@@ -73,11 +73,20 @@ impl Waiting {
 /// Those of the bus.
 pub fn look(systemd: &Systemd, store: &Store) -> Result<(Vec<Waiting>, Vec<Row>)> {
     let (mut waiting, mut rows) = (Vec::new(), Vec::new());
+    let running =
+        nix::sys::utsname::uname().map_err(|errno| Error::kernel("ask for", "the kernel", errno))?;
+    let running = running.release().to_string_lossy();
+    let other = next_kernel::other_kernel(Path::new("/"), &running, next_kernel::boot_unix_s());
     for listed in systemd.running_services()? {
         let name = listed.name.as_str();
         let is_in_mode =
             unit::read_text(name, &[]).is_ok_and(|text| text.options().mode == Mode::FastRestart);
         if !is_in_mode {
+            continue;
+        }
+        if let Some(release) = &other {
+            let why = UnitObstacle::OtherKernelNext { release: release.clone() };
+            rows.push(Row::stops(name, &why.into()));
             continue;
         }
         match look_at(systemd, store, name) {

@@ -66,6 +66,8 @@ coded! {
             "is in fast-restart mode ([X-Fastboot] Mode=): it is taken when the machine goes down, and has no golden image";
         "not-fast-restart" stays NotFastRestart:
             "is not in fast-restart mode ([X-Fastboot] Mode=fast-restart, which `fastboot enable` writes)";
+        "other-kernel-next" stays OtherKernelNext { release: String }:
+            "the next boot starts another kernel ({release}), with which no image of today's is used";
         "never-observed" stays NeverObserved:
             "nobody has observed yet what it reads at its start; `fastboot enable` does";
         "inputs-changed" stays InputsChanged { reason: StaleReason }:
