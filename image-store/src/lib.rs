@@ -43,7 +43,7 @@ pub use layout::{ImageId, PAGE_SIZE, SectionKind};
 pub use once::{BootMark, FileSystemMark, Once, OnceGeneration, OnceImage, StateEvidence};
 pub use quarantine::QuarantineRecord;
 pub use reader::{Image, Stamp, UncheckedImage};
-pub use refresh::RefreshAttempts;
+pub use refresh::{Circumstances, RefreshAttempts};
 pub use store::{DEFAULT_ROOT, PendingGeneration, Store, StoreLock};
 pub use validate::Opened;
 pub use writer::{Durability, ImageInfo, ImageWriter};

@@ -4,14 +4,16 @@
 //! Without this a timer would restart that service every day for nothing.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{MAX_CATALOGUE_LEN, frame, unframe};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::evidence::{ReasonCode, StaleReason};
+use crate::evidence::{CheckDepth, Digests, FileEvidence, MountTable, ReasonCode, StaleReason, is_below_run};
 use crate::layout::ImageId;
 use crate::publish::publish;
 use crate::quarantine::read_bounded;
@@ -29,11 +31,43 @@ pub struct RefreshAttempts {
 struct Failed {
     image_id: ImageId,
     because: Vec<String>,
+    /// [`Circumstances`]; records of before have none.
+    #[serde(default)]
+    circumstances: Option<Digest>,
 }
 
 impl Failed {
-    fn new(image_id: ImageId, reasons: &[StaleReason]) -> Failed {
-        Failed { image_id, because: reasons.iter().map(words).collect() }
+    fn new(image_id: ImageId, reasons: &[StaleReason], now: Circumstances) -> Failed {
+        Failed { image_id, because: reasons.iter().map(words).collect(), circumstances: Some(now.0) }
+    }
+}
+
+/// What there was in the place of what the image depends on. A sentence is the same after another
+/// edit of the same file, and another edit may be what a failed attempt was waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Circumstances(Digest);
+
+impl Circumstances {
+    /// Those of now. `files`: what the image depends on, if it can be read; `around`: what else may
+    /// decide how an attempt ends.
+    pub fn now<'a>(
+        root: &Path,
+        files: impl Iterator<Item = &'a FileEvidence>,
+        around: &str,
+    ) -> Circumstances {
+        let mounts = MountTable::read(root);
+        let digests = Digests::default();
+        let mut text = around.to_owned();
+        for file in files.filter(|file| mounts.remote(&file.path).is_none()) {
+            if file.check_with(root, CheckDepth::ContentIfStatDiffers, &digests).is_err() {
+                let is = FileEvidence::collect(root, &file.path, false).ok();
+                let is = is.map(|is| (is.kind, is.ino, is.size, is.mtime_ns, is.ctime_ns));
+                // What each boot makes anew has other times in each.
+                let is = is.filter(|_| !is_below_run(&file.path));
+                let _ = writeln!(text, "{} {is:?}", file.path.display());
+            }
+        }
+        Circumstances(Digest::of(text.as_bytes()))
     }
 }
 
@@ -46,14 +80,26 @@ fn words(reason: &StaleReason) -> String {
 }
 
 impl RefreshAttempts {
-    /// Whether this image was to be replaced before, for these very reasons.
-    pub fn has_failed(&self, unit: &str, image_id: ImageId, reasons: &[StaleReason]) -> bool {
-        self.failed.get(unit) == Some(&Failed::new(image_id, reasons))
+    /// Whether this image was to be replaced before, for these very reasons and as things are now.
+    pub fn has_failed(
+        &self,
+        unit: &str,
+        image_id: ImageId,
+        reasons: &[StaleReason],
+        now: Circumstances,
+    ) -> bool {
+        self.failed.get(unit) == Some(&Failed::new(image_id, reasons, now))
     }
 
     /// Another try would end in the same way.
-    pub fn note_failed(&mut self, unit: &str, image_id: ImageId, reasons: &[StaleReason]) {
-        self.failed.insert(unit.to_owned(), Failed::new(image_id, reasons));
+    pub fn note_failed(
+        &mut self,
+        unit: &str,
+        image_id: ImageId,
+        reasons: &[StaleReason],
+        now: Circumstances,
+    ) {
+        self.failed.insert(unit.to_owned(), Failed::new(image_id, reasons, now));
     }
 
     /// It was taken.
@@ -103,28 +149,50 @@ mod tests {
         vec![StaleReason::new(code, sentence)]
     }
 
+    fn none() -> Circumstances {
+        Circumstances::now(Path::new("/"), std::iter::empty(), "")
+    }
+
+    #[test]
+    fn another_edit_of_the_same_file_is_worth_another_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.conf");
+        std::fs::write(&path, "one").unwrap();
+        let file = FileEvidence::collect(Path::new("/"), &path, true).unwrap();
+        let now = |around: &str| Circumstances::now(Path::new("/"), std::iter::once(&file), around);
+        let (id, reasons) = (ImageId::random().unwrap(), reason(ReasonCode::FileChanged, "it changed"));
+        let mut attempts = RefreshAttempts::default();
+        std::fs::write(&path, "broken").unwrap();
+        attempts.note_failed("a.service", id, &reasons, now("text"));
+        assert!(attempts.has_failed("a.service", id, &reasons, now("text")));
+        assert!(!attempts.has_failed("a.service", id, &reasons, now("other text")));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "mended").unwrap();
+        assert!(!attempts.has_failed("a.service", id, &reasons, now("text")));
+    }
+
     #[test]
     fn only_the_same_reasons_against_the_same_image_count_as_tried() {
         let (first, second) = (ImageId::random().unwrap(), ImageId::random().unwrap());
         let changed = reason(ReasonCode::FileChanged, "/etc/a changed");
         let mut attempts = RefreshAttempts::default();
-        attempts.note_failed("a.service", first, &changed);
-        assert!(attempts.has_failed("a.service", first, &changed));
-        assert!(!attempts.has_failed("a.service", second, &changed));
-        assert!(!attempts.has_failed("b.service", first, &changed));
+        attempts.note_failed("a.service", first, &changed, none());
+        assert!(attempts.has_failed("a.service", first, &changed, none()));
+        assert!(!attempts.has_failed("a.service", second, &changed, none()));
+        assert!(!attempts.has_failed("b.service", first, &changed, none()));
         let other = reason(ReasonCode::FileChanged, "/etc/b changed");
-        assert!(!attempts.has_failed("a.service", first, &other));
+        assert!(!attempts.has_failed("a.service", first, &other, none()));
         attempts.forget("a.service");
-        assert!(!attempts.has_failed("a.service", first, &changed));
+        assert!(!attempts.has_failed("a.service", first, &changed, none()));
     }
 
     #[test]
     fn an_image_that_grows_older_stays_the_same_case() {
         let id = ImageId::random().unwrap();
         let mut attempts = RefreshAttempts::default();
-        attempts.note_failed("a.service", id, &reason(ReasonCode::ImageTooOld, "it is 2 days old"));
+        attempts.note_failed("a.service", id, &reason(ReasonCode::ImageTooOld, "it is 2 days old"), none());
         let later = reason(ReasonCode::ImageTooOld, "it is 3 days old");
-        assert!(attempts.has_failed("a.service", id, &later));
+        assert!(attempts.has_failed("a.service", id, &later, none()));
     }
 
     #[test]
@@ -134,7 +202,7 @@ mod tests {
         assert_eq!(store.refresh_attempts().unwrap(), RefreshAttempts::default());
         let mut attempts = RefreshAttempts::default();
         let changed = reason(ReasonCode::FileChanged, "/etc/a changed");
-        attempts.note_failed("a.service", ImageId::random().unwrap(), &changed);
+        attempts.note_failed("a.service", ImageId::random().unwrap(), &changed, none());
         store.write_refresh_attempts(&attempts).unwrap();
         assert_eq!(store.refresh_attempts().unwrap(), attempts);
         let path = store.refresh_path();

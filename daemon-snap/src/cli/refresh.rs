@@ -8,8 +8,9 @@ use comfy_table::Cell;
 use daemon_snap::boot::counted;
 use daemon_snap::package_manager;
 use daemon_snap::snapshot::{Outcome, Report, preflight};
-use daemon_snap::unit::read_text;
-use image_store::{ImageId, StaleReason, Store};
+use daemon_snap::unit::{Systemd, read_text, text_mark};
+use fastboot_runtime::boot;
+use image_store::{Circumstances, ImageId, Opened, StaleReason, Store};
 use serde::Serialize;
 use snap_policy::Refresh;
 use std::path::Path;
@@ -47,6 +48,9 @@ struct Stale {
     image_id: Option<ImageId>,
     #[serde(skip)]
     refresh: Refresh,
+    /// How an attempt ends may depend on them.
+    #[serde(skip)]
+    now: Circumstances,
 }
 
 pub fn run(args: Args) -> anyhow::Result<u8> {
@@ -70,7 +74,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     if args.background {
         let attempts = store.refresh_attempts()?;
         stale.retain(|row| {
-            let in_vain = row.image_id.is_some_and(|id| attempts.has_failed(&row.unit, id, &row.reasons));
+            let in_vain =
+                row.image_id.is_some_and(|id| attempts.has_failed(&row.unit, id, &row.reasons, row.now));
             if in_vain {
                 eprintln!("{}: could not be taken before for the same reasons", short(&row.unit));
             }
@@ -98,14 +103,27 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
 fn find_stale(store: &Store, checked: Vec<verify::Row>) -> anyhow::Result<Vec<Stale>> {
     let checked: Vec<verify::Row> = checked.into_iter().filter(|row| !row.usable).collect();
     let names: Vec<String> = checked.iter().map(|row| row.unit.clone()).collect();
-    let (_, gone) = preflight(&names, &store.load()?)?;
+    let catalogue = store.load()?;
+    let (_, gone) = preflight(&names, &catalogue)?;
+    let systemd = Systemd::connect()?;
     gone.iter().for_each(|unit| {
         eprintln!("{unit} is not installed any more; `fastboot remove {}` removes its image", short(unit));
     });
     let there = checked.into_iter().filter(|row| !gone.contains(&row.unit));
     let stale = there.map(|row| {
         let refresh = read_text(&row.unit, &[])?.options().refresh;
-        Ok(Stale { unit: row.unit, reasons: row.reasons, image_id: row.image_id, refresh })
+        let entry = catalogue.newest(&row.unit).map(|(_, entry)| entry);
+        let opened = entry.and_then(|entry| Opened::open(store, entry).ok());
+        let mut around = format!("{refresh:?} {:?}", text_mark(&row.unit));
+        if refresh == Refresh::AsItRuns {
+            // Its restart, by whomever, is what such a one may have been waiting for.
+            let runs = systemd.properties(&row.unit).ok();
+            let runs = runs.map(|unit| (boot::boot_id(), unit.main_pid, unit.inactive_exit_us));
+            around.push_str(&format!(" {runs:?}"));
+        }
+        let files = opened.iter().flat_map(|opened| opened.evidence.all_files());
+        let now = Circumstances::now(Path::new("/"), files, &around);
+        Ok(Stale { unit: row.unit, reasons: row.reasons, image_id: row.image_id, refresh, now })
     });
     stale.collect()
 }
@@ -164,7 +182,7 @@ fn note_failed(report: &Report, stale: &[Stale], store: &Store) -> anyhow::Resul
         let Some(stale) = stale.iter().find(|stale| stale.unit == row.unit) else { continue };
         match (row.outcome, stale.image_id) {
             (Outcome::Stored, _) | (_, None) => attempts.forget(&row.unit),
-            (_, Some(image_id)) => attempts.note_failed(&row.unit, image_id, &stale.reasons),
+            (_, Some(image_id)) => attempts.note_failed(&row.unit, image_id, &stale.reasons, stale.now),
         }
     }
     Ok(store.write_refresh_attempts(&attempts)?)

@@ -2,6 +2,7 @@
 //! brought into the form that the judge knows (`snap_policy`), which the generator asks too.
 
 use super::UnitProperties;
+use image_store::UnitEvidence;
 use image_store::evidence::{OWN_DROP_IN, is_own_drop_in};
 use snap_error::{Error, Result};
 use snap_policy::{ManagerView, Reason, Restorable, SHIM, Surroundings, Unit, judge};
@@ -75,6 +76,13 @@ pub fn view_of(unit: &UnitProperties) -> ManagerView {
         stored_count: unit.stored_fds,
         listed_count: unit.stored.len(),
     }
+}
+
+/// What the unit's files say now, in a few words for comparing; `None` where there are none.
+pub fn text_mark(name: &str) -> Option<String> {
+    let files = UnitDirs::read(Path::new("/")).ok()?.locate(name).ok()?.ok()?;
+    let text = UnitEvidence::collect(Path::new("/"), &files.fragment, &files.drop_ins).ok()?;
+    Some(format!("{text:?}"))
 }
 
 #[cfg(test)]

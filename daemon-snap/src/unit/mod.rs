@@ -33,7 +33,7 @@ pub use activation::activation_sockets;
 pub use band::Band;
 pub use boot_times::{BootTimes, UnitTimes};
 pub use cgroup::Cgroup;
-pub use eligible::{judge_unit, read_text, read_unit, view_of};
+pub use eligible::{judge_unit, read_text, read_unit, text_mark, view_of};
 pub use evidence::{Gathered, gather_evidence};
 pub use gathered::Past;
 pub use observed::Start;
