@@ -99,6 +99,19 @@ pub fn dash() -> String {
     "–".to_owned()
 }
 
+/// Before anything is said or done: what follows would fail half way.
+///
+/// # Errors
+/// For everybody but root.
+pub fn require_root(what: &str) -> anyhow::Result<()> {
+    let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(anyhow::Error::new(denied).context(what.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! `fastboot enable` and `fastboot disable`.
 
-use super::common::StoreArgs;
+use super::common::{StoreArgs, require_root};
 use clap::ValueEnum;
 use daemon_snap::fast_restart;
 use daemon_snap::unit::full_name;
@@ -48,6 +48,7 @@ pub struct DisableArgs {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
+    require_root("cannot change how services are restarted")?;
     let Mode::FastRestart = args.mode;
     let store = args.store.open();
     let (mut enabled, mut refused) = (Vec::new(), Vec::new());
@@ -77,6 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 pub fn run_disable(args: &DisableArgs) -> anyhow::Result<u8> {
+    require_root("cannot change how services are restarted")?;
     let store = args.store.open();
     let (mut disabled, mut missing) = (Vec::new(), Vec::new());
     for unit in args.units.iter().map(|name| full_name(name)) {

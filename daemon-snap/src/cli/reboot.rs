@@ -1,7 +1,7 @@
 //! `fastboot reboot`, `fastboot poweroff`, and what `fastboot-restart.service` does at a plain
 //! shutdown.
 
-use super::common::mb;
+use super::common::{mb, require_root};
 use super::interrupt::{Again, Signals};
 use anyhow::{Context as _, bail};
 use daemon_snap::fast_restart::{self, GoingDown, Row, Taken, Waiting};
@@ -66,6 +66,7 @@ pub fn run_poweroff(args: &PoweroffArgs) -> anyhow::Result<u8> {
 }
 
 fn go_down(verb: &str, args: &DownArgs) -> anyhow::Result<u8> {
+    require_root("cannot take services")?;
     let interrupt = Signals::hold(Again::Waits)?.begin();
     let (systemd, store) = (Systemd::connect()?, open_store(DEFAULT_ROOT));
     if let Some(blocker) = systemd.shutdown_inhibitors().into_iter().next() {
@@ -100,7 +101,10 @@ fn go_down(verb: &str, args: &DownArgs) -> anyhow::Result<u8> {
                     systemd.start(name).with_context(|| format!("starting {name} again"))?;
                 }
             }
-            bail!("systemctl {verb} failed ({status:?}); services that had been taken were started again");
+            let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let again =
+                if names.is_empty() { "" } else { "; services that had been taken were started again" };
+            bail!("systemctl {verb} failed ({how}){again}");
         }
     }
 }

@@ -36,6 +36,7 @@ const FIRST: &[Stage] = &[
     stage("doctor_and_snapshot_judge_a_store_alike", stages::store_mode),
     stage("a_store_that_no_boot_uses_is_said_to_be_one", stages::other_store),
     stage("images_are_removed_on_a_full_disk", stages::full_disk),
+    stage("what_is_for_root_is_refused_to_others_before_anything_is_said", stages::for_root),
     stage("a_snapshot_without_names_asks_on_a_terminal", stages::asks),
     stage("a_snapshot_without_names_takes_what_the_plan_says", stages::takes_what_gains),
     stage("a_generation_marks_what_it_has_kept", stages::carried_over),
@@ -55,6 +56,7 @@ const SECOND: &[Stage] = &[
 /// After a configuration file was edited.
 const THIRD: &[Stage] = &[
     stage("a_changed_file_is_named_everywhere", stages::changed_file),
+    stage("a_refresh_that_is_stopped_has_not_failed", stages::refresh_stopped),
     stage("a_refresh_takes_only_what_is_stale", stages::refresh),
     stage("a_refresh_does_as_the_unit_says", stages::refresh_as_the_unit_says),
     stage("a_refresh_in_the_background_tries_nothing_in_vain", stages::refresh_in_vain),

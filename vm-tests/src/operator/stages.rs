@@ -264,6 +264,39 @@ pub(super) fn changed_file(machine: &Container) -> Result<()> {
     has(&verified.stdout, &["`fastboot refresh` takes slow again"])
 }
 
+pub(super) fn for_root(machine: &Container) -> Result<()> {
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "fastboot"];
+    for command in [&["enable", "slow"][..], &["disable", "slow"], &["reboot"], &["poweroff", "--dry-run"]] {
+        let output = machine.run(&[&nobody[..], command].concat())?;
+        ensure!(output.code == Some(1), "{command:?}: exit code {:?}", output.code);
+        let said: Vec<&str> = output.stderr.lines().collect();
+        ensure!(said.len() == 2 && said[1] == "fastboot: this is for root to do", "{command:?}: {said:?}");
+    }
+    Ok(())
+}
+
+/// In the minute between what it says and what it does.
+pub(super) fn refresh_stopped(machine: &Container) -> Result<()> {
+    let before = main_pids(machine)?;
+    shell(
+        machine,
+        "set -e
+         dir=/run/systemd/system/fastboot-refresh.service.d
+         mkdir -p $dir; printf '[Unit]\\nConditionIOPressure=\\nConditionMemoryPressure=\\n' > $dir/test.conf
+         systemctl daemon-reload
+         systemctl start --no-block fastboot-refresh
+         said() { journalctl --boot -u fastboot-refresh | grep -q 'these will be restarted'; }
+         for i in $(seq 300); do said && break; sleep 0.1; done
+         said
+         systemctl stop fastboot-refresh
+         rm -r $dir; systemctl daemon-reload",
+    )?;
+    let state = shell(machine, "systemctl show --property=ActiveState --value fastboot-refresh")?;
+    ensure!(state.trim() == "inactive", "it is {state}");
+    ensure!(main_pids(machine)? == before, "somebody was restarted");
+    Ok(())
+}
+
 pub(super) fn refresh(machine: &Container) -> Result<()> {
     let idle = machine.unit("idle.service")?.main_pid;
     let dry = machine.run(&["fastboot", "refresh", "--dry-run"])?.success()?;
