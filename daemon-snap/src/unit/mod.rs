@@ -15,6 +15,7 @@ mod files;
 mod gathered;
 mod identity;
 mod kernel_settings;
+mod library_dirs;
 mod links;
 mod mounts;
 mod named;

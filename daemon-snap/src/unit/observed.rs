@@ -1,6 +1,7 @@
 //! From what the kernel saw of a start to evidence.
 
 use super::gathered::Files;
+use super::library_dirs;
 use image_store::evidence::{Gap, is_below_run, source_of_compiled};
 use image_store::{EvidenceV2, FileKind, Observation, Rule, Source};
 use snap_error::observation::NotObserved;
@@ -51,6 +52,9 @@ pub(super) fn add(files: &mut Files<'_>, start: &Start) -> Result<Observation> {
     files.own_inodes.clone_from(&log.written);
     for (path, seen) in &log.files {
         add_one(files, path, seen, &written)?;
+    }
+    if log.files.keys().any(|path| library_dirs::is_cache(path)) {
+        library_dirs::add(files)?;
     }
     let not_observed = NOT_TOLD.into_iter().map(str::to_owned).chain(blind.iter().map(Gap::to_string));
     let gaps = log.gaps.iter().map(Gap::to_string);

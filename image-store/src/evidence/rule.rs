@@ -251,7 +251,7 @@ pub const PLACES: &[PlaceRule] = &[
         "`/etc/ld.so.cache`",
         Pattern::Exactly(&["/etc/ld.so.cache"]),
         Rule::Cache,
-        "every package with a library changes it; the libraries that it led to are compared",
+        "every package with a library changes it; the libraries that it led to are compared, and what comes before them (above)",
     ),
     row(
         "`__pycache__`",
