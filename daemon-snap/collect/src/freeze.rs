@@ -572,9 +572,9 @@ fn forget_robust_locks(tid: Pid) {
     }
 }
 
-/// Calls that a mere stop ends with EINTR. Where epoll_wait has no time limit nothing is lost by
-/// asking the kernel to repeat it, unless a handler has run meanwhile (-ERESTARTNOHAND); nor does a
-/// program without handlers expect EINTR of a semaphore.
+/// Calls that a mere stop ends with EINTR. Where epoll_wait or sigtimedwait has no time limit nothing
+/// is lost by asking the kernel to repeat it, unless a handler has run meanwhile (-ERESTARTNOHAND);
+/// nor does a program without handlers expect EINTR of a semaphore or of a socket.
 fn soften_waits(tid: Pid) {
     const ERESTARTNOHAND: i64 = -514;
     if let Ok(Some(regs)) = ptrace::regs(tid)
@@ -585,15 +585,32 @@ fn soften_waits(tid: Pid) {
     }
 }
 
-/// Whether the thread is about to return -EINTR from an epoll_wait that has no time limit, or from
-/// an operation on System V semaphores. One with a time limit waits for the whole of it again.
+/// Whether the thread is about to return -EINTR from an epoll_wait or sigtimedwait that has no time
+/// limit, from an operation on System V semaphores, or from one on a socket with SO_RCVTIMEO or
+/// SO_SNDTIMEO: without these options the kernel repeats them by itself. Semaphores and sockets
+/// with a time limit wait for the whole of it again. A loop around epoll_wait with one computes it
+/// anew after EINTR, which is nearer to the truth.
 pub fn is_interrupted_wait(regs: &Regs) -> bool {
     let interrupted = regs.rax as i64 == -i64::from(libc::EINTR);
     interrupted
         && match regs.orig_rax as i64 {
             libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (regs.r10 as i32) < 0,
             libc::SYS_epoll_pwait2 => regs.r10 == 0,
+            libc::SYS_rt_sigtimedwait => regs.rdx == 0,
             libc::SYS_semop | libc::SYS_semtimedop => true,
+            libc::SYS_recvfrom
+            | libc::SYS_recvmsg
+            | libc::SYS_recvmmsg
+            | libc::SYS_read
+            | libc::SYS_readv
+            | libc::SYS_accept
+            | libc::SYS_accept4
+            | libc::SYS_connect
+            | libc::SYS_sendto
+            | libc::SYS_sendmsg
+            | libc::SYS_sendmmsg
+            | libc::SYS_write
+            | libc::SYS_writev => true,
             _ => false,
         }
 }

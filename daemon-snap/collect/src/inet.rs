@@ -112,6 +112,10 @@ impl<'a> InetSockets<'a> {
         }
         let mut interfaces = Interfaces::of(file, fd);
         let closed = stream && listening.is_none();
+        if closed {
+            let used = segment_bytes(file, fd)?.to_ne_bytes();
+            options.retain(|o| (o.level, o.name) != (libc::IPPROTO_TCP, libc::TCP_MAXSEG) || o.value != used);
+        }
         let unread = closed && poll_error(file, fd)?;
         let segments = if closed { segments_in(file, fd)? } else { 0 };
         // One segment alone was the answer to connect(2), and it was a refusal.
@@ -268,6 +272,16 @@ fn segments_in(file: &Description, fd: BorrowedFd<'_>) -> Found<u32> {
     let info = fdquery::socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
         .map_err(failed("TCP_INFO", file.pid, file.fd))?;
     let bytes = info.get(SEGMENTS_IN..SEGMENTS_IN + 4).and_then(|bytes| bytes.try_into().ok());
+    Ok(bytes.map(u32::from_ne_bytes).unwrap_or_default())
+}
+
+/// How much a segment of a TCP socket holds. TCP_MAXSEG tells the same where nobody has set it, and a
+/// socket that was connected before still tells what its connection had.
+fn segment_bytes(file: &Description, fd: BorrowedFd<'_>) -> Found<u32> {
+    const SND_MSS: usize = 16;
+    let info = fdquery::socket_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
+        .map_err(failed("TCP_INFO", file.pid, file.fd))?;
+    let bytes = info.get(SND_MSS..SND_MSS + 4).and_then(|bytes| bytes.try_into().ok());
     Ok(bytes.map(u32::from_ne_bytes).unwrap_or_default())
 }
 

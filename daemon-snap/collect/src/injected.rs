@@ -2,7 +2,9 @@
 //! written to.
 
 use crate::blockers::failed;
-use snap_error::Result;
+use nix::errno::Errno;
+use snap_error::obstacle::ProcessObstacle;
+use snap_error::{Blocker, Part, Result};
 use snap_state::{Addr, PAGE_BYTES, Pid};
 use snap_sys::inject::Injector;
 use snap_sys::vmread;
@@ -33,8 +35,13 @@ impl Scratch {
     pub fn map(pid: Pid, injector: &mut Injector, len_bytes: u64) -> Result<Self> {
         let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        let at = call(pid, injector, "mmap", libc::SYS_mmap, [0, len_bytes, prot, flags, u64::MAX, 0])?;
-        Ok(Self { at: Addr(at) })
+        match injector.call(libc::SYS_mmap, [0, len_bytes, prot, flags, u64::MAX, 0]) {
+            Ok(at) => Ok(Self { at: Addr(at) }),
+            Err(Errno::ENOMEM) => {
+                Err(Blocker::new(pid, Part::Process, ProcessObstacle::NoRoom { len_bytes }).into())
+            }
+            Err(e) => Err(failed("mmap", pid, "from inside")(e)),
+        }
     }
 
     /// Where the frame of the thread in turn lies.

@@ -50,6 +50,20 @@ impl Insides {
     }
 }
 
+/// The signal comes when that thread ends which has made the child, and a restored one has been
+/// made by the first thread of its parent.
+fn inspect_death_signals(process: &ProcessV1) -> Result<()> {
+    let Some(parent) = process.parent else { return Ok(()) };
+    let Some(thread) = process.threads.iter().find(|thread| thread.pdeath_signal != 0) else {
+        return Ok(());
+    };
+    if proc::children(parent, parent)?.contains(&process.pid) {
+        return Ok(());
+    }
+    let obstacle = ProcessObstacle::ThreadDeathSignal { signal: thread.pdeath_signal };
+    Err(Blocker::new(process.pid, Part::of_task(process.pid, thread.tid), obstacle).into())
+}
+
 /// Lets the process tell what only it can; `rings`: its descriptors of io_uring rings, one of each.
 /// Every thread is given its registers and signal mask back, whatever happens.
 pub(crate) fn collect_insides(
@@ -103,7 +117,7 @@ pub(crate) fn collect_insides(
             thread.ring_numbers = ring::collect_numbers((pid, thread.tid), &mut injector, rings)?;
             injector.finish().map_err(failed("give back", pid, format!("thread {}", thread.tid)))?;
         }
-        Ok(())
+        inspect_death_signals(process)
     })();
     let unmapped =
         call(pid, &mut injector, "munmap", libc::SYS_munmap, [scratch.at.0, len_bytes, 0, 0, 0, 0]);

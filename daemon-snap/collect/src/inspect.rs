@@ -17,8 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Namespaces that a unit may have of its own.
 const OF_UNITS: [&str; 6] = ["mnt", "net", "ipc", "uts", "user", "cgroup"];
-/// A thread can leave these alone.
-const OF_THREADS: [&str; 3] = ["net", "ipc", "uts"];
+/// A thread can leave these alone; the last two are those of children that it will have.
+const OF_THREADS: [&str; 6] = ["net", "ipc", "uts", "cgroup", "pid_for_children", "time_for_children"];
 
 /// Whether we ourselves may look: a container's seccomp filter may forbid it, and then nothing can
 /// be said of any tree.
@@ -84,6 +84,18 @@ fn inspect_member(member: &Member, blockers: &mut Blockers) {
     }
 }
 
+/// The link to a namespace of a thread; empty for a PID namespace whose first process is still to
+/// be made, to which the kernel gives no link.
+fn namespace_of(pid: Pid, tid: Pid, name: &str) -> Result<Vec<u8>> {
+    let unborn = name == "pid_for_children";
+    match proc::read_link(pid, &format!("task/{tid}/ns/{name}")) {
+        Err(Error::Gone { .. }) if unborn && proc::read_link(pid, &format!("task/{tid}/ns/pid")).is_ok() => {
+            Ok(Vec::new())
+        }
+        found => found,
+    }
+}
+
 fn inspect_namespaces(
     main: Pid,
     members: &[Member],
@@ -104,12 +116,12 @@ fn inspect_namespaces(
         };
         for member in members {
             let own = || SandboxObstacle::OwnNamespace { name: name.trim_end_matches("_for_children") };
-            if link(member.pid, name)? != reference {
+            if namespace_of(member.pid, member.pid, name)? != reference {
                 blockers.add(member.pid, Part::Process, own());
                 continue;
             }
             for (tid, _) in member.threads.iter().skip(1).filter(|_| OF_THREADS.contains(&name)) {
-                if proc::read_link(member.pid, &format!("task/{tid}/ns/{name}"))? != reference {
+                if namespace_of(member.pid, *tid, name)? != reference {
                     blockers.add(member.pid, Part::Thread(*tid), own());
                 }
             }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 const SOCKET: i32 = libc::SOL_SOCKET;
+const SO_BUF_LOCK: i32 = 72;
 const IP: i32 = libc::IPPROTO_IP;
 const IPV6: i32 = libc::IPPROTO_IPV6;
 const TCP: i32 = libc::IPPROTO_TCP;
@@ -130,7 +131,17 @@ impl<'a> Defaults<'a> {
         }
         let defaults = &self.known[&kind];
         let mut options = read_all(fd, kind).map_err(fail("read socket options"))?;
+        let lock =
+            options.iter().find(|option| (option.level, option.name) == (SOCKET, SO_BUF_LOCK)).cloned();
         options.retain(|option| !defaults.contains(option) && !is_computed(option));
+        let is_size = |option: &SocketOptionV1| {
+            option.level == SOCKET && matches!(option.name, libc::SO_SNDBUF | libc::SO_RCVBUF)
+        };
+        // Setting a size keeps it from growing by itself; nobody need have set this one.
+        if let Some(lock) = lock.filter(|_| options.iter().any(is_size)) {
+            options.retain(|option| *option != lock);
+            options.push(lock);
+        }
         let filter = match fdquery::socket_filter(fd) {
             Ok(program) => program,
             Err(Errno::EACCES) => return refused(SocketObstacle::EbpfFilter),

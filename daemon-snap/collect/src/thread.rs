@@ -57,6 +57,9 @@ pub(crate) fn collect_thread(
     if sched::has_core_cookie(tid) {
         blockers.add(pid, part, ProcessObstacle::CoreScheduling);
     }
+    if tid != pid && proc::read_task(pid, tid, "personality")? != proc::read(pid, "personality")? {
+        blockers.add(pid, part, ProcessObstacle::PersonalityDiffers);
+    }
     let stack = filters.of_thread(tid, status);
     let seccomp = blockers.note(pid, part, stack)?.unwrap_or_default();
     let pending = pending(tid, false).map_err(fail("read pending signals"))?;
@@ -294,6 +297,10 @@ mod tests {
         assert_eq!(outcome(libc::SYS_semop, EINTR, 0, false), (libc::SYS_semop, 0x1000));
         assert_eq!(outcome(libc::SYS_semtimedop, EINTR, 8, false), (libc::SYS_semtimedop, 0x1000));
         assert_eq!(outcome(libc::SYS_semop, EINTR, 0, true), (EINTR, 0x1002));
-        assert_eq!(outcome(libc::SYS_read, EINTR, endless, false), (EINTR, 0x1002));
+        assert_eq!(outcome(libc::SYS_recvfrom, EINTR, 0, false), (libc::SYS_recvfrom, 0x1000));
+        assert_eq!(outcome(libc::SYS_recvfrom, EINTR, 0, true), (EINTR, 0x1002));
+        // Its limit is in rdx, which is none here.
+        assert_eq!(outcome(libc::SYS_rt_sigtimedwait, EINTR, 0, false), (libc::SYS_rt_sigtimedwait, 0x1000));
+        assert_eq!(outcome(libc::SYS_close, EINTR, endless, false), (EINTR, 0x1002));
     }
 }

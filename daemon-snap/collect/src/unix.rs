@@ -245,6 +245,12 @@ impl<'a> UnixSockets<'a> {
             if back == Some(file.ino as u32) {
                 return Ok(UnixStateV1::Pair { peer });
             }
+            // Such a pair is made as one, and nobody else can connect to either end of it then.
+            if let Some(third) = back
+                && self.diag(third)?.and_then(|third| third.peer) == Some(peer_ino)
+            {
+                return refused(SocketObstacle::UnixConnectedElsewhere);
+            }
         }
         match (address.is_empty(), diag.peer) {
             (false, _) if ![0, b'/'].contains(&address[0]) => {

@@ -11,8 +11,9 @@ use snap_state::{CredentialsV1, FileId, Pid, TargetFd, UnixMessageV1};
 use snap_sys::fdquery::{self, PeekOffset, Peeked};
 use snap_sys::proc::FdInfo;
 use snap_sys::{pidfd, proc};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 /// More than the largest message that default buffer limits let through.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -154,7 +155,12 @@ fn look_at(
     }
     let socket_type = ask(libc::SO_TYPE)?;
     let stream = socket_type == libc::SOCK_STREAM;
-    let events = fdquery::poll_now(fd, libc::POLLIN | libc::POLLPRI).map_err(fail("poll"))?;
+    let wanted = libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP;
+    let events = fdquery::poll_now(fd, wanted).map_err(fail("poll"))?;
+    // The next call on the socket takes it, ours too.
+    if events & libc::POLLERR != 0 {
+        return Ok(Some(Err(SocketObstacle::UnixUnreadError)));
+    }
     let unread = fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?;
     if events & libc::POLLPRI != 0 {
         return Ok(Some(Err(SocketObstacle::UnixUnreadOutOfBand)));
@@ -162,15 +168,18 @@ fn look_at(
     if events & libc::POLLIN == 0 || (stream && unread == 0) {
         return Ok(None);
     }
-    let offset = PeekOffset::begin(fd).map_err(fail("SO_PEEK_OFF"))?;
+    let ends = events & libc::POLLRDHUP != 0 && socket_type != libc::SOCK_DGRAM;
     let letters = match stream {
-        true => read_stream(file, fd, unread),
-        false => read_packets(file, fd, socket_type),
+        true => {
+            let offset = PeekOffset::begin(fd).map_err(fail("SO_PEEK_OFF"))?;
+            let letters = read_stream(file, fd, unread);
+            offset.finish().map_err(fail("SO_PEEK_OFF"))?;
+            letters?
+        }
+        false => read_packets(file, fd, ends.then_some(unread))?,
     };
-    offset.finish().map_err(fail("SO_PEEK_OFF"))?;
-    let letters = letters?;
-    if letters.is_empty() && socket_type == libc::SOCK_DGRAM {
-        // The kernel shows an empty message to one peek only, and somebody has peeked before.
+    let empty_behind = letters.iter().skip(1).any(|letter| letter.bytes.is_empty());
+    if !stream && !is_shown_whole(file.ino, empty_behind) {
         return Ok(Some(Err(SocketObstacle::UnixUnreadEmpty)));
     }
     let asks = ask(libc::SO_PASSCRED)? != 0;
@@ -188,18 +197,51 @@ fn blocker(letter: &Peeked, asks_for_credentials: bool) -> Option<SocketObstacle
     }
 }
 
-fn read_packets(file: &Description, fd: BorrowedFd<'_>, socket_type: i32) -> Result<Vec<Peeked>> {
-    let mut letters = Vec::new();
-    let peek = || fdquery::peek_message(fd, MAX_MESSAGE_BYTES);
-    while let Some(letter) = peek().map_err(failed("look at the queue", file.pid, file.fd))? {
-        // The end of a connection reads as an empty message.
-        let end = letter.bytes.is_empty() && letter.descriptors.is_empty();
-        if end && socket_type != libc::SOCK_DGRAM {
-            break;
-        }
-        letters.push(letter);
+/// The kernel shows an empty message that lies behind others to one walk through the queue only. A
+/// socket in which one has been seen is not walked through again by this process.
+fn is_shown_whole(ino: u64, has_empty_behind: bool) -> bool {
+    static SEEN: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen_before = seen.contains(&ino);
+    if has_empty_behind {
+        seen.insert(ino);
     }
-    Ok(letters)
+    !seen_before
+}
+
+/// `ending`: the peer sends no more, and so many bytes are unread.
+///
+/// The first message is looked at without an offset, which shows it also where it is empty and
+/// somebody has looked before. The end of a connection reads as an empty message for ever: behind
+/// the last byte of what has ended nobody can tell them apart, readers included.
+fn read_packets(file: &Description, fd: BorrowedFd<'_>, ending: Option<usize>) -> Result<Vec<Peeked>> {
+    let fail = |step| failed(step, file.pid, file.fd);
+    let peek = || fdquery::peek_message(fd, MAX_MESSAGE_BYTES).map_err(fail("look at the queue"));
+    let mut letters: Vec<Peeked> = Vec::new();
+    let mut at = 0;
+    let mut note = |letter: Peeked| {
+        let is_message = !letter.is_empty() || ending.is_none_or(|unread| at < unread);
+        if is_message {
+            at += letter.bytes.len();
+            letters.push(letter);
+        }
+        is_message
+    };
+    let offset = PeekOffset::begin_without(fd).map_err(fail("SO_PEEK_OFF"))?;
+    let first = peek();
+    offset.finish().map_err(fail("SO_PEEK_OFF"))?;
+    let goes_on = first?.is_none_or(|first| !first.is_empty() || note(first));
+    let offset = PeekOffset::begin(fd).map_err(fail("SO_PEEK_OFF"))?;
+    let walk = (|| {
+        while goes_on && let Some(letter) = peek()? {
+            if !note(letter) {
+                break;
+            }
+        }
+        Ok(())
+    })();
+    offset.finish().map_err(fail("SO_PEEK_OFF"))?;
+    walk.map(|()| letters)
 }
 
 /// One look ends with the first message that has descriptors, and shows plain bytes before it as

@@ -60,16 +60,18 @@ impl Kind for LostTcpV1 {
 /// 3. What had not arrived is sent, then buffers get their recorded sizes.
 /// 4. Directions that were closed are closed again, which the other end hears.
 fn connect_all(desk: &Desk, files: Files<'_>) -> Result<()> {
-    let mut repairs = Vec::new();
+    let (mut repairs, mut sizes) = (Vec::new(), Vec::new());
     for (file, connection) in connections(files) {
-        repairs.push(begin(file.id, connection, desk.file(file.id)?)?);
+        let (repair, own) = begin(file.id, connection, desk.file(file.id)?)?;
+        repairs.push(repair);
+        sizes.push(own);
     }
     let failed = |e| Error::kernel("TCP_REPAIR", "off", e);
     repairs.into_iter().try_for_each(Repair::finish).map_err(failed)?;
-    for (file, connection) in connections(files) {
+    for ((file, connection), sizes) in connections(files).zip(&sizes) {
         let fd = desk.file(file.id)?;
         say(file.id, fd, &connection.send_queue)?;
-        set_options(file.id, &fd, connection.options.iter().filter(|option| is_size(option)))?;
+        set_options(file.id, &fd, sizes)?;
         super::status_flags::set_status_flags(&fd, file)?;
     }
     for (file, connection) in connections(files) {
@@ -83,10 +85,17 @@ fn connect_all(desk: &Desk, files: Files<'_>) -> Result<()> {
     Ok(())
 }
 
-fn begin<'a>(id: FileId, connection: &TcpConnectionV1, fd: BorrowedFd<'a>) -> Result<Repair<'a>> {
+/// Also gives the sizes of its buffers, recorded or those of a new socket, which come back when
+/// there need not be more room any more.
+fn begin<'a>(
+    id: FileId,
+    connection: &TcpConnectionV1,
+    fd: BorrowedFd<'a>,
+) -> Result<(Repair<'a>, Vec<SocketOptionV1>)> {
     let failed = |step| move |e| Error::kernel(step, format!("open file {id} (TCP)"), e);
     let indices = Indices::of(fd, &connection.interfaces)?;
     set_options(id, &fd, &connection.options)?;
+    let sizes = sizes_of(fd).map_err(failed("getsockopt"))?;
     make_room(id, fd)?;
     let repair = Repair::begin(fd).map_err(failed("TCP_REPAIR"))?;
     sys::rebuild::bind(fd, &with_scope(&connection.local, &indices)?).map_err(|e| match e {
@@ -121,14 +130,7 @@ fn begin<'a>(id: FileId, connection: &TcpConnectionV1, fd: BorrowedFd<'a>) -> Re
     repair.select(Queue::Receive).map_err(failed("TCP_REPAIR_QUEUE"))?;
     say(id, fd, &connection.receive_queue)?;
     repair.set_window(&connection.window).map_err(failed("TCP_REPAIR_WINDOW"))?;
-    Ok(repair)
-}
-
-/// SO_SNDBUF, SO_RCVBUF, SO_BUF_LOCK.
-fn is_size(option: &SocketOptionV1) -> bool {
-    const SO_BUF_LOCK: i32 = 72;
-    let names = [libc::SO_SNDBUF, libc::SO_RCVBUF, SO_BUF_LOCK];
-    option.level == libc::SOL_SOCKET && names.contains(&option.name)
+    Ok((repair, sizes))
 }
 
 /// What [`make_room`] changes.

@@ -125,18 +125,41 @@ fn fill_queues(cx: &Context<'_>) -> Result<()> {
 
 /// What would have stopped messages: the sender may be shut down itself.
 fn finish_all(cx: &Context<'_>) -> Result<()> {
-    for (file, socket) in sockets(cx.files) {
-        if let UnixStateV1::ConnectedTo { address } = &socket.state {
-            connect(cx.desk, cx.desk.file(file.id)?, address).map_err(|e| match e {
-                Errno::ENOENT | Errno::ECONNREFUSED => {
-                    Error::stale(ReasonCode::AddressMissing, format!("nobody listens at {}", show(address)))
-                }
-                e => Error::kernel("connect", show(address), e),
-            })?;
-        }
-        finish(cx.desk, file, socket)?;
+    for id in one_way(cx.files) {
+        let Some((file, UnixStateV1::ConnectedTo { address })) =
+            unix_socket(cx.files.get(id)).map(|socket| (cx.files.get(id), &socket.state))
+        else {
+            continue;
+        };
+        connect(cx.desk, cx.desk.file(file.id)?, address).map_err(|e| match e {
+            Errno::ENOENT | Errno::ECONNREFUSED => {
+                Error::stale(ReasonCode::AddressMissing, format!("nobody listens at {}", show(address)))
+            }
+            e => Error::kernel("connect", show(address), e),
+        })?;
     }
+    sockets(cx.files).try_for_each(|(file, socket)| finish(cx.desk, file, socket))?;
     cx.desk.nameless_sockets.forget()
+}
+
+/// Datagram sockets that are connected to a name, each before the one that has this name: once that
+/// is connected elsewhere the kernel lets nobody connect to it. Circles cannot have been made.
+fn one_way(files: Files<'_>) -> Vec<FileId> {
+    let mut waiting: Vec<(FileId, &[u8], &[u8])> = sockets(files)
+        .filter_map(|(file, socket)| match &socket.state {
+            UnixStateV1::ConnectedTo { address } => {
+                Some((file.id, socket.address.as_slice(), address.as_slice()))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let is_target = |own: &[u8]| !own.is_empty() && waiting.iter().any(|(.., target)| *target == own);
+        let next = waiting.iter().position(|(_, own, _)| !is_target(own)).unwrap_or_default();
+        ordered.push(waiting.remove(next).0);
+    }
+    ordered
 }
 
 /// Listens once more, as who did: clients see the process that called listen(2) last. Called in

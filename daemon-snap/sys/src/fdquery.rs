@@ -332,6 +332,13 @@ pub struct Peeked {
     pub sender: Vec<u8>,
 }
 
+impl Peeked {
+    /// Neither bytes nor descriptors.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.descriptors.is_empty()
+    }
+}
+
 /// Looks at the next message of at most `max_bytes`; `None` when there is none.
 ///
 /// # Errors
@@ -410,8 +417,20 @@ impl<'a> PeekOffset<'a> {
     /// # Errors
     /// `EOPNOTSUPP` for other than unix sockets.
     pub fn begin(fd: BorrowedFd<'a>) -> Result<Self, Errno> {
+        Self::at(fd, 0)
+    }
+
+    /// Every peek shows the first message.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_without(fd: BorrowedFd<'a>) -> Result<Self, Errno> {
+        Self::at(fd, -1)
+    }
+
+    fn at(fd: BorrowedFd<'a>, offset: i32) -> Result<Self, Errno> {
         let before = socket_int(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF)?;
-        set_peek_offset(fd, 0)?;
+        set_peek_offset(fd, offset)?;
         Ok(Self { fd, before })
     }
 

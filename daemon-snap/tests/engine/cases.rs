@@ -220,6 +220,7 @@ subjects! {
     restore_finds_relative_path_where_nobody_works: "unix_relative", "nobody";
     restore_finds_relative_path_from_another_process: "unix_relative", "child";
     restore_keeps_bound_datagram_sockets: "unix_dgram_bound", "";
+    restore_keeps_chain_of_datagram_sockets: "unix_dgram_chain", "";
     restore_keeps_bound_datagram_sockets_after_reboot: "unix_dgram_bound", "", between empty_tmpfs;
     restore_connects_datagram_socket_to_outside_again: "unix_dgram_outside", "";
     restore_keeps_tcp_listener_v4: "tcp_listener", "v4";
@@ -228,6 +229,7 @@ subjects! {
     restore_keeps_listeners_that_share_a_port: "tcp_reuseport", "";
     restore_keeps_listeners_that_share_a_port_by_a_former_option: "tcp_reuseport", "off";
     restore_keeps_addresses_that_the_machine_does_not_have: "freebind", "";
+    restore_keeps_tcp_socket_that_was_taken_back: "tcp_taken_back", "";
     restore_keeps_unread_bytes_of_closed_tcp_connection: "tcp_over", "closed";
     restore_keeps_closed_tcp_connection_that_was_read: "tcp_over", "drained";
     restore_keeps_reset_of_tcp_connection: "tcp_over", "reset";
@@ -347,6 +349,10 @@ subjects! {
     restore_goes_on_waiting_on_epoll: "interrupted", "epoll_wait";
     restore_goes_on_suspended_for_signal: "interrupted", "sigsuspend";
     restore_goes_on_waiting_for_signal: "interrupted", "sigtimedwait";
+    restore_goes_on_waiting_for_signal_without_eintr: "interrupted", "sigwaitinfo";
+    restore_goes_on_receiving_with_time_limit: "interrupted", "recv_limited";
+    restore_goes_on_reading_with_time_limit: "interrupted", "read_limited";
+    restore_goes_on_accepting_with_time_limit: "interrupted", "accept_limited";
     restore_goes_on_accepting: "interrupted", "accept";
     restore_goes_on_writing_full_pipe: "interrupted", "write_pipe";
     restore_goes_on_pausing: "interrupted", "pause";

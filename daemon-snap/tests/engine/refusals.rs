@@ -93,6 +93,14 @@ const REFUSED: &[Refused] = &[
     ("dump_refuses_thread_with_own_directory", "thread_cwd", &["thread"]),
     ("dump_refuses_thread_with_own_descriptors", "thread_files", &["thread"]),
     ("dump_refuses_thread_in_other_network", "own_network", &["namespace"]),
+    ("dump_refuses_thread_in_other_cgroup_namespace", "thread_cgroup", &["cgroup namespace"]),
+    ("dump_refuses_pid_namespace_without_processes", "unborn_pid_namespace", &["pid namespace"]),
+    ("dump_refuses_process_without_room", "no_room", &["no room for"]),
+    ("dump_refuses_thread_with_own_personality", "thread_personality", &["personality"]),
+    ("dump_refuses_signal_at_the_end_of_a_thread", "thread_death_signal", &["pr_set_pdeathsig"]),
+    ("dump_refuses_unix_socket_with_unread_error", "unix_error", &["unread error"]),
+    ("dump_refuses_tcp_socket_with_unread_error", "tcp_error", &["without a connection"]),
+    ("dump_refuses_datagram_socket_whose_peer_has_another", "unix_elsewhere", &["formed a pair"]),
 ];
 
 /// The same for what may be carried instead.

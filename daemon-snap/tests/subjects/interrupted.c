@@ -173,6 +173,24 @@ static void waits_for_signal(void)
     check_mask(before);
 }
 
+/* Without a time limit and a handler nobody sees EINTR. */
+static void waits_for_signal_alone(void)
+{
+    uint64_t set = 1ull << (SIGUSR1 - 1);
+    siginfo_t info;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &set, NULL, 8);
+    long got = syscall(SYS_rt_sigtimedwait, &set, &info, NULL, 8);
+    CHECK(got == SIGUSR1, "sigtimedwait gave %ld: %s", got, strerror(errno));
+    CHECK_EQ(handled, 0);
+}
+
+static void receives_with_limit(void)
+{
+    char bytes[8];
+    ssize_t got = variant("recv_limited") ? recv(sockets[0], bytes, 8, 0) : read(sockets[0], bytes, 8);
+    CHECK(got == 2, "received %zd: %s", got, strerror(errno));
+}
+
 static void accepts(void)
 {
     int got = accept4(sockets[0], NULL, NULL, SOCK_CLOEXEC);
@@ -211,6 +229,8 @@ static const struct {
              {"nanosleep_alone", SYS_clock_nanosleep}, {"read_pipe", SYS_read}, {"read_eventfd", SYS_read}, {"recv", SYS_recvfrom},
              {"poll", SYS_poll}, {"ppoll_mask", SYS_ppoll}, {"select", SYS_pselect6}, {"epoll_wait", SYS_epoll_wait},
              {"sigsuspend", SYS_rt_sigsuspend}, {"sigtimedwait", SYS_rt_sigtimedwait}, {"accept", SYS_accept4},
+             {"sigwaitinfo", SYS_rt_sigtimedwait}, {"recv_limited", SYS_recvfrom}, {"read_limited", SYS_read},
+             {"accept_limited", SYS_accept4},
              {"write_pipe", SYS_write}, {"pause", SYS_pause}, {"waitpid", SYS_wait4}};
 
 static void *body(void *unused)
@@ -248,7 +268,11 @@ static void *body(void *unused)
         suspends();
     else if (variant("sigtimedwait"))
         waits_for_signal();
-    else if (variant("accept"))
+    else if (variant("sigwaitinfo"))
+        waits_for_signal_alone();
+    else if (variant("recv_limited") || variant("read_limited"))
+        receives_with_limit();
+    else if (variant("accept") || variant("accept_limited"))
         accepts();
     else if (variant("write_pipe"))
         writes();
@@ -274,12 +298,17 @@ static void make_objects(void)
     epoll = SYS(epoll_create1(EPOLL_CLOEXEC));
     struct epoll_event event = {EPOLLIN, {.u64 = 31337}};
     SYS(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &event));
-    if (variant("accept")) {
+    if (variant("accept") || variant("accept_limited")) {
         sockets[0] = SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
         SYS(bind(sockets[0], (struct sockaddr *)&(sa_family_t){AF_UNIX}, sizeof(sa_family_t))); /* any abstract name */
         SYS(listen(sockets[0], 5));
     } else {
         SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets));
+    }
+    if (strstr(subject_variant, "_limited")) {
+        struct timeval limit = {30, 0};
+        SYS(setsockopt(sockets[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit));
+        SYS(setsockopt(sockets[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
     }
     if (variant("waitpid")) {
         child_pid = fork_member(waiting_child, NULL);
@@ -291,16 +320,16 @@ static void make_objects(void)
 static void wake(void)
 {
     static char drain[1 << 17];
-    if (variant("recv"))
+    if (variant("recv") || variant("recv_limited") || variant("read_limited"))
         SYS(send(sockets[1], "hi", 2, 0));
     else if (variant("read_eventfd"))
         SYS(write(counter, &(uint64_t){5}, 8));
     else if (variant("futex") || variant("futex_timed") || variant("futex_alone")) {
         atomic_store(&word, 1);
         syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    } else if (variant("sigsuspend") || variant("sigtimedwait") || variant("ppoll_mask") || variant("pause"))
+    } else if (variant("sigsuspend") || variant("sigtimedwait") || variant("sigwaitinfo") || variant("ppoll_mask") || variant("pause"))
         SYS(syscall(SYS_tgkill, getpid(), blocked_tid, SIGUSR1));
-    else if (variant("accept")) {
+    else if (variant("accept") || variant("accept_limited")) {
         char address[128];
         socklen_t len = sizeof address;
         SYS(getsockname(sockets[0], (struct sockaddr *)address, &len));

@@ -510,6 +510,7 @@ static void make_pseudoterminal(void)
 }
 
 static pid_t kid;
+static int failed[2];
 
 /* Suspends this thread until `go`. */
 static void *vforks(void *unused)
@@ -626,6 +627,77 @@ static void *unshared(void *flags)
     return NULL;
 }
 
+static void *with_own_personality(void *unused)
+{
+    SYS(syscall(SYS_personality, 0x0020000)); /* UNAME26 */
+    refusal_names("thread %d ", (int)thread_id());
+    thread_hold();
+    CHECK_EQ(syscall(SYS_personality, 0xffffffff), 0x0020000);
+    return unused;
+}
+
+static void told_of_thread(void *unused)
+{
+    (void)unused;
+    signal(SIGUSR1, SIG_IGN);
+    SYS(prctl(PR_SET_PDEATHSIG, SIGUSR1));
+    member_hold("told");
+}
+
+/* Its child's parent is this thread, whose end the child is told of. */
+static void *makes_child(void *unused)
+{
+    kid = fork_member(told_of_thread, NULL);
+    await_member("told");
+    refusal_names("pid %d ", (int)kid);
+    thread_hold();
+    return unused;
+}
+
+/* The peer went without having read everything. */
+static void make_unix_error(void)
+{
+    SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, failed));
+    SYS(send(failed[0], "unread", 6, 0));
+    close(failed[1]);
+    named(failed[0]);
+}
+
+/* Back from its connection, which the kernel tells once. */
+static void make_tcp_error(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int listener = SYS(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    SYS(bind(listener, (void *)&address, len));
+    SYS(listen(listener, 1));
+    SYS(getsockname(listener, (void *)&address, &len));
+    failed[0] = SYS(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    SYS(connect(failed[0], (void *)&address, len));
+    close(SYS(accept(listener, NULL, NULL)));
+    close(listener);
+    nap_ms(20);
+    SYS(connect(failed[0], &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr)));
+    named(failed[0]);
+}
+
+/* Two that are connected to each other, the first of which somebody had connected to before. */
+static void make_elsewhere(void)
+{
+    int fds[3];
+    struct sockaddr_un at[3];
+    socklen_t len = 0;
+    for (int i = 0; i < 3; i++) {
+        fds[i] = SYS(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        SYS(bind(fds[i], (struct sockaddr *)&(sa_family_t){AF_UNIX}, sizeof(sa_family_t)));
+        len = sizeof at[i];
+        SYS(getsockname(fds[i], (void *)&at[i], &len));
+    }
+    SYS(connect(fds[0], (void *)&at[1], len));
+    SYS(connect(fds[1], (void *)&at[2], len));
+    SYS(connect(fds[2], (void *)&at[1], len));
+    named(fds[0]);
+}
 
 static void traced(void *unused)
 {
@@ -948,6 +1020,26 @@ int main(int argc, char **argv)
         thread = start_thread(unshared, (void *)(long)CLONE_FILES);
     else if (variant("own_network"))
         thread = start_thread(unshared, (void *)(long)CLONE_NEWNET);
+    else if (variant("thread_cgroup"))
+        thread = start_thread(unshared, (void *)(long)CLONE_NEWCGROUP);
+    else if (variant("thread_personality"))
+        thread = start_thread(with_own_personality, NULL);
+    else if (variant("thread_death_signal"))
+        thread = start_thread(makes_child, NULL);
+    else if (variant("unborn_pid_namespace")) {
+        SYS(unshare(CLONE_NEWPID));
+        refusal_names("pid %d ", getpid());
+    } else if (variant("no_room")) {
+        /* A limit that has been reached already; malloc(3) has done without since. */
+        struct rlimit least = {4096, RLIM_INFINITY};
+        SYS(setrlimit(RLIMIT_DATA, &least));
+        refusal_names("pid %d ", getpid());
+    } else if (variant("unix_error"))
+        make_unix_error();
+    else if (variant("tcp_error"))
+        make_tcp_error();
+    else if (variant("unix_elsewhere"))
+        make_elsewhere();
     else
         CHECK(false, "no variant %s", subject_variant);
     if (thread)
@@ -973,6 +1065,19 @@ int main(int argc, char **argv)
     }
     if (variant("lease"))
         CHECK_EQ(SYS(fcntl(leased, F_GETLEASE)), F_WRLCK);
+    if (variant("no_room"))
+        SYS(setrlimit(RLIMIT_DATA, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}));
+    if (variant("unix_error")) {
+        char byte;
+        CHECK(recv(failed[0], &byte, 1, 0) < 0 && errno == ECONNRESET, "the error has gone: %s", strerror(errno));
+        CHECK_EQ(recv(failed[0], &byte, 1, 0), 0);
+    }
+    if (variant("tcp_error")) {
+        int error = 0;
+        socklen_t len = sizeof error;
+        SYS(getsockopt(failed[0], SOL_SOCKET, SO_ERROR, &error, &len));
+        CHECK_EQ(error, ECONNRESET);
+    }
     release_threads();
     if (thread)
         PTHREAD(pthread_join(thread, NULL));

@@ -141,8 +141,11 @@ int main(int argc, char **argv)
     struct ends client_ends = ends_of(client);
     struct tcp_info before = info_of(client);
     int reuse = get(client, SOL_SOCKET, SO_REUSEADDR), lock = get(client, SOL_SOCKET, 72);
+    int room[2] = {get(client, SOL_SOCKET, SO_SNDBUF), get(client, SOL_SOCKET, SO_RCVBUF)};
     subject_hold();
 
+    CHECK_EQ(get(client, SOL_SOCKET, SO_SNDBUF), room[0]);
+    CHECK_EQ(get(client, SOL_SOCKET, SO_RCVBUF), room[1]);
     struct ends now = ends_of(client);
     CHECK(memcmp(&now, &client_ends, sizeof now) == 0, "other ends");
     struct tcp_info after = info_of(client);

@@ -17,12 +17,21 @@ int main(int argc, char **argv)
     subject_begin(argc, argv);
     signal(SIGPIPE, SIG_IGN);
     type = variant("dgram") ? SOCK_DGRAM : variant("seqpacket") ? SOCK_SEQPACKET : SOCK_STREAM;
-    int ends[2], widow[2], half[2], idle[2], bare[2];
+    int ends[2], widow[2], half[2], idle[2], bare[2], blank[2], last[2];
     SYS(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends));
     SYS(socketpair(AF_UNIX, type | SOCK_NONBLOCK, 0, widow));
     SYS(socketpair(AF_UNIX, type, 0, half));
     SYS(socketpair(AF_UNIX, type, 0, idle));
     SYS(socketpair(AF_UNIX, type, 0, bare));
+    SYS(socketpair(AF_UNIX, type, 0, blank));
+    SYS(socketpair(AF_UNIX, type, 0, last));
+    if (type != SOCK_STREAM) {
+        for (int i = 0; i < 2; i++)
+            SYS(send(blank[0], "", 0, 0)), SYS(send(last[0], "", 0, 0)), SYS(send(blank[0], "filled", 6, 0));
+        SYS(send(blank[0], "", 0, 0));
+        SYS(send(last[0], "end", 3, 0));
+        SYS(shutdown(last[0], SHUT_WR));
+    }
     SYS(send(ends[0], "first", 5, 0));
     SYS(send(ends[0], "2nd", 3, 0));
     SYS(send(ends[1], "answer", 6, 0));
@@ -45,6 +54,13 @@ int main(int argc, char **argv)
         expect(ends[1], "first2nd");
     else
         expect(ends[1], "first"), expect(ends[1], "2nd");
+    if (type != SOCK_STREAM) {
+        for (int i = 0; i < 2; i++)
+            expect(blank[1], ""), expect(blank[1], "filled"), expect(last[1], "");
+        expect(blank[1], "");
+        CHECK(recv(blank[1], seen, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN, "more than was sent");
+        expect(last[1], "end");
+    }
     expect(ends[0], "answer");
     CHECK(recv(ends[0], seen, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN, "more than was sent");
     SYS(send(ends[0], "again", 5, 0));

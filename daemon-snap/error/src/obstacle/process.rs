@@ -31,6 +31,12 @@ coded! {
         "shared-resource" stays SharedResource { resource: SharedResource, with: Pid }:
             "the {resource} in common with pid {with}";
         "unshared-resource" stays UnsharedResource { resource: SharedResource }: "a {resource} of its own";
+        "personality-differs" stays PersonalityDiffers:
+            "a personality(2) that not all threads of its process have";
+        "thread-death-signal" stays ThreadDeathSignal { signal: i32 }:
+            "signal {signal} to come when a thread of its parent ends that is not the first (PR_SET_PDEATHSIG)";
+        "no-room" stays NoRoom { len_bytes: u64 }:
+            "no room for {len_bytes} bytes more within its limits of memory (RLIMIT_AS, RLIMIT_DATA)";
         "32-bit-program" stays ThirtyTwoBit: "a 32-bit program";
         "segment-descriptors" stays SegmentDescriptors: "segment descriptors of its own (modify_ldt)";
         "syscall-user-dispatch" stays SyscallUserDispatch: "Syscall User Dispatch";

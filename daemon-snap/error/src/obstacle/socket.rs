@@ -19,7 +19,7 @@ coded! {
             "{state} TCP connection{}", towards(remote);
         "tcp-urgent-data" passes TcpUrgentData: "a TCP connection with urgent data";
         "tcp-connect-failed" stays TcpConnectFailed:
-            "a TCP socket whose connect(2) has failed, which has not been asked for yet";
+            "a TCP socket without a connection, with an error that has not been asked for yet";
         "tcp-authentication" stays TcpAuthentication: "a TCP socket with authentication keys (TCP-AO)";
         "tcp-keys" stays TcpKeys:
             "a TCP socket with several keys for one address (TCP_MD5SIG), of which the kernel does not tell all";
@@ -76,6 +76,9 @@ coded! {
         "unix-unread-sender" passes UnixUnreadSender { from: Pid }:
             "a unix socket with an unread message of process {from} outside the tree";
         "unix-unread-out-of-band" passes UnixUnreadOutOfBand: "a unix socket with unread out-of-band data";
+        "unix-unread-error" passes UnixUnreadError: "a unix socket with an unread error";
+        "unix-connected-elsewhere" stays UnixConnectedElsewhere:
+            "a datagram socket connected to one that has formed a pair with another since";
         "unix-unread-empty" passes UnixUnreadEmpty: "a unix socket with an unread empty message";
         "unix-unread-long" passes UnixUnreadLong: "a unix socket with an unread message that is too long";
         "unix-unread-pidfd" passes UnixUnreadPidfd: "a unix socket with an unread message that carries a pidfd";
