@@ -32,6 +32,7 @@ pub fn tests() -> Vec<Test> {
     };
     let mut tests = vec![
         of_package("lintian_finds_no_errors_and_no_warnings", &[Need::Root], lintian),
+        of_package("every_document_that_is_named_is_there", &[Need::Root], documents),
         of_package("a_second_build_is_the_same_byte_for_byte", &[Need::Root], build_again),
     ];
     tests.push(of_package(
@@ -58,6 +59,22 @@ fn lintian(package: &Path) -> Result<()> {
         .context("running lintian")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{}{}", text.trim(), String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// Those that the manual names, and those that README.md and the pages lead to.
+fn documents(package: &Path) -> Result<()> {
+    let dir = tempfile::tempdir().context("making a directory")?;
+    let extracted = needs::command("dpkg-deb")?.arg("--extract").arg(package).arg(dir.path()).status();
+    ensure!(extracted.context("running dpkg-deb")?.success(), "dpkg-deb failed");
+    let look = include_str!("../../roots/package/documents.sh");
+    let output = needs::command("sh")?.args(["-c", look]).current_dir(dir.path()).output();
+    let output = output.context("looking for documents")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let looked = text.lines().filter(|line| line.starts_with("looked for ")).count();
+    let missing: Vec<&str> = text.lines().filter(|line| !line.starts_with("looked for ")).collect();
+    ensure!(looked > 20, "only {looked} names were found");
+    ensure!(missing.is_empty(), "{}", missing.join("; "));
     Ok(())
 }
 
