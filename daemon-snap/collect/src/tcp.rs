@@ -259,8 +259,11 @@ pub(super) fn unread(file: &Description, fd: BorrowedFd<'_>) -> Result<Vec<u8>> 
     let mut queue = vec![0u8; fdquery::unread_bytes(fd).map_err(fail("FIONREAD"))?];
     if !queue.is_empty() {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let got = recv(fd.as_raw_fd(), &mut queue, flags);
-        queue.truncate(got.map_err(fail("look at the queue"))?);
+        let got = fdquery::peek_from_beginning(fd, || recv(fd.as_raw_fd(), &mut queue, flags))
+            .map_err(fail("look at the queue"))?;
+        if got < queue.len() {
+            return Err(fail("look at the queue")(Errno::ENODATA));
+        }
     }
     Ok(queue)
 }

@@ -452,6 +452,27 @@ impl Drop for PeekOffset<'_> {
     }
 }
 
+/// Looks at a queue from its beginning, wherever the daemon has set its own peeks to begin, and puts
+/// that place back, which each peek moves.
+///
+/// # Errors
+/// Those of `look`.
+pub fn peek_from_beginning<T>(
+    fd: BorrowedFd<'_>,
+    look: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    match PeekOffset::begin_without(fd) {
+        Ok(offset) => {
+            let seen = look();
+            offset.finish()?;
+            seen
+        }
+        // TCP has none before Linux 6.9.
+        Err(Errno::EOPNOTSUPP) => look(),
+        Err(e) => Err(e),
+    }
+}
+
 fn set_peek_offset(fd: BorrowedFd<'_>, offset: i32) -> Result<(), Errno> {
     // SAFETY: the option takes an int.
     let set = unsafe {

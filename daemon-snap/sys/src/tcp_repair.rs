@@ -71,7 +71,7 @@ impl<'a> Repair<'a> {
     /// The bytes of the selected queue, which stay there.
     ///
     /// # Errors
-    /// Those of recv(2).
+    /// Those of recv(2); `ENODATA`: not all that is unread was seen.
     pub fn content(&self, queue: Queue) -> Result<Vec<u8>, Errno> {
         let len = match queue {
             Queue::Receive => super::fdquery::unread_bytes(self.fd)?,
@@ -82,9 +82,15 @@ impl<'a> Repair<'a> {
             return Ok(bytes);
         }
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        // SAFETY: bytes is writable for its length.
-        let got = unsafe { libc::recv(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast(), len, flags) };
-        let got = Errno::result(got)? as usize;
+        let got = super::fdquery::peek_from_beginning(self.fd, || {
+            // SAFETY: bytes is writable for its length.
+            let got = unsafe { libc::recv(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast(), len, flags) };
+            Errno::result(got).map(|got| got as usize)
+        })?;
+        // A FIN counts as a byte of the other queue.
+        if queue == Queue::Receive && got < len {
+            return Err(Errno::ENODATA);
+        }
         bytes.truncate(got);
         Ok(bytes)
     }

@@ -138,12 +138,15 @@ int main(int argc, char **argv)
     } else
         SYS(send(server, "to client", 9, 0));
     nap_ms(20);
+    /* Where the next peek begins (TCP has it since Linux 6.9): what lies before is unread all the same. */
+    bool peeks = setsockopt(client, SOL_SOCKET, SO_PEEK_OFF, &(int){3}, sizeof(int)) == 0;
     struct ends client_ends = ends_of(client);
     struct tcp_info before = info_of(client);
     int reuse = get(client, SOL_SOCKET, SO_REUSEADDR), lock = get(client, SOL_SOCKET, 72);
     int room[2] = {get(client, SOL_SOCKET, SO_SNDBUF), get(client, SOL_SOCKET, SO_RCVBUF)};
     subject_hold();
 
+    CHECK(!peeks || get(client, SOL_SOCKET, SO_PEEK_OFF) == 3, "peeks begin elsewhere");
     CHECK_EQ(get(client, SOL_SOCKET, SO_SNDBUF), room[0]);
     CHECK_EQ(get(client, SOL_SOCKET, SO_RCVBUF), room[1]);
     struct ends now = ends_of(client);
