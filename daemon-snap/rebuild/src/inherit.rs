@@ -29,6 +29,11 @@ impl InheritedMemory {
     pub fn runs(&self) -> &[PageRunV1] {
         &self.runs
     }
+
+    /// The areas that they lie in.
+    pub fn areas(&self) -> &[VmaV1] {
+        &self.areas
+    }
 }
 
 /// What each process of the tree puts in place for its children, by index.

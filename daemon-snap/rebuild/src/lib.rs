@@ -10,6 +10,7 @@ pub mod bus_claim;
 pub mod cgroup;
 mod content;
 pub mod context;
+mod copy_areas;
 pub mod desk;
 pub mod epoll;
 pub mod eventfd;

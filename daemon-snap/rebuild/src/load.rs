@@ -8,16 +8,20 @@
 //! common since a fork they read in any case; and contents of files are read before there are
 //! processes. All that is read in that way is compared where it was read: in the page cache.
 
+use super::copy_areas::{self, HugePages};
 use super::inherit::InheritedMemory;
-use crate::tape::{overlay, part_of, split};
+use crate::tape::{by_areas, overlay, part_of, split};
 use image_store::layout::CHECKSUM_CHUNK_LEN;
 use image_store::load::{DirectFile, PIECE_LEN, PageLoader, Sink};
 use image_store::{Image, fault};
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{Addr, PAGE_BYTES, PageRunV1, Pid, ProcessV1, Tree};
+use snap_state::{Addr, PAGE_BYTES, PageRunV1, Pid, ProcessV1, TargetFd, Tree};
 use snap_sys as sys;
+use std::collections::HashMap;
 use std::num::NonZero;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 /// Page areas up to this length are read by the processes: a ring and its memory cost more than
@@ -43,13 +47,16 @@ pub struct Means {
     direct: Option<DirectFile>,
     /// Whether a processor has nothing else to do, or nearly so.
     has_idle_processor: bool,
+    /// When memory gets huge pages.
+    pub huge_pages: HugePages,
 }
 
 impl Means {
-    /// Looks for them, while /proc is the one that the worker began with.
+    /// Looks for them, while /proc and /sys are those that the worker began with.
     pub fn find(image: &Image) -> Means {
+        let huge_pages = HugePages::of_machine();
         if !is_large(image) {
-            return Means { direct: None, has_idle_processor: false };
+            return Means { direct: None, has_idle_processor: false, huge_pages };
         }
         // What runs, ourselves too: the fourth word, as in `2/345`.
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -57,7 +64,7 @@ impl Means {
         let is_idle = running.is_some_and(|running: usize| running <= processors());
         // Tests have it idle.
         let has_idle_processor = is_idle || fault::point("worker.load.idle").is_err();
-        Means { direct: image.open_direct().ok(), has_idle_processor }
+        Means { direct: image.open_direct().ok(), has_idle_processor, huge_pages }
     }
 }
 
@@ -87,10 +94,13 @@ struct Place {
     addr: Addr,
     image_offset: u64,
     len_bytes: u64,
+    /// Whether it lies in an area into which pages are copied.
+    is_copied: bool,
 }
 
 impl<'a> Loading<'a> {
-    /// Decides it. To be called while the caller has no children.
+    /// Decides it. To be called while the caller has no children. `copy_areas`, by index of the
+    /// process: cleared of what the worker could not copy into.
     ///
     /// # Errors
     /// The checksums of the image are damaged.
@@ -98,6 +108,7 @@ impl<'a> Loading<'a> {
         image: &'a Image,
         tree: &Tree,
         inherited: &[InheritedMemory],
+        copy_areas: &mut [Vec<Range<u64>>],
         means: Means,
     ) -> Result<Loading<'a>> {
         let Some(direct) = means.direct else { return Ok(Loading::ByProcesses) };
@@ -108,8 +119,15 @@ impl<'a> Loading<'a> {
         let is_cached = loader.is_mostly_cached();
         let takes_part =
             !is_cached || means.has_idle_processor && leave_part_to_worker(tree, &mut common, area.start);
-        if !takes_part || !sys::vmread::may_write_children() {
+        if !takes_part {
             return Ok(Loading::ByProcesses);
+        }
+        let ways = sys::vmread::ways_into_children();
+        if !ways.write {
+            return Ok(Loading::ByProcesses);
+        }
+        if !ways.take_descriptors {
+            copy_areas.iter_mut().for_each(Vec::clear);
         }
         let count = |len: u64| (area.end - area.start).div_ceil(len) as usize;
         let mut is_read_elsewhere = vec![false; count(chunk)];
@@ -119,10 +137,12 @@ impl<'a> Loading<'a> {
         };
         let mut places = vec![Vec::new(); count(PIECE_LEN as u64)];
         let mut awaits_all_but = Vec::with_capacity(tree.processes.len());
-        for (process, common) in tree.processes.iter().zip(common) {
+        for ((process, common), areas) in tree.processes.iter().zip(common).zip(copy_areas) {
             let (own, awaited) = split(&process.mm.runs, &common);
             own.iter().for_each(|run| note(run.image_offset, run.pages));
-            place(process.pid, &awaited, area.start, &mut places);
+            let (copied, written) = by_areas(&awaited, areas);
+            place((process.pid, true), &copied, area.start, &mut places);
+            place((process.pid, false), &written, area.start, &mut places);
             awaits_all_but.push((!awaited.is_empty()).then_some(common));
         }
         inherited.iter().flat_map(InheritedMemory::runs).for_each(|run| note(run.image_offset, run.pages));
@@ -170,12 +190,12 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// Reads, compares and writes all other pages. The processes have mapped their memory. `go_on`
-    /// may end it between two reads.
+    /// Reads, compares and writes all other pages. The processes have mapped their memory; `pagers`
+    /// are theirs. `go_on` may end it between two reads.
     ///
     /// # Errors
     /// Damage, a read or a write that fails, what `go_on` says.
-    pub fn write(&self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    pub fn write(&self, pagers: &Pagers, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let Delivery { image, loader, places, is_read_elsewhere, .. } = self;
         let pieces_per_chunk = CHECKSUM_CHUNK_LEN / PIECE_LEN;
         let has_place = |chunk: u64| {
@@ -183,7 +203,7 @@ impl Delivery<'_> {
             pieces.is_some_and(|pieces| pieces.iter().any(|places| !places.is_empty()))
         };
         let is_wanted = |chunk: u64| has_place(chunk) || !is_read_elsewhere[chunk as usize];
-        let mut writer = Writer { places, start: image.page_area().start, go_on };
+        let mut writer = Writer { places, pagers, start: image.page_area().start, go_on };
         loader.run(is_wanted, &mut writer)
     }
 
@@ -203,8 +223,8 @@ fn leave_part_to_worker(tree: &Tree, common: &mut [Vec<PageRunV1>], start: u64) 
     if busy == 0 || busy >= processors() {
         return false;
     }
-    // The worker also compares what it leaves, which costs it a third of what writing does.
-    let kept = (2 * busy as u64 + 1, 2 * busy as u64 + 3);
+    // The worker also compares what it leaves, which costs it half of what writing does.
+    let kept = (4 * busy as u64, 4 * busy as u64 + 1);
     for (common, own) in common.iter_mut().zip(&own) {
         let is_busy = len_of(own) >= MUCH_LEN;
         let end = if is_busy { part_end(own, start, kept) } else { u64::MAX };
@@ -246,19 +266,15 @@ fn before(runs: &[PageRunV1], end: u64) -> Vec<PageRunV1> {
 /// What a process and those that it descends from put in place before they fork. What of it stands
 /// at its place in the end only the process knows.
 fn common_memory(processes: &[ProcessV1], inherited: &[InheritedMemory], index: usize) -> Vec<PageRunV1> {
-    let (mut common, mut next) = (Vec::new(), Some(index));
-    // No chain of parents is longer than the tree.
-    for _ in 0..processes.len() {
-        let Some(index) = next else { break };
+    let mut common = Vec::new();
+    for index in copy_areas::lineage(processes, index) {
         common = overlay(&common, inherited.get(index).map_or(&[][..], InheritedMemory::runs));
-        let parent = processes[index].parent;
-        next = parent.and_then(|parent| processes.iter().position(|other| other.pid == parent));
     }
     common
 }
 
 /// Cuts the runs of a process at the bounds of pieces. `start`: of the page area.
-fn place(pid: Pid, runs: &[PageRunV1], start: u64, places: &mut [Vec<Place>]) {
+fn place((pid, is_copied): (Pid, bool), runs: &[PageRunV1], start: u64, places: &mut [Vec<Place>]) {
     let piece_len = PIECE_LEN as u64;
     for run in runs {
         let (mut addr, mut offset) = (run.addr.0, run.image_offset);
@@ -266,7 +282,7 @@ fn place(pid: Pid, runs: &[PageRunV1], start: u64, places: &mut [Vec<Place>]) {
         while left > 0 {
             let piece = (offset - start) / piece_len;
             let len_bytes = left.min(start + (piece + 1) * piece_len - offset);
-            let one = Place { pid, addr: Addr(addr), image_offset: offset, len_bytes };
+            let one = Place { pid, addr: Addr(addr), image_offset: offset, len_bytes, is_copied };
             if let Some(places) = places.get_mut(piece as usize) {
                 places.push(one);
             }
@@ -275,9 +291,29 @@ fn place(pid: Pid, runs: &[PageRunV1], start: u64, places: &mut [Vec<Place>]) {
     }
 }
 
+/// What the worker copies pages with into the processes, duplicates of theirs.
+#[derive(Debug, Default)]
+pub struct Pagers {
+    by_pid: HashMap<Pid, OwnedFd>,
+}
+
+impl Pagers {
+    /// Takes that of a process, which has it under this number.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn take(&mut self, pid: Pid, number: TargetFd) -> Result<()> {
+        let taken = sys::pidfd::open(pid).and_then(|process| sys::pidfd::get_fd(process.as_fd(), number));
+        let pager = taken.map_err(|e| Error::kernel("pidfd_getfd", format!("userfaultfd of {pid}"), e))?;
+        self.by_pid.insert(pid, pager);
+        Ok(())
+    }
+}
+
 /// Puts pieces where they belong.
 struct Writer<'a> {
     places: &'a [Vec<Place>],
+    pagers: &'a Pagers,
     /// Of the page area.
     start: u64,
     go_on: &'a mut dyn FnMut() -> Result<()>,
@@ -289,16 +325,22 @@ impl Sink for Writer<'_> {
     fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let piece = ((offset - self.start) / PIECE_LEN as u64) as usize;
         let places = self.places.get(piece).map_or(&[][..], Vec::as_slice);
-        // Those of one process follow each other.
-        for of_one in places.chunk_by(|one, next| one.pid == next.pid) {
+        // Those of one process and one way follow each other.
+        for alike in places.chunk_by(|one, next| (one.pid, one.is_copied) == (next.pid, next.is_copied)) {
             let part = |place: &Place| {
                 let from = (place.image_offset - offset) as usize;
                 bytes.get(from..from + place.len_bytes as usize).map(|bytes| (place.addr, bytes))
             };
-            let pid = of_one[0].pid;
-            let areas: Option<Vec<(Addr, &[u8])>> = of_one.iter().map(part).collect();
-            let written = areas.ok_or(Errno::ERANGE).and_then(|areas| sys::vmread::write_areas(pid, &areas));
-            written.map_err(|e| Error::kernel("writing pages", format!("process {pid}"), e))?;
+            let Place { pid, is_copied, .. } = alike[0];
+            let areas: Option<Vec<(Addr, &[u8])>> = alike.iter().map(part).collect();
+            let put = |areas: Vec<(Addr, &[u8])>| match self.pagers.by_pid.get(&pid).filter(|_| is_copied) {
+                Some(pager) => {
+                    areas.iter().try_for_each(|(at, bytes)| sys::uffd::copy(pager.as_fd(), *at, bytes))
+                }
+                None => sys::vmread::write_areas(pid, &areas),
+            };
+            let done = areas.ok_or(Errno::ERANGE).and_then(put);
+            done.map_err(|e| Error::kernel("writing pages", format!("process {pid}"), e))?;
         }
         Ok(())
     }
@@ -351,7 +393,7 @@ mod tests {
             PageRunV1 { addr: Addr(addr), pages, image_offset }
         };
         let mut places = vec![Vec::new(); 2];
-        place(Pid(10), &[run(0x10_0000, 2, per_piece - 1), run(0x90_0000, 1, 0)], start, &mut places);
+        place((Pid(10), true), &[run(0x10_0000, 2, per_piece - 1), run(0x90_0000, 1, 0)], start, &mut places);
         let shown = |places: &[Place]| -> Vec<(u64, u64, u64)> {
             places.iter().map(|one| (one.addr.0, one.image_offset, one.len_bytes)).collect()
         };

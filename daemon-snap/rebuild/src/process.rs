@@ -26,7 +26,7 @@ use snap_sys::fork::Side;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// What every process of a restore shares; built once by the worker, copied by fork.
@@ -54,6 +54,8 @@ pub struct Builder<'a> {
     /// By index of the process: `Some` when the worker writes its pages into it, but for those at
     /// the addresses of these.
     pub awaits_all_but: Vec<Option<Vec<PageRunV1>>>,
+    /// By index of the process: areas into which pages are copied.
+    pub copy_areas: Vec<Vec<Range<u64>>>,
     /// By index of the process: what has its libraries seed themselves again.
     pub reseed: Vec<Option<Reseed>>,
 }
@@ -329,11 +331,13 @@ impl Builder<'_> {
             sys::own::capabilities().map_err(|e| Error::kernel("capget", process.pid, e))?;
         let has_stopped_children =
             self.tree.processes.iter().any(|child| child.parent == Some(process.pid) && child.stopped);
+        let copy_areas = self.copy_areas.get(index).map_or(&[][..], Vec::as_slice);
         let env = TapeEnv {
             fds: OwnFds {
                 image: self.image.as_raw_fd(),
                 exe: self.desk.mapped(process.exe, false)?,
                 status: self.status.as_raw_fd(),
+                pages: self.open_pages(copy_areas)?.map(IntoRawFd::into_raw_fd),
                 go: self.go[index].0.as_raw_fd(),
                 late: self.late.as_ref().and_then(|late| late.receiver(index)),
                 first: self.desk.first_own_fd,
@@ -343,6 +347,7 @@ impl Builder<'_> {
                 vdso_parts: self.vdso.clone(),
                 inherited,
                 awaits_all_but: self.awaits_all_but.get(index).and_then(Option::as_deref),
+                copy_areas,
                 caps,
                 bounding,
                 affinity: &self.own_affinity,
@@ -359,6 +364,15 @@ impl Builder<'_> {
             filters: &self.tree.seccomp_filters,
         };
         tape::compile(process, &env)
+    }
+
+    /// What pages are copied with into this process, which has forked its children. `None` where
+    /// nothing is to be copied, or the kernel or a filter has no such descriptor: they are read then.
+    fn open_pages(&self, areas: &[Range<u64>]) -> Result<Option<OwnedFd>> {
+        if areas.is_empty() {
+            return Ok(None);
+        }
+        sys::uffd::open().ok().map(|fd| self.desk.raise(fd)).transpose()
     }
 }
 

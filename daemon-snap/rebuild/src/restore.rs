@@ -4,10 +4,11 @@
 
 pub use crate::bus_claim::Claim;
 pub use crate::context::UnitContext;
+use crate::copy_areas;
 use crate::desk::Desk;
 use crate::kind::{Adder, Context, Natures, Today};
 use crate::late::Late;
-use crate::load::{self, Delivery, Loading};
+use crate::load::{self, Delivery, Loading, Pagers};
 use crate::numbers::Numbers;
 use crate::own_maps::OwnMaps;
 use crate::process::Builder;
@@ -32,7 +33,7 @@ use nix::sys::stat::{fstat, fstatat};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use snap_error::{Error, RestoreFault, Result};
-use snap_state::{Pid, ProcessV1, Tree};
+use snap_state::{Pid, ProcessV1, TargetFd, Tree};
 use snap_sys as sys;
 use snap_sys::procfs_own::OwnProc;
 use std::collections::HashSet;
@@ -180,7 +181,8 @@ fn attempt(request: &Request<'_>, made: &Rc<Made>, released: &mut Vec<OwnedFd>) 
         numbers.of_helpers(&tree.processes, &tree.zombies)
     };
     let inherited_memory = inherit::plan_inherited_memory(&tree.processes);
-    let loading = Loading::choose(request.image, tree, &inherited_memory, means)?;
+    let mut copy_areas = copy_areas::plan(tree, &inherited_memory, means.huge_pages);
+    let loading = Loading::choose(request.image, tree, &inherited_memory, &mut copy_areas, means)?;
     let own_maps = OwnMaps::read(&desk)?;
     let builder = Builder {
         vdso: own_maps.vdso_of(&tree.vdso, &tree.processes)?,
@@ -189,6 +191,7 @@ fn attempt(request: &Request<'_>, made: &Rc<Made>, released: &mut Vec<OwnedFd>) 
         own_affinity: sys::own::affinity(0).map_err(|e| Error::kernel("sched_getaffinity", "self", e))?,
         inherited_memory,
         awaits_all_but: loading.awaits_all_but(),
+        copy_areas,
         reseed: reseed::plan(&desk, tree, request.image)?,
         desk: &desk,
         tree,
@@ -214,7 +217,16 @@ fn attempt(request: &Request<'_>, made: &Rc<Made>, released: &mut Vec<OwnedFd>) 
 
     times.tree = lap(&mut last);
     let cx = Context::new(&desk, tree, &natures, today);
-    let mut watch = Watch { cx, go: &go, status: status_read, late, tids, started, seen: Seen::default() };
+    let mut watch = Watch {
+        cx,
+        go: &go,
+        status: status_read,
+        late,
+        tids,
+        started,
+        seen: Seen::default(),
+        pagers: Pagers::default(),
+    };
     match loading {
         Loading::ByProcesses => request.image.verify_pages_from(request.checked_chunks, 1)?,
         Loading::ByWorker(delivery) => watch.deliver(*delivery, request.checked_chunks)?,
@@ -330,6 +342,7 @@ struct Watch<'a> {
     tids: Tids,
     started: Instant,
     seen: Seen,
+    pagers: Pagers,
 }
 
 /// Which processes have come how far, by number.
@@ -365,8 +378,9 @@ impl Watch<'_> {
         while self.seen.mapped.len() < self.cx.processes.len() {
             self.take_record(|seen| &seen.mapped)?;
         }
-        // One that has died is missed by the next write into it.
-        delivery.write(in_time)?;
+        // One that has died is missed by the next write into it. The pagers are gone before anybody
+        // is told: the areas become ordinary ones when the process closes its own.
+        delivery.write(&std::mem::take(&mut self.pagers), in_time)?;
         if !is_cached {
             delivery.compare(checked_chunks, in_time)?;
         }
@@ -386,6 +400,9 @@ impl Watch<'_> {
             self.seen.ready.insert(record.pid);
         } else if record.kind == RecordKind::Mapped as u32 {
             self.seen.mapped.insert(record.pid);
+            if let Ok(number @ 0..) = i32::try_from(record.result) {
+                self.pagers.take(Pid(record.pid), TargetFd(number))?;
+            }
         } else if record.kind == RecordKind::Exists as u32 {
             self.seen.existing.insert(record.pid);
             if self.seen.existing.len() == self.cx.processes.len()

@@ -41,6 +41,7 @@ pub mod sysv_queue;
 pub mod sysv_semaphore;
 pub mod sysvipc;
 pub mod tcp_repair;
+pub mod uffd;
 pub mod untold;
 pub mod vmread;
 pub mod xattr;

@@ -1,10 +1,12 @@
 //! Memory of another process.
 
+use crate::pidfd;
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
-use snap_state::{Addr, Pid};
+use snap_state::{Addr, Pid, TargetFd};
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::FileExt as _;
 
 /// Most areas that one [`read_areas`] takes (UIO_MAXIOV).
@@ -64,11 +66,20 @@ pub fn write_areas(pid: Pid, areas: &[(Addr, &[u8])]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether the kernel lets us write into children of ours: a child is made and tried. Must be
-/// called in a process with one thread, as [`fork`](crate::fork::fork).
-pub fn may_write_children() -> bool {
+/// What the kernel lets us do with children of ours.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WaysIntoChildren {
+    /// Writing their memory (process_vm_writev(2)).
+    pub write: bool,
+    /// Taking descriptors of theirs (pidfd_getfd(2)).
+    pub take_descriptors: bool,
+}
+
+/// Finds out: a child is made and tried. Must be called in a process with one thread, as
+/// [`fork`](crate::fork::fork).
+pub fn ways_into_children() -> WaysIntoChildren {
     let (Ok((wait, hold)), byte) = (nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC), [0u8]) else {
-        return false;
+        return WaysIntoChildren::default();
     };
     match crate::fork::fork(None, 0, None) {
         Ok(crate::fork::Side::Child) => {
@@ -81,13 +92,15 @@ pub fn may_write_children() -> bool {
         Ok(crate::fork::Side::Parent { child }) => {
             // What the child has at this address is a copy of the byte.
             let there = Addr(byte.as_ptr() as u64);
-            let written = write(Pid(child), there, &[1]);
+            let write = write(Pid(child), there, &[1]).is_ok();
+            let number = TargetFd(wait.as_raw_fd());
+            let taken = pidfd::open(Pid(child)).and_then(|child| pidfd::get_fd(child.as_fd(), number));
             drop(hold);
             let child = nix::unistd::Pid::from_raw(child);
             let ended = nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::__WALL));
-            written.is_ok() && ended.is_ok()
+            WaysIntoChildren { write: write && ended.is_ok(), take_descriptors: taken.is_ok() }
         }
-        Err(_) => false,
+        Err(_) => WaysIntoChildren::default(),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct OwnFds {
     pub status: i32,
     /// Read end of this process's own pipe from the worker.
     pub go: i32,
+    /// What pages are copied with into the areas that are meant for it (userfaultfd(2)).
+    pub pages: Option<i32>,
     /// Socket that late descriptors of this process come from.
     pub late: Option<i32>,
     /// All descriptors from here up are ours and closed at the end.
@@ -57,6 +59,9 @@ pub struct ProcessNow<'a> {
     pub inherited: &'a Inherited,
     /// The worker writes the pages of this process, but for those at the addresses of these.
     pub awaits_all_but: Option<&'a [PageRunV1]>,
+    /// Sorted areas into which pages are copied, where there is a descriptor for it. They have none
+    /// when they have been mapped.
+    pub copy_areas: &'a [Range<u64>],
     /// Effective capabilities.
     pub caps: u64,
     /// Capability bounding set.

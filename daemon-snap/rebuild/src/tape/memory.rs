@@ -1,10 +1,11 @@
-//! Ops that replace the address space: park, unmap, map, load, protect.
+//! Ops that replace the address space: park, unmap, map, protect.
 
 use super::area::{Area, Region, TASK_END};
 use super::assembly::Assembly;
 use super::env::{TapeEnv, VdsoPart};
-use super::inherited::{Kept, split};
-use super::op::{Op, Record, RecordKind, Step, Want};
+use super::inherited::Kept;
+use super::op::{Op, Step, Want};
+use super::pages;
 use super::reseed::Placed;
 use super::sequence::Sequence;
 use super::vacancy::{self, Unplaceable};
@@ -16,69 +17,16 @@ const MREMAP_MOVE_TO: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
 const WRITABLE: u8 = (libc::PROT_READ | libc::PROT_WRITE) as u8;
 const MAP_DROPPABLE: i32 = 0x08;
 const MADV_WIPEONFORK: u64 = 18;
-/// Since Linux 5.14.
-const MADV_POPULATE_WRITE: u64 = 23;
 /// Since Linux 6.13.
 const MADV_GUARD_INSTALL: u64 = 102;
 /// Since Linux 6.10.
 const SYS_MSEAL: i64 = 462;
-/// `IOV_MAX`.
-const MAX_VECTORS: usize = 1024;
-const IOVEC_BYTES: u64 = 16;
-
-/// Largest read of one request. Small enough to keep a device queue full, large enough that
-/// requests cost nothing.
-const CHUNK_BYTES: u64 = 2 << 20;
-
-/// From this length on it pays to ask for the pages before they are read into: one call instead of
-/// a fault a page.
-const POPULATE_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// What of the memory is there already, and what is added to it.
 #[derive(Debug)]
 pub struct MemoryPlan<'a> {
     pub kept: Kept,
     pub reseed: Option<Placed<'a>>,
-}
-
-/// Consecutive bytes of the image and the places they go to.
-#[derive(Debug)]
-pub struct Chunk {
-    pub image_offset: u64,
-    pub len_bytes: u64,
-    /// Address and length; at most IOV_MAX.
-    pub vectors: Vec<(u64, u64)>,
-}
-
-/// Cuts page runs into reads that are consecutive in the image.
-pub fn chunks(runs: &[PageRunV1], chunk_bytes: u64) -> Vec<Chunk> {
-    let mut out: Vec<Chunk> = Vec::new();
-    for run in runs {
-        let (mut addr, mut offset) = (run.addr.0, run.image_offset);
-        let mut left = u64::from(run.pages) * PAGE_BYTES;
-        while left > 0 {
-            let fits = out.last().is_some_and(|c| {
-                c.image_offset + c.len_bytes == offset
-                    && c.len_bytes < chunk_bytes
-                    && c.vectors.len() < MAX_VECTORS
-            });
-            if !fits {
-                out.push(Chunk { image_offset: offset, len_bytes: 0, vectors: Vec::new() });
-            }
-            if let Some(chunk) = out.last_mut() {
-                let take = left.min(chunk_bytes - chunk.len_bytes);
-                chunk.vectors.push((addr, take));
-                chunk.len_bytes += take;
-                (addr, offset, left) = (addr + take, offset + take, left - take);
-            }
-        }
-    }
-    out
-}
-
-fn chunk_bytes(loads: &[PageRunV1]) -> u64 {
-    let total: u64 = loads.iter().map(|r| u64::from(r.pages) * PAGE_BYTES).sum();
-    CHUNK_BYTES.max((total / 8192).next_multiple_of(PAGE_BYTES))
 }
 
 /// Moves vDSO parts out of the way and unmaps all but the area and what is kept. `parking` is
@@ -193,7 +141,7 @@ fn map_op(env: &TapeEnv<'_>, vma: &VmaV1, start: u64, end: u64, prot: u64) -> Re
 pub fn map_ops(asm: &mut Assembly<'_>, plan: &MemoryPlan<'_>) -> Result<Sequence> {
     let kept = &plan.kept;
     let mut seq = unplaceable_ops(asm, kept)?;
-    let (env, mm, area) = (asm.env, &asm.process.mm, &mut asm.area);
+    let (env, mm) = (asm.env, &asm.process.mm);
     let loaded = receives_pages(mm, &kept.loads);
     let mut now = Vec::with_capacity(mm.vmas.len());
     for (vma, loads) in mm.vmas.iter().zip(&loaded) {
@@ -229,10 +177,7 @@ pub fn map_ops(asm: &mut Assembly<'_>, plan: &MemoryPlan<'_>) -> Result<Sequence
         let args = [drop.start, drop.end - drop.start, libc::MADV_DONTNEED as u64];
         seq.push(Op::syscall(Step::Advise, libc::SYS_madvise, &args, Want::Exactly(0)));
     }
-    match env.now.awaits_all_but {
-        Some(common) => await_ops(asm, split(&kept.loads, common), &mut seq)?,
-        None => load_ops(env, area, &kept.loads, &mut seq)?,
-    }
+    pages::ops(asm, &kept.loads, &mut seq)?;
     let area = &mut asm.area;
     if let Some(reseed) = &plan.reseed {
         seq.append(reseed.ops(area)?);
@@ -352,58 +297,6 @@ pub fn future_ops(mm: &MmV1) -> Sequence {
     seq
 }
 
-fn load_ops(env: &TapeEnv<'_>, area: &mut Area, loads: &[PageRunV1], seq: &mut Sequence) -> Result<()> {
-    let chunks = chunks(loads, chunk_bytes(loads));
-    let mut placed = Vec::with_capacity(chunks.len());
-    for chunk in &chunks {
-        let mut bytes = Vec::with_capacity(chunk.vectors.len() * IOVEC_BYTES as usize);
-        for (addr, len) in &chunk.vectors {
-            bytes.extend_from_slice(&addr.to_ne_bytes());
-            bytes.extend_from_slice(&len.to_ne_bytes());
-        }
-        placed.push(area.put(Region::Drop, &bytes, 8)?);
-    }
-    for (chunk, vectors) in chunks.iter().zip(placed) {
-        // Chunk by chunk, so that what has just been zeroed is still in the processor's cache when
-        // it is read into.
-        seq.extend(chunk.vectors.iter().filter(|(_, len)| *len >= POPULATE_BYTES).map(populate));
-        let args = [env.fds.image as u64, vectors, chunk.vectors.len() as u64, chunk.image_offset, 0];
-        let want = Want::Exactly(chunk.len_bytes as i64);
-        seq.push(Op::syscall(Step::ReadPages, libc::SYS_preadv, &args, want));
-    }
-    Ok(())
-}
-
-/// Says that all is mapped, loads what is for this process itself, and waits until the worker has
-/// written the rest. It writes while the kernel makes the pages; where it comes first, its write
-/// makes them.
-fn await_ops(
-    asm: &mut Assembly<'_>,
-    (own, awaited): (Vec<PageRunV1>, Vec<PageRunV1>),
-    seq: &mut Sequence,
-) -> Result<()> {
-    let (fds, area) = (&asm.env.fds, &mut asm.area);
-    let mapped = Record::new(RecordKind::Mapped, asm.process.pid.0, 0).bytes();
-    let write = [fds.status as u64, area.put(Region::Drop, &mapped, 8)?, Record::BYTES as u64];
-    seq.push(Op::syscall(Step::WaitPages, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
-    load_ops(asm.env, area, &own, seq)?;
-    // In the order in which they come.
-    let mut awaited = awaited;
-    awaited.sort_unstable_by_key(|run| run.image_offset);
-    let areas = awaited.iter().map(|run| (run.addr.0, u64::from(run.pages) * PAGE_BYTES));
-    let long: Vec<(u64, u64)> = areas.filter(|(_, len)| *len >= POPULATE_BYTES).collect();
-    seq.extend(long.iter().map(populate));
-    let answer = area.reserve(Region::Drop, 8, 8)?;
-    let read = [fds.go as u64, answer, 1];
-    seq.push(Op::syscall(Step::WaitPages, libc::SYS_read, &read, Want::Exactly(1)));
-    Ok(())
-}
-
-/// Older kernels do not know this, and then the pages come by faults.
-fn populate((addr, len): &(u64, u64)) -> Op {
-    Op::syscall(Step::ReadPages, libc::SYS_madvise, &[*addr, *len, MADV_POPULATE_WRITE], Want::Anything)
-}
-
 /// `PR_SET_MM_MAP`: layout, auxiliary vector and executable link (prctl(2), since Linux 3.18).
 pub fn layout_op(asm: &mut Assembly<'_>) -> Result<Op> {
     let (env, mm, area) = (asm.env, &asm.process.mm, &mut asm.area);
@@ -431,29 +324,4 @@ pub fn layout_op(asm: &mut Assembly<'_>) -> Result<Op> {
     let at = area.put(Region::Drop, &bytes, 8)?;
     let args = [libc::PR_SET_MM as u64, libc::PR_SET_MM_MAP as u64, at, bytes.len() as u64, 0];
     Ok(Op::syscall(Step::SetMm, libc::SYS_prctl, &args, Want::Exactly(0)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use snap_state::Addr;
-
-    #[test]
-    fn chunks_follow_the_image_not_the_addresses() {
-        let run = |addr, pages, image_offset| PageRunV1 { addr: Addr(addr), pages, image_offset };
-        let runs = [run(0x1000, 2, 0x4000), run(0x9000, 1, 0x6000), run(0x20000, 1, 0x9000)];
-        let cut = chunks(&runs, CHUNK_BYTES);
-        assert_eq!(cut.len(), 2);
-        assert_eq!(cut[0].vectors, vec![(0x1000, 0x2000), (0x9000, 0x1000)]);
-        assert_eq!((cut[0].image_offset, cut[0].len_bytes), (0x4000, 0x3000));
-        assert_eq!((cut[1].image_offset, cut[1].len_bytes), (0x9000, 0x1000));
-    }
-
-    #[test]
-    fn long_runs_are_cut_at_the_chunk_size() {
-        let runs = [PageRunV1 { addr: Addr(0x10_0000), pages: 5, image_offset: 0x1000 }];
-        let cut = chunks(&runs, 2 * PAGE_BYTES);
-        assert_eq!(cut.iter().map(|c| c.len_bytes).collect::<Vec<_>>(), vec![0x2000, 0x2000, 0x1000]);
-        assert_eq!(cut[2].vectors, vec![(0x10_4000, 0x1000)]);
-    }
 }

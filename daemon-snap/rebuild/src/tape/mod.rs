@@ -41,6 +41,7 @@ mod inherited;
 mod late;
 mod memory;
 mod op;
+mod pages;
 mod reseed;
 mod sequence;
 mod thread;
@@ -56,6 +57,6 @@ pub use inherited::{
     Inherited, can_be_inherited, is_alike, overlay, part_of, prot_in_place, push as push_run, split,
     without_equal,
 };
-pub use memory::chunks;
 pub use op::{OP_BYTES, Record, RecordKind, Step, code_of, reason_of, step_at};
+pub use pages::{by_areas, chunks};
 pub use x86_64::answer_key;
