@@ -6,7 +6,7 @@ use snap_state::{BackingV1, PAGE_BYTES, ProcessV1, Tree, VmaV1};
 use std::ops::Range;
 
 /// With fewer bytes than this a descriptor costs more than it brings.
-const LEAST_BYTES: u64 = 512 << 10;
+const LEAST_BYTES: u64 = 8 << 20;
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// When the kernel makes huge pages at the first touch.

@@ -143,6 +143,23 @@ fn worker_writes_part_of_a_cached_image() -> Outcome {
     Ok(())
 }
 
+/// Memory that is read into is made by a fault for each page, or a hundredth of that where pages are
+/// huge.
+fn pages_are_put_in_place_without_faults() -> Outcome {
+    let mut dumped = Dumped::new(Subject::new("memory_256mib", ""))?;
+    let cached = |restore: Fastboot| restore;
+    let with_worker = |restore: Fastboot| restore.fault(IDLE);
+    for prepare in [cached, with_worker] {
+        let answer = dumped.running.run(prepare(Fastboot::restore(&dumped.image)));
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        let faults = process::minor_faults(dumped.running.pid);
+        assert!(faults < (64 << 20) / 4096, "{faults} faults");
+        dumped.running.dump(&dumped.image);
+    }
+    dumped.comes_back();
+    Ok(())
+}
+
 fn large_family_comes_past_the_page_cache() -> Outcome {
     Dumped::new(FAMILY)?.comes_back();
     Ok(())
@@ -207,6 +224,7 @@ pub fn tests() -> Vec<Test> {
         large_memory_comes_past_the_page_cache,
         damage_in_a_cached_image_is_refused_whoever_reads_it,
         worker_writes_part_of_a_cached_image,
+        pages_are_put_in_place_without_faults,
         large_family_comes_past_the_page_cache,
         damage_in_a_large_image_is_refused_wherever_it_is,
         large_image_that_is_written_to_while_it_is_read_is_refused,

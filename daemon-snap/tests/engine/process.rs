@@ -50,6 +50,12 @@ fn read_number(path: &str) -> u32 {
     fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
+/// Page faults of a process that needed no device.
+pub fn minor_faults(pid: i32) -> u64 {
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+    stat.unwrap_or_else(|e| panic!("stat of {pid}: {e}")).minflt
+}
+
 /// A process and all its descendants, without their threads.
 pub fn tree(root: i32) -> BTreeSet<i32> {
     let mut found = BTreeSet::from([root]);
