@@ -37,6 +37,7 @@ exec "$@""#;
 pub(crate) fn recipe() -> Result<Recipe> {
     let tiny = compiled(Language::C, include_str!("../../roots/bench/tiny.c")).context("tiny.c")?;
     let memory = compiled(Language::C, include_str!("../../roots/bench/memory.c")).context("memory.c")?;
+    let shape = compiled(Language::C, include_str!("../../roots/bench/shape.c")).context("shape.c")?;
     Ok(Recipe {
         name: "bench",
         suite: "trixie",
@@ -47,6 +48,7 @@ pub(crate) fn recipe() -> Result<Recipe> {
         files: vec![
             RootFile::program("/usr/local/bin/bench-tiny", tiny),
             RootFile::program("/usr/local/bin/bench-memory", memory),
+            RootFile::program("/usr/local/bin/bench-shape", shape),
             RootFile::text("/usr/local/src/Server.java", include_str!("../../roots/bench/Server.java")),
         ],
         setup: include_str!("../../roots/bench/setup.sh"),

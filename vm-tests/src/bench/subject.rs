@@ -24,13 +24,17 @@ const TOOL_PID: u32 = 300;
 const REDIS_PORT: u16 = 6379;
 const JAVA_PORT: u16 = 8080;
 
-/// One of the four programs.
+/// One of the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Tiny,
     Redis,
     Java,
     Memory,
+    Threads,
+    Children,
+    Descriptors,
+    Areas,
 }
 
 /// A started subject that is ready.
@@ -44,7 +48,16 @@ pub(super) struct Running {
 }
 
 impl Subject {
-    pub(super) const ALL: [Subject; 4] = [Subject::Tiny, Subject::Redis, Subject::Java, Subject::Memory];
+    pub(super) const ALL: [Subject; 8] = [
+        Subject::Tiny,
+        Subject::Redis,
+        Subject::Java,
+        Subject::Memory,
+        Subject::Threads,
+        Subject::Children,
+        Subject::Descriptors,
+        Subject::Areas,
+    ];
 
     /// Name in tables.
     pub(super) fn name(self) -> &'static str {
@@ -53,6 +66,10 @@ impl Subject {
             Subject::Redis => "redis-server",
             Subject::Java => "JVM, 100 MiB on the heap",
             Subject::Memory => "C program, 1 GiB touched",
+            Subject::Threads => "C program, 32 threads",
+            Subject::Children => "C program, 32 children",
+            Subject::Descriptors => "C program, 1,000 descriptors",
+            Subject::Areas => "C program, 10,000 areas",
         }
     }
 
@@ -72,6 +89,14 @@ impl Subject {
             Subject::Memory => {
                 "1 GiB of anonymous memory, every page other random numbers; all of them are compared after the restore"
             }
+            Subject::Threads => "each counts every 10 ms; all go on",
+            Subject::Children => "forked, each counts every 10 ms in memory that all share; all go on",
+            Subject::Descriptors => {
+                "both ends of 500 pipes, each with a number inside that is read afterwards"
+            }
+            Subject::Areas => {
+                "pages of anonymous memory that are writable and not by turns, each with its number"
+            }
         }
     }
 
@@ -83,6 +108,10 @@ impl Subject {
             }
             Subject::Java => format!("java -cp /usr/local/share/bench Server {JAVA_PORT}"),
             Subject::Memory => format!("bench-memory 1024 {WORK_DIR}/comparison"),
+            Subject::Threads => format!("bench-shape threads 32 {WORK_DIR}/comparison"),
+            Subject::Children => format!("bench-shape children 32 {WORK_DIR}/comparison"),
+            Subject::Descriptors => format!("bench-shape descriptors 1000 {WORK_DIR}/comparison"),
+            Subject::Areas => format!("bench-shape areas 10000 {WORK_DIR}/comparison"),
         };
         let mut arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
         if self == Subject::Redis {
@@ -136,8 +165,12 @@ impl Running {
                 }
                 std::thread::sleep(Duration::from_secs(1));
             }
-            Subject::Memory => {
-                wait_until("filled memory", BOUND, || Ok((comparison()? == "ready").then_some(())))?;
+            Subject::Memory
+            | Subject::Threads
+            | Subject::Children
+            | Subject::Descriptors
+            | Subject::Areas => {
+                wait_until("all that it is to have", BOUND, || Ok((comparison()? == "ready").then_some(())))?;
             }
         }
         wait_until("an end of all connections", BOUND, || Ok(no_open_connection()?.then_some(())))?;
@@ -180,13 +213,17 @@ impl Running {
                 Ok(())
             }
             Subject::Java => self.java_answers(21),
-            Subject::Memory => {
+            Subject::Memory
+            | Subject::Threads
+            | Subject::Children
+            | Subject::Descriptors
+            | Subject::Areas => {
                 kill(self.pid, Signal::SIGUSR1).context("asking for a comparison")?;
                 let done = || {
                     let text = comparison()?;
                     Ok((text != "ready").then_some(text))
                 };
-                let text = wait_until("a comparison of all numbers", BOUND, done)?;
+                let text = wait_until("a look at all of it", BOUND, done)?;
                 ensure!(text == "ok 1", "comparison after the restore: {text}");
                 Ok(())
             }
