@@ -20,8 +20,11 @@ static void take(mqd_t queue, const char *text, unsigned priority)
     CHECK_EQ(found, priority);
 }
 
+static atomic_int waiter;
+
 static void *waits(void *unused)
 {
+    atomic_store(&waiter, gettid());
     take(waited, "at last", 3);
     return unused;
 }
@@ -57,6 +60,8 @@ int main(int argc, char **argv)
     waited = make(other_name, 3);
     pthread_t thread;
     PTHREAD(pthread_create(&thread, NULL, waits, NULL));
+    await_that(atomic_load(&waiter) != 0);
+    await_blocked(waiter, SYS_mq_timedreceive);
     pid_t pid = fork_member(other, NULL);
     await_member("other");
     subject_hold();
