@@ -7,7 +7,7 @@ use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Blocker, Part, Result};
 use snap_state::{Addr, PAGE_BYTES, Pid};
 use snap_sys::inject::Injector;
-use snap_sys::vmread;
+use snap_sys::{limits, vmread};
 
 /// Memory of the process that injected calls write their results to; the first page is for that,
 /// the rest for frames.
@@ -35,12 +35,16 @@ impl Scratch {
     pub fn map(pid: Pid, injector: &mut Injector, len_bytes: u64) -> Result<Self> {
         let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        match injector.call(libc::SYS_mmap, [0, len_bytes, prot, flags, u64::MAX, 0]) {
+        let lifted = limits::Lifted::for_mapping(pid);
+        let mapped = injector.call(libc::SYS_mmap, [0, len_bytes, prot, flags, u64::MAX, 0]);
+        drop(lifted);
+        match mapped {
             Ok(at) => Ok(Self { at: Addr(at) }),
-            Err(Errno::ENOMEM) => {
+            // The limit on locked memory, where later mappings are locked too, gives EAGAIN.
+            Err(Errno::ENOMEM | Errno::EAGAIN) => {
                 Err(Blocker::new(pid, Part::Process, ProcessObstacle::NoRoom { len_bytes }).into())
             }
-            Err(e) => Err(failed("mmap", pid, "from inside")(e)),
+            Err(errno) => Err(failed("mmap", pid, "from inside")(errno)),
         }
     }
 

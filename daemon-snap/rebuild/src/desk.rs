@@ -47,7 +47,7 @@ impl Desk {
     /// # Errors
     /// Not enough descriptors allowed, or no proc instance (privilege).
     pub fn new(processes: &[ProcessV1], recorded: Files<'_>, moves: bool) -> Result<Self> {
-        sys::limits::raise_open_files();
+        sys::limits::raise_all();
         let open = processes.iter().flat_map(|p| &p.fds).map(|fd| fd.fd.0);
         // A watch keeps the number that it was made under, open or not.
         let watched = recorded.iter().flat_map(|file| file.kind.watches()).map(|watch| watch.fd.0);

@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Uid, fchown, getuid, setresuid};
 use snap_error::{Error, Result};
 use snap_state::{FileKindV1, FileV1, Files, InodeV1, OpenInodeV1, PosixQueueV1};
 use snap_sys::posix_queue::{self, Limits};
-use snap_sys::{fork, limits, proc};
+use snap_sys::{fork, proc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -70,7 +70,6 @@ pub fn rebuild_queue(
     let shown = || format!("message queue {}", String::from_utf8_lossy(&queue.name));
     let failed = |step| move |e| Error::kernel(step, shown(), e);
     let name = CString::new(queue.name.clone()).map_err(|_| Error::Corrupt("a name with NUL".into()))?;
-    limits::raise_message_queues();
     let create = |place: &Place| {
         let create = || place.open(|| posix_queue::create(&name, inode.mode, Limits::of(queue)));
         as_real_user(inode.uid, create)

@@ -286,6 +286,18 @@ subjects! {
     restore_keeps_umask_and_working_directory: "umask_cwd", "";
     restore_keeps_changed_root: "changed_root", "";
     restore_keeps_resource_limits: "resource_limits", "";
+    restore_keeps_as_many_signals_as_are_allowed: "limits_reached", "signals";
+    restore_keeps_more_signals_than_are_allowed_now: "limits_reached", "signals_below";
+    restore_keeps_as_much_memory_as_is_allowed: "limits_reached", "memory";
+    restore_keeps_more_memory_than_is_allowed_now: "limits_reached", "memory_below";
+    restore_keeps_as_much_locked_memory_as_is_allowed: "limits_reached", "locked";
+    restore_keeps_more_locked_memory_than_is_allowed_now: "limits_reached", "locked_below";
+    restore_keeps_as_many_processes_as_are_allowed: "limits_reached", "processes";
+    restore_keeps_more_processes_than_are_allowed_now: "limits_reached", "processes_below";
+    restore_keeps_as_large_message_queues_as_are_allowed: "limits_reached", "queues";
+    restore_keeps_larger_message_queues_than_are_allowed_now: "limits_reached", "queues_below";
+    restore_keeps_priorities_that_are_not_allowed_now: "limits_reached", "priorities";
+    restore_keeps_files_that_are_longer_than_is_allowed_now: "limits_reached", "file_size";
     restore_keeps_scheduling_of_each_thread: "scheduling", "";
     restore_keeps_deadline_scheduling: "scheduling_deadline", "";
     restore_keeps_time_stamp_counter_forbidden: "thread_control", "tsc";

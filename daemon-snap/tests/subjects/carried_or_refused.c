@@ -41,6 +41,20 @@ static void check_many_files(void)
     }
 }
 
+/* A process that may not map another page, and may not raise that limit. */
+static void check_no_room(void)
+{
+    char text[4096];
+    read_file("/proc/self/status", text, sizeof text);
+    rlim_t all = strtoul(strstr(text, "VmSize:") + 7, NULL, 10) << 10;
+    SYS(setrlimit(RLIMIT_AS, &(struct rlimit){all, all}));
+    refusal_names("pid %d ", getpid());
+    subject_hold();
+    struct rlimit now;
+    SYS(getrlimit(RLIMIT_AS, &now));
+    CHECK(now.rlim_cur == all && now.rlim_max == all, "the limit is another one");
+}
+
 static void check_zombie(void)
 {
     pid_t pid = fork_member(ends_at_once, NULL);
@@ -231,7 +245,8 @@ int main(int argc, char **argv)
                     {"credentials_queued", check_credentials_queued}, {"sender_queued", check_sender_queued},
                     {"replaced_file", check_replaced_file}, 
                     {"socket_filter", check_socket_filter},
-                    {"many_files", check_many_files}};
+                    {"many_files", check_many_files},
+                    {"no_room", check_no_room}};
     subject_begin(argc, argv);
     if (variant("main_thread_gone")) {
         start_thread(after_main, NULL);

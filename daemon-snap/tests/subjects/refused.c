@@ -1029,11 +1029,6 @@ int main(int argc, char **argv)
     else if (variant("unborn_pid_namespace")) {
         SYS(unshare(CLONE_NEWPID));
         refusal_names("pid %d ", getpid());
-    } else if (variant("no_room")) {
-        /* A limit that has been reached already; malloc(3) has done without since. */
-        struct rlimit least = {4096, RLIM_INFINITY};
-        SYS(setrlimit(RLIMIT_DATA, &least));
-        refusal_names("pid %d ", getpid());
     } else if (variant("unix_error"))
         make_unix_error();
     else if (variant("tcp_error"))
@@ -1065,8 +1060,6 @@ int main(int argc, char **argv)
     }
     if (variant("lease"))
         CHECK_EQ(SYS(fcntl(leased, F_GETLEASE)), F_WRLCK);
-    if (variant("no_room"))
-        SYS(setrlimit(RLIMIT_DATA, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}));
     if (variant("unix_error")) {
         char byte;
         CHECK(recv(failed[0], &byte, 1, 0) < 0 && errno == ECONNRESET, "the error has gone: %s", strerror(errno));

@@ -212,15 +212,12 @@ pub fn create_helper(asm: &mut Assembly<'_>, ends: &Ends, leader: &mut Sequence)
 
 /// Process-wide state. Waits for the other threads first, which need the old limits.
 pub fn process_ops(asm: &mut Assembly<'_>) -> Result<Sequence> {
-    let (env, process, words, area) = (asm.env, asm.process, asm.words, &mut asm.area);
+    let (process, words, area) = (asm.process, asm.words, &mut asm.area);
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
     let others = process.threads.len() as u32 - 1 + u32::from(!filters_of(process).is_empty());
     if others > 0 {
         seq.push(Op::wait_at_least(Step::WaitThreads, words.arrived, others, words.patience));
-    }
-    if !env.duties.has_stopped_children {
-        queue_signals(area, process, &mut seq)?;
     }
     let prctl = |step, args: &[u64]| Op::syscall(step, libc::SYS_prctl, args, ok);
     if process.child_subreaper {
@@ -243,19 +240,38 @@ pub fn process_ops(asm: &mut Assembly<'_>) -> Result<Sequence> {
     }
     let personality = [u64::from(process.personality)];
     seq.push(Op::syscall(Step::Personality, libc::SYS_personality, &personality, Want::Success));
-    for (resource, (soft, hard)) in process.rlimits.iter().enumerate() {
-        if snap_sys::limits::get(resource as u32) == Some((*soft, *hard)) {
+    set_limits(area, process, When::WithPrivilege, &mut seq)?;
+    Ok(seq)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    WithPrivilege,
+    Last,
+}
+
+/// Limits. Those come last that are not only asked when something is taken that was there before
+/// they were lowered: timers count towards signals, and who becomes a user with more processes than
+/// are allowed may execute nothing. Lowering needs no privilege; a hard limit above ours does.
+fn set_limits(area: &mut Area, process: &ProcessV1, when: When, seq: &mut Sequence) -> Result<()> {
+    const LAST: [u32; 2] = [libc::RLIMIT_NPROC, libc::RLIMIT_SIGPENDING];
+    for (resource, (soft, hard)) in (0..).zip(&process.rlimits) {
+        let ours = snap_sys::limits::get(resource);
+        let can_wait = LAST.contains(&resource) && ours.is_some_and(|(_, ours)| *hard <= ours);
+        let at = if can_wait { When::Last } else { When::WithPrivilege };
+        if at != when || ours == Some((*soft, *hard)) {
             continue;
         }
         let mut bytes = soft.to_ne_bytes().to_vec();
         bytes.extend_from_slice(&hard.to_ne_bytes());
-        let at = area.put(Region::Drop, &bytes, 8)?;
-        seq.push(Op::syscall(Step::Rlimit, libc::SYS_prlimit64, &[0, resource as u64, at, 0], ok));
+        let value = area.put(Region::Drop, &bytes, 8)?;
+        let args = [0, u64::from(resource), value, 0];
+        seq.push(Op::syscall(Step::Rlimit, libc::SYS_prlimit64, &args, Want::Exactly(0)));
     }
-    Ok(seq)
+    Ok(())
 }
 
-/// Signals for the whole process.
+/// Signals for the whole process. They count towards what its user may have pending.
 fn queue_signals(area: &mut Area, process: &ProcessV1, seq: &mut Sequence) -> Result<()> {
     for info in &process.pending {
         let at = put_siginfo(area, info)?;
@@ -287,6 +303,9 @@ pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
     let (env, process, area) = (asm.env, asm.process, &mut asm.area);
     let mut seq = Sequence::default();
     lock_files(area, process, &mut seq)?;
+    if !env.duties.has_stopped_children {
+        queue_signals(area, process, &mut seq)?;
+    }
     let ready = area.put(Region::Drop, &Record::new(RecordKind::Ready, process.pid.0, 0).bytes(), 8)?;
     let write = [env.fds.status as u64, ready, Record::BYTES as u64];
     seq.push(Op::syscall(Step::Ready, libc::SYS_write, &write, Want::Exactly(Record::BYTES as i64)));
@@ -323,6 +342,7 @@ pub fn last_ops(asm: &mut Assembly<'_>, ends: &Ends) -> Result<Sequence> {
     for timer in timers {
         posix_timer(area, timer, &mut next_id, &mut seq)?;
     }
+    set_limits(area, process, When::Last, &mut seq)?;
     let close = [env.fds.first as u64, u64::from(u32::MAX), 0];
     seq.push(Op::syscall(Step::CloseFds, libc::SYS_close_range, &close, Want::Exactly(0)));
     if ends.dumpable == DumpableWhen::BeforeFilters {

@@ -14,11 +14,11 @@
 //!     them, lead what libraries ask for their process id to another answer, protect, advise
 //!  4. `PR_SET_MM_MAP` (the old executable must be unmapped), close our descriptors but the two of
 //!     the barrier, release the threads
-//!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, pending signals,
-//!     credentials (need privilege themselves, and nothing after them does)
-//!  6. limits, MDWE (after the last mprotect)
+//!  5. per thread: tid address, robust list, rseq, FS/GS, name, scheduling, credentials (need
+//!     privilege themselves, and nothing after them does), pending signals
+//!  6. limits, MDWE (after the last mprotect); signals of the process
 //!  7. report ready; wait for the go of the whole unit
-//!  8. timers; close the last two descriptors; seccomp filters by a helper thread that kept its
+//!  8. timers; limits on signals and processes (what is there may be more); close the last two descriptors; seccomp filters by a helper thread that kept its
 //!     privilege where they need one (TSYNC reaches the threads that gave theirs up)
 //!  9. dumpable: others of the same user may look into the process from here on, so no descriptor
 //!     and no thread of ours with another privilege may be left in it

@@ -152,7 +152,7 @@ fn ordinary(area: &mut Area) -> Result<Op> {
 
 /// What a thread sets for itself while it still has every privilege.
 pub fn own_state(asm: &mut Assembly<'_>, thread: &ThreadV1) -> Result<Sequence> {
-    let (env, process, area) = (asm.env, asm.process, &mut asm.area);
+    let (env, area) = (asm.env, &mut asm.area);
     let mut seq = Sequence::default();
     let ok = Want::Exactly(0);
     let tid = Want::Exactly(i64::from(thread.tid.0));
@@ -185,11 +185,6 @@ pub fn own_state(asm: &mut Assembly<'_>, thread: &ThreadV1) -> Result<Sequence> 
         let at = area.put(Region::Drop, &update, 8)?;
         let args = [fd.0 as u64, REGISTER_RING_FDS, at, 1];
         seq.push(Op::syscall(Step::RingNumber, libc::SYS_io_uring_register, &args, Want::Exactly(1)));
-    }
-    for info in &thread.pending {
-        let at = put_siginfo(area, info)?;
-        let args = [process.pid.0 as u64, thread.tid.0 as u64, signal_number(info), at];
-        seq.push(Op::syscall(Step::PendingSignal, libc::SYS_rt_tgsigqueueinfo, &args, ok));
     }
     Ok(seq)
 }
@@ -271,6 +266,12 @@ fn scheduling(env: &TapeEnv<'_>, area: &mut Area, thread: &ThreadV1) -> Result<S
 pub fn give_up_privilege(asm: &mut Assembly<'_>, thread: &ThreadV1) -> Result<Sequence> {
     let process = asm.process;
     let mut seq = creds::ops(asm.env, &mut asm.area, thread, process.profile.as_deref())?;
+    // They count towards what the user may have pending.
+    for info in &thread.pending {
+        let at = put_siginfo(&mut asm.area, info)?;
+        let args = [process.pid.0 as u64, thread.tid.0 as u64, signal_number(info), at];
+        seq.push(Op::syscall(Step::PendingSignal, libc::SYS_rt_tgsigqueueinfo, &args, Want::Exactly(0)));
+    }
     if process.parent.is_some() {
         seq.push(parent_death(thread));
     } else if thread.pdeath_signal != 0 && thread.tid != process.pid {
