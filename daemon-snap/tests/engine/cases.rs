@@ -229,6 +229,7 @@ subjects! {
     restore_keeps_listeners_that_share_a_port: "tcp_reuseport", "";
     restore_keeps_listeners_that_share_a_port_by_a_former_option: "tcp_reuseport", "off";
     restore_keeps_addresses_that_the_machine_does_not_have: "freebind", "";
+    restore_keeps_sockets_at_addresses_of_one_link: "link_local", "";
     restore_keeps_tcp_socket_that_was_taken_back: "tcp_taken_back", "";
     restore_keeps_unread_bytes_of_closed_tcp_connection: "tcp_over", "closed";
     restore_keeps_closed_tcp_connection_that_was_read: "tcp_over", "drained";
