@@ -252,7 +252,16 @@ impl<'a> UnixSockets<'a> {
                 return refused(SocketObstacle::UnixConnectedElsewhere);
             }
         }
+        // A restore finds one of the tree by its name.
+        let of_tree = self.table.iter().flatten().filter(|(ino, other)| {
+            let is_named = i32::from(other.socket_type) == libc::SOCK_DGRAM && other.name == address;
+            is_named && self.by_inode.contains_key(ino)
+        });
+        if !address.is_empty() && of_tree.count() != usize::from(inside.is_some()) {
+            return refused(SocketObstacle::UnixNameShared { path: RawPath(address) });
+        }
         match (address.is_empty(), diag.peer) {
+            (false, _) if inside.is_some() => Ok(UnixStateV1::ConnectedTo { address }),
             (false, _) if ![0, b'/'].contains(&address[0]) => {
                 refused(SocketObstacle::UnixRelativePeer { path: RawPath(address) })
             }

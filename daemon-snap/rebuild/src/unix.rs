@@ -131,7 +131,7 @@ fn finish_all(cx: &Context<'_>) -> Result<()> {
         else {
             continue;
         };
-        connect(cx.desk, cx.desk.file(file.id)?, address).map_err(|e| match e {
+        connect_to(cx, cx.desk.file(file.id)?, address)?.map_err(|e| match e {
             Errno::ENOENT | Errno::ECONNREFUSED => {
                 Error::stale(ReasonCode::AddressMissing, format!("nobody listens at {}", show(address)))
             }
@@ -140,6 +140,22 @@ fn finish_all(cx: &Context<'_>) -> Result<()> {
     }
     sockets(cx.files).try_for_each(|(file, socket)| finish(cx.desk, file, socket))?;
     cx.desk.nameless_sockets.forget()
+}
+
+/// To the socket of the tree that has this address, which may have another name today or none, else
+/// to what has the name.
+fn connect_to(cx: &Context<'_>, fd: BorrowedFd<'_>, address: &[u8]) -> Result<nix::Result<()>> {
+    let is_it = |socket: &UnixSocketV1| socket.socket_type == libc::SOCK_DGRAM && socket.address == address;
+    let elsewhere = |socket: &UnixSocketV1| {
+        socket.node.is_none() || socket.renamed_to.is_some() || socket.directory.is_some()
+    };
+    match sockets(cx.files).find(|(_, socket)| is_it(socket) && address[0] != 0 && elsewhere(socket)) {
+        Some((target, socket)) => {
+            let way = way_to(cx.desk, cx.desk.file(target.id)?, socket)?;
+            Ok(sys::rebuild::connect(fd, &way.address))
+        }
+        None => Ok(connect(cx.desk, fd, address)),
+    }
 }
 
 /// Datagram sockets that are connected to a name, each before the one that has this name: once that

@@ -13,10 +13,12 @@ pub const STATE_CONNECTED: u8 = 1;
 pub const STATE_LISTENING: u8 = 10;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const UDIAG_SHOW_NAME: u32 = 1;
 const UDIAG_SHOW_VFS: u32 = 2;
 const UDIAG_SHOW_PEER: u32 = 4;
 const UDIAG_SHOW_WAITING: u32 = 8;
 const UDIAG_SHOW_RQLEN: u32 = 16;
+const ATTR_NAME: u16 = 0;
 const ATTR_VFS: u16 = 1;
 const ATTR_PEER: u16 = 2;
 const ATTR_WAITING: u16 = 3;
@@ -28,7 +30,11 @@ const MESSAGE_BYTES: usize = 16;
 /// What the kernel tells about a unix socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnixDiag {
+    /// SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5.
+    pub socket_type: u8,
     pub state: u8,
+    /// `sun_path`, without a NUL at the end of a path.
+    pub name: Vec<u8>,
     /// Inode of the peer; `Some(0)` when the peer has been closed.
     pub peer: Option<u32>,
     /// The path that it is bound to.
@@ -65,7 +71,8 @@ pub struct PacketDiag {
 /// # Errors
 /// Those of the netlink socket.
 pub fn unix_sockets(netlink: BorrowedFd<'_>) -> Result<HashMap<u32, UnixDiag>, Errno> {
-    const SHOW: u32 = UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_WAITING | UDIAG_SHOW_RQLEN;
+    const SHOW: u32 =
+        UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_WAITING | UDIAG_SHOW_RQLEN;
     let mut sockets = HashMap::new();
     dump(netlink, &unix_request(SHOW), |message| {
         sockets.insert(u32_at(message, 4), unix_socket(message));
@@ -233,11 +240,13 @@ fn attributes_behind(message: &[u8], fixed_bytes: usize, mut each: impl FnMut(u1
 }
 
 fn unix_socket(message: &[u8]) -> UnixDiag {
-    let mut socket = UnixDiag { state: message[2], ..UnixDiag::default() };
+    let mut socket = UnixDiag { socket_type: message[1], state: message[2], ..UnixDiag::default() };
     attributes(message, |kind, value| match kind {
         ATTR_VFS if value.len() >= 8 => {
             socket.bound = Some(BoundTo { ino: u32_at(value, 0), dev: u32_at(value, 4) });
         }
+        ATTR_NAME if value.first() == Some(&0) => socket.name = value.to_vec(),
+        ATTR_NAME => socket.name = value.split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
         ATTR_PEER if value.len() >= 4 => socket.peer = Some(u32_at(value, 0)),
         ATTR_WAITING => socket.waiting = value.chunks_exact(4).map(|inode| u32_at(inode, 0)).collect(),
         ATTR_RQLEN if value.len() >= 8 => {

@@ -21,6 +21,7 @@ const REFUSED: &[Refused] = &[
     ("dump_refuses_ring_with_request_in_flight", "ring_in_flight", &["requests in flight"]),
     ("dump_refuses_watch_of_signalfd_that_only_a_child_has", "lonely_watch", &["signalfd"]),
     ("dump_refuses_socket_at_a_relative_path_that_is_not_found", "relative_lost", &["relative path"]),
+    ("dump_refuses_socket_connected_to_one_of_two_of_a_name", "shared_name", &["one of several"]),
     ("dump_refuses_socket_whose_directory_was_renamed", "moved_directory", &["another directory"]),
     ("dump_refuses_renamed_socket_whose_old_name_is_taken", "taken_name", &["old name"]),
     ("dump_refuses_tcp_connection_to_outside", "tcp_established", &["established tcp"]),

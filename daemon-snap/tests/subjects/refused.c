@@ -172,6 +172,18 @@ static void make_relative(void)
     SYS(chdir(variant("taken_name") ? subject_dir : "/"));
 }
 
+static void make_shared_name(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(address.sun_path, in_dir("name"));
+    int first = SYS(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)), second = SYS(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    int client = named(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    SYS(bind(first, (void *)&address, sizeof address));
+    SYS(connect(client, (void *)&address, sizeof address));
+    SYS(unlink(address.sun_path));
+    SYS(bind(second, (void *)&address, sizeof address));
+}
+
 static int netlink_fd = -1;
 
 static void make_netlink(void)
@@ -872,6 +884,8 @@ int main(int argc, char **argv)
         make_tcp_established();
     else if (variant("lonely_watch"))
         kid = make_lonely_watch();
+    else if (variant("shared_name"))
+        make_shared_name();
     else if (variant("relative_lost") || variant("moved_directory") || variant("taken_name"))
         make_relative();
     else if (variant("netlink_queued") || variant("netlink_connector"))

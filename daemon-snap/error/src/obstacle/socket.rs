@@ -67,6 +67,8 @@ coded! {
             "a unix socket bound to {path}, which is found in another directory now ({today})";
         "unix-name-taken" stays UnixNameTaken { path: RawPath }:
             "a unix socket that was renamed, and something else has its old name ({path})";
+        "unix-name-shared" stays UnixNameShared { path: RawPath }:
+            "a datagram socket connected to one of several that were bound to {path}";
         "unix-relative-peer" stays UnixRelativePeer { path: RawPath }:
             "a datagram socket connected to a relative path ({path})";
         "unix-one-way" stays UnixOneWay: "a datagram socket connected one way to an unnamed socket";
