@@ -117,6 +117,12 @@ pub(crate) fn collect_insides(
             thread.ring_numbers = ring::collect_numbers((pid, thread.tid), &mut injector, rings)?;
             injector.finish().map_err(failed("give back", pid, format!("thread {}", thread.tid)))?;
         }
+        for (outside, thread) in outsides.iter().zip(&mut process.threads) {
+            if outside.is_interrupted_without_restart(&process.sigactions) {
+                thread.regs.rax = -i64::from(libc::EINTR) as u64;
+                thread.regs.rip = outside.resume.rip;
+            }
+        }
         inspect_death_signals(process)
     })();
     let unmapped =

@@ -7,7 +7,7 @@ use crate::member::Member;
 use crate::seccomp::Filters;
 use snap_error::obstacle::ProcessObstacle;
 use snap_error::{Part, Result};
-use snap_state::{Addr, AltStackV1, CredsV1, Pid, RegsV1, SigInfoV1, ThreadControlV1, ThreadV1};
+use snap_state::{Addr, AltStackV1, CredsV1, Pid, RegsV1, SigActionV1, SigInfoV1, ThreadControlV1, ThreadV1};
 use snap_sys::inject::Injector;
 use snap_sys::proc::Status;
 use snap_sys::ptrace::{self, Regs};
@@ -30,6 +30,47 @@ pub(crate) struct OutsideThread {
     /// Without what only the thread itself can tell.
     pub thread: ThreadV1,
     pub resume: Regs,
+    /// The signal whose handler runs first when the thread goes on.
+    handled: Option<u32>,
+}
+
+impl OutsideThread {
+    /// A call that repeats after handlers with SA_RESTART alone, and is about to see one without.
+    pub fn is_interrupted_without_restart(&self, sigactions: &[Option<SigActionV1>]) -> bool {
+        let in_syscall = self.resume.orig_rax as i64 >= 0;
+        let action = self.handled.and_then(|signal| sigactions.get(signal as usize - 1)?.as_ref());
+        in_syscall
+            && self.resume.rax as i64 == ERESTARTSYS
+            && action.is_some_and(|action| action.flags & libc::SA_RESTART as u64 == 0)
+    }
+}
+
+/// The signal whose handler runs before the thread does anything else: of its own queue, or of that
+/// of its process, which the first thread takes that does not block it.
+fn first_handled(
+    member: &Member,
+    tid: Pid,
+    caught: u64,
+    mask: u64,
+    own: &[SigInfoV1],
+) -> std::result::Result<Option<u32>, nix::errno::Errno> {
+    let bit = |signal: u32| 1u64 << (signal - 1);
+    let first = |queue: &[SigInfoV1]| {
+        let number =
+            |info: &SigInfoV1| info.0.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        let is_handled = |signal: &u32| (1..=64).contains(signal) && bit(*signal) & caught & !mask != 0;
+        queue.iter().map(number).filter(is_handled).min()
+    };
+    if let Some(signal) = first(own) {
+        return Ok(Some(signal));
+    }
+    let Some(signal) = first(&pending(member.pid, true)?) else { return Ok(None) };
+    for (earlier, _) in member.threads.iter().take_while(|(earlier, _)| *earlier != tid) {
+        if ptrace::sigmask(*earlier)? & bit(signal) == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(signal))
 }
 
 /// Everything about a thread that can be read from outside; `None` when it is refused.
@@ -69,11 +110,12 @@ pub(crate) fn collect_thread(
     if let Some(rseq) = rseq {
         resume.rip = after_rseq(tid, rseq.addr, stopped.rip).map_err(fail("read rseq section"))?;
     }
-    let interrupted = !pending.is_empty();
+    let handled = first_handled(member, tid, status.sig_caught, sigmask, &pending)
+        .map_err(fail("read pending signals"))?;
     let thread = ThreadV1 {
         tid,
         comm: status.comm.clone(),
-        regs: rewound(&resume, interrupted),
+        regs: rewound(&resume, handled.is_some()),
         xstate: ptrace::xstate(tid).map_err(fail("read extended state"))?,
         sigmask,
         altstack: AltStackV1 { sp: Addr(0), flags: 0, len_bytes: 0 },
@@ -94,7 +136,7 @@ pub(crate) fn collect_thread(
             ..ThreadControlV1::default()
         },
     };
-    Ok(Some(OutsideThread { thread, resume }))
+    Ok(Some(OutsideThread { thread, resume, handled }))
 }
 
 /// What only the thread itself can tell.
@@ -190,8 +232,8 @@ fn after_rseq(tid: Pid, area: Addr, rip: u64) -> std::result::Result<u64, nix::e
 /// Registers as a restored thread shall have them: an interrupted call is repeated, or has been
 /// interrupted.
 ///
-/// `interrupted`: signals are waiting for the thread, so that a call which only repeats without a
-/// handler must not.
+/// `interrupted`: a handler runs before anything else, so that a call which only repeats without one
+/// must not.
 fn rewound(regs: &Regs, interrupted: bool) -> RegsV1 {
     let in_syscall = regs.orig_rax as i64 >= 0;
     let (rax, rip) = match regs.rax as i64 {

@@ -368,6 +368,10 @@ subjects! {
     restore_goes_on_accepting_with_time_limit: "interrupted", "accept_limited";
     restore_goes_on_accepting: "interrupted", "accept";
     restore_goes_on_writing_full_pipe: "interrupted", "write_pipe";
+    restore_interrupts_pause_by_signal_of_the_process: "stopped_in_call", "pause";
+    restore_interrupts_read_by_handler_without_restart: "stopped_in_call", "read";
+    restore_repeats_read_after_handler_with_restart: "stopped_in_call", "read_again";
+    restore_goes_on_pausing_with_blocked_signal: "stopped_in_call", "blocked";
     restore_goes_on_pausing: "interrupted", "pause";
     restore_goes_on_waiting_for_child: "interrupted", "waitpid";
 
