@@ -23,8 +23,6 @@ const INIT: Pid = Pid(1);
 /// How long a thread may take to stop. A running one needs microseconds; only a thread in
 /// uninterruptible wait needs more.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long init may take for the next orphan before it is taken for one that does not reap.
-const REAPING_PATIENCE: Duration = Duration::from_millis(100);
 /// How long one may take to stop before it is looked whether it waits for a child of vfork(2),
 /// which we have stopped.
 const VFORK_DOUBT: Duration = Duration::from_millis(2);
@@ -280,23 +278,17 @@ impl Stopped {
         Ok(())
     }
 
-    /// Nothing of the tree runs when this is called. Orphans are reaped by init in its own time, which
-    /// is given as long as it goes on doing so. Another parent, or a program that is PID 1 of a
-    /// container and knows nothing of orphans, may never do it; a restore waits for numbers itself.
+    /// Nothing of the tree runs when this returns. Orphans are reaped by init in its own time, which
+    /// is long on a busy machine; a restore of the same numbers may come at once, so that is waited
+    /// for. Another parent may never do it.
     fn wait_until_reaped(&self) {
-        let mut last_progress = Instant::now();
+        let deadline = Instant::now() + Duration::from_secs(5);
         for (pid, stat) in self.processes.iter().chain(&self.zombies) {
             let has_parent_inside = self.processes.contains_key(&stat.ppid);
             let takes_it = |parent: Pid| parent == INIT || self.processes.contains_key(&parent);
             let may_go_on = || Stat::of(*pid).is_ok_and(|now| now.state != b'Z' || takes_it(now.ppid));
-            while has_parent_inside && may_go_on() {
-                if last_progress.elapsed() > REAPING_PATIENCE {
-                    return;
-                }
+            while has_parent_inside && may_go_on() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_micros(200));
-            }
-            if has_parent_inside {
-                last_progress = Instant::now();
             }
         }
     }

@@ -59,8 +59,8 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(QUOTED_LINES)..].join("; ")
 }
 
-/// Wait until a process that was ended is gone and reaped. This process is PID 1 here: it is the
-/// parent of all that lost theirs.
+/// Wait until a process that was ended is gone and reaped, by us where it is our child, by PID 1
+/// where it is not.
 ///
 /// # Errors
 /// It goes on living.
@@ -68,7 +68,7 @@ pub(super) fn wait_until_gone(pid: Pid) -> Result<()> {
     let end = Instant::now() + END_BOUND;
     loop {
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) if kill(pid, None) == Err(Errno::ESRCH) => return reap_orphans(),
+            Err(Errno::ECHILD) if kill(pid, None) == Err(Errno::ESRCH) => return reap_children(),
             Ok(_) | Err(Errno::ECHILD | Errno::EINTR) => {}
             Err(errno) => return Err(errno).with_context(|| format!("waiting for {pid}")),
         }
@@ -90,8 +90,8 @@ pub(super) fn end(pid: Pid) -> Result<()> {
     }
 }
 
-/// Take the exit status of all helpers that were left to PID 1.
-fn reap_orphans() -> Result<()> {
+/// Take the exit status of all children that nobody has waited for.
+fn reap_children() -> Result<()> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(nix::sys::wait::WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),

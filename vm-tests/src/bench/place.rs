@@ -1,7 +1,7 @@
 //! Where both tools and their subjects run: a copy of a Debian root, in namespaces of its own.
 //!
 //! Own PID namespace: nobody else takes the numbers of a subject while it is away, and everything
-//! in it ends with the runner, which is its PID 1 and so the one that reaps. Own mount namespace
+//! in it ends with its PID 1, which waits for the runner and reaps orphans. Own mount namespace
 //! with a private tmpfs on /run, where CRIU keeps what it found out about the kernel. Own network:
 //! ports are free. Dump and restore happen inside, so neither tool meets a namespace that is not
 //! its own.
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{chdir, pivot_root};
+use nix::unistd::{chdir, getppid, pivot_root};
 
 use crate::needs;
 use crate::roots::{Language, Recipe, RootFile, compiled};
@@ -29,6 +29,9 @@ for path in /proc/self/fd/*; do
     if [ "$fd" -gt 2 ] && [ "$fd" != 255 ]; then eval "exec $fd>&-"; fi
 done
 exec "$@""#;
+
+/// PID 1: waits for the runner, and takes away every orphan meanwhile, as init does on a machine.
+const INIT: &str = r#""$@"; exit $?"#;
 
 /// What the root is made of. Compiles the C subjects if that has not been done yet.
 ///
@@ -55,25 +58,27 @@ pub(crate) fn recipe() -> Result<Recipe> {
     })
 }
 
-/// A command that runs `program` as PID 1 of new namespaces, with no descriptors but the standard
-/// ones.
+/// A command that runs `program` below an init in new namespaces, with no descriptors but the
+/// standard ones.
 pub(super) fn in_namespaces(program: &Path) -> Result<Command> {
     let mut command = needs::command("bash")?;
     command
         .args(["-c", CLOSE_AND_RUN, "bash"])
         .arg(needs::path("unshare")?)
         .args(["--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"])
+        .arg(needs::path("bash")?)
+        .args(["-c", INIT, "init"])
         .arg(program);
     Ok(command)
 }
 
-/// Make `root` this process's root, with everything mounted that programs expect. Called once, by
-/// PID 1.
+/// Make `root` the root of all that is in the namespaces, with everything mounted that programs
+/// expect. Called once, by the child of PID 1.
 ///
 /// # Errors
 /// A mount fails.
 pub(super) fn enter(root: &Path) -> Result<()> {
-    ensure!(std::process::id() == 1, "only for PID 1 of new namespaces");
+    ensure!(getppid().as_raw() == 1, "only for the child of PID 1 of new namespaces");
     let none = None::<&str>;
     let at = |name: &str| root.join(name);
     mount(Some(root), root, none, MsFlags::MS_BIND, none).context("binding the root")?;
