@@ -8,6 +8,7 @@
 mod own_vdso;
 
 use image_store::{ReasonCode, UncheckedImage};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -65,7 +66,20 @@ enum Vdso {
 const CHOICES: [(&str, Vdso); 3] =
     [("as-recorded", Vdso::AsRecorded), ("without", Vdso::Without), ("of-another", Vdso::OfAnother)];
 
+/// How many processes and pending signals a user may have follows from the memory of the machine
+/// that recorded the images. Where less is allowed here, and raising it too, that is what they get.
+fn fit_limits(tree: &mut TreeV1) {
+    for resource in [Resource::RLIMIT_NPROC, Resource::RLIMIT_SIGPENDING] {
+        let (_, most) = getrlimit(resource).unwrap();
+        for process in &mut tree.processes {
+            let (soft, hard) = &mut process.rlimits[resource as usize];
+            (*soft, *hard) = ((*soft).min(most), (*hard).min(most));
+        }
+    }
+}
+
 fn change(tree: &mut TreeV1, vdso: Vdso) {
+    fit_limits(tree);
     match vdso {
         Vdso::AsRecorded => {}
         Vdso::Without => {
