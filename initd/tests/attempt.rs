@@ -97,6 +97,11 @@ impl Drop for Unit {
     }
 }
 
+/// How many threads this process has, as the zygote counts them before it is forked.
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
 fn members_of(dir: &Path) -> BTreeSet<u32> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
     text.lines().map(|pid| pid.parse().unwrap()).collect()
@@ -135,6 +140,9 @@ impl Workers {
         bind(listener.as_raw_fd(), &UnixAddr::new(&dir.path().join("socket")).unwrap()).unwrap();
         listen(&listener, Backlog::new(1).unwrap()).unwrap();
         let standby = Standby::new(listener, Arc::new(Pulse::new().unwrap()));
+        // The thread of an attempt before may still be on its way out of the kernel: whoever waits for
+        // a thread, as a scope does too, is told before the kernel has taken it off its list.
+        wait_until("end of the other threads", || threads() == 1);
         // What this thread has armed the zygote has too, and so have its workers.
         let _armed = fault::arm(WORKER_WAITS);
         let zygote = Zygote::start(standby, &RunDir::at(dir.path())).unwrap();
