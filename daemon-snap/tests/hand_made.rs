@@ -85,7 +85,7 @@ fn path_inode(id: u32, path: &str) -> InodeV1 {
     let meta = std::fs::metadata(path).unwrap();
     InodeV1 {
         id: InodeId(id),
-        kind: InodeKindV1::Path { path: RawPath(path.as_bytes().to_vec()) },
+        kind: InodeKindV1::Path(NamedFileV1 { path: RawPath(path.as_bytes().to_vec()) }),
         mode: meta.mode(),
         uid: meta.uid(),
         gid: meta.gid(),
@@ -244,7 +244,7 @@ fn hand_made_process_runs_and_is_refused_when_its_world_is_missing() {
     assert_eq!(run(dir.path(), |_| {}), Ok(42));
 
     let missing = run(dir.path(), |tree| {
-        tree.inodes[1].kind = InodeKindV1::Path { path: RawPath(b"/nowhere/at/all".to_vec()) };
+        tree.inodes[1].kind = InodeKindV1::Path(NamedFileV1 { path: RawPath(b"/nowhere/at/all".to_vec()) });
     });
     assert_eq!(missing, Err("image is stale: /nowhere/at/all is missing".into()));
 

@@ -5,9 +5,9 @@ use super::description::Description;
 use crate::blockers::{Found, failed, refused};
 use nix::sys::socket::{MsgFlags, recv, send};
 use snap_bus::{BusWatch, DRIVER, answers, driver_call, message_len, split};
-use snap_error::obstacle::BusObstacle;
-use snap_error::{Blocker, BusFault, Error, Part, Result};
-use snap_state::{BusConnectionV1, BusNameV1, Pid, SocketOptionV1};
+use snap_error::obstacle::{BusObstacle, DescriptorObstacle};
+use snap_error::{Blocker, BusFault, Error, Obstacle, Part, Result};
+use snap_state::{BusConnectionV1, BusNameV1, FileKindV1, Pid, SocketOptionV1};
 use snap_sys::{dbus, fdquery};
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -196,4 +196,9 @@ fn own_name(file: &Description, fd: BorrowedFd<'_>) -> Result<Option<String>> {
 
 fn not_answered(fault: BusFault) -> Error {
     Error::Bus { step: "asking the bus", fault }
+}
+
+/// A connection is made by the process that has it.
+pub(super) fn in_flight(kind: &FileKindV1) -> Option<Obstacle> {
+    matches!(kind, FileKindV1::Bus(_)).then(|| DescriptorObstacle::BusInFlight.into())
 }

@@ -16,6 +16,7 @@ use crate::inspect::{inspect_sandbox, inspect_tree};
 use crate::label::Labels;
 use crate::member::{Member, inspect_members};
 use crate::memory::{AddressSpace, collect_address_space};
+use crate::objects::kind_of;
 pub use crate::options::{ActivationSocket, CollectOptions, LostPeer, StoredDescriptor};
 use crate::pages::{collect_content, collect_pages, count_own_pages};
 use crate::posix_queue;
@@ -186,12 +187,13 @@ impl Frozen {
         }
         mark("pages");
         for (inode, source) in tree.inodes.iter_mut().zip(&sources) {
-            if let (InodeKindV1::MessageQueue(queue), Some(source)) = (&mut inode.kind, source) {
-                queue.messages = posix_queue::collect_messages(&source.file, queue)?;
-            } else if let Some(source) = source {
-                inode.content =
-                    collect_content(source, &format_args!("{:?}", inode.kind), inode.len_bytes, sink)?;
+            let Some(source) = source else { continue };
+            if let Some(complete) = kind_of(&inode.kind).collect_own(&source.file)? {
+                inode.kind = complete;
+                continue;
             }
+            let name = format!("{:?}", inode.kind);
+            inode.content = collect_content(source, &name, inode.len_bytes, sink)?;
         }
         mark("content");
         let lost;
@@ -263,7 +265,7 @@ impl Frozen {
         let sysv = collect_objects(&makers, &whole_spaces, &mut inodes, &mut blockers)?;
         let sets = &inodes.ipc_objects().semaphore_sets;
         let undo = UndoSearch::begin(members, sets, &sysv.semaphore_sets, &mut blockers)?;
-        posix_queue::inspect_holders(&inodes, members, &mut blockers)?;
+        posix_queue::inspect_holders(inodes.message_queues(), members, &mut blockers)?;
         let mapped_locks = collect_hidden_locks(&locks, members, &inodes, &mut blockers)?;
         let volatile = collect_volatile_files(&mut inodes, members, &mut blockers)?;
         let cgroups = match &options.cgroup {

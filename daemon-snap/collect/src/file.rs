@@ -3,7 +3,7 @@
 use super::description::{Description, Open, Slot, node_of, own_number};
 use super::epoll::Targets;
 use super::inet::InetSockets;
-use super::kinds::{Kinds, watches_files};
+use super::kinds::{self, Kinds, watches_files};
 use super::lock::{Locks, collect_locks, inspect_leases};
 use super::netlink::NetlinkSockets;
 use super::packet::PacketSockets;
@@ -19,10 +19,7 @@ use crate::member::Member;
 use nix::sys::stat::stat;
 use snap_error::obstacle::{DescriptorObstacle, FileObstacle};
 use snap_error::{Error, Obstacle, Part, Result};
-use snap_state::{
-    EpollV1, FdV1, FileId, FileKindV1, FileV1, InodeKindV1, InodeV1, OpenInodeV1, Pid, PidFdV1, PipeV1,
-    RawPath, StoredV1, ZombieV1,
-};
+use snap_state::{FdV1, FileId, FileKindV1, FileV1, Pid, PidFdV1, PipeV1, StoredV1, ZombieV1};
 use snap_sys::proc::{self, FdInfo};
 use snap_sys::{fdquery, kcmp, pidfd};
 use std::cmp::Ordering;
@@ -114,7 +111,7 @@ pub(crate) fn collect_descriptors(
             files.push(None);
             continue;
         };
-        inspect_own_files(&slots, file, &kind, inodes, blockers);
+        inspect_shared(&slots, file, &kind, inodes, blockers);
         let described = describe(open, kind)?;
         if described.owner.is_some_and(|owner| owner.pid.0 != 0) && inodes.is_directory(&described.kind) {
             // Nothing else makes a directory send signals, and no list shows what is watched for.
@@ -168,23 +165,15 @@ fn refuse_carried(carrier: &Carrier, obstacle: Obstacle, blockers: &mut Blockers
 /// has it open.
 fn in_flight(slot: &Slot, kind: Found<FileKindV1>, inodes: &Inodes<'_>) -> Found<FileKindV1> {
     let kind = kind?;
-    let of_process = |inode: &InodeV1| matches!(inode.kind, InodeKindV1::OfProcess { .. });
-    match &kind {
-        FileKindV1::Epoll(_) => refused(DescriptorObstacle::EpollInFlight),
-        FileKindV1::Bus(_) => refused(DescriptorObstacle::BusInFlight),
-        FileKindV1::Ring(_) => refused(DescriptorObstacle::RingInFlight),
-        FileKindV1::PidFd(PidFdV1::Task { .. }) => refused(DescriptorObstacle::PidfdInFlight),
-        FileKindV1::Inode(OpenInodeV1 { inode, .. }) if inodes.get(*inode).is_some_and(of_process) => {
-            refused(DescriptorObstacle::ProcInFlight)
-        }
-        _ if !slot.info.locks.is_empty() => refused(DescriptorObstacle::LockedInFlight),
-        _ => Ok(kind),
+    match kinds::in_flight(&slot.description, &kind, inodes) {
+        Some(obstacle) => refused(obstacle),
+        None if !slot.info.locks.is_empty() => refused(DescriptorObstacle::LockedInFlight),
+        None => Ok(kind),
     }
 }
 
-/// A file below a process's own directory of /proc is opened by that process, and an inhibitor is
-/// asked for by it, so nobody else can have the description.
-fn inspect_own_files(
+/// What only one process can make or ask for, nobody else can have.
+fn inspect_shared(
     slots: &[Slot],
     file: &Description,
     kind: &FileKindV1,
@@ -192,15 +181,8 @@ fn inspect_own_files(
     blockers: &mut Blockers,
 ) {
     let shared = slots.iter().any(|slot| slot.description.id == file.id && slot.description.pid != file.pid);
-    if shared && matches!(kind, FileKindV1::Inhibitor(_)) {
-        let path = RawPath(file.link.clone());
-        blockers.add(file.pid, file.part(), DescriptorObstacle::InhibitorShared { path });
-    }
-    let FileKindV1::Inode(OpenInodeV1 { inode, .. }) = kind else { return };
-    let own = inodes.get(*inode).is_some_and(|inode| matches!(inode.kind, InodeKindV1::OfProcess { .. }));
-    if own && shared {
-        let path = RawPath(file.link.clone());
-        blockers.add(file.pid, file.part(), FileObstacle::ProcShared { path });
+    if let Some(obstacle) = kinds::shared(file, kind, inodes).filter(|_| shared) {
+        blockers.add(file.pid, file.part(), obstacle);
     }
 }
 
@@ -209,7 +191,7 @@ fn inspect_own_files(
 fn inspect_spent_watches(slots: &[Slot], files: &[Option<FileV1>], blockers: &mut Blockers) {
     let kind = |id: FileId| files[id.index()].as_ref().map(|file| &file.kind);
     for slot in slots {
-        let Some(FileKindV1::Epoll(EpollV1 { watches, .. })) = kind(slot.description.id) else { continue };
+        let Some(watches) = kind(slot.description.id).map(FileKindV1::watches) else { continue };
         let is_late = |id| matches!(kind(id), Some(FileKindV1::PidFd(PidFdV1::Task { .. })));
         if watches.iter().any(|watch| watch.is_spent() && is_late(watch.file)) {
             let Description { pid, fd, .. } = slot.description;

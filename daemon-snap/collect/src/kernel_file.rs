@@ -2,11 +2,13 @@
 //! name.
 
 use super::description::Description;
+use super::object::{Object, Seen, Surroundings};
 use crate::blockers::{Found, failed, refused};
 use crate::spaces::Spaces;
 use snap_error::obstacle::{DescriptorObstacle, FileObstacle};
 use snap_state::{
-    FileKindV1, InodeId, InodeKindV1, NamespaceOfV1, NamespaceV1, Pid, PressureTriggerV1, RawPath,
+    FileKindV1, InodeId, InodeKindV1, NamedFileV1, NamespaceOfV1, NamespaceV1, Pid, PressureTriggerV1,
+    ProcessFileV1, RawPath,
 };
 use snap_sys::fdquery;
 use snap_sys::proc;
@@ -17,18 +19,52 @@ const SYS_MAGIC: i64 = 0x6265_6572;
 const CGROUP_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
-/// How a file of /proc, /sys or a control group comes back; `None` for files of other file systems.
-/// `open`: as a descriptor, not mapped.
-pub(super) fn classify(fs: i64, path: &[u8], owner: Pid, open: bool) -> Option<Found<InodeKindV1>> {
-    let by_path = || InodeKindV1::Path { path: RawPath(path.to_vec()) };
+/// Other file systems whose files are views of the kernel, and these where they are mapped.
+const REFUSED: [(i64, &str); 11] = [
+    (PROC_MAGIC, "/proc"),
+    (SYS_MAGIC, "/sys"),
+    (CGROUP2_MAGIC, "cgroup"),
+    (CGROUP_MAGIC, "cgroup"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0xcafe_4a11, "bpf"),
+    (0x7363_6673, "securityfs"),
+    (0xde5e_81e4, "efivarfs"),
+    (0x1cd1, "terminal"),
+    (0x4249_4e4d, "binfmt_misc"),
+];
+
+/// A file of /proc, /sys or a control group that somebody has open.
+pub(super) fn recognise(seen: &Seen<'_>, _: &Surroundings<'_>) -> Option<Found<InodeKindV1>> {
+    if !seen.handle.open { None } else { classify(seen.fs, seen.path, seen.pid) }
+}
+
+/// A view of the kernel that does not come back.
+pub(super) fn refuse(seen: &Seen<'_>, _: &Surroundings<'_>) -> Option<Found<InodeKindV1>> {
+    let (_, file_system) = *REFUSED.iter().find(|(magic, _)| *magic == seen.fs)?;
+    Some(refused(FileObstacle::KernelFile { file_system, path: seen.shown() }))
+}
+
+fn classify(fs: i64, path: &[u8], owner: Pid) -> Option<Found<InodeKindV1>> {
+    let by_path = || InodeKindV1::Path(NamedFileV1 { path: RawPath(path.to_vec()) });
     match fs {
-        _ if !open || !path.starts_with(b"/") => None,
+        _ if !path.starts_with(b"/") => None,
         SYS_MAGIC | CGROUP_MAGIC | CGROUP2_MAGIC => Some(Ok(by_path())),
         PROC_MAGIC => Some(match process_of(path) {
             None => Ok(by_path()),
             Some(process) => of_process(path, process, owner),
         }),
         _ => None,
+    }
+}
+
+impl Object for ProcessFileV1 {
+    fn has_pages(&self) -> bool {
+        false
+    }
+
+    fn is_of_process(&self) -> bool {
+        true
     }
 }
 
@@ -42,7 +78,7 @@ fn of_process(path: &[u8], process: Pid, owner: Pid) -> Found<InodeKindV1> {
     if shown.starts_with(&format!("/proc/{process}/task/")) && !shown.starts_with(&own_thread) {
         return refused(FileObstacle::ProcOfThread { path: RawPath(path.to_vec()) });
     }
-    Ok(InodeKindV1::OfProcess { path: RawPath(path.to_vec()) })
+    Ok(InodeKindV1::OfProcess(ProcessFileV1 { path: RawPath(path.to_vec()) }))
 }
 
 /// The process whose directory in /proc a path leads into.
@@ -133,9 +169,9 @@ mod tests {
     fn files_of_processes_are_told_from_others() {
         assert_eq!(process_of(b"/proc/123/status"), Some(Pid(123)));
         assert_eq!(process_of(b"/proc/sys/kernel/ostype"), None);
-        let kind = |path: &[u8]| classify(PROC_MAGIC, path, Pid(5), true).unwrap();
-        assert!(matches!(kind(b"/proc/5/task/5/stat"), Ok(InodeKindV1::OfProcess { .. })));
+        let kind = |path: &[u8]| classify(PROC_MAGIC, path, Pid(5)).unwrap();
+        assert!(matches!(kind(b"/proc/5/task/5/stat"), Ok(InodeKindV1::OfProcess(_))));
         assert!(kind(b"/proc/5/task/6/stat").is_err() && kind(b"/proc/6/stat").is_err());
-        assert!(matches!(kind(b"/proc/meminfo"), Ok(InodeKindV1::Path { .. })));
+        assert!(matches!(kind(b"/proc/meminfo"), Ok(InodeKindV1::Path(_))));
     }
 }

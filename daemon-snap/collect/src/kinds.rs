@@ -1,14 +1,15 @@
 //! The table of kinds of open file descriptions: what the link of one in /proc looks like, and who
 //! collects it.
 
-use super::description::{Open, Slot};
+use super::description::{Description, Open, Slot};
 use super::epoll::Targets;
 use super::pipe::Pipes;
 use super::socket::Sockets;
 use crate::blockers::{Found, refused};
 use crate::inode::Inodes;
 use crate::spaces::Spaces;
-use crate::{epoll, eventfd, fanotify, inotify, kernel_file, open_file, pidfd, ring, signalfd, timerfd};
+use crate::{bus, epoll, eventfd, fanotify, inotify, kernel_file, open_file, pidfd, ring, signalfd, timerfd};
+use snap_error::Obstacle;
 use snap_error::obstacle::DescriptorObstacle;
 use snap_state::{FileKindV1, OpenRingV1, RawPath};
 
@@ -37,33 +38,57 @@ struct Row {
     collect: Collect,
     /// Whoever has such a description would be told when files are opened to be read.
     watches_files: bool,
+    /// Why it cannot be sent before there are processes.
+    in_flight: Confined,
+    /// Why several processes cannot have it.
+    shared: Confined,
 }
+
+/// What ties a description to the process that has it; most have nothing.
+type Confined = fn(&Description, &FileKindV1, &Inodes<'_>) -> Option<Obstacle>;
 
 impl Row {
     const fn watching_files(self) -> Self {
         Self { watches_files: true, ..self }
     }
+
+    const fn in_flight(self, in_flight: Confined) -> Self {
+        Self { in_flight, ..self }
+    }
+
+    const fn shared(self, shared: Confined) -> Self {
+        Self { shared, ..self }
+    }
+}
+
+const fn row(link: Link, collect: Collect) -> Row {
+    const FREE: Confined = |_, _, _| None;
+    Row { link, collect, watches_files: false, in_flight: FREE, shared: FREE }
 }
 
 const fn is(link: &'static [u8], collect: Collect) -> Row {
-    Row { link: Link::Is(link), collect, watches_files: false }
+    row(Link::Is(link), collect)
 }
 
 const fn begins(link: &'static [u8], collect: Collect) -> Row {
-    Row { link: Link::Begins(link), collect, watches_files: false }
+    row(Link::Begins(link), collect)
 }
 
 /// A line for each kind, and below them one for each that we cannot carry. The first that
 /// fits counts.
 static TABLE: &[Row] = &[
-    begins(b"/", |kinds, open, inodes| open_file::collect(open, &mut kinds.pipes, inodes)),
+    begins(b"/", |kinds, open, inodes| open_file::collect(open, &mut kinds.pipes, inodes))
+        .in_flight(|_, kind, inodes| open_file::in_flight(kind, inodes))
+        .shared(open_file::shared),
     begins(b"pipe:[", |kinds, open, _| Ok(kinds.pipes.add(open.file, open.info.flags, None))),
-    begins(b"socket:[", |kinds, open, inodes| kinds.sockets.collect(open, inodes)),
-    is(ring::LINK, collect_ring),
+    begins(b"socket:[", |kinds, open, inodes| kinds.sockets.collect(open, inodes))
+        .in_flight(|_, kind, _| bus::in_flight(kind)),
+    is(ring::LINK, collect_ring).in_flight(|_, _, _| Some(DescriptorObstacle::RingInFlight.into())),
     is(b"anon_inode:[eventfd]", |_, open, _| eventfd::collect(open.file, open.fd, open.info)),
     is(b"anon_inode:[eventpoll]", |kinds, open, _| {
         epoll::collect(open.file, open.fd, open.info, &kinds.targets)
-    }),
+    })
+    .in_flight(|_, _, _| Some(DescriptorObstacle::EpollInFlight.into())),
     is(b"anon_inode:[timerfd]", |_, open, _| timerfd::collect(open.file, open.fd, open.info)),
     is(b"anon_inode:[signalfd]", |_, open, _| signalfd::collect(open.info)),
     is(b"anon_inode:inotify", collect_inotify).watching_files(),
@@ -72,8 +97,10 @@ static TABLE: &[Row] = &[
         fanotify::collect(open.file, open.fd, open.info, kinds.spaces)
     })
     .watching_files(),
-    is(b"anon_inode:[pidfd]", |kinds, open, _| kinds.tasks.collect(open.info, open.fd)),
-    begins(b"pidfd:", |kinds, open, _| kinds.tasks.collect(open.info, open.fd)),
+    is(b"anon_inode:[pidfd]", |kinds, open, _| kinds.tasks.collect(open.info, open.fd))
+        .in_flight(|_, kind, _| pidfd::in_flight(kind)),
+    begins(b"pidfd:", |kinds, open, _| kinds.tasks.collect(open.info, open.fd))
+        .in_flight(|_, kind, _| pidfd::in_flight(kind)),
     begins(b"mnt:[", collect_namespace),
     begins(b"net:[", collect_namespace),
     begins(b"uts:[", collect_namespace),
@@ -128,6 +155,16 @@ impl Kinds<'_> {
             None => refused(DescriptorObstacle::Unknown { name: RawPath(open.file.link.clone()) }),
         }
     }
+}
+
+/// Why this description cannot be sent before there are processes.
+pub(super) fn in_flight(file: &Description, kind: &FileKindV1, inodes: &Inodes<'_>) -> Option<Obstacle> {
+    row_of(&file.link).and_then(|row| (row.in_flight)(file, kind, inodes))
+}
+
+/// Why this description cannot be one of several processes.
+pub(super) fn shared(file: &Description, kind: &FileKindV1, inodes: &Inodes<'_>) -> Option<Obstacle> {
+    row_of(&file.link).and_then(|row| (row.shared)(file, kind, inodes))
 }
 
 /// Whether somebody would be told when files are opened to be read.

@@ -2,13 +2,15 @@
 
 use super::description::{Description, Open};
 use super::handle::Handle;
+use super::objects::kind_of;
 use super::pipe::Pipes;
 use super::{inhibitor, kernel_file};
 use crate::blockers::{Found, failed, refused};
 use crate::inode::Inodes;
 use crate::options::{ActivationSocket, CollectOptions};
-use snap_error::obstacle::FileObstacle;
-use snap_state::{FIFO, FileKindV1, OpenInodeV1, RebindV1};
+use snap_error::Obstacle;
+use snap_error::obstacle::{DescriptorObstacle, FileObstacle};
+use snap_state::{FIFO, FileKindV1, OpenInodeV1, RawPath, RebindV1};
 use snap_sys::fdquery;
 use std::os::fd::BorrowedFd;
 
@@ -42,6 +44,25 @@ pub(super) fn collect(open: Open<'_>, pipes: &mut Pipes, inodes: &mut Inodes<'_>
         return Ok(trigger);
     }
     Ok(FileKindV1::Inode(OpenInodeV1 { inode, pos: info.pos }))
+}
+
+/// A file below a process's own directory of /proc is opened by that process.
+pub(super) fn in_flight(kind: &FileKindV1, inodes: &Inodes<'_>) -> Option<Obstacle> {
+    is_of_process(kind, inodes).then(|| DescriptorObstacle::ProcInFlight.into())
+}
+
+/// The same, and an inhibitor is asked for by the process that has it.
+pub(super) fn shared(file: &Description, kind: &FileKindV1, inodes: &Inodes<'_>) -> Option<Obstacle> {
+    let path = RawPath(file.link.clone());
+    match kind {
+        FileKindV1::Inhibitor(_) => Some(DescriptorObstacle::InhibitorShared { path }.into()),
+        kind => is_of_process(kind, inodes).then(|| FileObstacle::ProcShared { path }.into()),
+    }
+}
+
+fn is_of_process(kind: &FileKindV1, inodes: &Inodes<'_>) -> bool {
+    let FileKindV1::Inode(OpenInodeV1 { inode, .. }) = kind else { return false };
+    inodes.get(*inode).is_some_and(|inode| kind_of(&inode.kind).is_of_process())
 }
 
 /// A FIFO that systemd passes (ListenFIFO=).

@@ -2,6 +2,7 @@
 
 use crate::blockers::{Found, refused};
 use crate::member::Member;
+use snap_error::Obstacle;
 use snap_error::obstacle::DescriptorObstacle;
 use snap_state::{FileKindV1, Pid, PidFdV1, RebindV1, ZombieV1, can_end_so};
 use snap_sys::pidfd;
@@ -45,4 +46,10 @@ impl Tasks {
             process => refused(DescriptorObstacle::PidfdOutside { process }),
         }
     }
+}
+
+/// One of a process can be opened only when that process is there.
+pub(super) fn in_flight(kind: &FileKindV1) -> Option<Obstacle> {
+    let of_task = matches!(kind, FileKindV1::PidFd(PidFdV1::Task { .. }));
+    of_task.then(|| DescriptorObstacle::PidfdInFlight.into())
 }

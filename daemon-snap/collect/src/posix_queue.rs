@@ -1,12 +1,10 @@
 //! POSIX message queues. Their messages can only be read by taking them out: they are put back at
 //! once, in the same order.
 
-use super::handle::Handle;
+use super::object::{Object, Seen, Surroundings};
 use crate::blockers::{Blockers, Found, failed, refused};
-use crate::inode::Inodes;
 use crate::member::Member;
 use nix::errno::Errno;
-use nix::sys::stat::FileStat;
 use snap_error::obstacle::FileObstacle;
 use snap_error::{Error, Part, Result};
 use snap_state::{InodeKindV1, Pid, PosixMessageV1, PosixQueueV1, RawPath};
@@ -17,20 +15,19 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// `f_type` of their file system.
-pub(crate) const MQUEUE_MAGIC: i64 = 0x1980_0202;
+const MQUEUE_MAGIC: i64 = 0x1980_0202;
 
 /// A queue that a process has open; without its messages.
-pub(super) fn classify(
-    pid: Pid,
-    found: &FileStat,
-    handle: Handle<'_>,
-    (path, removed): (&[u8], bool),
-) -> Found<InodeKindV1> {
-    let shown = || RawPath(handle.link.to_vec());
-    let name = path.strip_prefix(b"/").filter(|name| !name.contains(&b'/'));
+pub(super) fn recognise(seen: &Seen<'_>, _: &Surroundings<'_>) -> Option<Found<InodeKindV1>> {
+    (seen.fs == MQUEUE_MAGIC).then(|| collect(seen))
+}
+
+fn collect(seen: &Seen<'_>) -> Found<InodeKindV1> {
+    let Seen { pid, handle, .. } = *seen;
+    let name = seen.path.strip_prefix(b"/").filter(|name| !name.contains(&b'/'));
     let (Some(name), true) = (name, handle.open && !handle.by_name_only) else {
         // Opened below a mount point, as a file.
-        return refused(FileObstacle::KernelFile { file_system: "POSIX message queue", path: shown() });
+        return refused(FileObstacle::KernelFile { file_system: "POSIX message queue", path: seen.shown() });
     };
     let fail = |step| failed(step, pid, handle.magic);
     let file = open(handle.magic)?;
@@ -39,10 +36,11 @@ pub(super) fn classify(
     let status = std::fs::read_to_string(handle.magic);
     let status = status.map_err(|e| Error::io("read", handle.magic, &e))?;
     if is_notifying(&status) {
-        return refused(FileObstacle::QueueNotifies { path: shown() });
+        return refused(FileObstacle::QueueNotifies { path: seen.shown() });
     }
     let (name, messages) = (name.to_vec(), Vec::new());
-    let ino = if removed { 0 } else { found.st_ino };
+    let removed = seen.found.st_nlink == 0;
+    let ino = if removed { 0 } else { seen.found.st_ino };
     let queue = PosixQueueV1 { name, removed, max_messages, message_bytes, messages, ino };
     Ok(InodeKindV1::MessageQueue(queue))
 }
@@ -53,21 +51,41 @@ fn is_notifying(status: &str) -> bool {
     pid.is_none_or(|pid| pid != "0")
 }
 
+impl Object for PosixQueueV1 {
+    fn has_pages(&self) -> bool {
+        false
+    }
+
+    fn open(&self, magic: &str) -> Result<Option<File>> {
+        open(magic).map(Some)
+    }
+
+    fn collect_own(&self, file: &File) -> Result<Option<InodeKindV1>> {
+        let messages = collect_messages(file, self)?;
+        Ok(Some(InodeKindV1::MessageQueue(Self { messages, ..self.clone() })))
+    }
+
+    /// The file has whole pages, of which none is its.
+    fn len_bytes(&self, _: &Seen<'_>, _: &Surroundings<'_>) -> Found<u64> {
+        Ok(0)
+    }
+}
+
 /// Our own description of a queue.
-pub(super) fn open(magic: &str) -> Result<File> {
+fn open(magic: &str) -> Result<File> {
     let mut options = File::options();
     let opened = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(magic);
     opened.map_err(|e| Error::io("open", magic, &e))
 }
 
 /// Queues that others have open are not the tree's alone.
-pub(crate) fn inspect_holders(
-    inodes: &Inodes<'_>,
+pub(crate) fn inspect_holders<'a>(
+    queues: impl Iterator<Item = (&'a PosixQueueV1, (u64, u64))>,
     members: &[Member],
     blockers: &mut Blockers,
 ) -> Result<()> {
     let tree: Vec<Pid> = members.iter().map(|member| member.pid).collect();
-    for (queue, (dev, ino)) in inodes.message_queues() {
+    for (queue, (dev, ino)) in queues {
         let outside = proc::holder_outside(dev, ino, &tree);
         if let Some(by) = outside.map_err(|e| Error::io("look for holders", "a message queue", &e))?
             && let Some(pid) = tree.first()
@@ -80,7 +98,7 @@ pub(crate) fn inspect_holders(
 }
 
 /// What lies in a queue.
-pub(crate) fn collect_messages(file: &File, queue: &PosixQueueV1) -> Result<Vec<PosixMessageV1>> {
+fn collect_messages(file: &File, queue: &PosixQueueV1) -> Result<Vec<PosixMessageV1>> {
     let failed = |step| {
         let name = String::from_utf8_lossy(&queue.name).into_owned();
         move |e| Error::kernel(step, format!("message queue {name}"), e)

@@ -9,6 +9,7 @@
 //! used lately (before Linux 6.15 credentials are told).
 
 use super::description::Description;
+use super::object::Object;
 use crate::blockers::failed;
 use nix::errno::Errno;
 use snap_error::obstacle::RingObstacle;
@@ -28,6 +29,13 @@ const MOST_TURNS: u32 = 1 << 22;
 const UNEVEN_REQUEST: u8 = 1 << 5 | 1 << 6;
 /// IORING_CQE_F_BUFFER, IORING_CQE_F_MORE
 const UNEVEN_COMPLETION: u32 = 1 | 1 << 1;
+
+/// It has memory, but no pages of a file.
+impl Object for RingV1 {
+    fn has_pages(&self) -> bool {
+        false
+    }
+}
 
 /// A ring, or why it cannot be carried.
 pub(super) fn collect(

@@ -144,7 +144,7 @@ fn walk(dir: &Path, inodes: &mut Inodes<'_>, loose: &mut Loose, blockers: &mut B
 /// A further name of a file that has an entry.
 fn note_name(inode: InodeId, raw: RawPath, inodes: &Inodes<'_>, loose: &mut Loose) {
     let first = inodes.get(inode).map(|inode| &inode.kind);
-    if !matches!(first, Some(InodeKindV1::Volatile { path }) if *path == raw) {
+    if !matches!(first, Some(InodeKindV1::Volatile(file)) if file.path == raw) {
         let kind = VolatileNodeKindV1::Link { inode };
         loose.nodes.push(VolatileNodeV1 { path: raw, kind, uid: 0, gid: 0 });
     }

@@ -12,8 +12,8 @@ use image_store::{Durability, ImageWriter, PAGE_SIZE};
 use snap_image::{read_tree, section_of};
 use snap_state::sections::{self, Family};
 use snap_state::{
-    FileKindV1, InodeId, InodeKindV1, InodeV1, NodeV1, PipeV1, RawPath, Tree, TreeV1, UnixMessageV1,
-    UnixSocketV1, UnixStateV1,
+    FileKindV1, InodeId, InodeKindV1, InodeV1, NamedFileV1, NodeV1, PipeV1, RawPath, Tree, TreeV1,
+    UnixMessageV1, UnixSocketV1, UnixStateV1,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -144,7 +144,7 @@ fn tree_whose_parts_do_not_go_together_is_corrupt() {
 
     let unused = refused("eventfd.img", &|tree| {
         let id = InodeId(tree.inodes.len() as u32);
-        let kind = InodeKindV1::Path { path: RawPath(b"/etc".to_vec()) };
+        let kind = InodeKindV1::Path(NamedFileV1 { path: RawPath(b"/etc".to_vec()) });
         tree.inodes.push(InodeV1 { id, kind, content: Vec::new(), ..tree.inodes[0].clone() });
     });
     assert!(unused.ends_with("belongs to nothing"), "{unused}");

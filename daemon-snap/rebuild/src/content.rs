@@ -87,3 +87,14 @@ pub fn fill_content(file: &File, inode: &InodeV1, image: &Image) -> Result<()> {
     }
     Ok(())
 }
+
+/// Content first, then what writing would change. `name`: for messages.
+///
+/// # Errors
+/// Those of each.
+pub fn finish(file: &File, inode: &InodeV1, name: &str, image: &Image) -> Result<()> {
+    fill(file, inode, image)?;
+    own(file, inode, name)?;
+    set_xattrs(file, inode)?;
+    set_time(file, inode)
+}

@@ -6,7 +6,7 @@ use crate::unix_nameless::NamelessSockets;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use snap_error::{Error, Result};
-use snap_state::{FileId, Files, InodeId, InodeKindV1, Inodes, ProcessV1};
+use snap_state::{FileId, Files, InodeId, ProcessV1};
 use snap_sys as sys;
 use snap_sys::procfs_own::OwnProc;
 use std::cell::{OnceCell, Ref, RefCell};
@@ -154,13 +154,9 @@ impl Desk {
         self.object(id).ok_or_else(|| Error::Corrupt(format!("object {id} was recorded but not made")))
     }
 
-    /// Gives up our own descriptions of files that others may watch; the daemon's have been opened
-    /// by now.
-    pub fn close_files_on_disk(&mut self, inodes: Inodes<'_>) {
-        let is_on_disk = |id: &InodeId| {
-            matches!(inodes.get(*id).kind, InodeKindV1::Volatile { .. } | InodeKindV1::Deleted { .. })
-        };
-        self.objects.retain(|id, _| !is_on_disk(id));
+    /// Gives up our own descriptions of these objects.
+    pub fn close_objects(&mut self, closes: impl Fn(InodeId) -> bool) {
+        self.objects.retain(|id, _| !closes(*id));
     }
 
     /// Takes the descriptor that an object is mapped or executed through.

@@ -3,13 +3,14 @@
 use super::desk::Desk;
 use super::inode::open_inode;
 use super::kind::{Birth, Context, Kind};
+use super::objects::kind_of;
 use super::rights::Whose;
 use super::status_flags::set_status_flags;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
 use snap_error::{Error, Result};
-use snap_state::{FileV1, InodeKindV1, InodeV1, Inodes, OpenInodeV1, RawPath};
+use snap_state::{FileV1, InodeV1, Inodes, OpenInodeV1, RawPath};
 use std::os::fd::OwnedFd;
 
 /// Flags that only mean something at the moment of opening, or that are set later.
@@ -21,9 +22,9 @@ const NOT_BY_LINK: i32 = libc::O_NOFOLLOW;
 impl Kind for OpenInodeV1 {
     /// What lies in a process's own directory of /proc only that process can open.
     fn birth(&self, inodes: Inodes<'_>) -> Birth {
-        match inodes.get(self.inode).kind {
-            InodeKindV1::OfProcess { .. } => Birth::Process,
-            _ => Birth::Worker,
+        match kind_of(inodes.get(self.inode)).path_of_process() {
+            Some(_) => Birth::Process,
+            None => Birth::Worker,
         }
     }
 
@@ -33,7 +34,7 @@ impl Kind for OpenInodeV1 {
 
     fn make(&self, file: &FileV1, cx: &Context<'_>) -> Result<Option<OwnedFd>> {
         let inode = cx.inodes.get(self.inode);
-        if let InodeKindV1::OfProcess { path } = &inode.kind {
+        if let Some(path) = kind_of(inode).path_of_process() {
             return open_own(file, path, self.pos).map(Some);
         }
         if !cx.desk.has_file(file.id) {

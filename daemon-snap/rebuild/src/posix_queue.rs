@@ -1,6 +1,7 @@
 //! POSIX message queues, with what waited in them.
 
 use super::desk::Desk;
+use super::object::{Object, Source};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -56,17 +57,19 @@ impl Place {
     }
 }
 
+impl Object for PosixQueueV1 {
+    fn make(&self, inode: &InodeV1, desk: &mut Desk, from: &Source<'_>) -> Result<()> {
+        let fd = rebuild_queue(desk, inode, self, from.files)?;
+        desk.put_object(inode.id, fd)
+    }
+}
+
 /// Makes a queue and fills it, with all descriptions that mq_open(3) made of it. Its length counts
 /// for the real user who makes it (RLIMIT_MSGQUEUE), which is its owner.
 ///
 /// # Errors
 /// `Stale`: the name belongs to somebody else.
-pub fn rebuild_queue(
-    desk: &Desk,
-    inode: &InodeV1,
-    queue: &PosixQueueV1,
-    files: Files<'_>,
-) -> Result<OwnedFd> {
+fn rebuild_queue(desk: &Desk, inode: &InodeV1, queue: &PosixQueueV1, files: Files<'_>) -> Result<OwnedFd> {
     let shown = || format!("message queue {}", String::from_utf8_lossy(&queue.name));
     let failed = |step| move |e| Error::kernel(step, shown(), e);
     let name = CString::new(queue.name.clone()).map_err(|_| Error::Corrupt("a name with NUL".into()))?;

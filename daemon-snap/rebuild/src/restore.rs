@@ -10,6 +10,7 @@ use crate::kind::{Adder, Context, Natures, Today};
 use crate::late::Late;
 use crate::load::{self, Delivery, Loading, Pagers};
 use crate::numbers::Numbers;
+use crate::object::SealWhen;
 use crate::own_maps::OwnMaps;
 use crate::process::Builder;
 use crate::rights::Rights;
@@ -238,7 +239,7 @@ fn attempt(request: &Request<'_>, made: &Rc<Made>, released: &mut Vec<OwnedFd>) 
     request.image.require_unwritten_since(request.stamp)?;
     times.load = lap(&mut last);
     rebuild_owners(&desk, tree.files())?;
-    inode::rebuild_seals(&desk, tree.inodes(), inode::SealWhen::AfterMapping)?;
+    inode::rebuild_seals(&desk, tree.inodes(), SealWhen::AfterMapping)?;
     desk.release_segments();
     let stored = stored::hand_out(&desk, &tree.stored)?;
     let claim = kinds::settle(&cx)?;
@@ -281,8 +282,8 @@ fn make_files(desk: &mut Desk, tree: &Tree, natures: &Natures, today: Today<'_>)
     kinds::connect(&cx)?;
     kinds::fill(&cx)?;
     node::rebuild_nodes(desk, tree.files())?;
-    inode::rebuild_seals(desk, tree.inodes(), inode::SealWhen::BeforeMapping)?;
-    desk.close_files_on_disk(tree.inodes());
+    inode::rebuild_seals(desk, tree.inodes(), SealWhen::BeforeMapping)?;
+    inode::close_files_on_disk(desk, tree.inodes());
     let cx = Context::new(desk, tree, natures, today);
     kinds::observe(&cx)?;
     kinds::watch(Adder::Worker, &cx)

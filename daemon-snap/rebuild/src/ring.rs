@@ -1,10 +1,12 @@
 //! io_uring rings at rest.
 
+use super::desk::Desk;
 use super::kind::{Context, Kind};
+use super::object::{Object, Source};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
-use snap_state::{FileV1, InodeId, OpenRingV1, RingV1};
+use snap_state::{FileV1, InodeId, InodeV1, OpenRingV1, RingV1};
 use snap_sys::ring;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -15,12 +17,25 @@ impl Kind for OpenRingV1 {
     }
 }
 
+impl Object for RingV1 {
+    fn make(&self, inode: &InodeV1, desk: &mut Desk, _: &Source<'_>) -> Result<()> {
+        let made = rebuild_ring(inode.id, self)?;
+        desk.rings.push((inode.id, made.takes_address));
+        desk.put_object(inode.id, made.fd)
+    }
+
+    /// It cannot be opened once more.
+    fn is_mapped_as_made(&self, _: bool) -> bool {
+        true
+    }
+}
+
 /// A ring and how it is mapped.
 #[derive(Debug)]
-pub struct MadeRing {
-    pub fd: OwnedFd,
+struct MadeRing {
+    fd: OwnedFd,
     /// This kernel maps it where it is told to.
-    pub takes_address: bool,
+    takes_address: bool,
 }
 
 /// Sets up a ring, brings its counters to where they were with requests that do nothing, and puts
@@ -28,7 +43,7 @@ pub struct MadeRing {
 ///
 /// # Errors
 /// `Stale`: io_uring is not allowed here, or this kernel's rings are laid out in another way.
-pub fn rebuild_ring(id: InodeId, recorded: &RingV1) -> Result<MadeRing> {
+fn rebuild_ring(id: InodeId, recorded: &RingV1) -> Result<MadeRing> {
     let flags = ring::SETUP_CQSIZE | if recorded.no_array { ring::SETUP_NO_SQARRAY } else { 0 };
     let (fd, params) = ring::setup(recorded.sq_entries, recorded.cq_entries, flags).map_err(|e| match e {
         Errno::EPERM | Errno::ENOSYS => {

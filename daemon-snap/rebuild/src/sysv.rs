@@ -1,6 +1,8 @@
 //! System V IPC objects, with the ids that the daemon knows them by, and shared memory segments.
 
+use super::content::fill_content;
 use super::desk::Desk;
+use super::object::{Object, Source};
 use image_store::ReasonCode;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -221,17 +223,21 @@ pub fn in_the_name_of(
     }
 }
 
+impl Object for SegmentV1 {
+    fn make(&self, inode: &InodeV1, desk: &mut Desk, from: &Source<'_>) -> Result<()> {
+        let (file, at) = rebuild_segment(desk, inode, self, from.sysv)?;
+        fill_content(&file, inode, from.image)?;
+        desk.segments.push((inode.id, self.id, at));
+        Ok(())
+    }
+}
+
 /// Makes a segment and attaches it, so that it stays while nobody else has it. Returns its content
 /// as a file, and where it is attached.
 ///
 /// # Errors
 /// `Stale`: key or id belong to somebody else.
-pub fn rebuild_segment(
-    desk: &Desk,
-    inode: &InodeV1,
-    segment: &SegmentV1,
-    sysv: &SysvV1,
-) -> Result<(File, u64)> {
+fn rebuild_segment(desk: &Desk, inode: &InodeV1, segment: &SegmentV1, sysv: &SysvV1) -> Result<(File, u64)> {
     let failed = |step| move |e| Error::kernel(step, format!("shmid {}", segment.id), e);
     if !is_segment_left_behind(inode, segment)? {
         // A removed segment has lost its key.

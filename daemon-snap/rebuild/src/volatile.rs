@@ -14,9 +14,7 @@ use nix::unistd::{
     Gid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, linkat, mkfifoat, symlinkat, unlinkat,
 };
 use snap_error::{Error, Result};
-use snap_state::{
-    InodeKindV1, InodeV1, Inodes, RawPath, VolatileDirV1, VolatileNodeKindV1, VolatileNodeV1, XattrsV1,
-};
+use snap_state::{InodeV1, Inodes, RawPath, VolatileDirV1, VolatileNodeKindV1, VolatileNodeV1, XattrsV1};
 use snap_sys as sys;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -186,7 +184,7 @@ fn rebuild_node(desk: &Desk, node: &VolatileNodeV1) -> Result<()> {
 /// One more name of a file. One that leads to an earlier life of the file is replaced.
 fn add_name(desk: &Desk, path: &RawPath, inode: &InodeV1) -> Result<()> {
     let failed = |step| move |e| Error::kernel(step, path, e);
-    let (InodeKindV1::Volatile { path: first } | InodeKindV1::Path { path: first }) = &inode.kind else {
+    let Some(first) = inode.kind.first_name() else {
         let message = format!("{path} is a further name of what has no path");
         return Err(Error::Internal { step: "rebuild", message });
     };
@@ -196,7 +194,7 @@ fn add_name(desk: &Desk, path: &RawPath, inode: &InodeV1) -> Result<()> {
     if let Ok(there) = fstatat(&place.directory, place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         let id = |stat: &FileStat| (stat.st_dev, stat.st_ino);
         let is_earlier = kind_of(there.st_mode) == SFlag::S_IFREG && there.st_uid == inode.uid;
-        if id(&there) == id(&stat) || !is_earlier || matches!(inode.kind, InodeKindV1::Path { .. }) {
+        if id(&there) == id(&stat) || !is_earlier || inode.kind.found_at().is_some() {
             return Ok(());
         }
         unlinkat(&place.directory, place.name, UnlinkatFlags::NoRemoveDir).map_err(failed("unlink"))?;

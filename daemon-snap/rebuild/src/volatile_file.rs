@@ -1,29 +1,61 @@
 //! Files on volatile file systems, made again with their content. Nothing is written to that was
 //! not made here: another name may lead to it, or somebody may count on it.
 
-use super::content::{fill, own, set_time, set_xattrs};
+use super::content::finish;
+use super::desk::Desk;
+use super::object::{Object, Opening, Source, is_of_type};
 use super::trail::{Place, kind_of};
+use super::volatile::{self, Attributes};
 use image_store::{Image, ReasonCode};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use snap_error::{Error, Result};
-use snap_state::{InodeV1, PAGE_BYTES, RawPath};
+use snap_state::{InodeV1, PAGE_BYTES, RawPath, VolatileFileV1};
 use snap_sys as sys;
 use std::fs::File;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
 /// How often the name may be taken between two looks at it.
 const ATTEMPTS: u32 = 4;
+
+impl Object for VolatileFileV1 {
+    fn make(&self, inode: &InodeV1, desk: &mut Desk, from: &Source<'_>) -> Result<()> {
+        if is_of_type(inode, SFlag::S_IFDIR) {
+            return volatile::make_dir(&self.path, &Attributes::of(inode));
+        }
+        if is_of_type(inode, SFlag::S_IFIFO) {
+            return volatile::make_fifo(desk, &self.path, inode);
+        }
+        let file = rebuild(inode, &self.path, from.image)?;
+        if from.loose.contains(&inode.id) {
+            return Ok(());
+        }
+        desk.put_object(inode.id, file.into())
+    }
+
+    /// Directories and FIFOs are opened by their names.
+    fn open(&self, opening: Opening<'_>) -> Result<OwnedFd> {
+        let by_name = [SFlag::S_IFDIR, SFlag::S_IFIFO];
+        if by_name.into_iter().any(|file_type| is_of_type(opening.inode, file_type)) {
+            return opening.found(&self.path);
+        }
+        opening.made()
+    }
+
+    fn is_on_disk(&self) -> bool {
+        true
+    }
+}
 
 /// The file opened for reading and writing. One that is there and equal is taken as it is, any
 /// other is replaced; whoever has that open keeps it.
 ///
 /// # Errors
 /// `Stale`: the name belongs to somebody else or to something else. Kernel errors otherwise.
-pub fn rebuild(inode: &InodeV1, path: &RawPath, image: &Image) -> Result<File> {
+fn rebuild(inode: &InodeV1, path: &RawPath, image: &Image) -> Result<File> {
     let failed = |step| move |e| Error::kernel(step, path, e);
     let place = Place::of(path.as_path()).map_err(|e| super::rights::failed(path, e))?;
     for _ in 0..ATTEMPTS {
@@ -31,10 +63,7 @@ pub fn rebuild(inode: &InodeV1, path: &RawPath, image: &Image) -> Result<File> {
         match openat(&place.directory, place.name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
             Ok(fd) => {
                 let file = File::from(fd);
-                fill(&file, inode, image)?;
-                own(&file, inode, &path.to_string())?;
-                set_xattrs(&file, inode)?;
-                set_time(&file, inode)?;
+                finish(&file, inode, &path.to_string(), image)?;
                 return Ok(file);
             }
             Err(Errno::EEXIST) => {}

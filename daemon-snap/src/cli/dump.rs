@@ -148,7 +148,7 @@ fn mapped_files(tree: &TreeV1) -> Vec<FileEvidence> {
     mapped.sort_unstable();
     mapped.dedup();
     let paths = mapped.into_iter().filter_map(|id| match &tree.inodes[id.index()].kind {
-        InodeKindV1::Path { path } => Some(path.as_path().to_owned()),
+        InodeKindV1::Path(file) => Some(file.path.as_path().to_owned()),
         _ => None,
     });
     // A path that evidence cannot express (not UTF-8) is checked by the restore itself, by opening

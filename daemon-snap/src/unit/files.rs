@@ -68,7 +68,7 @@ pub(super) fn written_volatile(tree: &TreeV1) -> BTreeSet<PathBuf> {
     let written = accesses(tree).into_iter().filter(|(_, access)| access.writes);
     let inodes = written.filter_map(|(id, _)| tree.inodes.get(id.index()));
     let path = |inode: &InodeV1| match &inode.kind {
-        InodeKindV1::Volatile { path } => Some(path.as_path().to_owned()),
+        InodeKindV1::Volatile(file) => Some(file.path.as_path().to_owned()),
         _ => None,
     };
     inodes.filter_map(path).collect()
@@ -96,8 +96,7 @@ fn accesses(tree: &TreeV1) -> BTreeMap<InodeId, Access> {
 /// Where a file that does not travel is found again. What lies in /proc and /sys is of today's
 /// kernel whatever it said before.
 fn path_of(inode: &InodeV1) -> Option<&RawPath> {
-    let (InodeKindV1::Path { path } | InodeKindV1::Renamed { path, .. }) = &inode.kind else { return None };
-    (!is_of_kernel(path.as_path())).then_some(path)
+    inode.kind.found_at().filter(|path| !is_of_kernel(path.as_path()))
 }
 
 /// Whether a path leads into /proc or /sys, by whatever way.
@@ -171,11 +170,12 @@ pub(super) fn watched(tree: &TreeV1, unit: &UnitProperties, volatile_roots: &[Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use snap_state::NamedFileV1;
 
     fn judge(path: &str, len_bytes: u64, writes: bool, in_place: bool) -> Option<Use> {
         let inode = InodeV1 {
             id: InodeId(0),
-            kind: InodeKindV1::Path { path: RawPath(path.into()) },
+            kind: InodeKindV1::Path(NamedFileV1 { path: RawPath(path.into()) }),
             mode: libc::S_IFREG | 0o644,
             uid: 0,
             gid: 0,

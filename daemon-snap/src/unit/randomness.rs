@@ -5,9 +5,7 @@ use super::Cgroup;
 use snap_error::{Result, UnitObstacle};
 use snap_policy::{Mode, Options};
 use snap_rebuild::reseed;
-use snap_state::{
-    BackingV1, FileKindV1, InodeKindV1, InodeV1, OpenInodeV1, Pid, ProcessV1, RawPath, TreeV1, VmaV1,
-};
+use snap_state::{BackingV1, FileKindV1, InodeV1, OpenInodeV1, Pid, ProcessV1, RawPath, TreeV1, VmaV1};
 use snap_sys::proc::{self, FdInfo};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -159,10 +157,7 @@ fn mapped<'a>(tree: &'a TreeV1, process: &'a ProcessV1) -> impl Iterator<Item = 
 }
 
 fn path_of(inode: &InodeV1) -> Option<&RawPath> {
-    match &inode.kind {
-        InodeKindV1::Path { path } | InodeKindV1::Renamed { path, .. } => Some(path),
-        _ => None,
-    }
+    inode.kind.found_at()
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
-//! Files by path, volatile and deleted files, memfds, shared memory; and open descriptions of them.
+//! File system and memory objects, and open descriptions of files. What each kind of object consists
+//! of is in the file of that kind.
 
-use super::check::{Around, Result, check, is_path};
+use super::check::{Around, Result, check};
 use super::kind::FileState;
-use super::{InodeId, PAGE_BYTES, PosixQueueV1, RawPath, RingV1, SegmentV1, XattrsV1};
+use super::object::{Mapped, ObjectState};
+use super::{
+    DeletedFileV1, InodeId, MemfdV1, NamedFileV1, PAGE_BYTES, PosixQueueV1, ProcessFileV1, RawPath,
+    RenamedFileV1, RingV1, SegmentV1, SharedAnonV1, VolatileFileV1, XattrsV1,
+};
 use serde::{Deserialize, Serialize};
 
 /// A description of a regular file, directory, device node, O_PATH, memfd, shared memory.
@@ -53,18 +58,18 @@ pub struct InodeV1 {
 pub enum InodeKindV1 {
     /// Opened by path; must be there. Covers files, directories, devices, named FIFOs, sockets
     /// opened with O_PATH.
-    Path { path: RawPath },
+    Path(NamedFileV1),
     /// On a volatile file system: made again with content if it is not there, overwritten if it is.
-    Volatile { path: RawPath },
+    Volatile(VolatileFileV1),
     /// Below the /proc directory of the process that has it open; opened by that process itself.
-    OfProcess { path: RawPath },
+    OfProcess(ProcessFileV1),
     /// The name it was opened by is gone, but it has another one.
-    Renamed { was: RawPath, path: RawPath },
+    Renamed(RenamedFileV1),
     /// Unlinked while open or mapped: made again as a nameless file in the directory of `path`, or
     /// as a memfd.
-    Deleted { path: RawPath },
-    /// `memfd_create(2)`; flags MFD_*, seals F_SEAL_*.
-    Memfd { name: Vec<u8>, flags: u32, seals: u32 },
+    Deleted(DeletedFileV1),
+    /// `memfd_create(2)`.
+    Memfd(MemfdV1),
     /// MAP_SHARED | MAP_ANONYMOUS.
     SharedAnon,
     /// System V shared memory; mapped as a whole only.
@@ -84,32 +89,43 @@ pub struct ContentRunV1 {
     pub image_offset: u64,
 }
 
+impl InodeKindV1 {
+    /// The only place of this crate that tells kinds of objects apart: a line for each.
+    fn state(&self) -> &dyn ObjectState {
+        match self {
+            Self::Path(file) => file,
+            Self::Volatile(file) => file,
+            Self::OfProcess(file) => file,
+            Self::Renamed(file) => file,
+            Self::Deleted(file) => file,
+            Self::Memfd(memfd) => memfd,
+            Self::SharedAnon => &SharedAnonV1,
+            Self::Segment(segment) => segment,
+            Self::Ring(ring) => ring,
+            Self::MessageQueue(queue) => queue,
+        }
+    }
+
+    /// Where an object that does not travel is found again.
+    pub fn found_at(&self) -> Option<&RawPath> {
+        self.state().found_at()
+    }
+
+    /// The name of an object that may have further ones.
+    pub fn first_name(&self) -> Option<&RawPath> {
+        self.state().first_name()
+    }
+
+    pub(crate) fn check_mapping(&self, mapped: Mapped) -> Result<()> {
+        self.state().check_mapping(mapped)
+    }
+}
+
 impl InodeV1 {
     pub(crate) fn check(&self, around: &Around<'_>) -> Result<()> {
-        match &self.kind {
-            InodeKindV1::Path { path } | InodeKindV1::OfProcess { path } => {
-                check(is_path(&path.0), "an inode that is not a path")?;
-                check(self.content.is_empty(), "content of a file that does not travel")?;
-            }
-            InodeKindV1::Renamed { was, path } => {
-                check(is_path(&was.0) && is_path(&path.0), "an inode that is not a path")?;
-                check(self.content.is_empty(), "content of a file that does not travel")?;
-            }
-            InodeKindV1::Volatile { path } | InodeKindV1::Deleted { path } => {
-                check(is_path(&path.0), "an inode that is not a path")?;
-            }
-            InodeKindV1::Memfd { name, .. } => check(!name.contains(&0), "a memfd name with NUL")?,
-            InodeKindV1::SharedAnon => {}
-            InodeKindV1::Ring(ring) => {
-                ring.check()?;
-                check(self.content.is_empty(), "an io_uring ring with more than it holds")?;
-            }
-            InodeKindV1::MessageQueue(queue) => {
-                queue.check()?;
-                check(self.content.is_empty(), "a message queue with pages")?;
-            }
-            InodeKindV1::Segment(segment) => segment.check(self.len_bytes)?,
-        }
+        self.kind.state().check(self.len_bytes)?;
+        let may_have_pages = self.content.is_empty() || self.kind.state().has_pages();
+        check(may_have_pages, "pages of an object that has none")?;
         check(self.len_bytes <= i64::MAX as u64, "a file too long")?;
         let end = self.len_bytes.next_multiple_of(PAGE_BYTES);
         let mut at = 0;

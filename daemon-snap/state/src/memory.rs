@@ -1,7 +1,8 @@
 //! Address spaces and the pages they own.
 
 use super::check::{Around, Result, USER_END, check, corrupt};
-use super::{Addr, InodeId, InodeKindV1, InodeV1, PAGE_BYTES};
+use super::object::Mapped;
+use super::{Addr, InodeId, InodeV1, PAGE_BYTES};
 use serde::{Deserialize, Serialize};
 
 /// One address space.
@@ -192,14 +193,9 @@ impl VmaV1 {
         let BackingV1::Inode { inode, offset, .. } = self.backing else { return Ok(()) };
         let inode = inodes.get(inode.index()).ok_or_else(|| corrupt("an area without inode"))?;
         check(offset.is_multiple_of(PAGE_BYTES), "an area with an odd offset")?;
-        let whole =
-            self.shared && offset == 0 && self.len_bytes() == inode.len_bytes.next_multiple_of(PAGE_BYTES);
-        check(whole || !matches!(inode.kind, InodeKindV1::Segment(_)), "a part of a segment")?;
-        if let InodeKindV1::Ring(ring) = &inode.kind {
-            let fits = self.shared && ring.has_room(offset, self.len_bytes());
-            check(fits, "more of an io_uring ring than there is")?;
-        }
-        Ok(())
+        let (shared, len_bytes) = (self.shared, self.len_bytes());
+        let whole = shared && offset == 0 && len_bytes == inode.len_bytes.next_multiple_of(PAGE_BYTES);
+        inode.kind.check_mapping(Mapped { shared, offset, len_bytes, whole })
     }
 
     /// Whether pages of it may be in the image.

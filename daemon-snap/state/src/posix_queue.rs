@@ -1,6 +1,7 @@
 //! POSIX message queues (mq_overview(7)).
 
 use super::check::{Result, check};
+use super::object::ObjectState;
 use serde::{Deserialize, Serialize};
 
 /// Highest priority and one (MQ_PRIO_MAX), longest name.
@@ -30,8 +31,8 @@ pub struct PosixMessageV1 {
     pub data: Vec<u8>,
 }
 
-impl PosixQueueV1 {
-    pub(crate) fn check(&self) -> Result<()> {
+impl ObjectState for PosixQueueV1 {
+    fn check(&self, _: u64) -> Result<()> {
         let is_name =
             (1..=NAME_MAX).contains(&self.name.len()) && !self.name.iter().any(|b| [0, b'/'].contains(b));
         check(is_name, "a message queue without a name")?;
@@ -46,5 +47,9 @@ impl PosixQueueV1 {
         let all = self.messages.len() as u64 <= self.max_messages && self.messages.iter().all(fits);
         check(all, "more messages than a queue takes")?;
         check(self.messages.is_sorted_by(|a, b| a.priority >= b.priority), "messages out of order")
+    }
+
+    fn has_pages(&self) -> bool {
+        false
     }
 }

@@ -2,6 +2,7 @@
 
 use super::check::{Around, Result, check};
 use super::kind::FileState;
+use super::object::{Mapped, ObjectState};
 use super::{InodeId, PAGE_BYTES};
 use serde::{Deserialize, Serialize};
 
@@ -62,12 +63,23 @@ impl RingV1 {
         };
         len_bytes <= (area.len() as u64).next_multiple_of(PAGE_BYTES)
     }
+}
 
-    pub(crate) fn check(&self) -> Result<()> {
+impl ObjectState for RingV1 {
+    fn check(&self, _: u64) -> Result<()> {
         let entries = [self.sq_entries, self.cq_entries];
         let sized = entries.iter().all(|count| count.is_power_of_two() && *count <= MAX_ENTRIES);
         check(sized && self.turns <= MAX_TURNS, "an io_uring ring of odd size")?;
         let fits = self.queues.len() <= MAX_BYTES && self.requests.len() <= MAX_BYTES;
         check(fits, "an io_uring ring with more than it holds")
+    }
+
+    fn has_pages(&self) -> bool {
+        false
+    }
+
+    fn check_mapping(&self, mapped: Mapped) -> Result<()> {
+        let fits = mapped.shared && self.has_room(mapped.offset, mapped.len_bytes);
+        check(fits, "more of an io_uring ring than there is")
     }
 }

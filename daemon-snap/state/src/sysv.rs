@@ -1,6 +1,7 @@
 //! System V IPC: shared memory, message queues, semaphores (sysvipc(7)).
 
 use super::check::{Around, Result, check};
+use super::object::{Mapped, ObjectState};
 use super::{InodeId, InodeKindV1, InodeV1, Pid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -23,9 +24,13 @@ pub struct SegmentV1 {
     pub creator_gid: u32,
 }
 
-impl SegmentV1 {
-    pub(crate) fn check(&self, len_bytes: u64) -> Result<()> {
+impl ObjectState for SegmentV1 {
+    fn check(&self, len_bytes: u64) -> Result<()> {
         check(self.id >= 0 && len_bytes > 0, "an empty segment")
+    }
+
+    fn check_mapping(&self, mapped: Mapped) -> Result<()> {
+        check(mapped.whole, "a part of a segment")
     }
 }
 

@@ -2,7 +2,7 @@
 //! that somebody has.
 
 use super::check::{Result, check, is_path};
-use super::{InodeId, InodeKindV1, InodeV1, RawPath};
+use super::{InodeId, InodeV1, RawPath};
 use serde::{Deserialize, Serialize};
 
 /// A directory on a volatile file system (tmpfs, PrivateTmp).
@@ -52,8 +52,7 @@ impl VolatileDirV1 {
 impl VolatileNodeV1 {
     /// `inodes`: of the whole tree.
     pub(crate) fn check(&self, inodes: &[InodeV1]) -> Result<()> {
-        let has_a_path =
-            |inode: &InodeV1| matches!(inode.kind, InodeKindV1::Volatile { .. } | InodeKindV1::Path { .. });
+        let has_a_path = |inode: &InodeV1| inode.kind.first_name().is_some();
         let sound = match &self.kind {
             VolatileNodeKindV1::Symlink { target } => !target.is_empty() && !target.contains(&0),
             VolatileNodeKindV1::DeadSocket { .. } => true,

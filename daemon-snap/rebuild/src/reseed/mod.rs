@@ -20,7 +20,8 @@ use image_store::Image;
 use nix::sys::uio::pread;
 use snap_error::Result;
 use snap_state::{
-    BackingV1, InodeId, InodeKindV1, InodeV1, PAGE_BYTES, ProcessV1, SeccompFilterV1, Tree, TreeV1, VmaV1,
+    BackingV1, InodeId, InodeKindV1, InodeV1, NamedFileV1, PAGE_BYTES, ProcessV1, SeccompFilterV1, Tree,
+    TreeV1, VmaV1,
 };
 use snap_sys as sys;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -94,7 +95,9 @@ fn libraries<'a>(process: &ProcessV1, inodes: &'a [InodeV1]) -> BTreeMap<InodeId
     let executed = process.mm.vmas.iter().filter(|vma| vma.prot & EXECUTABLE != 0);
     let named = executed.filter_map(|vma| {
         let BackingV1::Inode { inode, .. } = vma.backing else { return None };
-        let InodeKindV1::Path { path } = &inodes.get(inode.0 as usize)?.kind else { return None };
+        let InodeKindV1::Path(NamedFileV1 { path }) = &inodes.get(inode.0 as usize)?.kind else {
+            return None;
+        };
         let name = path.as_path().file_name()?;
         let is_one = LIBRARIES.iter().any(|library| name.as_bytes().starts_with(library));
         is_one.then(|| (inode, name.to_string_lossy()))
@@ -268,7 +271,8 @@ mod tests {
         let named = |name: &str, prot: u8| {
             let mut process = process();
             process.mm.vmas[0].prot = prot;
-            let kind = InodeKindV1::Path { path: RawPath(format!("/usr/lib/{name}").into_bytes()) };
+            let kind =
+                InodeKindV1::Path(NamedFileV1 { path: RawPath(format!("/usr/lib/{name}").into_bytes()) });
             let inode = InodeV1 {
                 id: InodeId(0),
                 kind,
