@@ -104,7 +104,7 @@ pub enum Error {
     #[error("image is stale: {0}")]
     Stale(StaleReason),
     #[error("image is damaged: {0}")]
-    Corrupt(String),
+    Corrupt(#[from] Corrupt),
     #[error("process {pid} could not be rebuilt: {step} gave {result}, wanted {wanted}")]
     Tape { pid: Pid, step: String, result: String, wanted: String },
     #[error("not ready {0} ms after the restore began")]
@@ -153,12 +153,6 @@ impl From<TrialFault> for Error {
 impl From<RestoreFault> for Error {
     fn from(fault: RestoreFault) -> Self {
         Self::Restore(fault)
-    }
-}
-
-impl From<Corrupt> for Error {
-    fn from(corrupt: Corrupt) -> Self {
-        Self::Corrupt(corrupt.0)
     }
 }
 

@@ -133,7 +133,7 @@ fn tree_whose_parts_do_not_go_together_is_corrupt() {
         let image = open(&path);
         let mut tree = read_tree(&image).unwrap().into_inner();
         change(&mut tree);
-        Tree::check(tree, &image.page_area()).expect_err(name).0
+        Tree::check(tree, &image.page_area()).expect_err(name).to_string()
     };
     let nobodys = refused("eventfd.img", &|tree| {
         let node = NodeV1 { uid: 0, gid: 0, mode: 0o600 };

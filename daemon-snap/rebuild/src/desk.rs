@@ -6,6 +6,7 @@ use crate::unix_nameless::NamelessSockets;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use snap_error::{Error, Result};
+use snap_state::check::{Corrupt, Wanted};
 use snap_state::{FileId, Files, InodeId, ProcessV1};
 use snap_sys as sys;
 use snap_sys::procfs_own::OwnProc;
@@ -125,10 +126,7 @@ impl Desk {
     /// # Errors
     /// Nobody made it: a defect, never ignored.
     pub fn file(&self, id: FileId) -> Result<BorrowedFd<'_>> {
-        self.files[id.index()]
-            .get()
-            .map(AsFd::as_fd)
-            .ok_or_else(|| Error::Corrupt(format!("open file {id} was recorded but not made")))
+        self.files[id.index()].get().map(AsFd::as_fd).ok_or_else(|| Corrupt::NotMade(Wanted::File(id)).into())
     }
 
     /// Takes an object that was made again.
@@ -151,7 +149,7 @@ impl Desk {
     /// # Errors
     /// Nobody made it: a defect, never ignored.
     pub fn made_object(&self, id: InodeId) -> Result<BorrowedFd<'_>> {
-        self.object(id).ok_or_else(|| Error::Corrupt(format!("object {id} was recorded but not made")))
+        self.object(id).ok_or_else(|| Corrupt::NotMade(Wanted::Object(id)).into())
     }
 
     /// Gives up our own descriptions of these objects.
@@ -177,7 +175,7 @@ impl Desk {
         self.mapped
             .get(&(id, writable))
             .map(AsRawFd::as_raw_fd)
-            .ok_or_else(|| Error::Corrupt(format!("mapped object {id} was recorded but not opened")))
+            .ok_or_else(|| Corrupt::NotMade(Wanted::Mapped(id)).into())
     }
 
     /// Id of a System V segment, when the object is one.

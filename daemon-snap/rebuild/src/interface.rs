@@ -4,6 +4,7 @@ use image_store::ReasonCode;
 use nix::errno::Errno;
 use snap_error::{Error, Result};
 use snap_state::InterfaceV1;
+use snap_state::check::Corrupt;
 use snap_sys::interface;
 use std::os::fd::BorrowedFd;
 
@@ -37,8 +38,6 @@ impl Indices {
     /// It was recorded without its name.
     pub fn today(&self, then: u32) -> Result<u32> {
         let known = self.0.iter().find(|(known, _)| *known == then).map(|(_, today)| *today);
-        known
-            .or((then == 0).then_some(0))
-            .ok_or_else(|| Error::Corrupt(format!("network interface {then} without a name")))
+        known.or((then == 0).then_some(0)).ok_or_else(|| Corrupt::Interface(then).into())
     }
 }

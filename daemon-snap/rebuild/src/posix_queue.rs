@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, Uid, fchown, getuid, setresuid};
 use snap_error::{Error, Result};
+use snap_state::check::Corrupt;
 use snap_state::{FileKindV1, FileV1, Files, InodeV1, OpenInodeV1, PosixQueueV1};
 use snap_sys::posix_queue::{self, Limits};
 use snap_sys::{fork, proc};
@@ -72,7 +73,7 @@ impl Object for PosixQueueV1 {
 fn rebuild_queue(desk: &Desk, inode: &InodeV1, queue: &PosixQueueV1, files: Files<'_>) -> Result<OwnedFd> {
     let shown = || format!("message queue {}", String::from_utf8_lossy(&queue.name));
     let failed = |step| move |e| Error::kernel(step, shown(), e);
-    let name = CString::new(queue.name.clone()).map_err(|_| Error::Corrupt("a name with NUL".into()))?;
+    let name = CString::new(queue.name.clone()).map_err(|_| Corrupt::Rule("a name with NUL"))?;
     let create = |place: &Place| {
         let create = || place.open(|| posix_queue::create(&name, inode.mode, Limits::of(queue)));
         as_real_user(inode.uid, create)

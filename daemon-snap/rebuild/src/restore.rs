@@ -34,6 +34,7 @@ use nix::sys::stat::{fstat, fstatat};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{getpgid, getsid, pipe2, read, write};
 use snap_error::{Error, RestoreFault, Result};
+use snap_state::check::Corrupt;
 use snap_state::{Pid, ProcessV1, TargetFd, Tree};
 use snap_sys as sys;
 use snap_sys::procfs_own::OwnProc;
@@ -471,7 +472,7 @@ impl Watch<'_> {
     /// Lets the process that asked make its thread now.
     fn give_tid(&mut self, record: &Record) -> Result<()> {
         let index = self.cx.processes.iter().position(|p| p.pid.0 == record.pid);
-        let index = index.ok_or_else(|| Error::Corrupt(format!("process {} asks for an id", record.pid)))?;
+        let index = index.ok_or(Corrupt::ProcessUnknown(Pid(record.pid)))?;
         self.tids.make_next(&self.cx.desk.proc, Pid(record.pid), record.result)?;
         write(&self.go[index], &[1]).map(drop).map_err(|e| Error::kernel("answering", record.pid, e))
     }

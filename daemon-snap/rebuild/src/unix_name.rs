@@ -13,6 +13,7 @@ use nix::fcntl::renameat;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use snap_error::{Error, Result};
+use snap_state::check::Corrupt;
 use snap_state::{RawPath, SocketNodeV1, UnixSocketV1};
 use snap_sys as sys;
 use snap_sys::rebuild::unix_address;
@@ -74,7 +75,7 @@ pub fn bind(desk: &Desk, socket: &UnixSocketV1, fd: &OwnedFd) -> Result<()> {
         None => path.to_owned(),
     };
     if !path.is_absolute() {
-        return Err(Error::Corrupt(format!("socket path {} begins nowhere", path.display())));
+        return Err(Corrupt::SocketPath(RawPath::from_path(&path)).into());
     }
     remove_leftover(desk, &path, socket)?;
     if let Some(renamed_to) = &socket.renamed_to {

@@ -3,34 +3,22 @@
 //! An image is untrusted until everything in it has been checked: a checked tree has no id out of
 //! range, no overlapping areas, and no page outside its area or outside the image.
 
+pub use crate::corrupt::{Corrupt, SectionFault, Wanted};
 use crate::{FileId, FilterId, InodeId, PAGE_BYTES, Pid, PipeId, TargetFd};
 use std::collections::BTreeSet;
-use std::fmt;
 use std::ops::Range;
 
 /// User space ends here (47 bits).
 pub(crate) const USER_END: u64 = 1 << 47;
 pub(crate) const MAX_COMM_BYTES: usize = 15;
 
-/// Sections that are not a consistent tree; the text says what is wrong in them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Corrupt(pub String);
-
-impl fmt::Display for Corrupt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Corrupt {}
-
 pub(crate) type Result<T> = std::result::Result<T, Corrupt>;
 
-pub(crate) fn corrupt(what: impl Into<String>) -> Corrupt {
-    Corrupt(what.into())
+pub(crate) fn corrupt(what: &'static str) -> Corrupt {
+    Corrupt::Rule(what)
 }
 
-pub(crate) fn check(holds: bool, what: &str) -> Result<()> {
+pub(crate) fn check(holds: bool, what: &'static str) -> Result<()> {
     if holds { Ok(()) } else { Err(corrupt(what)) }
 }
 

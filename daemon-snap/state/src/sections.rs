@@ -8,7 +8,8 @@
 pub(crate) mod apart;
 mod before;
 
-use crate::check::Corrupt;
+use crate::corrupt::{Corrupt, SectionFault};
+pub use crate::family::Family;
 use crate::{
     BusConnectionV1, CgroupV1, ClocksV1, ConfinementV1, FileKindV1, FileV1, InodeId, InodeV1, MappedLockV1,
     MmV1, PipeV1, ProcessV1, SeccompFilterV1, SessionKeyringV1, StoredV1, SysvV1, Tree, TreeV1, VdsoV1,
@@ -23,41 +24,7 @@ use std::ops::Range;
 /// Upper bound of a decoded section in bytes; larger ones are refused before allocation.
 pub const SECTION_MAX_BYTES: usize = 512 << 20;
 
-/// A family of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// What belongs to the tree as a whole.
-    Tree,
-    /// Objects of IPC that only ids lead to.
-    Ipc,
-    /// Processes with their threads, what is left of ended ones, their filters.
-    Processes,
-    /// Address spaces, in the order of the processes.
-    Memory,
-    /// Open file descriptions and pipes.
-    Files,
-    /// Connections to the system bus, in the order of the files.
-    Bus,
-    /// What files and mappings lead to, and what has to be in volatile directories.
-    Objects,
-}
-
 impl Family {
-    /// All of them, in the order in which they are written and read: what an earlier version had
-    /// in one section stands behind that one.
-    pub const ALL: [Self; 7] =
-        [Self::Tree, Self::Ipc, Self::Processes, Self::Memory, Self::Files, Self::Bus, Self::Objects];
-
-    /// Version of its section. Raised with each change of the layout; 1 to 6 of the tree's were the
-    /// whole state in one section.
-    pub const fn version(self) -> u16 {
-        match self {
-            Self::Tree => 8,
-            Self::Processes | Self::Files | Self::Objects => 2,
-            Self::Ipc | Self::Memory | Self::Bus => 1,
-        }
-    }
-
     /// Whether a section of that version can be read: today's, and those that are converted.
     pub fn reads(self, version: u16) -> bool {
         version == self.version() || before::conversion(self, version).is_some()
@@ -202,7 +169,7 @@ fn of_today<E: From<Corrupt>>(
             sections.insert(family, bytes);
             continue;
         }
-        let unknown = || Corrupt(format!("version {version} of {family:?} is not read"));
+        let unknown = || Corrupt::Section { family, fault: SectionFault::Version(version) };
         let converted = before::conversion(family, version).ok_or_else(unknown)?(&bytes)?;
         sections.extend(converted.into_iter().map(|section| (section.family, section.bytes)));
     }
@@ -242,7 +209,7 @@ fn assemble(sections: &BTreeMap<Family, Vec<u8>>) -> Result<TreeV1, Corrupt> {
 fn with_memory(mut processes: Vec<ProcessV1>, memory: Vec<MmV1>) -> Result<Vec<ProcessV1>, Corrupt> {
     if processes.len() != memory.len() {
         let (spaces, count) = (memory.len(), processes.len());
-        return Err(Corrupt(format!("{spaces} address spaces of {count} processes")));
+        return Err(Corrupt::AddressSpaces { spaces, processes: count });
     }
     processes.iter_mut().zip(memory).for_each(|(process, mm)| process.mm = mm);
     Ok(processes)
@@ -255,28 +222,30 @@ fn with_connections(
     let mut connections = connections.into_iter();
     for file in &mut files {
         if let FileKindV1::Bus(place) = &mut file.kind {
-            *place = connections.next().ok_or_else(|| Corrupt("a bus connection is missing".into()))?;
+            *place = connections.next().ok_or(Corrupt::Rule("a bus connection is missing"))?;
         }
     }
     match connections.next() {
         None => Ok(files),
-        Some(_) => Err(Corrupt("a bus connection without a file".into())),
+        Some(_) => Err(Corrupt::Rule("a bus connection without a file")),
     }
 }
 
 fn check_length(family: Family, bytes: &[u8]) -> Result<(), Corrupt> {
     if bytes.len() > SECTION_MAX_BYTES {
-        return Err(Corrupt(format!("a section of {} bytes is too large ({family:?})", bytes.len())));
+        let fault = SectionFault::TooLarge { len_bytes: bytes.len() };
+        return Err(Corrupt::Section { family, fault });
     }
     Ok(())
 }
 
 fn part<T: DeserializeOwned>(family: Family, sections: &BTreeMap<Family, Vec<u8>>) -> Result<T, Corrupt> {
-    let bytes = sections.get(&family).ok_or_else(|| Corrupt(format!("no state of {family:?}")))?;
+    let corrupt = |fault| Corrupt::Section { family, fault };
+    let bytes = sections.get(&family).ok_or_else(|| corrupt(SectionFault::Missing))?;
     let taken = postcard::take_from_bytes::<T>(bytes);
-    let (value, rest) = taken.map_err(|error| Corrupt(format!("state of {family:?}: {error}")))?;
+    let (value, rest) = taken.map_err(|error| corrupt(SectionFault::Undecodable(error)))?;
     if !rest.is_empty() {
-        return Err(Corrupt(format!("{} bytes behind the state of {family:?}", rest.len())));
+        return Err(corrupt(SectionFault::Rest { len_bytes: rest.len() }));
     }
     Ok(value)
 }
@@ -336,7 +305,7 @@ mod tests {
     fn tree_that_is_not_consistent_is_corrupt() {
         let sections = encode(&tree()).unwrap();
         let decoded = decode(stored(&sections), 4096..4096);
-        assert_eq!(decoded, Err(Corrupt("an executable out of range".into())));
+        assert_eq!(decoded, Err(Corrupt::Rule("an executable out of range")));
     }
 
     #[test]
@@ -346,7 +315,7 @@ mod tests {
             let mut whole = stored(&sections);
             let read =
                 |of| whole(of).map(|read| if of == family { Stored { version: 99, ..read } } else { read });
-            let said = Corrupt(format!("version 99 of {family:?} is not read"));
+            let said = Corrupt::Section { family, fault: SectionFault::Version(99) };
             assert_eq!(of_today(read), Err(said));
             assert!(family.reads(family.version()) && !family.reads(99));
         }

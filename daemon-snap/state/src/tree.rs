@@ -312,7 +312,7 @@ fn check_all_used(tree: &TreeV1) -> Result<()> {
         _ => None,
     }));
     match tree.inodes.iter().find(|inode| !used.contains(&inode.id)) {
-        Some(inode) => Err(Corrupt(format!("object {} ({:?}) belongs to nothing", inode.id, inode.kind))),
+        Some(inode) => Err(Corrupt::Unused(inode.id)),
         None => Ok(()),
     }
 }

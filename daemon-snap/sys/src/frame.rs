@@ -5,6 +5,7 @@
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
 use snap_state::ThreadV1;
+use snap_state::check::Corrupt;
 use std::arch::x86_64::__cpuid_count;
 
 const UC_FP_XSTATE: u64 = 1;
@@ -55,11 +56,7 @@ pub fn build(thread: &ThreadV1, at: u64) -> Result<Vec<u8>> {
     let regs = &thread.regs;
     let xstate = &thread.xstate;
     if xstate.len() < XSTATE_MIN {
-        return Err(Error::Corrupt(format!(
-            "thread {}: extended state of {} bytes",
-            thread.tid,
-            xstate.len()
-        )));
+        return Err(Corrupt::ExtendedState { tid: thread.tid, len_bytes: xstate.len() }.into());
     }
     let word_at = |offset: usize| -> u64 {
         xstate.get(offset..offset + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()))

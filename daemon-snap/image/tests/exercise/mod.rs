@@ -3,7 +3,7 @@
 
 use image_store::{Image, UncheckedImage};
 use snap_image::read_stored;
-use snap_state::check::Corrupt;
+use snap_state::check::{Corrupt, SectionFault};
 use snap_state::sections::{self, Family, Stored};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl State {
     pub fn exercise(&self, changed: Family, bytes: &[u8]) -> bool {
         let read = |family: Family| {
             let part = self.parts.iter().find(|(of, _)| *of == family);
-            let (_, stored) = part.ok_or_else(|| Corrupt(format!("no {family:?}")))?;
+            let (_, stored) = part.ok_or(Corrupt::Section { family, fault: SectionFault::Missing })?;
             let bytes = if family == changed { bytes } else { &stored.bytes };
             Ok::<_, Corrupt>(Stored { version: stored.version, bytes: bytes.to_vec() })
         };

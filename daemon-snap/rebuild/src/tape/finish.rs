@@ -11,6 +11,7 @@ use super::sequence::Sequence;
 use super::thread::{NewThread, clone_op, parent_death, put_siginfo, signal_number};
 use image_store::ReasonCode;
 use snap_error::{Error, Result};
+use snap_state::check::{Corrupt, Wanted};
 use snap_state::{IntervalTimerV1, LockKindV1, PosixTimerV1, ProcessV1, ThreadV1};
 
 const PR_SET_MDWE: u64 = 65;
@@ -192,9 +193,7 @@ pub fn place_ends(asm: &mut Assembly<'_>) -> Result<Ends> {
 fn programs<'a>(env: &TapeEnv<'a>, filters: &[(snap_state::FilterId, u32)]) -> Result<Vec<&'a [u8]>> {
     let program = |id: snap_state::FilterId| {
         let filter = env.filters.get(id.0 as usize);
-        filter
-            .map(|f| f.program.as_slice())
-            .ok_or_else(|| Error::Corrupt(format!("seccomp filter {id} is missing")))
+        filter.map(|f| f.program.as_slice()).ok_or_else(|| Corrupt::NotMade(Wanted::Filter(id)).into())
     };
     filters.iter().map(|(id, _)| program(*id)).collect()
 }

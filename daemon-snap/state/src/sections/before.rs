@@ -5,7 +5,7 @@
 //! it was then.
 
 use super::{Family, Section};
-use crate::check::Corrupt;
+use crate::corrupt::{Corrupt, SectionFault};
 use crate::{
     BusConnectionV1, FdV1, FileId, FileKindV1, FileLockV1, FileOwnerV1, InodeId, IntervalTimerV1,
     MappedLockV1, MmV1, NodeV1, Pid, PipeV1, PosixTimerV1, SeccompFilterV1, SigActionV1, SigInfoV1, SysvV1,
@@ -110,10 +110,13 @@ struct Old<'a> {
 }
 
 impl<'a> Old<'a> {
+    fn corrupt(&self, fault: SectionFault) -> Corrupt {
+        Corrupt::Section { family: self.family, fault }
+    }
+
     fn take<T: DeserializeOwned>(&mut self) -> Result<T, Corrupt> {
         let taken = postcard::take_from_bytes::<T>(self.rest);
-        let (value, rest) = taken
-            .map_err(|error| Corrupt(format!("state of {:?}, earlier version: {error}", self.family)))?;
+        let (value, rest) = taken.map_err(|error| self.corrupt(SectionFault::EarlierUndecodable(error)))?;
         self.rest = rest;
         Ok(value)
     }
@@ -135,7 +138,7 @@ impl<'a> Old<'a> {
         let bytes = self.bytes_of::<T>()?;
         match self.rest.is_empty() {
             true => Ok(bytes),
-            false => Err(Corrupt(format!("{} bytes behind the state of {:?}", self.rest.len(), self.family))),
+            false => Err(self.corrupt(SectionFault::Rest { len_bytes: self.rest.len() })),
         }
     }
 }
@@ -147,7 +150,7 @@ fn joined(count: u32, elements: &[&[u8]], behind: &[u8]) -> Result<Vec<u8>, Corr
 }
 
 fn written(value: &impl Serialize) -> Result<Vec<u8>, Corrupt> {
-    postcard::to_stdvec(value).map_err(|error| Corrupt(error.to_string()))
+    postcard::to_stdvec(value).map_err(Corrupt::Unwritable)
 }
 
 #[cfg(test)]
