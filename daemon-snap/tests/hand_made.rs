@@ -1,15 +1,16 @@
 //! A process that never existed: state written by hand, restored, observed. Tests rebuild and tape
 //! without the dump side.
 //!
-//! Needs root (clone3 with chosen ids). Runs the restore in a forked child, which has one thread as
-//! the engine wants.
+//! Needs root (clone3 with chosen ids). The restore runs in a process of its own, which has one
+//! thread as the engine wants: a copy of one with several could wait for ever for a lock that
+//! another thread had.
 
 mod own_vdso;
 
 use image_store::{Durability, ImageWriter, SectionKind, UncheckedImage};
 use snap_rebuild::restore::{Request, restore};
 use snap_state::*;
-use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 const CODE: u64 = 0x40_0000;
@@ -191,9 +192,41 @@ fn tree(pid: i32, code_offset: u64) -> TreeV1 {
     }
 }
 
-/// Restores in a forked child and returns what the restored root exited with.
-fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
-    let path = dir.join("image");
+type Change = fn(&mut TreeV1);
+
+/// What is changed about the process before it is restored.
+const CHANGES: [(&str, Change); 5] = [
+    ("nothing", |_| {}),
+    ("missing", |tree| {
+        tree.inodes[1].kind = InodeKindV1::Path(NamedFileV1 { path: RawPath(b"/nowhere/at/all".to_vec()) });
+    }),
+    ("unused", |tree| tree.inodes.push(path_inode(2, "/etc"))),
+    ("kept", |tree| tree.stored.push(StoredV1 { name: "kept".into(), file: FileId(0), polled: false })),
+    ("taken", |tree| {
+        // The test.
+        let taken = Pid(nix::unistd::getppid().as_raw());
+        let process = &mut tree.processes[0];
+        (process.pid, process.sid, process.pgid, process.threads[0].tid) = (taken, taken, taken, taken);
+    }),
+];
+
+/// The word that makes this program restore in place of testing.
+const RESTORE: &str = "--restore";
+
+/// Restores the changed process and returns what it exited with, or what stood against it.
+fn run(change: &str) -> Result<i32, String> {
+    let mut own = Command::new(std::env::current_exe().unwrap());
+    let output = own.arg(RESTORE).arg(change).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    match text.trim().strip_prefix("exit ") {
+        Some(code) => Ok(code.parse().unwrap()),
+        None => Err(format!("{}{}", text.trim(), String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+fn restore_here(change: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
     let mut writer = ImageWriter::create(&path).unwrap();
     let mut page = vec![0u8; PAGE as usize];
     page[..EXIT_WITH_RBX.len()].copy_from_slice(EXIT_WITH_RBX);
@@ -201,70 +234,41 @@ fn run(dir: &Path, change: impl FnOnce(&mut TreeV1)) -> Result<i32, String> {
     writer.add_section(SectionKind::STATE, 1, b"hand-made").unwrap();
     writer.finish(Durability::NoSync).unwrap();
     let image = UncheckedImage::open(&path).unwrap().check().unwrap();
-    let report = dir.join("report");
     let pid = 3_900_000 + (std::process::id() as i32 % 1000) * 10;
     std::fs::write("/proc/sys/kernel/pid_max", "4194304").unwrap();
     let mut tree = tree(pid, offset);
+    let (_, change) = CHANGES.iter().find(|(name, _)| *name == change).expect("a known change");
     change(&mut tree);
-    let tree = Tree::check(tree, &image.page_area()).map_err(|corrupt| corrupt.to_string())?;
-    match snap_sys::fork::fork(None, libc::SIGCHLD, None).unwrap() {
-        snap_sys::fork::Side::Child => {
-            let deadline = Instant::now() + Duration::from_secs(5);
-            let request = Request {
-                image: &image,
-                tree,
-                unit: None,
-                checked_chunks: 0,
-                stamp: image.stamp(),
-                deadline,
-            };
-            let text = match restore(request) {
-                Ok(_) => match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
-                    Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => format!("exit {code}"),
-                    other => format!("{other:?}"),
-                },
-                Err(error) => error.to_string(),
-            };
-            std::fs::write(&report, text).unwrap();
-            snap_sys::fork::exit_now(0)
-        }
-        snap_sys::fork::Side::Parent { child } => {
-            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
-        }
-    }
-    let text = std::fs::read_to_string(&report).unwrap();
-    match text.strip_prefix("exit ") {
-        Some(code) => Ok(code.parse().unwrap()),
-        None => Err(text),
+    let tree = match Tree::check(tree, &image.page_area()) {
+        Ok(tree) => tree,
+        Err(corrupt) => return corrupt.to_string(),
+    };
+    let (stamp, deadline) = (image.stamp(), Instant::now() + Duration::from_secs(5));
+    match restore(Request { image: &image, tree, unit: None, checked_chunks: 0, stamp, deadline }) {
+        Ok(_) => match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => format!("exit {code}"),
+            other => format!("{other:?}"),
+        },
+        Err(error) => error.to_string(),
     }
 }
 
 fn hand_made_process_runs_and_is_refused_when_its_world_is_missing() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(run(dir.path(), |_| {}), Ok(42));
-
-    let missing = run(dir.path(), |tree| {
-        tree.inodes[1].kind = InodeKindV1::Path(NamedFileV1 { path: RawPath(b"/nowhere/at/all".to_vec()) });
-    });
-    assert_eq!(missing, Err("image is stale: /nowhere/at/all is missing".into()));
-
-    let unused = run(dir.path(), |tree| tree.inodes.push(path_inode(2, "/etc")));
-    assert!(unused.unwrap_err().contains("belongs to nothing"));
-
-    let kept = run(dir.path(), |tree| {
-        tree.stored.push(StoredV1 { name: "kept".into(), file: FileId(0), polled: false });
-    });
-    assert!(kept.unwrap_err().contains("can only be restored by its unit"));
-
-    let taken = run(dir.path(), |tree| {
-        let own = Pid(std::process::id() as i32);
-        let process = &mut tree.processes[0];
-        (process.pid, process.sid, process.pgid, process.threads[0].tid) = (own, own, own, own);
-    });
-    assert_eq!(taken, Err(format!("image is stale: PID {} is taken", std::process::id())));
+    assert_eq!(run("nothing"), Ok(42));
+    assert_eq!(run("missing"), Err("image is stale: /nowhere/at/all is missing".into()));
+    assert!(run("unused").unwrap_err().contains("belongs to nothing"));
+    assert!(run("kept").unwrap_err().contains("can only be restored by its unit"));
+    assert_eq!(run("taken"), Err(format!("image is stale: PID {} is taken", std::process::id())));
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, restore, change] = arguments.as_slice()
+        && restore == RESTORE
+    {
+        println!("{}", restore_here(change));
+        return ExitCode::SUCCESS;
+    }
     test_frame::libtest::main(test_frame::tests![
         [test_frame::Need::Root];
         hand_made_process_runs_and_is_refused_when_its_world_is_missing,
