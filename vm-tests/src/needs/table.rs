@@ -76,6 +76,7 @@ pub const TABLE: &[Need] = &[
     need("unshare", "util-linux", &[Tests, Roots]),
     // The Debian package.
     need("dh", "debhelper", &[Package]),
+    need("dpkg-deb", "dpkg", &[Package]),
     need("dpkg-shlibdeps", "dpkg-dev", &[Package]),
     need("make", "make", &[Package]),
     need("lintian", "lintian", &[Package]),
