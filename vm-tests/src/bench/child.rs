@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
@@ -60,7 +60,7 @@ fn last_lines(text: &str) -> String {
 }
 
 /// Wait until a process that was ended is gone and reaped, by us where it is our child, by PID 1
-/// where it is not.
+/// where it is not. So are all of its group: it is a daemon, and its number is theirs.
 ///
 /// # Errors
 /// It goes on living.
@@ -68,7 +68,11 @@ pub(super) fn wait_until_gone(pid: Pid) -> Result<()> {
     let end = Instant::now() + END_BOUND;
     loop {
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) if kill(pid, None) == Err(Errno::ESRCH) => return reap_children(),
+            Err(Errno::ECHILD)
+                if kill(pid, None) == Err(Errno::ESRCH) && killpg(pid, None) == Err(Errno::ESRCH) =>
+            {
+                return reap_children();
+            }
             Ok(_) | Err(Errno::ECHILD | Errno::EINTR) => {}
             Err(errno) => return Err(errno).with_context(|| format!("waiting for {pid}")),
         }
