@@ -7,6 +7,8 @@ use std::ops::Range;
 
 /// With fewer bytes than this a descriptor costs more than it brings.
 const LEAST_BYTES: u64 = 8 << 20;
+/// An area with fewer is not worth a request of its own.
+const LEAST_AREA_BYTES: u64 = 64 << 10;
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// When the kernel makes huge pages at the first touch.
@@ -72,7 +74,7 @@ fn of_process(
     let mut areas = Vec::new();
     for vma in process.mm.vmas.iter().filter(fits) {
         let len = bytes_inside(process, vma);
-        if len > 0 {
+        if len >= LEAST_AREA_BYTES {
             total += len;
             areas.push(vma.start.0..vma.end.0);
         }
